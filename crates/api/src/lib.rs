@@ -1,0 +1,1 @@
+//! Every built-in kind: schema, list-map keys, defaults, validation, conversion, table columns.

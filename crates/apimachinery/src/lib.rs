@@ -1,0 +1,1 @@
+//! Objects, names, selectors, quantities, patches and codecs of the Kubernetes API.

@@ -1,0 +1,1 @@
+//! Authenticators, RBAC and Node authorizers.

@@ -1,0 +1,1 @@
+//! Work queue, reconcile loop, back-off and owned-object helpers.

@@ -1,0 +1,1 @@
+//! Pod lifecycle on nodes; the simulated runtime.

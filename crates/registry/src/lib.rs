@@ -1,0 +1,1 @@
+//! Generic verbs over the watch cache and storage, with a strategy per kind.

@@ -1,0 +1,1 @@
+//! Scheduling queue, cache, framework and plugins.

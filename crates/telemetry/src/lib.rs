@@ -1,0 +1,1 @@
+//! Tracing set-up, metric names and error-chain printing.

@@ -1,0 +1,1 @@
+//! Storage served from memory: ordered snapshots, event ring, fan-out.

@@ -1,0 +1,1 @@
+//! Repository chores: tidy, bench, generated data.
