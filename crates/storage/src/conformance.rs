@@ -1,0 +1,1 @@
+//! What every engine has to do, as tests any engine can run.
