@@ -1,1 +1,15 @@
-//! Every built-in kind: schema, list-map keys, defaults, validation, conversion, table columns.
+//! Every built-in kind of the Kubernetes API: what it is called, what it looks like, what its rules are.
+//!
+//! Owns: the table of resources ([`builtin`]), their schemas, defaults and validation ([`strategy`]), table columns,
+//! and the typed [`view`]s that components read. Never touches: storage, network, clocks, identities.
+//!
+//! Data where data will do (generated tables under `data/`), small pure functions where it will not. Nothing here
+//! tells a built-in kind from a custom resource: both are a [`Resource`].
+
+pub mod gvr;
+pub mod resource;
+pub mod strategy;
+pub mod view;
+
+pub use resource::{Resource, Subresource};
+pub use strategy::Strategy;

@@ -1,1 +1,20 @@
-//! Objects, names, selectors, quantities, patches and codecs of the Kubernetes API.
+//! The machinery every Kubernetes object shares, and nothing about any single kind.
+//!
+//! Owns: the generic tree ([`Value`]), the stored form ([`Object`]), names of kinds and resources ([`gvk`]),
+//! the API's error type ([`Status`]), selectors, quantities, schemas, patches and managed fields.
+//! Never touches: storage, network, clocks, or the rules of a particular kind (those live in `api`).
+//!
+//! Start at [`Object`] for what is in memory and at [`Value`] for what is edited on the way there.
+
+pub mod field;
+pub mod gvk;
+pub mod object;
+pub mod schema;
+pub mod status;
+pub mod time;
+pub mod value;
+
+pub use gvk::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource};
+pub use object::Object;
+pub use status::Status;
+pub use value::{Map, Number, Str, Value};

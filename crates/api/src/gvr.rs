@@ -1,0 +1,36 @@
+//! Constants for the resources that components of the platform use.
+
+use apimachinery::{GroupVersionResource, Str};
+
+const fn core(resource: &'static str) -> GroupVersionResource {
+    named("", "v1", resource)
+}
+
+const fn named(group: &'static str, version: &'static str, resource: &'static str) -> GroupVersionResource {
+    GroupVersionResource {
+        group: Str::const_new(group),
+        version: Str::const_new(version),
+        resource: Str::const_new(resource),
+    }
+}
+
+pub const CONFIG_MAPS: GroupVersionResource = core("configmaps");
+pub const ENDPOINTS: GroupVersionResource = core("endpoints");
+pub const EVENTS: GroupVersionResource = core("events");
+pub const NAMESPACES: GroupVersionResource = core("namespaces");
+pub const NODES: GroupVersionResource = core("nodes");
+pub const PERSISTENT_VOLUMES: GroupVersionResource = core("persistentvolumes");
+pub const PERSISTENT_VOLUME_CLAIMS: GroupVersionResource = core("persistentvolumeclaims");
+pub const PODS: GroupVersionResource = core("pods");
+pub const SECRETS: GroupVersionResource = core("secrets");
+pub const SERVICES: GroupVersionResource = core("services");
+pub const SERVICE_ACCOUNTS: GroupVersionResource = core("serviceaccounts");
+pub const DEPLOYMENTS: GroupVersionResource = named("apps", "v1", "deployments");
+pub const REPLICA_SETS: GroupVersionResource = named("apps", "v1", "replicasets");
+pub const LEASES: GroupVersionResource = named("coordination.k8s.io", "v1", "leases");
+pub const ENDPOINT_SLICES: GroupVersionResource = named("discovery.k8s.io", "v1", "endpointslices");
+pub const CLUSTER_ROLES: GroupVersionResource = named("rbac.authorization.k8s.io", "v1", "clusterroles");
+pub const CLUSTER_ROLE_BINDINGS: GroupVersionResource = named("rbac.authorization.k8s.io", "v1", "clusterrolebindings");
+pub const ROLES: GroupVersionResource = named("rbac.authorization.k8s.io", "v1", "roles");
+pub const ROLE_BINDINGS: GroupVersionResource = named("rbac.authorization.k8s.io", "v1", "rolebindings");
+pub const PRIORITY_CLASSES: GroupVersionResource = named("scheduling.k8s.io", "v1", "priorityclasses");

@@ -1,0 +1,59 @@
+//! `metav1` types that views share.
+
+use std::collections::BTreeMap;
+
+use apimachinery::Str;
+use serde::Deserialize;
+
+/// What components read of `metav1.ObjectMeta`. The resourceVersion is `Object::revision`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ObjectMeta {
+    pub name: Str,
+    pub namespace: Str,
+    pub uid: Str,
+    pub generation: i64,
+    pub labels: BTreeMap<Str, Str>,
+    pub annotations: BTreeMap<Str, Str>,
+    pub finalizers: Vec<Str>,
+    pub owner_references: Vec<OwnerReference>,
+    pub creation_timestamp: Option<Str>,
+    pub deletion_timestamp: Option<Str>,
+    pub deletion_grace_period_seconds: Option<i64>,
+}
+
+/// `metav1.OwnerReference`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct OwnerReference {
+    pub api_version: Str,
+    pub kind: Str,
+    pub name: Str,
+    pub uid: Str,
+    pub controller: bool,
+    pub block_owner_deletion: bool,
+}
+
+/// `metav1.LabelSelector` as it is written in objects; matching is `apimachinery::selector`'s.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct LabelSelector {
+    pub match_labels: BTreeMap<Str, Str>,
+    pub match_expressions: Vec<LabelSelectorRequirement>,
+}
+
+/// `metav1.LabelSelectorRequirement`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct LabelSelectorRequirement {
+    pub key: Str,
+    /// `In`, `NotIn`, `Exists` or `DoesNotExist`.
+    pub operator: Str,
+    pub values: Vec<Str>,
+}
+
+impl ObjectMeta {
+    pub fn controller(&self) -> Option<&OwnerReference> {
+        self.owner_references.iter().find(|owner| owner.controller)
+    }
+}

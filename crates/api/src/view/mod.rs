@@ -1,0 +1,13 @@
+//! Typed views: the fields of a kind that components inside the platform read.
+//!
+//! Decoded from an object's bytes at most once and shared (`Object::view`), so they hold what is read and nothing
+//! else: no managed fields, no annotations that nobody asks for. That is what keeps a decoded pod near a kilobyte.
+//! A view is never written back: components write patches or `Value` trees, and so can never drop a field they do
+//! not know.
+//!
+//! Every struct is `#[serde(default, rename_all = "camelCase")]`: unknown fields are ignored, missing ones are Go's
+//! zero value. Add a field when a component needs it.
+
+mod meta;
+
+pub use meta::{LabelSelector, LabelSelectorRequirement, ObjectMeta, OwnerReference};

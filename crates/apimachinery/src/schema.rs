@@ -1,0 +1,180 @@
+//! The shape of a kind: which fields it has, of which types, and how lists and maps merge.
+//!
+//! One form for built-in kinds (filled from generated tables in `api`) and custom resources (filled from a CRD):
+//! decoding, strategic merge, server-side apply and OpenAPI read the same nodes.
+//!
+//! A [`Schemas`] is an arena, because types refer to each other and to themselves (`JSONSchemaProps`).
+//! Markers and their defaults are those of KEP-555: an unmarked list is atomic, an unmarked map or struct is
+//! granular.
+
+use std::collections::HashMap;
+
+use crate::Value;
+
+/// Index of a node in its arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NodeId(pub u32);
+
+/// An arena of schema nodes and the names under which whole types are found.
+#[derive(Debug, Default)]
+pub struct Schemas {
+    nodes: Vec<Node>,
+    /// Definition name (`io.k8s.api.core.v1.Pod`) to node.
+    definitions: HashMap<Box<str>, NodeId>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Node {
+    pub kind: NodeKind,
+    /// The name of the definition this node is, for OpenAPI and messages.
+    pub definition: Option<Box<str>>,
+}
+
+#[derive(Debug, Clone)]
+pub enum NodeKind {
+    /// Any JSON: `RawExtension`, `JSON`, preserved unknown fields.
+    Any,
+    Scalar(Scalar),
+    Struct(Struct),
+    Map {
+        values: NodeId,
+        atomic: bool,
+    },
+    List {
+        items: NodeId,
+        merge: ListType,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scalar {
+    Boolean,
+    Int32,
+    Int64,
+    Double,
+    String,
+    /// base64 in JSON.
+    Bytes,
+    IntOrString,
+    Quantity,
+    Time,
+    MicroTime,
+    Duration,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Struct {
+    /// Sorted by name.
+    pub fields: Vec<Field>,
+    /// The struct is owned and replaced as a whole.
+    pub atomic: bool,
+    /// Unknown fields are kept (`x-kubernetes-preserve-unknown-fields`).
+    pub preserve_unknown: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct Field {
+    pub name: Box<str>,
+    pub node: NodeId,
+    pub required: bool,
+    /// `patchStrategy` of strategic merge patch; independent of the list type of server-side apply.
+    pub patch: PatchStrategy,
+    /// What a missing field reads as when an associative list is matched by it (`protocol: TCP`).
+    pub default: Option<Value>,
+    /// Go writes the field even when it is empty (no `omitempty`): e.g. `resources: {}` of a container.
+    pub always_present: bool,
+}
+
+/// `x-kubernetes-list-type`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListType {
+    Atomic,
+    Set,
+    /// Field names that identify an item.
+    Map(Vec<Box<str>>),
+}
+
+/// `x-kubernetes-patch-strategy` and `x-kubernetes-patch-merge-key`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PatchStrategy {
+    pub merge: bool,
+    pub replace: bool,
+    pub retain_keys: bool,
+    pub merge_key: Option<Box<str>>,
+}
+
+/// A node together with its arena: what algorithms walk.
+#[derive(Clone, Copy, Debug)]
+pub struct SchemaRef<'s> {
+    pub schemas: &'s Schemas,
+    pub id: NodeId,
+}
+
+impl Schemas {
+    pub fn push(&mut self, node: Node) -> NodeId {
+        let id = NodeId(u32::try_from(self.nodes.len()).expect("fewer than 2^32 schema nodes"));
+        self.nodes.push(node);
+        id
+    }
+
+    /// Replaces a node made earlier, so that types may refer to each other before both are known.
+    pub fn set(&mut self, id: NodeId, node: Node) {
+        self.nodes[id.0 as usize] = node;
+    }
+
+    pub fn define(&mut self, name: &str, id: NodeId) {
+        self.definitions.insert(name.into(), id);
+    }
+
+    pub fn definition(&self, name: &str) -> Option<SchemaRef<'_>> {
+        self.definitions.get(name).map(|&id| self.at(id))
+    }
+
+    pub fn definitions(&self) -> impl Iterator<Item = (&str, SchemaRef<'_>)> {
+        self.definitions.iter().map(|(name, &id)| (&**name, self.at(id)))
+    }
+
+    pub fn at(&self, id: NodeId) -> SchemaRef<'_> {
+        SchemaRef { schemas: self, id }
+    }
+}
+
+impl<'s> SchemaRef<'s> {
+    pub fn node(self) -> &'s Node {
+        &self.schemas.nodes[self.id.0 as usize]
+    }
+
+    pub fn kind(self) -> &'s NodeKind {
+        &self.node().kind
+    }
+
+    /// The named field of a struct, or the value type of a map.
+    pub fn child(self, name: &str) -> Option<SchemaRef<'s>> {
+        match self.kind() {
+            NodeKind::Struct(object) => object.field(name).map(|field| self.schemas.at(field.node)),
+            NodeKind::Map { values, .. } => Some(self.schemas.at(*values)),
+            _ => None,
+        }
+    }
+
+    pub fn field(self, name: &str) -> Option<&'s Field> {
+        match self.kind() {
+            NodeKind::Struct(object) => object.field(name),
+            _ => None,
+        }
+    }
+
+    /// The item type of a list.
+    pub fn items(self) -> Option<SchemaRef<'s>> {
+        match self.kind() {
+            NodeKind::List { items, .. } => Some(self.schemas.at(*items)),
+            _ => None,
+        }
+    }
+}
+
+impl Struct {
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        self.fields.binary_search_by(|field| (*field.name).cmp(name)).ok().map(|at| &self.fields[at])
+    }
+}

@@ -1,0 +1,144 @@
+//! [`Map`]: the fields of an object as one sorted vector.
+
+use super::{Str, Value};
+
+/// Above this size a look-up is a binary search instead of a walk; short maps are quicker walked.
+const LINEAR_MAX: usize = 8;
+
+/// Fields of an object, sorted by key, each key once.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Map {
+    entries: Vec<(Str, Value)>,
+}
+
+impl Map {
+    pub const fn new() -> Self {
+        Self { entries: Vec::new() }
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.position(key).ok().map(|at| &self.entries[at].1)
+    }
+
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut Value> {
+        self.position(key).ok().map(|at| &mut self.entries[at].1)
+    }
+
+    pub fn contains_key(&self, key: &str) -> bool {
+        self.position(key).is_ok()
+    }
+
+    /// Sets a field and returns what it was.
+    pub fn insert(&mut self, key: impl AsRef<str> + Into<Str>, value: impl Into<Value>) -> Option<Value> {
+        match self.position(key.as_ref()) {
+            Ok(at) => Some(std::mem::replace(&mut self.entries[at].1, value.into())),
+            Err(at) => {
+                self.entries.insert(at, (key.into(), value.into()));
+                None
+            }
+        }
+    }
+
+    pub fn remove(&mut self, key: &str) -> Option<Value> {
+        self.position(key).ok().map(|at| self.entries.remove(at).1)
+    }
+
+    pub fn get_or_insert_with(&mut self, key: &str, make: impl FnOnce() -> Value) -> &mut Value {
+        let at = match self.position(key) {
+            Ok(at) => at,
+            Err(at) => {
+                self.entries.insert(at, (key.into(), make()));
+                at
+            }
+        };
+        &mut self.entries[at].1
+    }
+
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Str, &Value)> + DoubleEndedIterator {
+        self.entries.iter().map(|(key, value)| (key, value))
+    }
+
+    pub fn iter_mut(&mut self) -> impl ExactSizeIterator<Item = (&Str, &mut Value)> {
+        self.entries.iter_mut().map(|(key, value)| (&*key, value))
+    }
+
+    pub fn keys(&self) -> impl ExactSizeIterator<Item = &Str> {
+        self.entries.iter().map(|(key, _)| key)
+    }
+
+    pub fn values(&self) -> impl ExactSizeIterator<Item = &Value> {
+        self.entries.iter().map(|(_, value)| value)
+    }
+
+    pub fn values_mut(&mut self) -> impl ExactSizeIterator<Item = &mut Value> {
+        self.entries.iter_mut().map(|(_, value)| value)
+    }
+
+    pub fn retain(&mut self, mut keep: impl FnMut(&Str, &mut Value) -> bool) {
+        self.entries.retain_mut(|(key, value)| keep(key, value));
+    }
+
+    /// Makes a map of entries in any order; of equal keys the last wins, and the second result says whether
+    /// there were any.
+    pub(super) fn from_unsorted(mut entries: Vec<(Str, Value)>) -> (Self, bool) {
+        if entries.is_sorted_by(|a, b| a.0 < b.0) {
+            return (Self { entries }, false);
+        }
+        entries.sort_by(|a, b| a.0.cmp(&b.0));
+        let before = entries.len();
+        // `dedup_by` keeps the earlier of two; swapping first makes the later one stay.
+        entries.dedup_by(|later, earlier| {
+            let same = later.0 == earlier.0;
+            if same {
+                std::mem::swap(&mut later.1, &mut earlier.1);
+            }
+            same
+        });
+        let duplicates = entries.len() != before;
+        (Self { entries }, duplicates)
+    }
+
+    fn position(&self, key: &str) -> Result<usize, usize> {
+        if self.entries.len() > LINEAR_MAX {
+            return self.entries.binary_search_by(|(own, _)| own.as_str().cmp(key));
+        }
+        for (at, (own, _)) in self.entries.iter().enumerate() {
+            match own.as_str().cmp(key) {
+                std::cmp::Ordering::Less => {}
+                std::cmp::Ordering::Equal => return Ok(at),
+                std::cmp::Ordering::Greater => return Err(at),
+            }
+        }
+        Err(self.entries.len())
+    }
+}
+
+impl FromIterator<(Str, Value)> for Map {
+    fn from_iter<I: IntoIterator<Item = (Str, Value)>>(entries: I) -> Self {
+        Self::from_unsorted(entries.into_iter().collect()).0
+    }
+}
+
+impl IntoIterator for Map {
+    type Item = (Str, Value);
+    type IntoIter = std::vec::IntoIter<(Str, Value)>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.entries.into_iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Map {
+    type Item = (&'a Str, &'a Value);
+    type IntoIter = std::iter::Map<std::slice::Iter<'a, (Str, Value)>, fn(&'a (Str, Value)) -> (&'a Str, &'a Value)>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.entries.iter().map(|(key, value)| (key, value))
+    }
+}
