@@ -1,1 +1,329 @@
-//! Storage served from memory: ordered snapshots, event ring, fan-out.
+//! Storage served from memory.
+//!
+//! Owns: the present state of every resource as an immutable ordered snapshot, the recent events of each, and the
+//! watchers' cursors into them. Never touches: identities, selectors, wire forms, disk.
+//!
+//! Data flow: the store calls [`WatchCache::committed`] once per durable batch, before it answers the writers; each
+//! event becomes one `Arc<Object>` that the snapshot, the ring, every watcher and every component then share. So a
+//! writer always reads its own write, and no reader ever goes to disk.
+//!
+//! Start at [`ResourceCache`]. A snapshot is O(1): the map shares its structure, so a list that takes a second, or a
+//! page at an old revision, holds up nobody.
+//!
+//! **Invariant (list-exact):** a snapshot labelled with revision R holds exactly the effects of all writes up to R.
+
+mod ring;
+mod watcher;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use apimachinery::Object;
+use apimachinery::object::MalformedObject;
+use parking_lot::RwLock;
+use storage::{Event as StoredEvent, EventKind as StoredKind, Key, Store};
+
+use ring::Ring;
+pub use watcher::{Next, Watcher};
+
+/// The objects of one resource in key order, shared and immutable.
+pub type Objects = imbl::OrdMap<Key, Arc<Object>>;
+
+/// Snapshots at older revisions that paging readers came back for; the oldest is dropped beyond this.
+const PINNED_SNAPSHOTS_MAX: usize = 16;
+
+/// What happened to one object.
+#[derive(Debug)]
+pub struct Event {
+    pub kind: EventKind,
+    pub revision: u64,
+    /// The new state; for a deletion the last state, at the deletion's revision.
+    pub object: Arc<Object>,
+    /// The state before, for watchers whose selector it may have left.
+    pub previous: Option<Arc<Object>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    Added,
+    Modified,
+    Deleted,
+}
+
+/// The asked-for history is no longer kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("revision {requested} is too old, the oldest is {oldest}")]
+pub struct Expired {
+    pub requested: u64,
+    pub oldest: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("reading the store")]
+    Store(#[from] storage::Error),
+    #[error("stored value of {key}")]
+    Malformed {
+        key: Key,
+        #[source]
+        source: MalformedObject,
+    },
+}
+
+/// All resources of a server.
+pub struct WatchCache {
+    /// Sorted by prefix; longer prefixes may nest in shorter ones.
+    resources: RwLock<Vec<Arc<ResourceCache>>>,
+    revision: Arc<AtomicU64>,
+}
+
+/// One resource's state, recent events and watchers.
+pub struct ResourceCache {
+    prefix: Arc<str>,
+    fields: &'static [&'static str],
+    state: RwLock<State>,
+    /// The newest revision of this resource; what watchers sleep on.
+    newest: tokio::sync::watch::Sender<u64>,
+    /// The newest revision of the whole store.
+    store_revision: Arc<AtomicU64>,
+}
+
+struct State {
+    objects: Objects,
+    /// Revision of the newest event of this resource.
+    revision: u64,
+    ring: Ring,
+    pinned: Vec<Snapshot>,
+}
+
+/// A consistent state of one resource.
+#[derive(Clone)]
+pub struct Snapshot {
+    pub objects: Objects,
+    pub revision: u64,
+}
+
+impl WatchCache {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { resources: RwLock::default(), revision: Arc::default() })
+    }
+
+    /// The newest revision of the store that readers can see.
+    pub fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
+    }
+
+    /// Starts keeping the objects below `prefix` (with a trailing slash). `fields` are its selectable fields.
+    pub fn add_resource(&self, prefix: &str, fields: &'static [&'static str]) -> Arc<ResourceCache> {
+        let mut resources = self.resources.write();
+        match resources.binary_search_by(|own| (*own.prefix).cmp(prefix)) {
+            Ok(at) => resources[at].clone(),
+            Err(at) => {
+                let cache = Arc::new(ResourceCache::new(prefix, fields, self.revision.clone()));
+                resources.insert(at, cache.clone());
+                cache
+            }
+        }
+    }
+
+    /// Fills the cache from the store. Call once, before the store takes writes.
+    pub fn load(&self, store: &dyn Store) -> Result<(), LoadError> {
+        let mut malformed = None;
+        let mut loaded: std::collections::HashMap<Arc<str>, Vec<(Key, Arc<Object>)>> = Default::default();
+        let revision = store.scan("", &mut |pair| {
+            let Some(cache) = self.resource_of(&pair.key) else { return Ok(()) };
+            match Object::from_json(pair.value, pair.mod_revision.0, cache.fields) {
+                Ok(object) => loaded.entry(cache.prefix.clone()).or_default().push((pair.key, Arc::new(object))),
+                Err(source) if malformed.is_none() => malformed = Some((pair.key, source)),
+                Err(_) => {}
+            }
+            Ok(())
+        })?;
+        if let Some((key, source)) = malformed {
+            return Err(LoadError::Malformed { key, source });
+        }
+        for (prefix, pairs) in loaded {
+            if let Some(cache) = self.resource_of(&prefix) {
+                cache.fill(pairs.into_iter().collect(), revision.0);
+            }
+        }
+        for cache in self.resources.read().iter() {
+            cache.state.write().ring.restart(revision.0);
+        }
+        self.revision.store(revision.0, Ordering::Release);
+        Ok(())
+    }
+
+    fn resource_of(&self, key: &str) -> Option<Arc<ResourceCache>> {
+        let resources = self.resources.read();
+        let after = resources.partition_point(|cache| *cache.prefix <= *key);
+        // Nested prefixes sort after the ones they nest in, so the first match going back is the longest.
+        resources[..after].iter().rev().find(|cache| key.starts_with(&*cache.prefix)).cloned()
+    }
+}
+
+impl storage::Observer for WatchCache {
+    fn committed(&self, events: &[StoredEvent]) {
+        let mut rest = events;
+        while let Some(first) = rest.first() {
+            let Some(cache) = self.resource_of(&first.key) else {
+                rest = &rest[1..];
+                continue;
+            };
+            let run = rest.iter().take_while(|event| cache.holds(&event.key)).count().max(1);
+            cache.apply(&rest[..run]);
+            rest = &rest[run..];
+        }
+        if let Some(last) = events.last() {
+            self.revision.fetch_max(last.revision.0, Ordering::AcqRel);
+        }
+    }
+}
+
+impl ResourceCache {
+    fn new(prefix: &str, fields: &'static [&'static str], store_revision: Arc<AtomicU64>) -> Self {
+        let revision = store_revision.load(Ordering::Acquire);
+        let state = State { objects: Objects::new(), revision, ring: Ring::starting_at(revision), pinned: Vec::new() };
+        Self {
+            prefix: prefix.into(),
+            fields,
+            state: RwLock::new(state),
+            newest: tokio::sync::watch::Sender::new(revision),
+            store_revision,
+        }
+    }
+
+    /// The dotted paths of this resource's selectable fields.
+    pub fn fields(&self) -> &'static [&'static str] {
+        self.fields
+    }
+
+    pub fn get(&self, key: &str) -> Option<Arc<Object>> {
+        self.state.read().objects.get(key).cloned()
+    }
+
+    pub fn len(&self) -> usize {
+        self.state.read().objects.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The present state.
+    pub fn snapshot(&self) -> Snapshot {
+        let state = self.state.read();
+        // Read under the lock: everything up to the store's revision has been applied, and what of this resource
+        // was applied beyond it is in `state.revision` (list-exact).
+        let revision = state.revision.max(self.store_revision.load(Ordering::Acquire));
+        Snapshot { objects: state.objects.clone(), revision }
+    }
+
+    /// The state at an earlier revision, while its events are still in the ring.
+    pub fn snapshot_at(&self, revision: u64) -> Result<Snapshot, Expired> {
+        let mut state = self.state.write();
+        if revision >= state.revision {
+            return Ok(Snapshot { objects: state.objects.clone(), revision });
+        }
+        if let Some(pinned) = state.pinned.iter().find(|pinned| pinned.revision == revision) {
+            return Ok(pinned.clone());
+        }
+        let mut objects = state.objects.clone();
+        for event in state.ring.after(revision)?.rev() {
+            let key = self.key_of(&event.object);
+            match &event.previous {
+                Some(previous) => objects.insert(key, previous.clone()),
+                None => objects.remove(&key),
+            };
+        }
+        let snapshot = Snapshot { objects, revision };
+        let oldest = state.ring.oldest();
+        state.pinned.retain(|pinned| pinned.revision >= oldest);
+        if state.pinned.len() == PINNED_SNAPSHOTS_MAX {
+            state.pinned.remove(0);
+        }
+        state.pinned.push(snapshot.clone());
+        Ok(snapshot)
+    }
+
+    /// A cursor that delivers every event after `revision`.
+    pub fn watch(self: &Arc<Self>, revision: u64) -> Result<Watcher, Expired> {
+        drop(self.state.read().ring.after(revision)?);
+        Ok(Watcher::new(self.clone(), revision))
+    }
+
+    fn holds(&self, key: &str) -> bool {
+        key.starts_with(&*self.prefix)
+    }
+
+    fn key_of(&self, object: &Object) -> Key {
+        if object.namespace().is_empty() {
+            format!("{}{}", self.prefix, object.name()).into()
+        } else {
+            format!("{}{}/{}", self.prefix, object.namespace(), object.name()).into()
+        }
+    }
+
+    fn fill(&self, objects: Objects, revision: u64) {
+        let mut state = self.state.write();
+        state.objects = objects;
+        state.revision = revision;
+    }
+
+    fn apply(&self, events: &[StoredEvent]) {
+        let mut state = self.state.write();
+        for event in events {
+            let revision = event.revision.0;
+            if let Some(applied) = self.apply_one(&mut state, event) {
+                state.ring.push(Arc::new(applied));
+            }
+            state.revision = revision;
+        }
+        let newest = state.revision;
+        drop(state);
+        self.newest.send_replace(newest);
+    }
+
+    fn apply_one(&self, state: &mut State, event: &StoredEvent) -> Option<Event> {
+        let revision = event.revision.0;
+        if event.kind == StoredKind::Delete {
+            let last = state.objects.remove(&event.key)?;
+            let object = Arc::new(last.at_revision(revision));
+            return Some(Event { kind: EventKind::Deleted, revision, object, previous: Some(last) });
+        }
+        let object = Arc::new(self.decode(event)?);
+        let previous = state.objects.insert(event.key.clone(), object.clone());
+        let kind = if previous.is_some() { EventKind::Modified } else { EventKind::Added };
+        Some(Event { kind, revision, object, previous })
+    }
+
+    /// The committer hands its own decoded object along; only a write from elsewhere has to be scanned.
+    fn decode(&self, event: &StoredEvent) -> Option<Object> {
+        let own = event.attachment.as_ref().and_then(|attachment| attachment.downcast_ref::<Object>());
+        if let Some(draft) = own {
+            return Some(draft.at_revision(event.revision.0));
+        }
+        match Object::from_json(event.value.clone(), event.revision.0, self.fields) {
+            Ok(object) => Some(object),
+            Err(error) => {
+                tracing::error!(key = %event.key, %error, "Skipped a stored value that is not an object");
+                None
+            }
+        }
+    }
+}
+
+impl Snapshot {
+    /// Objects whose key starts with `prefix` and is greater than `after`, in key order.
+    pub fn range<'a>(&'a self, prefix: &'a str, after: Option<&str>) -> impl Iterator<Item = (&'a Key, &'a Arc<Object>)> {
+        let start: Key = match after {
+            // The smallest string greater than `after`.
+            Some(after) => format!("{after}\0").into(),
+            None => prefix.into(),
+        };
+        self.objects.range(start..).take_while(move |(key, _)| key.starts_with(prefix))
+    }
+}
+
+#[cfg(test)]
+mod tests;
