@@ -9,5 +9,15 @@
 //! zero value. Add a field when a component needs it.
 
 mod meta;
+mod node;
+mod pod;
 
 pub use meta::{LabelSelector, LabelSelectorRequirement, ObjectMeta, OwnerReference};
+pub use node::{ContainerImage, Node, NodeAddress, NodeSpec, NodeStatus, NodeSystemInfo, Taint};
+pub use pod::{
+    Affinity, Condition, Container, ContainerPort, ContainerState, ContainerStateRunning, ContainerStateTerminated,
+    ContainerStateWaiting, ContainerStatus, EphemeralVolumeSource, NodeAffinity, NodeSelector, NodeSelectorRequirement,
+    NodeSelectorTerm, PersistentVolumeClaimVolumeSource, Pod, PodAffinity, PodAffinityTerm, PodIp, PodReadinessGate,
+    PodResourceClaim, PodSchedulingGate, PodSpec, PodStatus, PreferredSchedulingTerm, ResourceList,
+    ResourceRequirements, Toleration, TopologySpreadConstraint, Volume, WeightedPodAffinityTerm,
+};
