@@ -5,12 +5,18 @@
 //! tell which transport is behind it (law separable); every call is authenticated, authorized, admitted and validated
 //! like one from outside (law one-door).
 
+pub mod informer;
+pub mod key;
+
 use std::pin::Pin;
 use std::sync::Arc;
 
 use apimachinery::{GroupVersionResource, Object, Status, Str, Value};
 use async_trait::async_trait;
 use futures::Stream;
+
+pub use informer::{Delta, Informer, Informers};
+pub use key::ObjectKey;
 
 /// The verbs of the Kubernetes API on objects. An empty namespace means all namespaces for reads of collections,
 /// and "none" for cluster-scoped resources.
