@@ -1,1 +1,24 @@
-//! Tracing set-up, metric names and error-chain printing.
+//! What the process tells about itself: log lines, metrics, error chains.
+//!
+//! Owns: the log format and its filter ([`init_logging`]), every metric name ([`metrics`]), the one way to print an
+//! error with its causes ([`chain`]). Never touches: HTTP (the API server serves [`Metrics::encode`]), log files.
+//!
+//! Metrics are fields of one struct, so a name cannot be misspelt where it is counted, and `rg` finds every place
+//! that feeds it. There is one set per process, because that is what a scrape sees.
+
+mod error_chain;
+mod logging;
+mod metric;
+mod metrics;
+mod process;
+
+pub use error_chain::chain;
+pub use logging::{InvalidFilter, LOG_ENV, init_logging};
+pub use metric::{Counter, Family, Gauge, Histogram, InFlight, Unit};
+pub use metrics::{
+    ApiserverMetrics, ControllerMetrics, Metrics, RequestLabels, SchedulerMetrics, StorageMetrics,
+    WorkqueueHandle, WorkqueueMetrics, metrics,
+};
+
+/// The content type of [`Metrics::encode`].
+pub const METRICS_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

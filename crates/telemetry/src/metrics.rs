@@ -1,0 +1,519 @@
+//! Every metric of the process: its name, labels, buckets, and the field that feeds it.
+//!
+//! Names, labels and buckets of metrics that Kubernetes' components have are theirs, so that existing dashboards and
+//! alerts work; `storage_*` is ours, because upstream has no storage of its own.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crate::metric::{Counter, Encoder, Family, Gauge, Histogram, Unit, push_label};
+use crate::process;
+
+/// The metrics of this process.
+pub fn metrics() -> &'static Metrics {
+    static METRICS: OnceLock<Metrics> = OnceLock::new();
+    METRICS.get_or_init(Metrics::new)
+}
+
+/// All metrics, by the component that feeds them.
+pub struct Metrics {
+    pub apiserver: ApiserverMetrics,
+    pub workqueue: WorkqueueMetrics,
+    pub controller: ControllerMetrics,
+    pub scheduler: SchedulerMetrics,
+    pub storage: StorageMetrics,
+    build: OnceLock<String>,
+}
+
+/// What the API server does for its clients.
+pub struct ApiserverMetrics {
+    requests: Family<Counter, 9>,
+    durations: Family<Histogram, 8>,
+    response_sizes: Family<Histogram, 7>,
+    inflight: Family<Gauge, 1>,
+    long_running: Family<Gauge, 7>,
+    watch_events: Family<Counter, 3>,
+    objects: Family<Gauge, 2>,
+    tls_handshake_errors: Counter,
+}
+
+/// What a request was about; all that upstream's request metrics are labelled with, save the status code.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RequestLabels<'a> {
+    /// In capitals as upstream writes it: `GET`, `LIST`, `WATCH`, `POST`, `PUT`, `PATCH`, `APPLY`, `DELETE`, …
+    pub verb: &'a str,
+    pub dry_run: bool,
+    pub group: &'a str,
+    pub version: &'a str,
+    pub resource: &'a str,
+    pub subresource: &'a str,
+    /// `resource`, `namespace` or `cluster`.
+    pub scope: &'a str,
+}
+
+/// Work queues, by name.
+pub struct WorkqueueMetrics {
+    depth: Family<Gauge, 1>,
+    adds: Family<Counter, 1>,
+    retries: Family<Counter, 1>,
+    queue_durations: Family<Histogram, 1>,
+    work_durations: Family<Histogram, 1>,
+}
+
+/// The metrics of one work queue, looked up once.
+#[derive(Clone, Debug)]
+pub struct WorkqueueHandle {
+    /// Keys waiting.
+    pub depth: Arc<Gauge>,
+    pub adds: Arc<Counter>,
+    pub retries: Arc<Counter>,
+    /// From being added to being taken.
+    pub queue_duration: Arc<Histogram>,
+    /// From being taken to being done.
+    pub work_duration: Arc<Histogram>,
+}
+
+/// Reconciles, by controller.
+pub struct ControllerMetrics {
+    reconciles: Family<Counter, 2>,
+    durations: Family<Histogram, 1>,
+}
+
+/// What the scheduler decides and what waits for it.
+pub struct SchedulerMetrics {
+    attempts: Family<Counter, 2>,
+    attempt_durations: Family<Histogram, 2>,
+    pending: Family<Gauge, 1>,
+    incoming: Family<Counter, 2>,
+}
+
+/// The embedded store's writer.
+pub struct StorageMetrics {
+    /// Writes that shared one sync.
+    pub batch_writes: Histogram,
+    /// Time to make one batch durable.
+    pub sync_duration: Histogram,
+    /// Time from a write being handed in to its answer.
+    pub commit_duration: Histogram,
+    /// Bytes on disk.
+    pub size_bytes: Gauge,
+    /// The revision of the last write.
+    pub revision: Gauge,
+}
+
+// Bounds are upstream's; the first two of requests are ours, since most of our answers fall below upstream's first.
+const REQUEST_SECONDS: &[f64] = &[
+    0.000_5, 0.001, 0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0,
+    8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
+];
+const RESPONSE_BYTES: &[f64] = &[1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
+const WORKQUEUE_SECONDS: &[f64] = &[1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0];
+const RECONCILE_SECONDS: &[f64] =
+    &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+const ATTEMPT_SECONDS: &[f64] = &[
+    0.000_01, 0.000_1, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048,
+    4.096, 8.192, 16.384,
+];
+const BATCH_WRITES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+const SYNC_SECONDS: &[f64] = &[
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024,
+];
+
+const RESOURCE_LABELS: [&str; 7] =
+    ["verb", "group", "version", "resource", "subresource", "scope", "component"];
+const COMPONENT: &str = "apiserver";
+
+impl Metrics {
+    fn new() -> Self {
+        Self {
+            apiserver: ApiserverMetrics::new(),
+            workqueue: WorkqueueMetrics::new(),
+            controller: ControllerMetrics::new(),
+            scheduler: SchedulerMetrics::new(),
+            storage: StorageMetrics::new(),
+            build: OnceLock::new(),
+        }
+    }
+
+    /// Sets the labels of `kubernetes_build_info`; the first call counts.
+    pub fn set_build_info(&self, major: &str, minor: &str, git_version: &str, git_commit: &str) {
+        let mut labels = String::new();
+        for (name, value) in
+            [("major", major), ("minor", minor), ("git_version", git_version), ("git_commit", git_commit)]
+        {
+            push_label(&mut labels, name, value);
+        }
+        // A second server in one process (tests) is the same build.
+        let _ = self.build.set(labels);
+    }
+
+    /// Everything in the Prometheus text format; see [`crate::METRICS_CONTENT_TYPE`].
+    pub fn encode(&self) -> String {
+        let mut encoder = Encoder::new();
+        self.apiserver.encode(&mut encoder);
+        self.workqueue.encode(&mut encoder);
+        self.controller.encode(&mut encoder);
+        self.scheduler.encode(&mut encoder);
+        self.storage.encode(&mut encoder);
+        if let Some(labels) = self.build.get() {
+            let help = "Always 1; the labels say which build serves.";
+            encoder.value("kubernetes_build_info", help, "gauge", labels, 1.0);
+        }
+        process::encode(&mut encoder);
+        encoder.finish()
+    }
+}
+
+// === impl ApiserverMetrics ===
+
+impl ApiserverMetrics {
+    fn new() -> Self {
+        Self {
+            requests: Family::new(
+                [
+                    "verb",
+                    "dry_run",
+                    "group",
+                    "version",
+                    "resource",
+                    "subresource",
+                    "scope",
+                    "component",
+                    "code",
+                ],
+                Counter::default,
+            ),
+            durations: Family::new(
+                ["verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component"],
+                || Histogram::new(Unit::Seconds, REQUEST_SECONDS),
+            ),
+            response_sizes: Family::new(RESOURCE_LABELS, || Histogram::new(Unit::Plain, RESPONSE_BYTES)),
+            inflight: Family::new(["request_kind"], Gauge::default),
+            long_running: Family::new(RESOURCE_LABELS, Gauge::default),
+            watch_events: Family::new(["group", "version", "resource"], Counter::default),
+            objects: Family::new(["group", "resource"], Gauge::default),
+            tls_handshake_errors: Counter::default(),
+        }
+    }
+
+    /// Counts a finished request. `elapsed` of a long-running one (a watch) is not recorded, as upstream does;
+    /// `response_bytes` is `None` where the length is not known when the answer starts.
+    pub fn finished(
+        &self,
+        labels: &RequestLabels<'_>,
+        code: u16,
+        elapsed: Duration,
+        response_bytes: Option<u64>,
+    ) {
+        let &RequestLabels { verb, group, version, resource, subresource, scope, .. } = labels;
+        let dry_run = if labels.dry_run { "All" } else { "" };
+        let code = CodeText::new(code);
+        let series = [verb, dry_run, group, version, resource, subresource, scope, COMPONENT, code.as_str()];
+        self.requests.on(series, Counter::inc);
+        if !matches!(verb, "WATCH" | "CONNECT") {
+            let series = [verb, dry_run, group, version, resource, subresource, scope, COMPONENT];
+            self.durations.on(series, |durations| durations.observe(elapsed));
+        }
+        if let Some(bytes) = response_bytes {
+            self.response_sizes.on(labels.of_resource(), |sizes| sizes.observe_count(bytes));
+        }
+    }
+
+    /// Short requests in progress. Keep the gauge and [`Gauge::track`] each.
+    pub fn inflight(&self, mutating: bool) -> Arc<Gauge> {
+        self.inflight.with([if mutating { "mutating" } else { "readOnly" }])
+    }
+
+    /// Watches and other long requests in progress.
+    pub fn long_running(&self, labels: &RequestLabels<'_>) -> Arc<Gauge> {
+        self.long_running.with(labels.of_resource())
+    }
+
+    /// Events sent to watchers of a resource. A watch keeps the counter.
+    pub fn watch_events(&self, group: &str, version: &str, resource: &str) -> Arc<Counter> {
+        self.watch_events.with([group, version, resource])
+    }
+
+    /// Objects stored of a resource.
+    pub fn objects(&self, group: &str, resource: &str) -> Arc<Gauge> {
+        self.objects.with([group, resource])
+    }
+
+    pub fn tls_handshake_failed(&self) {
+        self.tls_handshake_errors.inc();
+    }
+
+    fn encode(&self, encoder: &mut Encoder) {
+        encoder.family(
+            "apiserver_request_total",
+            "Requests answered, by what they were about and the status code.",
+            &self.requests,
+        );
+        encoder.family(
+            "apiserver_request_duration_seconds",
+            "Time to answer a request, watches left out.",
+            &self.durations,
+        );
+        encoder.family(
+            "apiserver_response_sizes",
+            "Length of response bodies in bytes.",
+            &self.response_sizes,
+        );
+        encoder.family(
+            "apiserver_current_inflight_requests",
+            "Short requests in progress, by whether they write.",
+            &self.inflight,
+        );
+        encoder.family(
+            "apiserver_longrunning_requests",
+            "Watches and other long requests in progress.",
+            &self.long_running,
+        );
+        encoder.family("apiserver_watch_events_total", "Events sent to watchers.", &self.watch_events);
+        encoder.family("apiserver_resource_objects", "Objects stored, by resource.", &self.objects);
+        encoder.single(
+            "apiserver_tls_handshake_errors_total",
+            "Connections that did not get through the TLS handshake.",
+            &self.tls_handshake_errors,
+        );
+    }
+}
+
+impl<'a> RequestLabels<'a> {
+    fn of_resource(&self) -> [&'a str; 7] {
+        [self.verb, self.group, self.version, self.resource, self.subresource, self.scope, COMPONENT]
+    }
+}
+
+/// A status code in decimal without allocation.
+struct CodeText([u8; 3]);
+
+impl CodeText {
+    fn new(code: u16) -> Self {
+        let digit = |of: u16| b'0' + (of % 10) as u8;
+        Self([digit(code / 100), digit(code / 10), digit(code)])
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("digits are ASCII")
+    }
+}
+
+// === impl WorkqueueMetrics ===
+
+impl WorkqueueMetrics {
+    fn new() -> Self {
+        Self {
+            depth: Family::new(["name"], Gauge::default),
+            adds: Family::new(["name"], Counter::default),
+            retries: Family::new(["name"], Counter::default),
+            queue_durations: Family::new(["name"], || Histogram::new(Unit::Seconds, WORKQUEUE_SECONDS)),
+            work_durations: Family::new(["name"], || Histogram::new(Unit::Seconds, WORKQUEUE_SECONDS)),
+        }
+    }
+
+    /// The metrics of the queue with this name.
+    pub fn queue(&self, name: &str) -> WorkqueueHandle {
+        WorkqueueHandle {
+            depth: self.depth.with([name]),
+            adds: self.adds.with([name]),
+            retries: self.retries.with([name]),
+            queue_duration: self.queue_durations.with([name]),
+            work_duration: self.work_durations.with([name]),
+        }
+    }
+
+    fn encode(&self, encoder: &mut Encoder) {
+        encoder.family("workqueue_depth", "Keys waiting in a work queue.", &self.depth);
+        encoder.family("workqueue_adds_total", "Keys added to a work queue.", &self.adds);
+        encoder.family("workqueue_retries_total", "Keys that came back after an error.", &self.retries);
+        encoder.family(
+            "workqueue_queue_duration_seconds",
+            "Time a key waited before it was taken.",
+            &self.queue_durations,
+        );
+        encoder.family("workqueue_work_duration_seconds", "Time a key was worked on.", &self.work_durations);
+    }
+}
+
+// === impl ControllerMetrics ===
+
+impl ControllerMetrics {
+    fn new() -> Self {
+        Self {
+            reconciles: Family::new(["controller", "result"], Counter::default),
+            durations: Family::new(["controller"], || Histogram::new(Unit::Seconds, RECONCILE_SECONDS)),
+        }
+    }
+
+    /// Counts one reconcile; `result` is `success`, `error`, `requeue` or `requeue_after`.
+    pub fn reconciled(&self, controller: &str, result: &str, elapsed: Duration) {
+        self.reconciles.on([controller, result], Counter::inc);
+        self.durations.on([controller], |durations| durations.observe(elapsed));
+    }
+
+    fn encode(&self, encoder: &mut Encoder) {
+        encoder.family(
+            "controller_runtime_reconcile_total",
+            "Reconciles, by controller and how they ended.",
+            &self.reconciles,
+        );
+        encoder.family(
+            "controller_runtime_reconcile_time_seconds",
+            "Time of one reconcile, by controller.",
+            &self.durations,
+        );
+    }
+}
+
+// === impl SchedulerMetrics ===
+
+impl SchedulerMetrics {
+    fn new() -> Self {
+        Self {
+            attempts: Family::new(["result", "profile"], Counter::default),
+            attempt_durations: Family::new(["result", "profile"], || {
+                Histogram::new(Unit::Seconds, ATTEMPT_SECONDS)
+            }),
+            pending: Family::new(["queue"], Gauge::default),
+            incoming: Family::new(["queue", "event"], Counter::default),
+        }
+    }
+
+    /// Counts one attempt to place a pod; `result` is `scheduled`, `unschedulable` or `error`, `profile` the
+    /// scheduler name.
+    pub fn attempted(&self, result: &str, profile: &str, elapsed: Duration) {
+        self.attempts.on([result, profile], Counter::inc);
+        self.attempt_durations.on([result, profile], |durations| durations.observe(elapsed));
+    }
+
+    /// Pods waiting in `active`, `backoff`, `unschedulable` or `gated`. The queue keeps the gauge.
+    pub fn pending_pods(&self, queue: &str) -> Arc<Gauge> {
+        self.pending.with([queue])
+    }
+
+    /// Pods put into a queue, by the event that moved them there.
+    pub fn incoming_pods(&self, queue: &str, event: &str) -> Arc<Counter> {
+        self.incoming.with([queue, event])
+    }
+
+    fn encode(&self, encoder: &mut Encoder) {
+        encoder.family(
+            "scheduler_schedule_attempts_total",
+            "Attempts to place a pod, by result and profile.",
+            &self.attempts,
+        );
+        encoder.family(
+            "scheduler_scheduling_attempt_duration_seconds",
+            "Time of one attempt to place a pod, binding included.",
+            &self.attempt_durations,
+        );
+        encoder.family("scheduler_pending_pods", "Pods waiting to be placed, by queue.", &self.pending);
+        encoder.family(
+            "scheduler_queue_incoming_pods_total",
+            "Pods added to a scheduling queue, by event.",
+            &self.incoming,
+        );
+    }
+}
+
+// === impl StorageMetrics ===
+
+impl StorageMetrics {
+    fn new() -> Self {
+        Self {
+            batch_writes: Histogram::new(Unit::Plain, BATCH_WRITES),
+            sync_duration: Histogram::new(Unit::Seconds, SYNC_SECONDS),
+            commit_duration: Histogram::new(Unit::Seconds, SYNC_SECONDS),
+            size_bytes: Gauge::default(),
+            revision: Gauge::default(),
+        }
+    }
+
+    fn encode(&self, encoder: &mut Encoder) {
+        encoder.single("storage_commit_batch_writes", "Writes that shared one sync.", &self.batch_writes);
+        encoder.single(
+            "storage_sync_duration_seconds",
+            "Time to make one batch durable.",
+            &self.sync_duration,
+        );
+        encoder.single(
+            "storage_commit_duration_seconds",
+            "Time from a write being handed in to its answer.",
+            &self.commit_duration,
+        );
+        encoder.single(
+            "apiserver_storage_size_bytes",
+            "Size of the store on disk in bytes.",
+            &self.size_bytes,
+        );
+        encoder.single("storage_revision", "Revision of the last write.", &self.revision);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_shows_under_upstreams_names_and_labels() {
+        let metrics = Metrics::new();
+        let labels = RequestLabels {
+            verb: "POST",
+            version: "v1",
+            resource: "pods",
+            scope: "namespace",
+            ..RequestLabels::default()
+        };
+        metrics.apiserver.finished(&labels, 201, Duration::from_millis(3), Some(1234));
+        let text = metrics.encode();
+        let series = r#"verb="POST",dry_run="",group="",version="v1",resource="pods",subresource="",scope="namespace",component="apiserver""#;
+        for line in [
+            format!("apiserver_request_total{{{series},code=\"201\"}} 1"),
+            format!("apiserver_request_duration_seconds_bucket{{{series},le=\"0.001\"}} 0"),
+            format!("apiserver_request_duration_seconds_bucket{{{series},le=\"0.005\"}} 1"),
+            "# TYPE apiserver_request_total counter".to_owned(),
+        ] {
+            assert!(text.lines().any(|own| own == line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_watch_is_counted_but_not_timed() {
+        let metrics = Metrics::new();
+        let labels = RequestLabels { verb: "WATCH", resource: "pods", ..RequestLabels::default() };
+        metrics.apiserver.finished(&labels, 200, Duration::from_secs(600), None);
+        let text = metrics.encode();
+        assert!(text.contains("apiserver_request_total{verb=\"WATCH\""), "{text}");
+        assert!(!text.contains("apiserver_request_duration_seconds"), "{text}");
+    }
+
+    #[test]
+    fn every_metric_shows_once_it_is_fed_and_every_line_is_well_formed() {
+        let metrics = Metrics::new();
+        let labels = RequestLabels { verb: "GET", resource: "pods", ..RequestLabels::default() };
+        metrics.set_build_info("1", "36", "v1.36.2+pintle", "");
+        metrics.apiserver.finished(&labels, 200, Duration::ZERO, Some(1));
+        drop(metrics.apiserver.inflight(true).track());
+        metrics.apiserver.long_running(&labels).inc();
+        metrics.apiserver.watch_events("", "v1", "pods").inc();
+        metrics.apiserver.objects("", "pods").set(3);
+        metrics.workqueue.queue("deployment").queue_duration.observe(Duration::from_millis(1));
+        metrics.controller.reconciled("deployment", "success", Duration::from_millis(1));
+        metrics.scheduler.attempted("scheduled", "default-scheduler", Duration::from_millis(1));
+        metrics.scheduler.pending_pods("active").set(1);
+        metrics.scheduler.incoming_pods("active", "PodAdd").inc();
+        let text = metrics.encode();
+        let names: Vec<&str> =
+            text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+        let mut unique = names.clone();
+        unique.sort_unstable();
+        unique.dedup();
+        assert_eq!(unique.len(), names.len(), "a name is written once: {names:?}");
+        assert_eq!(names.len(), 31, "{names:?}");
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let (name, value) = line.rsplit_once(' ').expect("a sample has a value");
+            assert!(value.parse::<f64>().is_ok() && !name.is_empty(), "{line}");
+        }
+    }
+}
