@@ -230,8 +230,9 @@ pub trait Store: Send + Sync + 'static {
     /// otherwise as [`Store::get`].
     fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error>;
 
-    /// Hands every current pair with the prefix to `visit`, in key order, one at a time, and
-    /// returns the revision they were read at. For filling a cache without holding everything twice.
+    /// Hands every current pair with the prefix to `visit`, one at a time and in whatever order the
+    /// engine reads fastest, and returns the revision they were read at. For filling a cache without
+    /// holding everything twice.
     ///
     /// # Errors
     /// The first error of `visit`; otherwise as [`Store::get`].
