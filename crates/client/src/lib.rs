@@ -5,8 +5,11 @@
 //! tell which transport is behind it (law separable); every call is authenticated, authorized, admitted and validated
 //! like one from outside (law one-door).
 
+pub mod events;
+pub mod fake;
 pub mod informer;
 pub mod key;
+pub mod typed;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,6 +18,7 @@ use apimachinery::{GroupVersionResource, Object, Status, Str, Value};
 use async_trait::async_trait;
 use futures::Stream;
 
+pub use events::Recorder;
 pub use informer::{Delta, Informer, Informers};
 pub use key::ObjectKey;
 
