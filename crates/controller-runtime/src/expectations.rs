@@ -1,0 +1,109 @@
+//! [`Expectations`]: what a controller wrote and its cache has not shown yet.
+//!
+//! A controller that counts its children in a cache would make them twice if it looked again before its own creates
+//! arrived. Creates are known by the revision at which they were committed: the cache has all of them once it has
+//! reached the highest one. Deletions have no revision, so they are known by uid: until the cache shows the child as
+//! deleting or gone, it counts as gone.
+//!
+//! Why not counters as upstream's? A counter depends on seeing every event exactly once and needs a time limit for
+//! when it did not; a revision is reached by any event, bookmark or new list.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
+
+use apimachinery::Str;
+use client::Informer;
+use parking_lot::Mutex;
+
+/// Own writes by key of the parent.
+pub struct Expectations<K> {
+    pending: Mutex<HashMap<K, Pending>>,
+}
+
+#[derive(Default)]
+struct Pending {
+    revision: u64,
+    deleted: HashSet<Str>,
+}
+
+impl<K> Default for Expectations<K> {
+    fn default() -> Self {
+        Self { pending: Mutex::default() }
+    }
+}
+
+impl<K: Clone + Eq + Hash> Expectations<K> {
+    /// A child of `key` was created (or changed) at `revision`.
+    pub fn written(&self, key: &K, revision: u64) {
+        let mut pending = self.pending.lock();
+        let own = pending.entry(key.clone()).or_default();
+        own.revision = own.revision.max(revision);
+    }
+
+    /// The deletion of the child with this uid was accepted.
+    pub fn deleted(&self, key: &K, uid: &str) {
+        self.pending.lock().entry(key.clone()).or_default().deleted.insert(uid.into());
+    }
+
+    /// The cache has everything that was written for `key`. When it does not, the event that is still to come adds
+    /// the key again; there is nothing to wait for here.
+    pub fn met(&self, key: &K, cache: &Informer) -> bool {
+        self.pending.lock().get(key).is_none_or(|own| own.revision <= cache.revision())
+    }
+
+    /// The child was deleted by us, whatever the cache says.
+    pub fn is_deleted(&self, key: &K, uid: &str) -> bool {
+        self.pending.lock().get(key).is_some_and(|own| own.deleted.contains(uid))
+    }
+
+    /// Drops the deletions that the cache shows by now: those not among `alive`, the uids of children that it still
+    /// shows as not deleting.
+    pub fn settle<'a>(&self, key: &K, alive: impl Iterator<Item = &'a str>) {
+        let mut pending = self.pending.lock();
+        let Some(own) = pending.get_mut(key) else { return };
+        if !own.deleted.is_empty() {
+            let still: HashSet<&str> = alive.collect();
+            own.deleted.retain(|uid| still.contains(uid.as_str()));
+        }
+    }
+
+    /// The parent is gone.
+    pub fn forget(&self, key: &K) {
+        self.pending.lock().remove(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::gvr::CONFIG_MAPS;
+    use apimachinery::json;
+    use client::fake::FakeApi;
+    use client::{Api, Informers, WriteOptions};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn own_creates_are_awaited_and_own_deletions_believed() {
+        let fake = FakeApi::new();
+        let informer = Informers::new(fake.clone(), rt::Shutdown::new()).of(&CONFIG_MAPS);
+        informer.synced().await;
+        let expectations = Expectations::default();
+        assert!(expectations.met(&"parent", &informer));
+
+        fake.pause_watches();
+        let child = json!({"metadata": {"name": "child"}});
+        let child = fake.create(&CONFIG_MAPS, "ns", child, &WriteOptions::default()).await.unwrap();
+        expectations.written(&"parent", child.revision());
+        assert!(!expectations.met(&"parent", &informer));
+        assert!(expectations.met(&"other", &informer));
+        fake.resume_watches();
+        informer.caught_up(child.revision()).await;
+        assert!(expectations.met(&"parent", &informer));
+
+        expectations.deleted(&"parent", child.uid());
+        expectations.settle(&"parent", [child.uid()].into_iter());
+        assert!(expectations.is_deleted(&"parent", child.uid()));
+        expectations.settle(&"parent", [].into_iter());
+        assert!(!expectations.is_deleted(&"parent", child.uid()));
+    }
+}
