@@ -8,13 +8,18 @@
 
 pub mod field;
 pub mod gvk;
+pub mod label;
 pub mod object;
+pub mod quantity;
 pub mod schema;
+pub mod selector;
 pub mod status;
 pub mod time;
 pub mod value;
 
 pub use gvk::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource};
 pub use object::Object;
+pub use quantity::Quantity;
+pub use selector::{FieldSelector, Selector};
 pub use status::Status;
 pub use value::{Map, Number, Str, Value};
