@@ -1,0 +1,206 @@
+//! The scenarios, each in a world of its own: a new data directory, a new server.
+
+mod lifecycle;
+mod lists;
+mod requests;
+mod start;
+mod watch;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use anyhow::Context;
+use camino::{Utf8Path, Utf8PathBuf};
+use tempfile::TempDir;
+
+use super::connection::Connection;
+use super::load::{self, Until};
+use super::objects::{self, Template};
+use super::report::Measurement;
+use super::server::Server;
+
+pub(super) type Measured = anyhow::Result<Vec<Measurement>>;
+
+/// Something to measure.
+pub(super) struct Scenario {
+    pub(super) name: &'static str,
+    pub(super) about: &'static str,
+    pub(super) run: fn(World) -> Pin<Box<dyn Future<Output = Measured>>>,
+}
+
+macro_rules! scenario {
+    ($name:literal, $function:path, $about:literal) => {
+        Scenario { name: $name, about: $about, run: |world| Box::pin($function(world)) }
+    };
+}
+
+/// Every scenario, in the order they run.
+pub(super) static ALL: &[Scenario] = &[
+    scenario!("start", start::start, "start to ready, cold and warm"),
+    scenario!("idle", start::idle, "resident memory of an idle server after 60 s"),
+    scenario!(
+        "configmap-creates",
+        requests::config_map_creates,
+        "durable ConfigMap creates/s on 1, 16, 64 connections"
+    ),
+    scenario!("pod-creates", requests::pod_creates, "durable pod creates/s on 1, 16, 64 connections"),
+    scenario!("gets", requests::gets, "GETs of a pod per second on 16 and 64 connections"),
+    scenario!("status-patches", requests::status_patches, "strategic patches of pod status per second"),
+    scenario!(
+        "lists",
+        lists::lists,
+        "LIST of 10,000 and 100,000 pods; memory against JSON; restart with 50,000"
+    ),
+    scenario!("watch", watch::watch, "delay of events to 100 watchers"),
+    scenario!("running", lifecycle::running, "create to Running of 10,000 pods on 100 simulated nodes"),
+    scenario!("deployment", lifecycle::deployment, "a Deployment of 1,000 replicas"),
+    scenario!("namespace", lifecycle::namespace, "deletion of namespaces with 1,000 and 2,000 objects"),
+];
+
+/// What a scenario starts from.
+#[derive(Clone)]
+pub(super) struct World {
+    pub(super) binary: Utf8PathBuf,
+    pub(super) sizes: Sizes,
+}
+
+/// How much of everything.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sizes {
+    /// Seconds of each request load.
+    pub(super) load_seconds: u64,
+    pub(super) idle_seconds: u64,
+    pub(super) starts: usize,
+    /// Pods in the first and second list, and at the restart between them.
+    pub(super) list_first: u64,
+    pub(super) list_restart: u64,
+    pub(super) list_second: u64,
+    pub(super) watchers: usize,
+    pub(super) watched_writes: u64,
+    pub(super) running_pods: u64,
+    pub(super) running_nodes: u32,
+    pub(super) replicas: u32,
+    pub(super) namespace_config_maps: u64,
+    pub(super) namespace_pods: u64,
+}
+
+impl Sizes {
+    pub(super) fn new(smoke: bool) -> Self {
+        if smoke { Self::SMOKE } else { Self::FULL }
+    }
+
+    const FULL: Self = Self {
+        load_seconds: 5,
+        idle_seconds: 60,
+        starts: 5,
+        list_first: 10_000,
+        list_restart: 50_000,
+        list_second: 100_000,
+        watchers: 100,
+        watched_writes: 500,
+        running_pods: 10_000,
+        running_nodes: 100,
+        replicas: 1_000,
+        namespace_config_maps: 1_000,
+        namespace_pods: 2_000,
+    };
+
+    const SMOKE: Self = Self {
+        load_seconds: 1,
+        idle_seconds: 1,
+        starts: 2,
+        list_first: 100,
+        list_restart: 200,
+        list_second: 300,
+        watchers: 10,
+        watched_writes: 20,
+        running_pods: 50,
+        running_nodes: 3,
+        replicas: 20,
+        namespace_config_maps: 50,
+        namespace_pods: 20,
+    };
+}
+
+/// A data directory that goes with the scenario.
+pub(super) struct Folder {
+    _temporary: TempDir,
+    data: Utf8PathBuf,
+}
+
+impl Folder {
+    fn new() -> anyhow::Result<Self> {
+        let temporary =
+            tempfile::Builder::new().prefix("pintle-bench").tempdir().context("making a data directory")?;
+        let path =
+            Utf8Path::from_path(temporary.path()).context("the temporary folder's name is not UTF-8")?;
+        Ok(Self { data: path.join("data"), _temporary: temporary })
+    }
+}
+
+impl World {
+    async fn start(&self, folder: &Folder, sim_nodes: u32) -> anyhow::Result<Server> {
+        Server::start(&self.binary, &folder.data, sim_nodes).await
+    }
+
+    fn until(&self) -> Until {
+        Until { requests: u64::MAX, elapsed: std::time::Duration::from_secs(self.sizes.load_seconds) }
+    }
+}
+
+/// Connections for filling a server with objects: enough to share syncs well.
+const FILLING_CONNECTIONS: usize = 64;
+/// A load by number has no end in time.
+const NO_TIME_LIMIT: std::time::Duration = std::time::Duration::from_secs(3600);
+
+async fn create_namespace(server: &Server, name: &str) -> anyhow::Result<()> {
+    let mut connection = server.endpoint.connect().await?;
+    connection.create("/api/v1/namespaces", objects::namespace(name)).await?;
+    wait_for_default_account(&mut connection, name).await
+}
+
+/// Pods are refused until the namespace's default service account is there. A controller makes it within
+/// milliseconds, so looking again is enough here.
+async fn wait_for_default_account(connection: &mut Connection, namespace: &str) -> anyhow::Result<()> {
+    let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/default");
+    for _ in 0..5_000 {
+        if connection.get(&path).await?.status.is_success() {
+            return Ok(());
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    anyhow::bail!("namespace {namespace} got no default service account within 5 s")
+}
+
+/// Creates objects `from..to` of a template, named `{prefix}-{number}`, as fast as it goes.
+async fn fill(
+    server: &Server,
+    collection: &str,
+    template: Template,
+    prefix: &'static str,
+    numbers: std::ops::Range<u64>,
+) -> anyhow::Result<load::Rate> {
+    let collection: std::sync::Arc<str> = collection.into();
+    let until = Until { requests: numbers.end - numbers.start, elapsed: NO_TIME_LIMIT };
+    load::run(server, FILLING_CONNECTIONS, numbers.start, until, move |mut connection, number| {
+        let (collection, template) = (collection.clone(), template.clone());
+        async move {
+            connection.create(&collection, template.named(&format!("{prefix}-{number}"))).await?;
+            Ok(connection)
+        }
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scenario_has_a_name_of_its_own() {
+        let mut names: Vec<_> = ALL.iter().map(|scenario| scenario.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ALL.len());
+    }
+}
