@@ -1,1 +1,22 @@
 //! Authenticators, RBAC and Node authorizers.
+//!
+//! Owns: who a request comes from and what it may do. Never touches: sockets, storage and clocks; requests come as
+//! plain values, objects are fed in, and `now` is a parameter.
+//!
+//! A request passes in this order:
+//! 1. [`Authenticator`] makes a [`UserInfo`] of a client certificate or a bearer token, or takes it as anonymous;
+//! 2. [`impersonation`] replaces that user where headers ask for it and the user may;
+//! 3. an [`Authorizer`] decides on [`Attributes`]: [`Authorizers`] asks [`PrivilegedGroup`], [`NodeAuthorizer`] and
+//!    [`rbac::RbacAuthorizer`] in this order;
+//! 4. for writes of roles and bindings, [`rbac::escalation`] makes sure that nobody hands out more than they have.
+//!
+//! Everything is in memory and synchronous: a decision takes no I/O and no await.
+
+pub mod authorizer;
+pub mod rbac;
+pub mod user;
+
+pub use authorizer::{
+    Attributes, Authorizer, Authorizers, Decision, PrivilegedGroup, Reason, ResolvedRules, forbidden_message,
+};
+pub use user::UserInfo;

@@ -295,7 +295,7 @@ mod tests {
         let text = pem("X", &[0; 49]);
         assert_eq!(
             text,
-            format!("-----BEGIN X-----\n{}\nAAA=\n-----END X-----\n", "A".repeat(64)),
+            format!("-----BEGIN X-----\n{}\nAA==\n-----END X-----\n", "A".repeat(64)),
         );
     }
 }
