@@ -6,6 +6,9 @@
 //! Data where data will do (generated tables under `data/`), small pure functions where it will not. Nothing here
 //! tells a built-in kind from a custom resource: both are a [`Resource`].
 
+pub mod builtin;
+pub mod columns;
+pub mod conversion;
 pub mod gvr;
 pub mod resource;
 pub mod strategy;

@@ -81,8 +81,11 @@ pub struct Field {
     pub patch: PatchStrategy,
     /// What a missing field reads as when an associative list is matched by it (`protocol: TCP`).
     pub default: Option<Value>,
-    /// Go writes the field even when it is empty (no `omitempty`): e.g. `resources: {}` of a container.
+    /// Go writes the field even when it is empty (no `omitempty`, or a struct): e.g. `resources: {}` of a container.
     pub always_present: bool,
+    /// Go holds a pointer, so that `false`, `0` and `""` differ from absence and are written. In a field that is
+    /// neither a pointer nor always present such a zero is left out.
+    pub pointer: bool,
 }
 
 /// `x-kubernetes-list-type`.
