@@ -5,8 +5,8 @@
 //!
 //! ```text
 //! lock        held while a process uses the directory; says which
-//! format      format version; `new` while being set up; checksums of files that never change
-//! manifest    how far compaction and the tables are
+//! format      format version, and whether the store is still being set up
+//! manifest    how far compaction and the tables are, and what the tables consist of
 //! durable     the highest revision that was acknowledged as synced
 //! journal/    recent writes, one file after the other
 //! tables/     everything older
@@ -92,31 +92,9 @@ impl Directory {
         replace(&self.file(FORMAT), &format!("{FORMAT_LINE}\nstate new\n"))
     }
 
-    /// Says that set-up is complete, and remembers the checksums of files that never change again.
-    pub(crate) fn finish(&self, unchanging: &[PathBuf]) -> Result<(), Error> {
-        let mut body = format!("{FORMAT_LINE}\nstate ready\n");
-        for path in unchanging {
-            let name = path.strip_prefix(&self.path).unwrap_or(path);
-            body.push_str(&format!("file {:016x} {}\n", checksum_of(path)?, name.display()));
-        }
-        replace(&self.file(FORMAT), &body)
-    }
-
-    /// Checks the files remembered by [`Directory::finish`].
-    pub(crate) fn verify_unchanging(&self) -> Result<(), Error> {
-        let path = self.file(FORMAT);
-        let body = read_checked(&path)?;
-        for entry in body.lines().filter_map(|line| line.strip_prefix("file ")) {
-            let (sum, name) = entry.split_once(' ').ok_or_else(|| corrupt(&path, "a file line has no name"))?;
-            let file = self.path.join(name);
-            if !file.exists() {
-                return Err(corrupt(&file, "the file is missing"));
-            }
-            if format!("{:016x}", checksum_of(&file)?) != sum {
-                return Err(corrupt(&file, "the file is not as it was written"));
-            }
-        }
-        Ok(())
+    /// Says that set-up is complete.
+    pub(crate) fn finish(&self) -> Result<(), Error> {
+        replace(&self.file(FORMAT), &format!("{FORMAT_LINE}\nstate ready\n"))
     }
 
     /// The state in the format marker, if there is one.
@@ -238,10 +216,6 @@ pub(crate) fn read_checked(path: &Path) -> Result<String, Error> {
         return Err(corrupt(path, "the checksum does not match"));
     }
     Ok(body)
-}
-
-fn checksum_of(path: &Path) -> Result<u64, Error> {
-    fs::read(path).map(|bytes| xxh3_64(&bytes)).map_err(io_error("read", path))
 }
 
 /// Makes created, renamed and removed names in a directory durable.

@@ -18,9 +18,10 @@ use storage::{Error, Revision};
 use tokio::sync::oneshot;
 
 use crate::log::{DiskLog, Log};
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, TablesMark};
 use crate::segment::Segment;
 use crate::shared::Shared;
+use crate::tables::Add;
 
 /// How many full journal files may wait for the tables before commits wait.
 const FULL_FILES_MAX: usize = 8;
@@ -210,15 +211,16 @@ impl Housekeeping {
         self.shared.log.forget(&garbage);
         if let Log::Disk(_) = self.shared.log {
             self.garbage.extend(garbage);
-            return self.write_manifest(self.manifest.ingested);
+            let (ingested, tables) = (self.manifest.ingested, self.manifest.tables.clone());
+            return self.write_manifest(ingested, tables);
         }
         Ok(())
     }
 
-    fn write_manifest(&mut self, ingested: u64) -> Result<(), Error> {
+    fn write_manifest(&mut self, ingested: u64, tables: TablesMark) -> Result<(), Error> {
         let manifest = {
             let index = self.shared.index.read();
-            Manifest { compacted: index.compacted(), ingested, live: index.live_at_compacted() }
+            Manifest { compacted: index.compacted(), ingested, live: index.live_at_compacted(), tables }
         };
         if manifest != self.manifest {
             manifest.write(&self.manifest_path)?;
@@ -248,13 +250,15 @@ impl Housekeeping {
         if full.is_empty() && self.garbage.range(..=ingested).next().is_none() {
             return Ok(());
         }
-        self.write_manifest(was_ingested)?;
+        self.write_manifest(was_ingested, self.manifest.tables.clone())?;
         let removed = self.garbage.range(..=was_ingested).copied();
         tables.ingest(removed, |add| self.add_all(&full, was_ingested, add))?;
         disk.journal.forget(&full);
-        self.write_manifest(ingested)?;
+        self.write_manifest(ingested, tables.mark()?)?;
         self.garbage = self.garbage.split_off(&(ingested + 1));
-        disk.journal.remove(full)
+        disk.journal.remove(full)?;
+        tables.merge()?;
+        self.write_manifest(ingested, tables.mark()?)
     }
 
     /// Hands everything that can still be read to the tables.
@@ -262,7 +266,7 @@ impl Housekeeping {
         &self,
         full: &[Arc<Segment>],
         after: u64,
-        add: &mut dyn FnMut(u64, &[u8]) -> Result<(), Error>,
+        add: Add<'_>,
     ) -> Result<(), Error> {
         let mut buffer = Vec::new();
         for segment in full {

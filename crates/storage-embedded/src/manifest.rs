@@ -40,7 +40,7 @@ fn mix(revision: u64) -> u64 {
 }
 
 /// How far the tables and compaction are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Manifest {
     /// History before this is gone.
     pub compacted: u64,
@@ -48,17 +48,38 @@ pub(crate) struct Manifest {
     pub ingested: u64,
     /// The versions live at `compacted`.
     pub live: LiveSum,
+    /// What the tables consist of.
+    pub tables: TablesMark,
+}
+
+/// The tables' own catalogue and files at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TablesMark {
+    /// The number of the catalogue; it only grows.
+    pub catalogue: u64,
+    /// Checksum of the catalogue's files.
+    pub checksum: u64,
+    pub files: Vec<TableFile>,
+}
+
+/// One table file, which never changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TableFile {
+    pub id: u64,
+    pub length: u64,
+    pub checksum: u128,
 }
 
 impl Manifest {
     pub(crate) fn write(&self, path: &Path) -> Result<(), Error> {
-        directory::replace(
-            path,
-            &format!(
-                "compacted {}\ningested {}\nlive {} {:016x}\n",
-                self.compacted, self.ingested, self.live.count, self.live.sum
-            ),
-        )
+        let Self { compacted, ingested, live, tables } = self;
+        let mut body = format!("compacted {compacted}\ningested {ingested}\n");
+        body.push_str(&format!("live {} {:016x}\n", live.count, live.sum));
+        body.push_str(&format!("catalogue {} {:016x}\n", tables.catalogue, tables.checksum));
+        for TableFile { id, length, checksum } in &tables.files {
+            body.push_str(&format!("table {id} {length} {checksum:032x}\n"));
+        }
+        directory::replace(path, &body)
     }
 
     pub(crate) fn read(path: &Path) -> Result<Self, Error> {
@@ -73,7 +94,19 @@ impl Manifest {
         let ingested = field("ingested")?.parse().ok()?;
         let (count, sum) = field("live")?.split_once(' ')?;
         let live = LiveSum { count: count.parse().ok()?, sum: u64::from_str_radix(sum, 16).ok()? };
-        Some(Self { compacted, ingested, live })
+        let (catalogue, checksum) = field("catalogue")?.split_once(' ')?;
+        let (catalogue, checksum) = (catalogue.parse().ok()?, u64::from_str_radix(checksum, 16).ok()?);
+        let files = lines.map(TableFile::parse).collect::<Option<_>>()?;
+        Some(Self { compacted, ingested, live, tables: TablesMark { catalogue, checksum, files } })
+    }
+}
+
+impl TableFile {
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.strip_prefix("table ")?.split(' ');
+        let (id, length) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        let checksum = u128::from_str_radix(words.next()?, 16).ok()?;
+        words.next().is_none().then_some(Self { id, length, checksum })
     }
 }
 
@@ -141,7 +174,13 @@ mod tests {
     fn a_manifest_reads_back_and_damage_to_any_byte_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("manifest");
-        let manifest = Manifest { compacted: 12, ingested: 40, live: LiveSum { count: 3, sum: u64::MAX } };
+        let files = vec![TableFile { id: 4, length: 5, checksum: 6 }, TableFile { id: 7, length: 8, checksum: 9 }];
+        let manifest = Manifest {
+            compacted: 12,
+            ingested: 40,
+            live: LiveSum { count: 3, sum: u64::MAX },
+            tables: TablesMark { catalogue: 2, checksum: 11, files },
+        };
         manifest.write(&path).unwrap();
         assert_eq!(Manifest::read(&path).unwrap(), manifest);
 

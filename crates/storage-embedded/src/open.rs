@@ -73,8 +73,8 @@ pub(crate) fn set_up(
 ) -> Result<(DiskLog, Appender), Error> {
     directory.begin()?;
     let tables = Tables::create(&directory.tables(), options.block_cache_bytes)?;
-    let unchanging = tables.unchanging()?;
     fill(&tables)?;
+    let manifest = Manifest { tables: tables.mark()?, ..manifest };
     let (journal, appender) = Journal::create(
         &directory.journal(),
         &directory.durable(),
@@ -82,26 +82,18 @@ pub(crate) fn set_up(
         manifest.ingested,
     )?;
     manifest.write(&directory.manifest())?;
-    directory.finish(&unchanging)?;
+    directory.finish()?;
     Ok((DiskLog { journal, tables: RwLock::new(Some(Arc::new(tables))) }, appender))
 }
 
 fn recover(directory: Directory, options: Options) -> Result<EmbeddedStore, Error> {
-    directory.verify_unchanging()?;
     let mut manifest = Manifest::read(&directory.manifest())?;
-    let expect_some = manifest.live.count > 0 && manifest.compacted <= manifest.ingested;
-    let tables = Tables::open(&directory.tables(), options.block_cache_bytes, expect_some)?;
+    let tables = Tables::open(&directory.tables(), options.block_cache_bytes, &manifest.tables)?;
     // A take-over that was cut off before the manifest was written again is complete all the same.
     manifest.ingested = manifest.ingested.max(tables.last_revision()?.unwrap_or(0));
 
     let mut loader = Loader::new(&manifest, &directory);
-    for item in tables.view().range(0..=u64::MAX)? {
-        let (revision, raw) = item?;
-        let record = record::decode(revision, &raw)
-            .map_err(|reason| corrupt(&directory.tables(), format!("revision {revision}: {reason}")))?;
-        loader.load(record)?;
-    }
-    loader.tables_end(manifest.ingested)?;
+    load_tables(&tables, &mut loader, manifest.ingested).map_err(|error| tables.locate_damage(error))?;
     let (journal, appender) = Journal::recover(
         &directory.journal(),
         &directory.durable(),
@@ -112,6 +104,16 @@ fn recover(directory: Directory, options: Options) -> Result<EmbeddedStore, Erro
     let (index, garbage) = loader.finish()?;
     let log = DiskLog { journal, tables: RwLock::new(Some(Arc::new(tables))) };
     start(directory, options, index, log, appender, manifest, garbage)
+}
+
+fn load_tables(tables: &Tables, loader: &mut Loader<'_>, ingested: u64) -> Result<(), Error> {
+    for item in tables.view().range(0..=u64::MAX)? {
+        let (revision, raw) = item?;
+        let record = record::decode(revision, &raw)
+            .map_err(|reason| corrupt(tables.path(), format!("revision {revision}: {reason}")))?;
+        loader.load(record)?;
+    }
+    loader.tables_end(ingested)
 }
 
 fn start(

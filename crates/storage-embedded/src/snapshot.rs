@@ -39,7 +39,8 @@ fn write_new(target: &Path, options: &Options, content: &Content) -> Result<(), 
     };
     let mut live = LiveSum::default();
     content.versions.iter().for_each(|version| live.add(version.modified));
-    let manifest = Manifest { compacted: content.revision, ingested: content.revision, live };
+    let (compacted, ingested) = (content.revision, content.revision);
+    let manifest = Manifest { compacted, ingested, live, ..Manifest::default() };
     let (_log, _appender) = set_up(&directory, options, manifest, |tables| {
         tables.ingest([], |add| {
             content.view.each(

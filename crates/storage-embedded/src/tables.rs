@@ -1,44 +1,55 @@
 //! Everything older than the journal, in tables of a log-structured tree. The only module that knows
-//! fjall.
+//! lsm-tree, the tree underneath fjall.
 //!
 //! Owns: opening the tree, taking over full journal files in one atomic step, and reading by
 //! revision. Records are keyed by their revision, so every take-over lies behind all tables there
 //! are: tables are moved, not rewritten, and no filter is needed to find one.
 //!
-//! Data only ever enters by ingestion (a finished table file, registered atomically), never through
-//! fjall's journal or memtables, so fjall's own journal stays empty and none of its threads touches
-//! the path of a commit.
-//!
-//! fjall answers damage with an error, a panic or by setting directories aside as unreferenced;
-//! [`Tables::open`] looks for the latter before fjall does, and [`guarded`] turns the second into the
-//! first.
+//! Why not all of fjall? Its own journal takes damage anywhere for the end of the log and cuts it
+//! there, its threads change the catalogue at any time, so that nothing can vouch for it, and a panic
+//! while it opens damaged files ends the process. The tree alone has none of this: data enters by
+//! ingestion (finished table files, registered atomically), and all changes happen on the keeper's
+//! thread, after which [`Tables::mark`] says exactly what the tables consist of.
 
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsString;
+use std::fs;
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use fjall::config::{BlockSizePolicy, FilterPolicy, PinningPolicy};
-use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, Readable, Slice, Snapshot};
+use lsm_tree::compaction::Leveled;
+use lsm_tree::config::{BlockSizePolicy, FilterPolicy, PinningPolicy};
+use lsm_tree::{AbstractTree, AnyTree, Cache, Config, DescriptorTable, Guard, SequenceNumberCounter, Slice};
+use parking_lot::Mutex;
 use storage::Error;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use crate::directory::{self, corrupt, io_error};
+use crate::manifest::{TableFile, TablesMark};
 
-const KEYSPACE: &str = "log";
-/// The smallest number fjall accepts; one thread is enough to merge tables now and then.
-const WORKERS: usize = 1;
 /// Handles of table files kept open. A full table has [`TABLE_BYTES`], so this covers 8 GiB.
 const OPEN_FILES_MAX: usize = 128;
 const TABLE_BYTES: u64 = 64 << 20;
 /// Larger blocks make a full read faster and the index smaller; a point read costs one block.
 const BLOCK_BYTES: u32 = 16 << 10;
-/// Never filled: nothing is written through memtables.
-const MEMTABLE_BYTES: u64 = 1 << 20;
+/// Merges after one take-over. One usually moves the new table; more follow only after removals.
+const MERGES_MAX: usize = 8;
+
+/// What [`Tables::ingest`] is filled through: a revision and its record, ascending.
+pub(crate) type Add<'a> = &'a mut dyn FnMut(u64, &[u8]) -> Result<(), Error>;
 
 pub(crate) struct Tables {
     path: PathBuf,
-    database: Database,
-    log: Keyspace,
+    tree: AnyTree,
+    /// Up to which of the tree's own sequence numbers readers see. Not to be mixed up with revisions.
+    visible: SequenceNumberCounter,
+    open_views: OpenViews,
 }
+
+/// How many views read at which sequence number. What they see must not be merged away.
+type OpenViews = Arc<Mutex<BTreeMap<u64, usize>>>;
 
 impl Tables {
     pub(crate) fn create(path: &Path, cache_bytes: u64) -> Result<Self, Error> {
@@ -46,116 +57,177 @@ impl Tables {
         Self::start(path, cache_bytes)
     }
 
-    /// Opens existing tables; `expect_some` says that they hold at least one table.
-    pub(crate) fn open(path: &Path, cache_bytes: u64, expect_some: bool) -> Result<Self, Error> {
-        expect_files(path, expect_some)?;
+    /// Opens existing tables after checking that they are what they were when `mark` was taken. Only
+    /// a process killed right after a take-over or merge leaves a later catalogue.
+    pub(crate) fn open(path: &Path, cache_bytes: u64, mark: &TablesMark) -> Result<Self, Error> {
+        let catalogue = Catalogue::read(path)?;
+        if catalogue.number < mark.catalogue {
+            return Err(corrupt(&path.join(CURRENT), "the file is older than the manifest"));
+        }
+        if catalogue.number == mark.catalogue {
+            if catalogue.checksum != mark.checksum {
+                return Err(corrupt(&catalogue.path, "the checksum does not match"));
+            }
+            expect_files(path, &mark.files)?;
+        }
         Self::start(path, cache_bytes)
     }
 
     fn start(path: &Path, cache_bytes: u64) -> Result<Self, Error> {
-        let tables = guarded(path, || {
-            let database = Database::builder(path)
-                .cache_size(cache_bytes)
-                .worker_threads(WORKERS)
-                .max_cached_files(Some(OPEN_FILES_MAX))
-                .manual_journal_persist(true)
-                .open()?;
-            let log = database.keyspace(KEYSPACE, keyspace_options)?;
-            Ok(Self { path: path.to_owned(), database, log })
-        })?;
+        let (next, visible) = (SequenceNumberCounter::default(), SequenceNumberCounter::default());
+        let tree = guarded(path, || config(path, cache_bytes, &next, &visible).open())?;
+        next.fetch_max(tree.get_highest_seqno().map_or(1, |highest| highest + 1));
+        visible.set(next.get());
+        let tables = Self { path: path.to_owned(), tree, visible, open_views: OpenViews::default() };
         tables.restrict();
         Ok(tables)
     }
 
-    /// Files that never change after creation: fjall's own catalogue. Were it lost, fjall would take
-    /// all tables for unreferenced and delete them.
-    pub(crate) fn unchanging(&self) -> Result<Vec<PathBuf>, Error> {
-        let catalogue = self.path.join("keyspaces/0");
-        let mut files = vec![self.path.join("version"), catalogue.join("current"), current_version(&catalogue)?];
-        let tables = catalogue.join("tables");
-        for entry in std::fs::read_dir(&tables).map_err(io_error("list", &tables))? {
-            files.push(entry.map_err(io_error("list", &tables))?.path());
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the tables consist of now. Only whoever changes them may ask.
+    pub(crate) fn mark(&self) -> Result<TablesMark, Error> {
+        let catalogue = Catalogue::read(&self.path)?;
+        let mut files = Vec::new();
+        for table in self.tree.current_version().iter_tables() {
+            let length = table.path.metadata().map_err(io_error("inspect", &table.path))?.len();
+            files.push(TableFile { id: table.id(), length, checksum: table.checksum().into_u128() });
         }
-        Ok(files)
+        files.sort_unstable_by_key(|file| file.id);
+        Ok(TablesMark { catalogue: catalogue.number, checksum: catalogue.checksum, files })
     }
 
     /// The highest revision held.
     pub(crate) fn last_revision(&self) -> Result<Option<u64>, Error> {
-        guarded(&self.path, || self.log.last_key_value().map(fjall::Guard::key).transpose())?
-            .map(|key| self.revision_of(&key))
-            .transpose()
-    }
-
-    fn revision_of(&self, key: &[u8]) -> Result<u64, Error> {
-        revision_of(&self.path, key)
+        let last = guarded(&self.path, || {
+            self.tree.last_key_value(self.visible.get(), None).map(Guard::key).transpose()
+        });
+        let last = last.map_err(|error| self.locate_damage(error))?;
+        last.map(|key| revision_of(&self.path, &key)).transpose()
     }
 
     /// What is there now, unaffected by later take-overs and removals.
     pub(crate) fn view(&self) -> TablesView {
-        TablesView {
-            path: self.path.clone(),
-            snapshot: self.database.snapshot(),
-            log: self.log.clone(),
-        }
+        let mut open = self.open_views.lock();
+        let seqno = self.visible.get();
+        *open.entry(seqno).or_default() += 1;
+        drop(open);
+        let pin = Pin { seqno, open_views: Arc::clone(&self.open_views) };
+        TablesView { path: self.path.clone(), tree: self.tree.clone(), pin }
     }
 
     /// Removes and adds records in one atomic and durable step. Revisions must ascend over both.
     pub(crate) fn ingest(
         &self,
         removed: impl IntoIterator<Item = u64>,
-        add: impl FnOnce(&mut dyn FnMut(u64, &[u8]) -> Result<(), Error>) -> Result<(), Error>,
+        add: impl FnOnce(Add<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let outcome = self.try_ingest(removed, add);
+        self.cleaning_up(|| {
+            let mut ingestion = guarded(&self.path, || self.tree.ingestion())?;
+            for revision in removed {
+                guarded(&self.path, || ingestion.write_tombstone(revision.to_be_bytes()))?;
+            }
+            add(&mut |revision, raw| guarded(&self.path, || ingestion.write(revision.to_be_bytes(), raw)))?;
+            guarded(&self.path, || ingestion.finish())
+        })
+    }
+
+    /// Moves and merges tables where that pays, which is what finally frees removed records.
+    pub(crate) fn merge(&self) -> Result<(), Error> {
+        let strategy = Arc::new(Leveled::default().with_table_target_size(TABLE_BYTES));
+        self.cleaning_up(|| {
+            for _ in 0..MERGES_MAX {
+                let before = self.tree.current_version().id();
+                let unread_before = self.unread_before();
+                guarded(&self.path, || self.tree.compact(Arc::clone(&strategy) as _, unread_before))?;
+                if self.tree.current_version().id() == before {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The sequence number before which nobody reads.
+    fn unread_before(&self) -> u64 {
+        let open = self.open_views.lock();
+        let oldest = open.keys().next().copied().unwrap_or_else(|| self.visible.get());
+        oldest.saturating_sub(1)
+    }
+
+    /// Runs a change of the tables; if it fails, deletes the files it began, so that trying again on a
+    /// full disk does not fill it further.
+    fn cleaning_up(&self, change: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+        let before = self.file_names();
+        let outcome = change();
         if outcome.is_err() {
-            self.remove_strays();
+            let registered: HashSet<OsString> = self
+                .tree
+                .current_version()
+                .iter_tables()
+                .filter_map(|table| table.path.file_name().map(OsString::from))
+                .collect();
+            for name in self.file_names().difference(&before).filter(|name| !registered.contains(*name)) {
+                let _ = fs::remove_file(self.path.join(TABLES).join(name));
+            }
         }
         self.restrict();
         outcome
     }
 
-    fn try_ingest(
-        &self,
-        removed: impl IntoIterator<Item = u64>,
-        add: impl FnOnce(&mut dyn FnMut(u64, &[u8]) -> Result<(), Error>) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let mut ingestion = guarded(&self.path, || self.log.start_ingestion())?;
-        for revision in removed {
-            guarded(&self.path, || ingestion.write_tombstone(revision.to_be_bytes()))?;
-        }
-        add(&mut |revision, raw| guarded(&self.path, || ingestion.write(revision.to_be_bytes(), raw)))?;
-        guarded(&self.path, || ingestion.finish())
+    fn file_names(&self) -> HashSet<OsString> {
+        let entries = fs::read_dir(self.path.join(TABLES));
+        entries.into_iter().flatten().flatten().map(|entry| entry.file_name()).collect()
     }
 
-    /// Deletes half-written table files of a failed take-over, so that trying again does not fill
-    /// the disk further. While fjall merges tables, its unregistered files are left alone.
-    fn remove_strays(&self) {
-        if self.database.active_compactions() > 0 {
-            return;
-        }
-        let known: Vec<u64> =
-            self.log.tree.current_version().iter_tables().map(|table| table.id()).collect();
-        let Ok(entries) = std::fs::read_dir(self.log.path().join("tables")) else { return };
-        for entry in entries.flatten() {
-            let id = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok());
-            if id.is_some_and(|id| !known.contains(&id)) {
-                let _ = std::fs::remove_file(entry.path());
-            }
-        }
-    }
-
-    /// fjall creates files with default modes; the directory above is private, and so are they then.
+    /// The tree creates files with default modes; the directory above is private, and so are they then.
     fn restrict(&self) {
         if let Err(error) = directory::restrict(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "Left file modes as they are");
         }
+    }
+
+    /// Makes an error about damage name the table file that is not as it was written, if there is one.
+    pub(crate) fn locate_damage(&self, error: Error) -> Error {
+        let Error::Corrupt { path, reason } = &error else { return error };
+        if *path != self.path {
+            return error;
+        }
+        for table in self.tree.current_version().iter_tables() {
+            let found = fs::read(&*table.path).map(|bytes| xxh3_128(&bytes));
+            if found.ok() != Some(table.checksum().into_u128()) {
+                return corrupt(&table.path, format!("the file is not as it was written ({reason})"));
+            }
+        }
+        error
     }
 }
 
 /// The tables at one moment.
 pub(crate) struct TablesView {
     path: PathBuf,
-    snapshot: Snapshot,
-    log: Keyspace,
+    tree: AnyTree,
+    pin: Pin,
+}
+
+/// Keeps what a view sees from being merged away.
+struct Pin {
+    seqno: u64,
+    open_views: OpenViews,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut open = self.open_views.lock();
+        if let Some(count) = open.get_mut(&self.seqno) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.seqno);
+            }
+        }
+    }
 }
 
 impl TablesView {
@@ -164,7 +236,7 @@ impl TablesView {
     }
 
     pub(crate) fn get(&self, revision: u64) -> Result<Option<Slice>, Error> {
-        guarded(&self.path, || self.snapshot.get(&self.log, revision.to_be_bytes()))
+        guarded(&self.path, || self.tree.get(revision.to_be_bytes(), self.pin.seqno))
     }
 
     /// All records with revisions in the range, ascending.
@@ -174,32 +246,30 @@ impl TablesView {
     ) -> Result<impl Iterator<Item = Result<(u64, Slice), Error>>, Error> {
         let (first, last) = revisions.into_inner();
         let bounds = first.to_be_bytes()..=last.to_be_bytes();
-        let mut iterator = guarded(&self.path, || Ok(self.snapshot.range(&self.log, bounds)))?;
+        let mut found = guarded(&self.path, || Ok(self.tree.range(bounds, self.pin.seqno, None)))?;
         Ok(std::iter::from_fn(move || {
-            let item = guarded(&self.path, || {
-                iterator.next().map(fjall::Guard::into_inner).transpose()
-            });
-            match item {
-                Ok(None) => None,
-                Ok(Some((key, value))) => Some(revision_of(&self.path, &key).map(|revision| (revision, value))),
-                Err(error) => Some(Err(error)),
-            }
+            let next = guarded(&self.path, || found.next().map(Guard::into_inner).transpose());
+            let pair = next.transpose()?;
+            Some(pair.and_then(|(key, value)| Ok((revision_of(&self.path, &key)?, value))))
         }))
     }
 }
 
-fn keyspace_options() -> KeyspaceCreateOptions {
-    KeyspaceCreateOptions::default()
-        .max_memtable_size(MEMTABLE_BYTES)
-        .manual_journal_persist(true)
+fn config(
+    path: &Path,
+    cache_bytes: u64,
+    next: &SequenceNumberCounter,
+    visible: &SequenceNumberCounter,
+) -> Config {
+    Config::new(path, next.clone(), visible.clone())
+        .use_cache(Arc::new(Cache::with_capacity_bytes(cache_bytes)))
+        .use_descriptor_table(Some(Arc::new(DescriptorTable::new(OPEN_FILES_MAX))))
         .data_block_size_policy(BlockSizePolicy::all(BLOCK_BYTES))
         // A revision lies in exactly one table's range: a filter would never say no.
         .filter_policy(FilterPolicy::disabled())
         .expect_point_read_hits(true)
         .index_block_pinning_policy(PinningPolicy::disabled())
-        .compaction_strategy(std::sync::Arc::new(
-            fjall::compaction::Leveled::default().with_table_target_size(TABLE_BYTES),
-        ))
+        .filter_block_pinning_policy(PinningPolicy::disabled())
 }
 
 fn revision_of(path: &Path, key: &[u8]) -> Result<u64, Error> {
@@ -207,48 +277,64 @@ fn revision_of(path: &Path, key: &[u8]) -> Result<u64, Error> {
     Ok(u64::from_be_bytes(key))
 }
 
-/// Refuses directories that fjall would take for new or unreferenced, and then clear.
-fn expect_files(path: &Path, expect_some: bool) -> Result<(), Error> {
-    expect_file(&path.join("version"))?;
-    let keyspaces = path.join("keyspaces");
-    for id in ["0", "1"] {
-        let folder = keyspaces.join(id);
-        expect_file(&folder.join("current"))?;
-        expect_file(&current_version(&folder)?)?;
-        let tables = folder.join("tables");
-        expect_file(&tables)?;
-        let is_empty = std::fs::read_dir(&tables).map_err(io_error("list", &tables))?.next().is_none();
-        if expect_some && is_empty {
-            return Err(corrupt(&tables, "all tables are missing"));
+// === the tree's files ===
+
+/// Names the catalogue in use.
+const CURRENT: &str = "current";
+/// The folder of table files, each named by its number.
+const TABLES: &str = "tables";
+
+/// The tree's list of its tables, as found on disk.
+struct Catalogue {
+    path: PathBuf,
+    number: u64,
+    checksum: u64,
+}
+
+impl Catalogue {
+    fn read(folder: &Path) -> Result<Self, Error> {
+        let current = folder.join(CURRENT);
+        let pointer = read_existing(&current)?;
+        let number = pointer.first_chunk().copied().map(u64::from_le_bytes);
+        let number = number.ok_or_else(|| corrupt(&current, "the file is cut short"))?;
+        let path = folder.join(format!("v{number}"));
+        let mut hasher = Xxh3::new();
+        hasher.update(&pointer);
+        hasher.update(&read_existing(&path)?);
+        Ok(Self { path, number, checksum: hasher.digest() })
+    }
+}
+
+fn read_existing(path: &Path) -> Result<Vec<u8>, Error> {
+    match fs::read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(corrupt(path, "the file is missing")),
+        other => other.map_err(io_error("read", path)),
+    }
+}
+
+fn expect_files(folder: &Path, files: &[TableFile]) -> Result<(), Error> {
+    for file in files {
+        let path = folder.join(TABLES).join(file.id.to_string());
+        match fs::metadata(&path) {
+            Ok(metadata) if metadata.len() == file.length => {}
+            Ok(metadata) => {
+                let reason = format!("the file has {} bytes, written were {}", metadata.len(), file.length);
+                return Err(corrupt(&path, reason));
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(corrupt(&path, "the file is missing"));
+            }
+            Err(error) => return Err(io_error("inspect", &path)(error)),
         }
     }
     Ok(())
 }
 
-fn expect_file(path: &Path) -> Result<(), Error> {
-    if path.try_exists().map_err(io_error("inspect", path))? {
-        return Ok(());
-    }
-    Err(corrupt(path, "it is missing"))
-}
-
-/// The file that lists the tables of one of fjall's trees.
-fn current_version(folder: &Path) -> Result<PathBuf, Error> {
-    let current = folder.join("current");
-    let bytes = std::fs::read(&current).map_err(io_error("read", &current))?;
-    let version = bytes.first_chunk().copied().map(u64::from_le_bytes);
-    let version = version.ok_or_else(|| corrupt(&current, "the file is cut short"))?;
-    Ok(folder.join(format!("v{version}")))
-}
-
-/// Runs a call into fjall; a panic in it is damage it did not expect.
-fn guarded<T>(path: &Path, call: impl FnOnce() -> fjall::Result<T>) -> Result<T, Error> {
+/// Runs a call into the tree; a panic in it is damage it did not expect.
+fn guarded<T>(path: &Path, call: impl FnOnce() -> lsm_tree::Result<T>) -> Result<T, Error> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)))) => {
-            Err(from_io(path, error))
-        }
-        Ok(Err(fjall::Error::Locked)) => Err(Error::InUse { path: path.to_owned(), holder: None }),
+        Ok(Err(lsm_tree::Error::Io(error))) => Err(from_io(path, error)),
         Ok(Err(error)) => Err(corrupt(path, error.to_string())),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
