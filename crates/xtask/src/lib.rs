@@ -1,9 +1,11 @@
 //! Repository chores, as a library so that tests run the same code as `cargo xtask`.
 //!
-//! Owns: [`tidy`] (the shape of the repository), [`bench`] (measurements of the release binary), generated data.
+//! Owns: [`tidy`] (the shape of the repository), [`bench`] (measurements of the release binary),
+//! [`codegen`] (tables of built-in kinds).
 //! Never touches: anything that users run. The command line is in `main.rs` and only parses.
 
 pub mod bench;
+pub mod codegen;
 pub mod tidy;
 
 use camino::Utf8PathBuf;

@@ -1,8 +1,11 @@
 //! `cargo xtask`: the command line over the chores in the library.
 
+use std::process::ExitCode;
+
 use camino::Utf8PathBuf;
 use clap::{Parser, Subcommand};
 use xtask::bench;
+use xtask::codegen;
 use xtask::tidy::{self, Mode};
 
 /// Repository chores.
@@ -19,6 +22,11 @@ enum Command {
         /// Rewrite generated parts that are stale
         #[arg(long)]
         fix: bool,
+    },
+    /// Write the tables of built-in kinds anew from a folder of facts about upstream's API
+    Codegen {
+        /// The folder with `openapi-v2.json.gz`, `resources.tsv` and `group_priorities.tsv`
+        reference: Utf8PathBuf,
     },
     /// Measure the release binary; names of scenarios choose some
     Bench {
@@ -39,29 +47,46 @@ enum Command {
     },
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
-        Command::Tidy { fix } => run_tidy(if fix { Mode::Fix } else { Mode::Check }),
-        Command::Bench { list: true, .. } => {
-            for (name, about) in bench::scenarios() {
-                println!("{name:20} {about}");
-            }
-            Ok(())
-        }
-        Command::Bench { names, binary, json, smoke, list: false } => {
-            let options = bench::Options { names, binary, json, smoke };
-            println!("{}", bench::run(&options)?);
-            Ok(())
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
         }
     }
 }
 
-fn run_tidy(mode: Mode) -> anyhow::Result<()> {
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Tidy { fix } => run_tidy(if fix { Mode::Fix } else { Mode::Check }),
+        Command::Codegen { reference } => {
+            codegen::run(reference.as_std_path())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Bench { list: true, .. } => {
+            for (name, about) in bench::scenarios() {
+                println!("{name:20} {about}");
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Bench { names, binary, json, smoke, list: false } => {
+            let options = bench::Options { names, binary, json, smoke };
+            println!("{}", bench::run(&options)?);
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn run_tidy(mode: Mode) -> anyhow::Result<ExitCode> {
     let complaints = tidy::run(&xtask::repository(), mode)?;
     for complaint in &complaints {
         eprintln!("{complaint}");
     }
-    anyhow::ensure!(complaints.is_empty(), "{} complaints", complaints.len());
-    println!("tidy");
-    Ok(())
+    if complaints.is_empty() {
+        println!("tidy");
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!("tidy: {} complaints", complaints.len());
+    Ok(ExitCode::FAILURE)
 }
