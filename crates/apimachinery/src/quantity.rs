@@ -483,10 +483,10 @@ mod tests {
 
     #[test]
     fn what_is_no_quantity_is_refused_in_upstreams_words() {
-        for text in ["", "one", "1 ", "1x", "1Gi2x", "1.2.3", "1e3.5", "½"] {
+        for text in ["", "one", "1 ", "1x", "1Gi2x", "1.2.3", "1e3.5", "1KI", "½"] {
             assert_eq!(Quantity::parse(text), Err(QuantityError::Format), "{text}");
         }
-        for text in ["--1", "1KI", "1ii", "1mm", "1e", "1K", "1e+", "1e999999999999"] {
+        for text in ["--1", "1ii", "1mm", "1e", "1K", "1e+", "1e999999999999"] {
             assert_eq!(Quantity::parse(text), Err(QuantityError::Suffix), "{text}");
         }
         assert_eq!(Quantity::parse(&"9".repeat(39)), Err(QuantityError::Numeric));

@@ -62,6 +62,19 @@ pub enum Scalar {
     Duration,
 }
 
+impl Scalar {
+    fn zero(self) -> Value {
+        match self {
+            Self::Boolean => Value::from(false),
+            Self::Int32 | Self::Int64 | Self::Double | Self::IntOrString => Value::from(0),
+            Self::String => Value::from(""),
+            Self::Quantity => Value::from("0"),
+            Self::Duration => Value::from("0s"),
+            Self::Bytes | Self::Time | Self::MicroTime => Value::Null,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct Struct {
     /// Sorted by name.
@@ -167,6 +180,26 @@ impl<'s> SchemaRef<'s> {
         }
     }
 
+    /// What Go writes for this type when nothing was said: `null` for lists, maps and times, a structure with the
+    /// fields that are always written, and zero for the rest.
+    pub fn zero(self) -> Value {
+        match self.kind() {
+            NodeKind::Struct(object) => object
+                .fields
+                .iter()
+                .filter(|field| field.always_present)
+                .map(|field| (field.name.as_ref().into(), self.zero_field(field)))
+                .collect(),
+            NodeKind::Scalar(scalar) => scalar.zero(),
+            NodeKind::Any | NodeKind::Map { .. } | NodeKind::List { .. } => Value::Null,
+        }
+    }
+
+    /// What Go writes for an empty field of this structure.
+    pub fn zero_field(self, field: &Field) -> Value {
+        if field.pointer { Value::Null } else { self.schemas.at(field.node).zero() }
+    }
+
     /// The item type of a list.
     pub fn items(self) -> Option<SchemaRef<'s>> {
         match self.kind() {
@@ -176,8 +209,26 @@ impl<'s> SchemaRef<'s> {
     }
 }
 
+impl Field {
+    /// An optional field that keeps what it is given, with no patch strategy and no default.
+    pub fn new(name: &str, node: NodeId) -> Self {
+        Self {
+            name: name.into(),
+            node,
+            required: false,
+            patch: PatchStrategy::default(),
+            default: None,
+            always_present: false,
+            pointer: true,
+        }
+    }
+}
+
 impl Struct {
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.fields.binary_search_by(|field| (*field.name).cmp(name)).ok().map(|at| &self.fields[at])
     }
 }
+
+#[cfg(test)]
+pub(crate) mod fixture;

@@ -86,6 +86,18 @@ impl Map {
         self.entries.retain_mut(|(key, value)| keep(key, value));
     }
 
+    /// The entries, for code that visits them in order together with something else that is sorted by key.
+    /// **Invariant (map-sorted)** is then the caller's.
+    pub(crate) fn entries_mut(&mut self) -> &mut Vec<(Str, Value)> {
+        &mut self.entries
+    }
+
+    /// A map of entries that are sorted by key already.
+    pub(crate) fn from_sorted(entries: Vec<(Str, Value)>) -> Self {
+        debug_assert!(entries.is_sorted_by(|a, b| a.0 < b.0), "entries are sorted and unique");
+        Self { entries }
+    }
+
     /// Makes a map of entries in any order; of equal keys the last wins, and the second result says whether
     /// there were any.
     pub(super) fn from_unsorted(mut entries: Vec<(Str, Value)>) -> (Self, bool) {
