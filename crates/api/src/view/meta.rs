@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use apimachinery::Str;
+use apimachinery::selector::{Expression, SelectorError};
+use apimachinery::{Selector, Str};
 use serde::Deserialize;
 
 /// What components read of `metav1.ObjectMeta`. The resourceVersion is `Object::revision`.
@@ -55,5 +56,22 @@ pub struct LabelSelectorRequirement {
 impl ObjectMeta {
     pub fn controller(&self) -> Option<&OwnerReference> {
         self.owner_references.iter().find(|owner| owner.controller)
+    }
+}
+
+impl LabelSelector {
+    /// The selector in the form that matches; empty selects everything.
+    pub fn selector(&self) -> Result<Selector, SelectorError> {
+        let labels = self.match_labels.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        let expressions = self.match_expressions.iter().map(|requirement| Expression {
+            key: &requirement.key,
+            operator: &requirement.operator,
+            values: requirement.values.iter().map(Str::as_str),
+        });
+        Selector::from_parts(labels, expressions)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.match_labels.is_empty() && self.match_expressions.is_empty()
     }
 }

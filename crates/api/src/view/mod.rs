@@ -8,10 +8,16 @@
 //! Every struct is `#[serde(default, rename_all = "camelCase")]`: unknown fields are ignored, missing ones are Go's
 //! zero value. Add a field when a component needs it.
 
+mod apps;
 mod meta;
 mod node;
 mod pod;
+mod service;
 
+pub use apps::{
+    Deployment, DeploymentCondition, DeploymentSpec, DeploymentStatus, DeploymentStrategy, IntOrString,
+    POD_TEMPLATE_HASH, PodTemplate, ReplicaSet, ReplicaSetSpec, ReplicaSetStatus, RollingUpdateDeployment,
+};
 pub use meta::{LabelSelector, LabelSelectorRequirement, ObjectMeta, OwnerReference};
 pub use node::{ContainerImage, Node, NodeAddress, NodeSpec, NodeStatus, NodeSystemInfo, Taint};
 pub use pod::{
@@ -21,3 +27,4 @@ pub use pod::{
     PodResourceClaim, PodSchedulingGate, PodSpec, PodStatus, PreferredSchedulingTerm, ResourceList,
     ResourceRequirements, Toleration, TopologySpreadConstraint, Volume, WeightedPodAffinityTerm,
 };
+pub use service::{Service, ServicePort, ServiceSpec};

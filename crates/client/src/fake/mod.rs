@@ -6,7 +6,6 @@
 //!
 //! Server-side apply merges like a merge patch and creates what is absent; that is less than the real one.
 
-mod labels;
 mod patch;
 mod state;
 

@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::labels::Selector;
-use apimachinery::{GroupKind, GroupVersionResource, Object, Status, Str, Value, time};
+use apimachinery::{FieldSelector, GroupKind, GroupVersionResource, Object, Selector, Status, Str, Value, time};
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, watch};
 
@@ -54,8 +53,7 @@ const HISTORY_MAX: usize = 100_000;
 pub(super) struct Filter {
     namespace: Str,
     labels: Option<Selector>,
-    /// Dotted path, value, and whether they must be equal.
-    fields: Vec<(String, String, bool)>,
+    fields: FieldSelector,
 }
 
 #[derive(Default)]
@@ -98,21 +96,8 @@ impl Filter {
             "" => None,
             text => Some(Selector::parse(text).map_err(|error| Status::bad_request(error.to_string()))?),
         };
-        let mut terms = Vec::new();
-        for term in fields.split(',').filter(|term| !term.is_empty()) {
-            let (path, value, equal) = match (term.split_once("!="), term.split_once("==")) {
-                (Some((path, value)), _) => (path, value, false),
-                (None, Some((path, value))) => (path, value, true),
-                (None, None) => {
-                    let (path, value) = term
-                        .split_once('=')
-                        .ok_or_else(|| Status::bad_request(format!("invalid field selector: {term}")))?;
-                    (path, value, true)
-                }
-            };
-            terms.push((path.to_owned(), value.to_owned(), equal));
-        }
-        Ok(Self { namespace: namespace.into(), labels, fields: terms })
+        let fields = FieldSelector::parse(fields).map_err(|error| Status::bad_request(error.to_string()))?;
+        Ok(Self { namespace: namespace.into(), labels, fields })
     }
 
     fn matches(&self, object: &Object) -> bool {
@@ -120,17 +105,17 @@ impl Filter {
             return false;
         }
         if let Some(labels) = &self.labels
-            && !labels.matches(|key| object.label(key))
+            && !labels.matches_object(object)
         {
             return false;
         }
-        if self.fields.is_empty() {
+        if self.fields.is_everything() {
             return true;
         }
-        let value = object.to_value();
-        self.fields.iter().all(|(path, wanted, equal)| {
-            let path: Vec<&str> = path.split('.').collect();
-            (value.str_at(&path) == wanted) == *equal
+        let tree = object.to_value();
+        self.fields.matches(|field| {
+            let path: Vec<&str> = field.split('.').collect();
+            tree.str_at(&path).to_owned().into()
         })
     }
 }
