@@ -1,0 +1,85 @@
+//! Counting what was checked, so that a suite that checks nothing is noticed.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+
+/// The checks of one run, each with what went wrong.
+pub struct Checks {
+    run: String,
+    passed: usize,
+    failures: Vec<String>,
+}
+
+impl Checks {
+    /// `run` names the whole: `kubectl v1.33.1`.
+    pub fn new(run: impl Into<String>) -> Self {
+        Self { run: run.into(), passed: 0, failures: Vec::new() }
+    }
+
+    /// Counts one check. A failure is kept, and the suite goes on, so that one run shows all of them.
+    pub fn check(&mut self, what: &str, check: impl FnOnce() -> anyhow::Result<()>) {
+        match check() {
+            Ok(()) => self.passed += 1,
+            Err(error) => self.failures.push(format!("{what}: {error:#}")),
+        }
+    }
+
+    /// Takes over the checks of a part.
+    pub fn add(&mut self, part: Checks) {
+        self.passed += part.passed;
+        self.failures.extend(part.failures.into_iter().map(|failure| format!("{}: {failure}", part.run)));
+    }
+
+    pub fn passed(&self) -> usize {
+        self.passed
+    }
+
+    pub fn failed(&self) -> usize {
+        self.failures.len()
+    }
+
+    /// `kubectl v1.33.1: 84 checks passed`, and every failure on lines of its own.
+    pub fn summary(&self) -> String {
+        let mut text = format!("{}: {} checks passed, {} failed", self.run, self.passed, self.failures.len());
+        for failure in &self.failures {
+            text.push_str("\n  FAILED ");
+            text.push_str(&failure.replace('\n', "\n    "));
+        }
+        text
+    }
+}
+
+/// Between two looks from outside. kubectl itself takes longer than this.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Looks until `look` succeeds; its last error is the answer when that takes too long.
+///
+/// # Errors
+/// The last error of `look`.
+pub fn eventually<T>(patience: Duration, mut look: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let started = Instant::now();
+    loop {
+        match look() {
+            Ok(seen) => return Ok(seen),
+            Err(error) if started.elapsed() > patience => {
+                return Err(error).with_context(|| format!("still after {patience:?}"));
+            }
+            Err(_) => std::thread::sleep(LOOK_AGAIN),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_kept_and_the_next_check_still_counts() {
+        let mut checks = Checks::new("suite");
+        checks.check("fails", || anyhow::bail!("no"));
+        checks.check("passes", || Ok(()));
+        assert_eq!((checks.passed(), checks.failed()), (1, 1));
+        assert_eq!(checks.summary(), "suite: 1 checks passed, 1 failed\n  FAILED fails: no");
+    }
+}

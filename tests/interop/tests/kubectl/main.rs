@@ -1,0 +1,127 @@
+//! Every kubectl on this machine against the finished binary; each has a server of its own.
+//!
+//! Prints how many checks passed per version, and every failure. Skips, saying why, without a kubectl, the binary or
+//! the test data.
+
+#![allow(clippy::disallowed_methods, reason = "a suite looks at another process, in real time")]
+
+mod boutique;
+mod collect;
+mod crash;
+mod explore;
+mod objects;
+mod output;
+
+use std::collections::VecDeque;
+use std::process::ExitCode;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use interop::{Checks, Folder, Kubectl, Server};
+use parking_lot::Mutex;
+
+const SIM_NODES: u32 = 3;
+
+/// What a part of the suite works with.
+struct World<'a> {
+    kubectl: &'a Kubectl,
+    boutique: &'a str,
+}
+
+type Part = fn(&World<'_>, &mut Checks);
+
+/// What every kubectl must be able to do.
+const PARTS: [(&str, Part); 6] = [
+    ("explore", explore::explore),
+    ("boutique, client-side", boutique::client_side),
+    ("boutique, server-side", boutique::server_side),
+    ("output", output::output),
+    ("objects", objects::objects),
+    ("collect", collect::collect),
+];
+
+fn main() -> ExitCode {
+    let skip = |reason: &str| {
+        println!("kubectl suite: skipped: {reason}");
+        ExitCode::SUCCESS
+    };
+    let Some(binary) = interop::binary() else {
+        return skip("no pintle binary; build it or set PINTLE_BINARY");
+    };
+    let Some(testdata) = interop::testdata() else { return skip("PINTLE_TESTDATA is unset") };
+    let boutique = testdata.join("manifests/online-boutique.yaml");
+    if !boutique.is_file() {
+        return skip(&format!("{boutique} is not there"));
+    }
+    let kubectls = Kubectl::found();
+    if kubectls.is_empty() {
+        return skip("no kubectl on PATH, or none of the versions in PINTLE_KUBECTL");
+    }
+    let runs = run_all(&binary, &boutique, kubectls);
+    let failed: usize = runs.iter().map(Checks::failed).sum();
+    for checks in &runs {
+        println!("{}", checks.summary());
+    }
+    let passed: usize = runs.iter().map(Checks::passed).sum();
+    println!("kubectl suite: {passed} checks passed, {failed} failed");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs every version, as many at a time as there are cores. The crash comes last and alone, because its moments
+/// matter.
+fn run_all(binary: &Utf8Path, boutique: &Utf8Path, kubectls: Vec<(Utf8PathBuf, String)>) -> Vec<Checks> {
+    let newest = kubectls.iter().max_by(|a, b| a.1.cmp(&b.1)).cloned();
+    let waiting = Mutex::new(VecDeque::from(kubectls));
+    let done = Mutex::new(Vec::new());
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some((program, version)) = next(&waiting) {
+                    let checks = run_one(binary, boutique, &program, &version);
+                    done.lock().push(checks);
+                }
+            });
+        }
+    });
+    let mut runs = done.into_inner();
+    if let Some((program, version)) = newest {
+        let mut checks = Checks::new(format!("kubectl {version}, crash"));
+        crash::crash(binary, boutique, &program, &version, &mut checks);
+        runs.push(checks);
+    }
+    runs
+}
+
+fn next(waiting: &Mutex<VecDeque<(Utf8PathBuf, String)>>) -> Option<(Utf8PathBuf, String)> {
+    waiting.lock().pop_front()
+}
+
+fn run_one(binary: &Utf8Path, boutique: &Utf8Path, program: &Utf8Path, version: &str) -> Checks {
+    let mut checks = Checks::new(format!("kubectl {version}"));
+    let started = Folder::new().and_then(|folder| {
+        let server = Server::start(binary, &folder, SIM_NODES)?;
+        Ok((folder, server))
+    });
+    let (folder, server) = match started {
+        Ok(started) => started,
+        Err(error) => {
+            checks.check("the server starts", || Err(error));
+            return checks;
+        }
+    };
+    let kubectl = Kubectl::new(program, version, &folder);
+    for (name, part) in PARTS {
+        let mut of_part = Checks::new(name);
+        let namespace = name.replace(", ", "-");
+        let own = kubectl.within(&namespace);
+        of_part
+            .check("its namespace is created", || kubectl.ok(&["create", "namespace", &namespace]).map(drop));
+        part(&World { kubectl: &own, boutique: boutique.as_str() }, &mut of_part);
+        of_part
+            .check("its namespace is deleted", || kubectl.ok(&["delete", "namespace", &namespace]).map(drop));
+        eprintln!("kubectl {version}: {name}: {} passed, {} failed", of_part.passed(), of_part.failed());
+        checks.add(of_part);
+    }
+    checks.check("the server stops when asked to", || server.stop());
+    checks
+}
