@@ -9,9 +9,11 @@
 pub mod builtin;
 pub mod columns;
 pub mod conversion;
+pub mod discovery;
 pub mod gvr;
 pub mod resource;
 pub mod strategy;
+pub mod table;
 pub mod view;
 
 pub use resource::{Resource, Subresource};

@@ -1,0 +1,9 @@
+//! What this crate answers against what upstream answered: discovery, tables, OpenAPI.
+//!
+//! Recorded answers are found through `PINTLE_TESTDATA`, the published OpenAPI document through `PINTLE_REFERENCE`;
+//! a test whose data is not there says so and passes.
+
+mod discovery;
+mod openapi;
+mod recorded;
+mod table;
