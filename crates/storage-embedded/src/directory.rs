@@ -182,12 +182,8 @@ pub(crate) fn create_directory(path: &Path) -> Result<(), Error> {
 pub(crate) fn replace(path: &Path, body: &str) -> Result<(), Error> {
     let temporary = path.with_extension("tmp");
     let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(FILE_MODE)
-            .open(&temporary)?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(&temporary)?;
         file.write_all(body.as_bytes())?;
         writeln!(file, "checksum {:016x}", xxh3_64(body.as_bytes()))?;
         file.sync_all()?;

@@ -318,7 +318,11 @@ mod tests {
             assert!(index.compact(compact_at, usize::MAX, &mut found));
             assert_eq!(found, garbage, "at {compact_at}");
             for revision in compact_at..=5 {
-                assert_eq!(at(&index, revision), at(&sample(), revision), "read {revision} after {compact_at}");
+                assert_eq!(
+                    at(&index, revision),
+                    at(&sample(), revision),
+                    "read {revision} after {compact_at}"
+                );
             }
         }
     }
@@ -353,9 +357,8 @@ mod tests {
     #[test]
     fn paging_starts_after_the_given_key_in_both_maps() {
         let index = sample();
-        let keys = |start, at| {
-            index.versions_at("", Some(start), at).map(|v| v.key.to_string()).collect::<Vec<_>>()
-        };
+        let keys =
+            |start, at| index.versions_at("", Some(start), at).map(|v| v.key.to_string()).collect::<Vec<_>>();
         assert_eq!(keys("a", 3), ["b"]);
         assert_eq!(keys("a", 5), ["b"]);
         assert!(keys("b", 3).is_empty());

@@ -104,7 +104,8 @@ impl Journal {
             })?;
             let end = recovered.segment.end();
             if recovered.durable_behind.is_some_and(|durable| durable >= end) {
-                let reason = format!("damaged at byte {}, with intact writes behind it", recovered.valid_until);
+                let reason =
+                    format!("damaged at byte {}, with intact writes behind it", recovered.valid_until);
                 return Err(corrupt(path, reason));
             }
             if is_last && durable >= end && durable > ingested {

@@ -134,8 +134,15 @@ impl Housekeeping {
         garbage: Vec<u64>,
     ) -> Self {
         let marked = shared.index.read().current();
-        let next_compaction = Instant::now() + shared.options.compaction_interval;
-        Self { shared, manifest_path, manifest, garbage: garbage.into_iter().collect(), marked, next_compaction }
+        let next_compaction = rt::instant().into_std() + shared.options.compaction_interval;
+        Self {
+            shared,
+            manifest_path,
+            manifest,
+            garbage: garbage.into_iter().collect(),
+            marked,
+            next_compaction,
+        }
     }
 
     pub(crate) fn run(mut self) {
@@ -150,7 +157,7 @@ impl Housekeeping {
             if requests.trim {
                 self.trim();
             }
-            if Instant::now() >= self.next_compaction {
+            if rt::instant().into_std() >= self.next_compaction {
                 self.compact_old();
             }
             if requests.take_over || self.garbage.len() > GARBAGE_MAX {
@@ -181,7 +188,7 @@ impl Housekeeping {
     /// Compacts at where the store was one interval ago, so that between one and two intervals of
     /// history are kept, as kube-apiserver does with etcd.
     fn compact_old(&mut self) {
-        self.next_compaction = Instant::now() + self.shared.options.compaction_interval;
+        self.next_compaction = rt::instant().into_std() + self.shared.options.compaction_interval;
         let current = self.shared.index.read().current();
         let at = std::mem::replace(&mut self.marked, current);
         self.compact_quietly(at);
@@ -262,12 +269,7 @@ impl Housekeeping {
     }
 
     /// Hands everything that can still be read to the tables.
-    fn add_all(
-        &self,
-        full: &[Arc<Segment>],
-        after: u64,
-        add: Add<'_>,
-    ) -> Result<(), Error> {
+    fn add_all(&self, full: &[Arc<Segment>], after: u64, add: Add<'_>) -> Result<(), Error> {
         let mut buffer = Vec::new();
         for segment in full {
             for revision in segment.revisions().filter(|revision| *revision > after) {

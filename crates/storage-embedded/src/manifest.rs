@@ -57,8 +57,8 @@ pub(crate) struct Manifest {
 pub(crate) struct TablesMark {
     /// The number of the catalogue; it only grows.
     pub catalogue: u64,
-    /// Checksum of the catalogue's files.
-    pub checksum: u64,
+    /// Checksum of the file that names the catalogue and has the catalogue's own checksum.
+    pub pointer_checksum: u64,
     pub files: Vec<TableFile>,
 }
 
@@ -75,8 +75,9 @@ impl Manifest {
         let Self { compacted, ingested, live, tables } = self;
         let mut body = format!("compacted {compacted}\ningested {ingested}\n");
         body.push_str(&format!("live {} {:016x}\n", live.count, live.sum));
-        body.push_str(&format!("catalogue {} {:016x}\n", tables.catalogue, tables.checksum));
-        for TableFile { id, length, checksum } in &tables.files {
+        let TablesMark { catalogue, pointer_checksum, files } = tables;
+        body.push_str(&format!("catalogue {catalogue} {pointer_checksum:016x}\n"));
+        for TableFile { id, length, checksum } in files {
             body.push_str(&format!("table {id} {length} {checksum:032x}\n"));
         }
         directory::replace(path, &body)
@@ -94,10 +95,13 @@ impl Manifest {
         let ingested = field("ingested")?.parse().ok()?;
         let (count, sum) = field("live")?.split_once(' ')?;
         let live = LiveSum { count: count.parse().ok()?, sum: u64::from_str_radix(sum, 16).ok()? };
-        let (catalogue, checksum) = field("catalogue")?.split_once(' ')?;
-        let (catalogue, checksum) = (catalogue.parse().ok()?, u64::from_str_radix(checksum, 16).ok()?);
-        let files = lines.map(TableFile::parse).collect::<Option<_>>()?;
-        Some(Self { compacted, ingested, live, tables: TablesMark { catalogue, checksum, files } })
+        let (catalogue, pointer_checksum) = field("catalogue")?.split_once(' ')?;
+        let tables = TablesMark {
+            catalogue: catalogue.parse().ok()?,
+            pointer_checksum: u64::from_str_radix(pointer_checksum, 16).ok()?,
+            files: lines.map(TableFile::parse).collect::<Option<_>>()?,
+        };
+        Some(Self { compacted, ingested, live, tables })
     }
 }
 
@@ -147,8 +151,7 @@ impl DurableMark {
         let revision = revision
             .filter(|revision| line(*revision) == text)
             .ok_or_else(|| corrupt(path, "the checksum does not match"))?;
-        let file =
-            OpenOptions::new().read(true).write(true).open(path).map_err(io_error("open", path))?;
+        let file = OpenOptions::new().read(true).write(true).open(path).map_err(io_error("open", path))?;
         Ok((Self { path: path.to_owned(), file }, revision))
     }
 
@@ -174,12 +177,13 @@ mod tests {
     fn a_manifest_reads_back_and_damage_to_any_byte_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("manifest");
-        let files = vec![TableFile { id: 4, length: 5, checksum: 6 }, TableFile { id: 7, length: 8, checksum: 9 }];
+        let files =
+            vec![TableFile { id: 4, length: 5, checksum: 6 }, TableFile { id: 7, length: 8, checksum: 9 }];
         let manifest = Manifest {
             compacted: 12,
             ingested: 40,
             live: LiveSum { count: 3, sum: u64::MAX },
-            tables: TablesMark { catalogue: 2, checksum: 11, files },
+            tables: TablesMark { catalogue: 2, pointer_checksum: 10, files },
         };
         manifest.write(&path).unwrap();
         assert_eq!(Manifest::read(&path).unwrap(), manifest);

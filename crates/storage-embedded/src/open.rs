@@ -55,7 +55,8 @@ pub fn memory() -> EmbeddedStore {
 }
 
 pub(crate) fn limit(mut options: Options) -> Options {
-    options.journal_file_bytes = options.journal_file_bytes.clamp(JOURNAL_FILE_BYTES_MIN, JOURNAL_FILE_BYTES_MAX);
+    options.journal_file_bytes =
+        options.journal_file_bytes.clamp(JOURNAL_FILE_BYTES_MIN, JOURNAL_FILE_BYTES_MAX);
     options
 }
 

@@ -35,7 +35,14 @@ pub(crate) struct Record<'a> {
 }
 
 /// Appends a record to `out`. Lengths were checked when the write was accepted.
-pub(crate) fn encode(out: &mut Vec<u8>, revision: u64, kind: EventKind, created: u64, key: &str, value: &[u8]) {
+pub(crate) fn encode(
+    out: &mut Vec<u8>,
+    revision: u64,
+    kind: EventKind,
+    created: u64,
+    key: &str,
+    value: &[u8],
+) {
     let start = out.len();
     out.reserve(HEADER + key.len() + value.len());
     out.extend_from_slice(&[0; CHECKSUM]);
@@ -71,7 +78,8 @@ pub(crate) fn decode(revision: u64, bytes: &[u8]) -> Result<Record<'_>, &'static
         KIND_DELETE => EventKind::Delete,
         _ => return Err("record of an unknown kind"),
     };
-    let key = std::str::from_utf8(&raw[HEADER..HEADER + key_length]).map_err(|_| "record key is not UTF-8")?;
+    let key =
+        std::str::from_utf8(&raw[HEADER..HEADER + key_length]).map_err(|_| "record key is not UTF-8")?;
     let value = &raw[HEADER + key_length..];
     Ok(Record { revision, kind, created: u64_at(header, 15), key, value, raw })
 }
@@ -99,7 +107,10 @@ mod tests {
         let length = bytes.len();
         bytes.extend_from_slice(b"next record");
         let record = decode(7, &bytes).unwrap();
-        assert_eq!((record.kind, record.created, record.key), (EventKind::Put, 3, "/registry/pods/default/web"));
+        assert_eq!(
+            (record.kind, record.created, record.key),
+            (EventKind::Put, 3, "/registry/pods/default/web")
+        );
         assert_eq!(record.value, b"value");
         assert_eq!(record.raw.len(), length);
     }

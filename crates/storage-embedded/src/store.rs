@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use storage::{
-    Committed, Error, EventStream, Key, KeyValue, Observer, RangeRequest, RangeResponse, Revision, Store, Write,
+    Committed, Error, EventStream, Key, KeyValue, Observer, RangeRequest, RangeResponse, Revision, Store,
+    Write,
 };
 use tokio::sync::oneshot;
 
@@ -208,7 +209,10 @@ fn spawn<T: Send + 'static>(
     name: &str,
     run: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>, Error> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(io_error("start thread", name.as_ref()))
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(run)
+        .map_err(io_error("start thread", name.as_ref()))
 }
 
 /// Runs something that blocks for long on a thread of its own.
@@ -255,10 +259,15 @@ fn read_all(view: &View, mut versions: Vec<Version>, spread: Spread) -> Result<V
         versions.sort_unstable_by_key(|version| version.modified);
     }
     let mut items = Vec::with_capacity(versions.len());
-    view.each(&versions, |version| version.modified, spread, |version, record| {
-        items.push(key_value(version, record));
-        Ok(())
-    })?;
+    view.each(
+        &versions,
+        |version| version.modified,
+        spread,
+        |version, record| {
+            items.push(key_value(version, record));
+            Ok(())
+        },
+    )?;
     if spread == Spread::Dense {
         items.sort_unstable_by(|left, right| left.key.cmp(&right.key));
     }

@@ -24,7 +24,7 @@ use lsm_tree::config::{BlockSizePolicy, FilterPolicy, PinningPolicy};
 use lsm_tree::{AbstractTree, AnyTree, Cache, Config, DescriptorTable, Guard, SequenceNumberCounter, Slice};
 use parking_lot::Mutex;
 use storage::Error;
-use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::directory::{self, corrupt, io_error};
 use crate::manifest::{TableFile, TablesMark};
@@ -60,17 +60,21 @@ impl Tables {
     /// Opens existing tables after checking that they are what they were when `mark` was taken. Only
     /// a process killed right after a take-over or merge leaves a later catalogue.
     pub(crate) fn open(path: &Path, cache_bytes: u64, mark: &TablesMark) -> Result<Self, Error> {
-        let catalogue = Catalogue::read(path)?;
-        if catalogue.number < mark.catalogue {
-            return Err(corrupt(&path.join(CURRENT), "the file is older than the manifest"));
+        let current = path.join(CURRENT);
+        let pointer = Pointer::read(path)?;
+        if pointer.catalogue < mark.catalogue {
+            return Err(corrupt(&current, "the file is older than the manifest"));
         }
-        if catalogue.number == mark.catalogue {
-            if catalogue.checksum != mark.checksum {
-                return Err(corrupt(&catalogue.path, "the checksum does not match"));
+        if pointer.catalogue == mark.catalogue {
+            if pointer.checksum != mark.pointer_checksum {
+                return Err(corrupt(&current, "the checksum does not match"));
             }
+            pointer.check_catalogue(path)?;
             expect_files(path, &mark.files)?;
+        } else if pointer.check_catalogue(path).is_err() {
+            return Err(corrupt(&current, format!("it does not fit catalogue {}", pointer.catalogue)));
         }
-        Self::start(path, cache_bytes)
+        Self::start(path, cache_bytes).map_err(|error| locate_damage(path, &mark.files, error))
     }
 
     fn start(path: &Path, cache_bytes: u64) -> Result<Self, Error> {
@@ -89,14 +93,19 @@ impl Tables {
 
     /// What the tables consist of now. Only whoever changes them may ask.
     pub(crate) fn mark(&self) -> Result<TablesMark, Error> {
-        let catalogue = Catalogue::read(&self.path)?;
+        let pointer = Pointer::read(&self.path)?;
+        let files = self.files()?;
+        Ok(TablesMark { catalogue: pointer.catalogue, pointer_checksum: pointer.checksum, files })
+    }
+
+    fn files(&self) -> Result<Vec<TableFile>, Error> {
         let mut files = Vec::new();
         for table in self.tree.current_version().iter_tables() {
             let length = table.path.metadata().map_err(io_error("inspect", &table.path))?.len();
             files.push(TableFile { id: table.id(), length, checksum: table.checksum().into_u128() });
         }
         files.sort_unstable_by_key(|file| file.id);
-        Ok(TablesMark { catalogue: catalogue.number, checksum: catalogue.checksum, files })
+        Ok(files)
     }
 
     /// The highest revision held.
@@ -191,17 +200,10 @@ impl Tables {
 
     /// Makes an error about damage name the table file that is not as it was written, if there is one.
     pub(crate) fn locate_damage(&self, error: Error) -> Error {
-        let Error::Corrupt { path, reason } = &error else { return error };
-        if *path != self.path {
-            return error;
+        match self.files() {
+            Ok(files) => locate_damage(&self.path, &files, error),
+            Err(_) => error,
         }
-        for table in self.tree.current_version().iter_tables() {
-            let found = fs::read(&*table.path).map(|bytes| xxh3_128(&bytes));
-            if found.ok() != Some(table.checksum().into_u128()) {
-                return corrupt(&table.path, format!("the file is not as it was written ({reason})"));
-            }
-        }
-        error
     }
 }
 
@@ -284,30 +286,43 @@ const CURRENT: &str = "current";
 /// The folder of table files, each named by its number.
 const TABLES: &str = "tables";
 
-/// The tree's list of its tables, as found on disk.
-struct Catalogue {
-    path: PathBuf,
-    number: u64,
+/// The content of [`CURRENT`]: the number of the catalogue and its checksum.
+struct Pointer {
+    catalogue: u64,
+    catalogue_checksum: u128,
+    /// Of the file itself.
     checksum: u64,
 }
 
-impl Catalogue {
+impl Pointer {
     fn read(folder: &Path) -> Result<Self, Error> {
-        let current = folder.join(CURRENT);
-        let pointer = read_existing(&current)?;
-        let number = pointer.first_chunk().copied().map(u64::from_le_bytes);
-        let number = number.ok_or_else(|| corrupt(&current, "the file is cut short"))?;
-        let path = folder.join(format!("v{number}"));
-        let mut hasher = Xxh3::new();
-        hasher.update(&pointer);
-        hasher.update(&read_existing(&path)?);
-        Ok(Self { path, number, checksum: hasher.digest() })
+        let path = folder.join(CURRENT);
+        let bytes = read_existing(&path)?;
+        let cut_short = || corrupt(&path, "the file is cut short");
+        let (number, rest) = bytes.split_first_chunk().ok_or_else(cut_short)?;
+        let catalogue_checksum = rest.first_chunk().ok_or_else(cut_short)?;
+        Ok(Self {
+            catalogue: u64::from_le_bytes(*number),
+            catalogue_checksum: u128::from_le_bytes(*catalogue_checksum),
+            checksum: xxh3_64(&bytes),
+        })
+    }
+
+    /// Checks the list of tables that it names.
+    fn check_catalogue(&self, folder: &Path) -> Result<(), Error> {
+        let path = folder.join(format!("v{}", self.catalogue));
+        if xxh3_128(&read_existing(&path)?) == self.catalogue_checksum {
+            return Ok(());
+        }
+        Err(corrupt(&path, "the checksum does not match"))
     }
 }
 
 fn read_existing(path: &Path) -> Result<Vec<u8>, Error> {
     match fs::read(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(corrupt(path, "the file is missing")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(corrupt(path, "the file is missing"))
+        }
         other => other.map_err(io_error("read", path)),
     }
 }
@@ -328,6 +343,22 @@ fn expect_files(folder: &Path, files: &[TableFile]) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// The tree does not say which file it found damaged, so this looks for one.
+fn locate_damage(folder: &Path, files: &[TableFile], error: Error) -> Error {
+    let Error::Corrupt { path, reason } = &error else { return error };
+    if path != folder {
+        return error;
+    }
+    for file in files {
+        let path = folder.join(TABLES).join(file.id.to_string());
+        let found = fs::read(&path).map(|bytes| xxh3_128(&bytes));
+        if found.ok() != Some(file.checksum) {
+            return corrupt(&path, format!("the file is not as it was written ({reason})"));
+        }
+    }
+    error
 }
 
 /// Runs a call into the tree; a panic in it is damage it did not expect.

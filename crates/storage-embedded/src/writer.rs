@@ -54,14 +54,7 @@ struct Batch {
 
 impl Writer {
     pub(crate) fn new(shared: Arc<Shared>, appender: Option<Appender>) -> Self {
-        Self {
-            shared,
-            appender,
-            frame: Frame::new(),
-            batch: Batch::default(),
-            sync_by: None,
-            broken: None,
-        }
+        Self { shared, appender, frame: Frame::new(), batch: Batch::default(), sync_by: None, broken: None }
     }
 
     /// Commits until the queue is closed and empty, then makes everything durable.
@@ -142,7 +135,7 @@ impl Writer {
             return self.sync();
         }
         if self.sync_by.is_none() {
-            self.sync_by = Some(Instant::now() + self.shared.options.relaxed_flush);
+            self.sync_by = Some(rt::instant().into_std() + self.shared.options.relaxed_flush);
         }
         Ok(())
     }
@@ -223,7 +216,13 @@ impl Batch {
         }
     }
 
-    fn accept(&mut self, frame: &mut Frame, write: Write, current: Option<Live>, answer: oneshot::Sender<Answer>) {
+    fn accept(
+        &mut self,
+        frame: &mut Frame,
+        write: Write,
+        current: Option<Live>,
+        answer: oneshot::Sender<Answer>,
+    ) {
         let revision = frame.next_revision();
         let created = current.map_or(revision, |current| current.created);
         let (kind, value) = match write.value {
@@ -274,8 +273,6 @@ fn holds(write: &Write, current: Option<Live>) -> bool {
         Precondition::None => true,
         Precondition::Absent => current.is_none(),
         Precondition::Present => current.is_some(),
-        Precondition::ModRevision(revision) => {
-            current.is_some_and(|current| current.modified == revision.0)
-        }
+        Precondition::ModRevision(revision) => current.is_some_and(|current| current.modified == revision.0),
     }
 }

@@ -16,10 +16,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
+use parking_lot::Mutex;
+use tokio::task::JoinSet;
 
 use crate::{
-    Attachment, Durability, Error, Event, EventKind, Key, KeyValue, Observer, Precondition, RangeRequest, Revision,
-    Store, Write,
+    Attachment, Durability, Error, Event, EventKind, Key, KeyValue, Observer, Precondition, RangeRequest,
+    Revision, Store, Write,
 };
 
 /// A fresh, empty store and what surrounds it. Everything goes away when the fixture is dropped.
@@ -226,17 +228,17 @@ pub async fn a_refusal_carries_the_version_found(fixture: &mut impl Fixture) {
 
 async fn race(store: &Arc<dyn Store>, precondition: Precondition) -> Vec<(usize, Revision)> {
     const COMMITTERS: usize = 64;
-    let mut tasks = Vec::new();
+    let mut tasks = JoinSet::new();
     for number in 0..COMMITTERS {
         let store = Arc::clone(store);
-        tasks.push(tokio::spawn(async move {
+        tasks.spawn(async move {
             let outcome = store.commit(write("/raced", Some(&number.to_string()), precondition)).await;
             (number, outcome)
-        }));
+        });
     }
     let mut winners = Vec::new();
-    for task in tasks {
-        match task.await.expect("a committer") {
+    for outcome in tasks.join_all().await {
+        match outcome {
             (number, Ok(committed)) => winners.push((number, committed.revision)),
             (_, Err(Error::PreconditionFailed { .. })) => {}
             (number, Err(error)) => panic!("committer {number}: {error}"),
@@ -438,24 +440,20 @@ pub async fn watch_goes_on_with_events_as_they_happen(fixture: &mut impl Fixture
     const WRITES: u64 = 500;
     let store = fixture.store();
     let start = put(&*store, "/w/0", "before").await;
-    let watching = {
-        let store = Arc::clone(&store);
-        tokio::spawn(async move { events(&*store, "/w/", start, WRITES as usize).await })
-    };
-    let mut tasks = Vec::new();
+    let watched = Arc::clone(&store);
+    let mut watching = JoinSet::new();
+    watching.spawn(async move { events(&*watched, "/w/", start, WRITES as usize).await });
+    let mut tasks = JoinSet::new();
     for number in 0..WRITES {
         let store = Arc::clone(&store);
-        tasks.push(tokio::spawn(async move {
+        tasks.spawn(async move {
             put(&*store, &format!("/other/{number}"), "not watched").await;
             put(&*store, &format!("/w/{number}"), "watched").await
-        }));
+        });
     }
-    let mut revisions = Vec::new();
-    for task in tasks {
-        revisions.push(task.await.expect("a committer"));
-    }
+    let mut revisions = tasks.join_all().await;
     revisions.sort();
-    let seen = watching.await.expect("the watcher");
+    let seen = watching.join_all().await.concat();
     let seen: Vec<&str> = seen.iter().filter_map(|event| event.rsplit('@').next()).collect();
     let expected: Vec<String> = revisions.iter().map(Revision::to_string).collect();
     assert_eq!(seen, expected);
@@ -550,12 +548,12 @@ async fn put_relaxed(store: &dyn Store, key: &str, value: &str) -> Revision {
 /// Collects what it is shown.
 #[derive(Default)]
 struct Recorder {
-    seen: std::sync::Mutex<Vec<Event>>,
+    seen: Mutex<Vec<Event>>,
 }
 
 impl Recorder {
     fn seen(&self) -> Vec<Event> {
-        self.seen.lock().expect("no panic while recording").clone()
+        self.seen.lock().clone()
     }
 
     fn last_revision(&self) -> Revision {
@@ -566,7 +564,7 @@ impl Recorder {
 impl Observer for Recorder {
     fn committed(&self, events: &[Event]) {
         assert!(!events.is_empty(), "called without events");
-        self.seen.lock().expect("no panic while recording").extend_from_slice(events);
+        self.seen.lock().extend_from_slice(events);
     }
 }
 
@@ -574,10 +572,10 @@ pub async fn an_observer_sees_a_write_before_its_writer_is_answered(fixture: &mu
     let store = fixture.store();
     let recorder = Arc::new(Recorder::default());
     assert_eq!(store.observe("", Arc::clone(&recorder) as Arc<dyn Observer>), Revision::ZERO);
-    let mut tasks = Vec::new();
+    let mut tasks = JoinSet::new();
     for number in 0..64_u64 {
         let (store, recorder) = (Arc::clone(&store), Arc::clone(&recorder));
-        tasks.push(tokio::spawn(async move {
+        tasks.spawn(async move {
             for round in 0..10_u64 {
                 let attachment: Attachment = Arc::new(number * 100 + round);
                 let write = Write {
@@ -587,11 +585,9 @@ pub async fn an_observer_sees_a_write_before_its_writer_is_answered(fixture: &mu
                 let revision = store.commit(write).await.expect("commit").revision;
                 assert!(recorder.last_revision() >= revision, "answered {revision} before it was observed");
             }
-        }));
+        });
     }
-    for task in tasks {
-        task.await.expect("a committer");
-    }
+    tasks.join_all().await;
     let seen = recorder.seen();
     let revisions: Vec<u64> = seen.iter().map(|event| event.revision.0).collect();
     let first = revisions[0];
@@ -604,7 +600,8 @@ pub async fn an_observer_sees_a_write_before_its_writer_is_answered(fixture: &mu
         attached.push(number);
     }
     attached.sort_unstable();
-    let expected: Vec<u64> = (0..64).flat_map(|number| (0..10).map(move |round| number * 100 + round)).collect();
+    let expected: Vec<u64> =
+        (0..64).flat_map(|number| (0..10).map(move |round| number * 100 + round)).collect();
     assert_eq!(attached, expected);
 }
 
@@ -614,15 +611,13 @@ pub async fn an_observer_sees_its_prefix_only_from_its_revision_on(fixture: &mut
     let recorder = Arc::new(Recorder::default());
     assert_eq!(store.observe("/w/", Arc::clone(&recorder) as Arc<dyn Observer>), before);
     // Many at once, so that batches hold events inside and outside the prefix.
-    let mut tasks = Vec::new();
+    let mut tasks = JoinSet::new();
     for number in 0..100 {
         let store = Arc::clone(&store);
         let key = if number % 3 == 0 { format!("/w/{number:02}") } else { format!("/x/{number:02}") };
-        tasks.push(tokio::spawn(async move { put(&*store, &key, "v").await }));
+        tasks.spawn(async move { put(&*store, &key, "v").await });
     }
-    for task in tasks {
-        task.await.expect("a committer");
-    }
+    tasks.join_all().await;
     let gone = delete(&*store, "/w/a").await;
     let seen = recorder.seen();
     assert!(seen.is_sorted_by_key(|event| event.revision));

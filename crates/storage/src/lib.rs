@@ -335,11 +335,7 @@ pub enum Error {
     Closed,
 
     #[error("{operation} {}: {source}; check that the disk and its permissions are in order", path.display())]
-    Io {
-        operation: &'static str,
-        path: PathBuf,
-        source: Arc<std::io::Error>,
-    },
+    Io { operation: &'static str, path: PathBuf, source: Arc<std::io::Error> },
 }
 
 fn found(current: Option<&KeyValue>) -> String {
