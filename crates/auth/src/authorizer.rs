@@ -4,16 +4,12 @@ use std::fmt::{self, Debug, Write};
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::rbac::quoted;
-use crate::user::{self, UserInfo};
+use apimachinery::field::go_quote;
+use apimachinery::selector::FieldRequirement;
+use apimachinery::status::Details;
+use apimachinery::{GroupResource, Status};
 
-/// One requirement of a field selector.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FieldRequirement<'a> {
-    pub field: &'a str,
-    pub equals: bool,
-    pub value: &'a str,
-}
+use crate::user::{self, UserInfo};
 
 /// What a request wants to do. Empty strings mean "none", as upstream.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +27,7 @@ pub struct Attributes<'a> {
     pub path: &'a str,
     pub resource_request: bool,
     /// Requirements of the request's field selector, if it parsed.
-    pub field_selector: &'a [FieldRequirement<'a>],
+    pub field_selector: &'a [FieldRequirement],
 }
 
 impl<'a> Attributes<'a> {
@@ -222,55 +218,39 @@ impl Authorizer for PrivilegedGroup {
     }
 }
 
-/// The message of a `403 Forbidden`, as upstream writes it: what was asked for, by whom, and `reason` if there is one.
-pub fn forbidden_message(attributes: &Attributes<'_>, reason: &str) -> String {
-    let mut message = String::new();
-    if !attributes.resource_request {
-        message.push_str("forbidden: ");
-    } else {
-        message.push_str(attributes.resource);
-        if !attributes.api_group.is_empty() {
-            _ = write!(message, ".{}", attributes.api_group);
-        }
-        if !attributes.name.is_empty() {
-            _ = write!(message, " {}", quoted(attributes.name));
-        }
-        message.push_str(" is forbidden: ");
-    }
-    push_sanitized(&mut message, &denial(attributes));
+/// The `403 Forbidden` that upstream answers: what was asked for, by whom, and `reason` if there is one.
+pub fn forbidden(attributes: &Attributes<'_>, reason: &str) -> Status {
+    let mut why = sanitized(&denial(attributes));
     if !reason.is_empty() {
-        _ = write!(message, ": {reason}");
+        _ = write!(why, ": {reason}");
     }
-    message
+    if !attributes.resource_request {
+        return Status::new(403, "Forbidden", format!("forbidden: {why}")).with_details(Details::default());
+    }
+    let resource = GroupResource { group: attributes.api_group.into(), resource: attributes.resource.into() };
+    Status::forbidden(&resource, attributes.name, why)
 }
 
 fn denial(attributes: &Attributes<'_>) -> String {
     let Attributes { user, verb, api_group, resource, subresource, namespace, path, .. } = *attributes;
-    let user = quoted(user.name());
+    let user = go_quote(user.name());
     if !attributes.resource_request {
-        return format!("User {user} cannot {verb} path {}", quoted(path));
+        return format!("User {user} cannot {verb} path {}", go_quote(path));
     }
     let resource = match subresource {
-        "" => quoted(resource),
-        _ => quoted(&format!("{resource}/{subresource}")),
+        "" => go_quote(resource),
+        _ => go_quote(&format!("{resource}/{subresource}")),
     };
     let scope = match namespace {
         "" => "at the cluster scope".to_owned(),
-        _ => format!("in the namespace {}", quoted(namespace)),
+        _ => format!("in the namespace {}", go_quote(namespace)),
     };
-    format!("User {user} cannot {verb} resource {resource} in API group {} {scope}", quoted(api_group))
+    format!("User {user} cannot {verb} resource {resource} in API group {} {scope}", go_quote(api_group))
 }
 
 /// Nothing that a browser could take for markup leaves in an error.
-fn push_sanitized(message: &mut String, text: &str) {
-    for c in text.chars() {
-        match c {
-            '&' => message.push_str("&amp;"),
-            '<' => message.push_str("&lt;"),
-            '>' => message.push_str("&gt;"),
-            _ => message.push(c),
-        }
-    }
+fn sanitized(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]
@@ -331,14 +311,15 @@ mod tests {
             ),
         ];
         for (attributes, reason, expected) in cases {
-            assert_eq!(forbidden_message(&attributes, reason), expected);
+            assert_eq!(forbidden(&attributes, reason).message, expected);
         }
     }
 
     #[test]
     fn the_first_decision_counts_and_silent_ones_leave_their_reasons() {
         let no = |reason: &str| Decision::NoOpinion { reason: reason.into() };
-        let (allow, deny) = (Decision::Allow { reason: "yes".into() }, Decision::Deny { reason: "never".into() });
+        let (allow, deny) =
+            (Decision::Allow { reason: "yes".into() }, Decision::Deny { reason: "never".into() });
         let cases = [
             (vec![], no("")),
             (vec![no("a"), no(""), no("b")], no("a\nb")),
@@ -347,9 +328,12 @@ mod tests {
         ];
         let jane = UserInfo::new("jane");
         for (decisions, expected) in cases {
-            let authorizers =
-                decisions.into_iter().map(|decision| Arc::new(Fixed(decision)) as Arc<dyn Authorizer>).collect();
-            let decision = Authorizers::new(authorizers).authorize(&Attributes::resource(&jane, "get", "pods"));
+            let authorizers = decisions
+                .into_iter()
+                .map(|decision| Arc::new(Fixed(decision)) as Arc<dyn Authorizer>)
+                .collect();
+            let decision =
+                Authorizers::new(authorizers).authorize(&Attributes::resource(&jane, "get", "pods"));
             assert_eq!(decision, expected);
         }
     }

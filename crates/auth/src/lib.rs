@@ -12,11 +12,20 @@
 //!
 //! Everything is in memory and synchronous: a decision takes no I/O and no await.
 
+pub mod authenticator;
 pub mod authorizer;
+pub mod impersonation;
+pub mod node;
+pub mod oidc;
 pub mod rbac;
+pub mod review;
+pub mod token;
 pub mod user;
 
+pub use authenticator::{Authentication, Authenticator, Unauthorized};
 pub use authorizer::{
-    Attributes, Authorizer, Authorizers, Decision, PrivilegedGroup, Reason, ResolvedRules, forbidden_message,
+    Attributes, Authorizer, Authorizers, Decision, PrivilegedGroup, Reason, ResolvedRules, forbidden,
 };
+pub use node::NodeAuthorizer;
+pub use token::{BoundObjects, TokenAuthenticator, TokenIssuer};
 pub use user::UserInfo;

@@ -229,9 +229,17 @@ mod tests {
         type Damage = fn(&Utf8Path);
         let cases: [(&str, Damage, &str); 6] = [
             ("no key", |path| fs::remove_file(path.join(KEY_FILE)).unwrap(), "ca.key is missing, but"),
-            ("no certificate", |path| fs::remove_file(path.join(CERTIFICATE_FILE)).unwrap(), "ca.crt is missing"),
+            (
+                "no certificate",
+                |path| fs::remove_file(path.join(CERTIFICATE_FILE)).unwrap(),
+                "ca.crt is missing",
+            ),
             ("cut key", |path| cut(&path.join(KEY_FILE)), "ca.key is damaged: it holds no PEM section"),
-            ("cut certificate", |path| cut(&path.join(CERTIFICATE_FILE)), "ca.crt is damaged: it holds no PEM"),
+            (
+                "cut certificate",
+                |path| cut(&path.join(CERTIFICATE_FILE)),
+                "ca.crt is damaged: it holds no PEM",
+            ),
             (
                 "another key",
                 |path| {

@@ -50,11 +50,13 @@ impl ClientVerifier {
     pub fn new(authority: &CertificateDer<'_>) -> Result<Self, Error> {
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone().into_owned()).map_err(|error| Error::Tls(error.to_string()))?;
-        let chain =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(provider::default_provider()))
-                .allow_unauthenticated()
-                .build()
-                .map_err(|error| Error::Tls(error.to_string()))?;
+        let chain = WebPkiClientVerifier::builder_with_provider(
+            Arc::new(roots),
+            Arc::new(provider::default_provider()),
+        )
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| Error::Tls(error.to_string()))?;
         Ok(Self { chain })
     }
 
@@ -78,8 +80,7 @@ impl ClientVerifier {
         self.chain
             .verify_client_cert(leaf, intermediates, now)
             .map_err(|error| rejected(error.to_string()))?;
-        let (_, parsed) =
-            X509Certificate::from_der(leaf).map_err(|error| rejected(error.to_string()))?;
+        let (_, parsed) = X509Certificate::from_der(leaf).map_err(|error| rejected(error.to_string()))?;
         read_identity(leaf, parsed.subject()).map_err(rejected)
     }
 }
@@ -100,7 +101,8 @@ fn read_identity(leaf: &[u8], subject: &X509Name<'_>) -> Result<Identity, String
 }
 
 fn read_uid(subject: &X509Name<'_>) -> Result<Option<String>, String> {
-    let oid = x509_parser::oid_registry::Oid::from(UID_ATTRIBUTE).map_err(|_| "the uid attribute is no OID")?;
+    let oid =
+        x509_parser::oid_registry::Oid::from(UID_ATTRIBUTE).map_err(|_| "the uid attribute is no OID")?;
     let mut values = subject.iter_by_oid(&oid);
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {

@@ -9,7 +9,9 @@ use camino::{Utf8Path, Utf8PathBuf};
 use parking_lot::RwLock;
 use ring::digest;
 use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, UnparsedPublicKey};
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, UnparsedPublicKey,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::files::{read_if_present, write_private};

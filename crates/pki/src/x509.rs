@@ -205,15 +205,15 @@ fn write_alt_names(writer: DERWriter<'_>, names: &[AltName<'_>]) {
     writer.write_sequence(|list| {
         for name in names {
             match name {
-                AltName::Dns(host) => list
-                    .next()
-                    .write_tagged_implicit(Tag::context(2), |name| name.write_ia5_string(host)),
-                AltName::Ip(IpAddr::V4(ip)) => list
-                    .next()
-                    .write_tagged_implicit(Tag::context(7), |name| name.write_bytes(&ip.octets())),
-                AltName::Ip(IpAddr::V6(ip)) => list
-                    .next()
-                    .write_tagged_implicit(Tag::context(7), |name| name.write_bytes(&ip.octets())),
+                AltName::Dns(host) => {
+                    list.next().write_tagged_implicit(Tag::context(2), |name| name.write_ia5_string(host))
+                }
+                AltName::Ip(IpAddr::V4(ip)) => {
+                    list.next().write_tagged_implicit(Tag::context(7), |name| name.write_bytes(&ip.octets()))
+                }
+                AltName::Ip(IpAddr::V6(ip)) => {
+                    list.next().write_tagged_implicit(Tag::context(7), |name| name.write_bytes(&ip.octets()))
+                }
             }
         }
     });
@@ -293,9 +293,6 @@ mod tests {
     #[test]
     fn pem_lines_are_of_64_characters() {
         let text = pem("X", &[0; 49]);
-        assert_eq!(
-            text,
-            format!("-----BEGIN X-----\n{}\nAA==\n-----END X-----\n", "A".repeat(64)),
-        );
+        assert_eq!(text, format!("-----BEGIN X-----\n{}\nAA==\n-----END X-----\n", "A".repeat(64)),);
     }
 }

@@ -99,7 +99,10 @@ mod tests {
             (json!([{"matchLabels": {"to": "view"}}]), "b"),
             (json!([{"matchLabels": {"to": "view"}}, {"matchLabels": {"to": "edit"}}]), "a b"),
             (json!([{"matchLabels": {"to": "view", "more": "x"}}]), ""),
-            (json!([{"matchExpressions": [{"key": "to", "operator": "In", "values": ["edit", "q"]}]}]), "a b"),
+            (
+                json!([{"matchExpressions": [{"key": "to", "operator": "In", "values": ["edit", "q"]}]}]),
+                "a b",
+            ),
             (json!([{"matchExpressions": [{"key": "to", "operator": "NotIn", "values": ["edit"]}]}]), "c b"),
             (json!([{"matchExpressions": [{"key": "to", "operator": "DoesNotExist"}]}]), "c"),
             (json!([{"matchExpressions": [{"key": "to", "operator": "Exists"}]}]), "a b"),

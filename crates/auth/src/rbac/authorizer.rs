@@ -10,10 +10,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::Arc;
 
+use apimachinery::field::go_quote;
 use parking_lot::RwLock;
 
 use super::object::{Binding, Kind, RoleRef, Rules, Subject};
-use super::rule::{CompiledRule, PolicyRule, quoted, verb_bit};
+use super::rule::{CompiledRule, PolicyRule, verb_bit};
 use crate::authorizer::{
     Attributes, Authorizer, Decision, NonResourceRule, Reason, ResolvedRules, ResourceRule,
 };
@@ -274,23 +275,23 @@ impl Objects {
 
 fn not_found(role: &RoleRef) -> String {
     match role.kind.as_str() {
-        "ClusterRole" => format!("clusterrole.{} {} not found", super::GROUP, quoted(&role.name)),
-        "Role" => format!("role.{} {} not found", super::GROUP, quoted(&role.name)),
-        other => format!("unsupported role reference kind: {}", quoted(other)),
+        "ClusterRole" => format!("clusterrole.{} {} not found", super::GROUP, go_quote(&role.name)),
+        "Role" => format!("role.{} {} not found", super::GROUP, go_quote(&role.name)),
+        other => format!("unsupported role reference kind: {}", go_quote(other)),
     }
 }
 
 fn reason(namespace: &str, name: &str, binding: &Binding, subject: &Subject) -> String {
     let source = match namespace {
-        CLUSTER => format!("ClusterRoleBinding {}", quoted(name)),
-        _ => format!("RoleBinding {}", quoted(&format!("{name}/{namespace}"))),
+        CLUSTER => format!("ClusterRoleBinding {}", go_quote(name)),
+        _ => format!("RoleBinding {}", go_quote(&format!("{name}/{namespace}"))),
     };
     let subject_name = match subject.kind.as_str() {
-        "ServiceAccount" => quoted(&format!("{}/{}", subject.name, subject.namespace_in(namespace))),
-        _ => quoted(&subject.name),
+        "ServiceAccount" => go_quote(&format!("{}/{}", subject.name, subject.namespace_in(namespace))),
+        _ => go_quote(&subject.name),
     };
     let RoleRef { kind, name: role, .. } = &binding.role_ref;
-    format!("RBAC: allowed by {source} of {kind} {} to {} {subject_name}", quoted(role), subject.kind)
+    format!("RBAC: allowed by {source} of {kind} {} to {} {subject_name}", go_quote(role), subject.kind)
 }
 
 impl Grants {
@@ -387,9 +388,7 @@ mod tests {
             rbac.upsert(kind, namespace, name, object.to_string().as_bytes()).unwrap();
         };
         let rules = |resource: &str| json!({"rules": [{"apiGroups": [""], "resources": [resource], "verbs": ["get"]}]});
-        let binding = |kind: &str, role: &str, subjects: serde_json::Value| {
-            json!({"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role}, "subjects": subjects})
-        };
+        let binding = |kind: &str, role: &str, subjects: serde_json::Value| json!({"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role}, "subjects": subjects});
         put(Kind::ClusterRole, "", "pods", rules("pods"));
         put(Kind::ClusterRole, "", "secrets", rules("secrets"));
         put(Kind::Role, "a", "config", rules("configmaps"));
@@ -398,24 +397,42 @@ mod tests {
             Kind::ClusterRoleBinding,
             "",
             "everywhere",
-            binding("ClusterRole", "pods", json!([
-                {"kind": "Group", "name": "watchers"},
-                {"kind": "User", "name": "jane"},
-                {"kind": "ServiceAccount", "namespace": "a", "name": "bot"},
-                {"kind": "ServiceAccount", "name": "homeless"},
-                {"kind": "Robot", "name": "jane"},
-            ])),
+            binding(
+                "ClusterRole",
+                "pods",
+                json!([
+                    {"kind": "Group", "name": "watchers"},
+                    {"kind": "User", "name": "jane"},
+                    {"kind": "ServiceAccount", "namespace": "a", "name": "bot"},
+                    {"kind": "ServiceAccount", "name": "homeless"},
+                    {"kind": "Robot", "name": "jane"},
+                ]),
+            ),
         );
         put(
             Kind::RoleBinding,
             "a",
             "here",
-            binding("ClusterRole", "secrets", json!([
-                {"kind": "ServiceAccount", "name": "bot"}, {"kind": "User", "name": "jane"},
-            ])),
+            binding(
+                "ClusterRole",
+                "secrets",
+                json!([
+                    {"kind": "ServiceAccount", "name": "bot"}, {"kind": "User", "name": "jane"},
+                ]),
+            ),
         );
-        put(Kind::RoleBinding, "a", "local", binding("Role", "config", json!([{"kind": "User", "name": "jane"}])));
-        put(Kind::RoleBinding, "b", "dangling", binding("Role", "config", json!([{"kind": "User", "name": "jane"}])));
+        put(
+            Kind::RoleBinding,
+            "a",
+            "local",
+            binding("Role", "config", json!([{"kind": "User", "name": "jane"}])),
+        );
+        put(
+            Kind::RoleBinding,
+            "b",
+            "dangling",
+            binding("Role", "config", json!([{"kind": "User", "name": "jane"}])),
+        );
         put(Kind::ClusterRoleBinding, "", "nobody", binding("ClusterRole", "empty", json!(null)));
         rbac
     }
@@ -448,7 +465,8 @@ mod tests {
                 &bot,
                 "a",
                 "secrets",
-                r#"RBAC: allowed by RoleBinding "here/a" of ClusterRole "secrets" to ServiceAccount "bot/a""#.into(),
+                r#"RBAC: allowed by RoleBinding "here/a" of ClusterRole "secrets" to ServiceAccount "bot/a""#
+                    .into(),
             ),
             (&bot, "c", "secrets", "no: ".into()),
             (&bot, "", "secrets", "no: ".into()),

@@ -139,7 +139,9 @@ fn to_value(part: &impl serde::Serialize) -> Value {
 fn rule(text: &str) -> PolicyRule {
     let parts: Vec<&str> = text.split(' ').collect();
     let list = |part: &str| part.split(',').map(str::to_owned).collect();
-    let groups = |part: &str| part.split(',').map(|group| if group == "core" { "" } else { group }.to_owned()).collect();
+    let groups = |part: &str| {
+        part.split(',').map(|group| if group == "core" { "" } else { group }.to_owned()).collect()
+    };
     match parts.as_slice() {
         [verbs, urls] => {
             PolicyRule { verbs: list(verbs), non_resource_urls: list(urls), ..PolicyRule::default() }

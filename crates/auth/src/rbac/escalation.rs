@@ -5,9 +5,11 @@
 
 use std::collections::BTreeMap;
 
+use apimachinery::field::go_quote;
+
 use super::authorizer::RbacAuthorizer;
 use super::object::{Kind, RoleRef};
-use super::rule::{ALL, PolicyRule, quoted, quoted_list, url_covers};
+use super::rule::{ALL, PolicyRule, quoted_list, url_covers};
 use crate::authorizer::{Attributes, Authorizer};
 use crate::user::{self, UserInfo};
 
@@ -18,7 +20,7 @@ pub enum Refused {
     #[error("{0}")]
     Forbidden(String),
     /// The role that is to be bound is not there; answered with 404.
-    #[error("{resource}.{} {} not found", super::GROUP, quoted(.name))]
+    #[error("{resource}.{} {} not found", super::GROUP, go_quote(.name))]
     RoleNotFound { resource: &'static str, name: String },
 }
 
@@ -114,7 +116,7 @@ pub fn confirm_no_escalation(
     missing.dedup();
     let mut message = format!(
         "user {} (groups={}) is attempting to grant RBAC permissions not currently held:\n{}",
-        quoted(user.name()),
+        go_quote(user.name()),
         quoted_list(user.groups()),
         missing.join("\n"),
     );
@@ -142,7 +144,8 @@ fn break_down(rule: &PolicyRule) -> Vec<PolicyRule> {
                     rights.push(right);
                     continue;
                 }
-                let named = |name: &String| PolicyRule { resource_names: vec![name.clone()], ..right.clone() };
+                let named =
+                    |name: &String| PolicyRule { resource_names: vec![name.clone()], ..right.clone() };
                 rights.extend(rule.resource_names.iter().map(named));
             }
         }
@@ -159,13 +162,18 @@ fn rule_covers(owner: &PolicyRule, right: &PolicyRule) -> bool {
     };
     let names_match = match right.resource_names.as_slice() {
         [] => owner.resource_names.is_empty(),
-        names => owner.resource_names.is_empty() || names.iter().all(|name| owner.resource_names.contains(name)),
+        names => {
+            owner.resource_names.is_empty() || names.iter().all(|name| owner.resource_names.contains(name))
+        }
     };
     has_all(&owner.verbs, &right.verbs)
         && has_all(&owner.api_groups, &right.api_groups)
         && right.resources.iter().all(|resource| covers_resource(&owner.resources, resource))
         && names_match
-        && right.non_resource_urls.iter().all(|url| owner.non_resource_urls.iter().any(|own| url_covers(own, url)))
+        && right
+            .non_resource_urls
+            .iter()
+            .all(|url| owner.non_resource_urls.iter().any(|own| url_covers(own, url)))
 }
 
 fn covers_resource(owner: &[String], resource: &str) -> bool {
@@ -228,10 +236,30 @@ mod tests {
             ("one name of all", vec![pods(&["get"])], named(pods(&["get"]), &["a"]), true),
             ("all names of one", vec![named(pods(&["get"]), &["a"])], pods(&["get"]), false),
             ("two names", vec![named(pods(&["get"]), &["a", "b"])], named(pods(&["get"]), &["b", "a"]), true),
-            ("a third name", vec![named(pods(&["get"]), &["a", "b"])], named(pods(&["get"]), &["a", "c"]), false),
-            ("a path", vec![PolicyRule::paths(&["get"], &["/a/*"])], PolicyRule::paths(&["get"], &["/a/b"]), true),
-            ("narrower", vec![PolicyRule::paths(&["get"], &["/a*"])], PolicyRule::paths(&["get"], &["/a/*"]), true),
-            ("wider", vec![PolicyRule::paths(&["get"], &["/a/*"])], PolicyRule::paths(&["get"], &["/*"]), false),
+            (
+                "a third name",
+                vec![named(pods(&["get"]), &["a", "b"])],
+                named(pods(&["get"]), &["a", "c"]),
+                false,
+            ),
+            (
+                "a path",
+                vec![PolicyRule::paths(&["get"], &["/a/*"])],
+                PolicyRule::paths(&["get"], &["/a/b"]),
+                true,
+            ),
+            (
+                "narrower",
+                vec![PolicyRule::paths(&["get"], &["/a*"])],
+                PolicyRule::paths(&["get"], &["/a/*"]),
+                true,
+            ),
+            (
+                "wider",
+                vec![PolicyRule::paths(&["get"], &["/a/*"])],
+                PolicyRule::paths(&["get"], &["/*"]),
+                false,
+            ),
             ("nothing", vec![], PolicyRule::default(), true),
         ];
         for (case, owner, servant, expected) in cases {
@@ -241,19 +269,31 @@ mod tests {
 
     fn rbac() -> RbacAuthorizer {
         let rbac = RbacAuthorizer::new();
-        rbac.upsert_role("", "editor", vec![
-            PolicyRule::resources(&["get", "create"], &["rbac.authorization.k8s.io"], &["roles", "rolebindings"]),
-            PolicyRule::resources(&["get"], &[""], &["pods"]),
-        ]);
-        rbac.upsert_role("", "binder", vec![named(
-            PolicyRule::resources(&["bind"], &["rbac.authorization.k8s.io"], &["clusterroles"]),
-            &["root"],
-        )]);
-        rbac.upsert_role("", "escalator", vec![PolicyRule::resources(
-            &["escalate"],
-            &["rbac.authorization.k8s.io"],
-            &["roles"],
-        )]);
+        rbac.upsert_role(
+            "",
+            "editor",
+            vec![
+                PolicyRule::resources(
+                    &["get", "create"],
+                    &["rbac.authorization.k8s.io"],
+                    &["roles", "rolebindings"],
+                ),
+                PolicyRule::resources(&["get"], &[""], &["pods"]),
+            ],
+        );
+        rbac.upsert_role(
+            "",
+            "binder",
+            vec![named(
+                PolicyRule::resources(&["bind"], &["rbac.authorization.k8s.io"], &["clusterroles"]),
+                &["root"],
+            )],
+        );
+        rbac.upsert_role(
+            "",
+            "escalator",
+            vec![PolicyRule::resources(&["escalate"], &["rbac.authorization.k8s.io"], &["roles"])],
+        );
         rbac.upsert_role("", "root", full_authority().to_vec());
         for (role, user) in [("editor", "ed"), ("binder", "bo"), ("escalator", "eve"), ("root", "ruth")] {
             let role_ref = RoleRef { kind: "ClusterRole".into(), name: role.into(), ..RoleRef::default() };
@@ -273,14 +313,11 @@ mod tests {
         ];
         let check = |name: &str, groups: &[&str], aggregated: bool, rules: &[PolicyRule]| {
             let user = UserInfo::new(name).with_groups(groups.iter().copied());
-            check_role(&rbac, &rbac, &RoleWrite {
-                user: &user,
-                kind: Kind::Role,
-                namespace: "a",
-                name: "new",
-                rules,
-                aggregated,
-            })
+            check_role(
+                &rbac,
+                &rbac,
+                &RoleWrite { user: &user, kind: Kind::Role, namespace: "a", name: "new", rules, aggregated },
+            )
         };
         let refused = check("ed", &["g", "h"], false, &rules).unwrap_err();
         expect![[r#"

@@ -14,7 +14,7 @@ mod rule;
 pub use authorizer::RbacAuthorizer;
 pub use object::{Binding, Kind, RoleRef, Subject};
 pub use rule::PolicyRule;
-pub(crate) use rule::quoted;
+pub(crate) use rule::{null_is_empty, quoted_list};
 
 /// The API group of all four kinds.
 pub const GROUP: &str = "rbac.authorization.k8s.io";

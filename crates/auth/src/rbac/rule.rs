@@ -1,7 +1,6 @@
 //! Policy rules: what they say and which requests they match.
 
-use std::fmt::Write;
-
+use apimachinery::field::go_quote;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::authorizer::Attributes;
@@ -21,7 +20,11 @@ pub struct PolicyRule {
     pub resources: Vec<String>,
     #[serde(deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
     pub resource_names: Vec<String>,
-    #[serde(rename = "nonResourceURLs", deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        rename = "nonResourceURLs",
+        deserialize_with = "null_is_empty",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub non_resource_urls: Vec<String>,
 }
 
@@ -64,8 +67,12 @@ impl PolicyRule {
             return self.non_resource_urls.iter().any(|url| url_covers(url, attributes.path));
         }
         has(&self.api_groups, attributes.api_group)
-            && self.resources.iter().any(|own| matches_resource(own, attributes.resource, attributes.subresource))
-            && (self.resource_names.is_empty() || self.resource_names.iter().any(|name| name == attributes.name))
+            && self
+                .resources
+                .iter()
+                .any(|own| matches_resource(own, attributes.resource, attributes.subresource))
+            && (self.resource_names.is_empty()
+                || self.resource_names.iter().any(|name| name == attributes.name))
     }
 
     /// Upstream's short form, as it stands in messages about escalation.
@@ -122,8 +129,18 @@ pub(crate) struct CompiledRule {
     verbs: u16,
 }
 
-const COMMON_VERBS: [&str; 10] =
-    ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "bind", "impersonate"];
+const COMMON_VERBS: [&str; 10] = [
+    "get",
+    "list",
+    "watch",
+    "create",
+    "update",
+    "patch",
+    "delete",
+    "deletecollection",
+    "bind",
+    "impersonate",
+];
 const _: () = assert!(COMMON_VERBS.len() <= u16::BITS as usize);
 
 /// The bit of a common verb; none for others.
@@ -148,29 +165,9 @@ impl CompiledRule {
     }
 }
 
-/// A string in double quotes with Go's escapes, as upstream's messages have it.
-pub(crate) fn quoted(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => quoted.push_str("\\\""),
-            '\\' => quoted.push_str("\\\\"),
-            '\n' => quoted.push_str("\\n"),
-            '\r' => quoted.push_str("\\r"),
-            '\t' => quoted.push_str("\\t"),
-            c if (c as u32) < 0x80 && c.is_control() => _ = write!(quoted, "\\x{:02x}", c as u32),
-            c if c.is_control() => _ = write!(quoted, "\\u{:04x}", c as u32),
-            c => quoted.push(c),
-        }
-    }
-    quoted.push('"');
-    quoted
-}
-
 /// A list of strings as Go's `%q` prints it: `["a" "b"]`.
 pub(crate) fn quoted_list(values: &[String]) -> String {
-    let values: Vec<_> = values.iter().map(|value| quoted(value)).collect();
+    let values: Vec<_> = values.iter().map(|value| go_quote(value)).collect();
     format!("[{}]", values.join(" "))
 }
 
@@ -261,7 +258,11 @@ mod tests {
         let user = UserInfo::new("jane");
         for (own, path, expected) in cases {
             let rule = PolicyRule::paths(&["get"], &[own]);
-            assert_eq!(rule.allows(&Attributes::non_resource(&user, "get", path)), expected, "{own} for {path}");
+            assert_eq!(
+                rule.allows(&Attributes::non_resource(&user, "get", path)),
+                expected,
+                "{own} for {path}"
+            );
         }
         // Rules for paths do not speak of resources, nor the other way round.
         let both = PolicyRule::paths(&["*"], &["*"]);
@@ -286,6 +287,5 @@ mod tests {
             rule.compact(),
             r#"{APIGroups:[""], Resources:["pods"], ResourceNames:["n"], Verbs:["get" "list"]}"#
         );
-        assert_eq!(quoted("a\"b\\c\n\u{7}"), r#""a\"b\\c\n\x07""#);
     }
 }

@@ -24,10 +24,14 @@ fn bootstrapped() -> RbacAuthorizer {
         }
     }
     for (binding, role) in [("ada", "admin"), ("ed", "edit"), ("vi", "view")] {
-        rbac.upsert_binding("a", binding, super::super::Binding {
-            role_ref: RoleRef { api_group: GROUP.into(), kind: "ClusterRole".into(), name: role.into() },
-            subjects: vec![Subject { kind: "User".into(), name: binding.into(), ..Subject::default() }],
-        });
+        rbac.upsert_binding(
+            "a",
+            binding,
+            super::super::Binding {
+                role_ref: RoleRef { api_group: GROUP.into(), kind: "ClusterRole".into(), name: role.into() },
+                subjects: vec![Subject { kind: "User".into(), name: binding.into(), ..Subject::default() }],
+            },
+        );
     }
     rbac
 }
@@ -42,7 +46,8 @@ fn aggregated(name: &str, roles: &[Value]) -> Vec<PolicyRule> {
         .iter()
         .filter(|other| other["metadata"]["name"] != name)
         .map(|other| {
-            let labels: BTreeMap<String, String> = BTreeMap::deserialize(&other["metadata"]["labels"]).unwrap();
+            let labels: BTreeMap<String, String> =
+                BTreeMap::deserialize(&other["metadata"]["labels"]).unwrap();
             let selected = selectors.iter().any(|selector| {
                 let (key, value) = selector["matchLabels"].as_object().unwrap().iter().next().unwrap();
                 labels.get(key).map(String::as_str) == value.as_str()
@@ -74,8 +79,20 @@ fn user(name: &str) -> UserInfo {
 fn authorization_matrix_of_the_bootstrap_roles() {
     let rbac = bootstrapped();
     let users = [
-        "masters", "anonymous", "jane", "ada", "ed", "vi", "node", "controllers", "scheduler", "monitoring",
-        "kube-system/replicaset-controller", "kube-system/namespace-controller", "kube-system/kube-dns", "a/default",
+        "masters",
+        "anonymous",
+        "jane",
+        "ada",
+        "ed",
+        "vi",
+        "node",
+        "controllers",
+        "scheduler",
+        "monitoring",
+        "kube-system/replicaset-controller",
+        "kube-system/namespace-controller",
+        "kube-system/kube-dns",
+        "a/default",
     ];
     // verb, group, resource or path, namespace
     let requests = [
@@ -118,7 +135,12 @@ fn authorization_matrix_of_the_bootstrap_roles() {
                 Some(_) => Attributes::non_resource(&user, verb, what),
                 None => {
                     let (resource, subresource) = what.split_once('/').unwrap_or((what, ""));
-                    Attributes { api_group, subresource, namespace, ..Attributes::resource(&user, verb, resource) }
+                    Attributes {
+                        api_group,
+                        subresource,
+                        namespace,
+                        ..Attributes::resource(&user, verb, resource)
+                    }
                 }
             };
             rbac.authorize(&attributes).is_allowed()
@@ -220,7 +242,10 @@ fn what_is_missing_is_added_and_what_was_added_stays() {
             create("selfsubjectrulesreviews"),
         ])
     );
-    assert_eq!(merged["metadata"]["labels"], json!({"mine": "1", "kubernetes.io/bootstrapping": "rbac-defaults"}));
+    assert_eq!(
+        merged["metadata"]["labels"],
+        json!({"mine": "1", "kubernetes.io/bootstrapping": "rbac-defaults"})
+    );
     assert_eq!(merged["metadata"]["resourceVersion"], "7");
     // A second time there is nothing to do.
     assert_eq!(reconcile(&merged, &wanted), Reconciled::Keep);
@@ -238,7 +263,9 @@ fn an_owner_can_opt_out() {
 #[test]
 fn bindings_get_their_subjects_back_and_are_made_anew_for_another_role() {
     let wanted = objects()
-        .find(|object| object["kind"] == "ClusterRoleBinding" && object["metadata"]["name"] == "system:basic-user")
+        .find(|object| {
+            object["kind"] == "ClusterRoleBinding" && object["metadata"]["name"] == "system:basic-user"
+        })
         .unwrap();
     let mut existing = wanted.clone();
     let other = json!({"apiGroup": GROUP, "kind": "User", "name": "jane"});

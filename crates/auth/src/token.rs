@@ -1,0 +1,519 @@
+//! Service-account tokens: JSON Web Tokens (RFC 7519) signed with ES256, with upstream's claims.
+//!
+//! A token is bound: it names the service account, and often a pod, secret or node, by uid, and is good only while
+//! they exist. [`TokenIssuer`] makes them; [`TokenAuthenticator`] takes them back.
+//!
+//! The signature of a token is checked once and remembered; its time, audience and bound objects are checked at every
+//! request, from memory. So a deleted pod's token is refused at once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use apimachinery::field::go_quote;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use parking_lot::RwLock;
+use pki::SigningKeys;
+use ring::digest;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::rbac::quoted_list;
+use crate::user::{self, UserInfo};
+
+/// What a TokenRequest gets that does not say how long.
+pub const EXPIRATION_SECONDS_DEFAULT: u64 = 60 * 60;
+const EXPIRATION_SECONDS_MIN: u64 = 10 * 60;
+const EXPIRATION_SECONDS_MAX: u64 = 1 << 32;
+
+/// What admission asks for in the tokens it mounts into pods. As upstream, such a token is really good for
+/// [`EXTENDED_EXPIRATION_SECONDS`], and says in `warnafter` when it should have been replaced: clients that do not
+/// reload their token keep working, and can be found.
+pub const MOUNTED_EXPIRATION_SECONDS: u64 = 60 * 60 + 7;
+const EXTENDED_EXPIRATION_SECONDS: u64 = 365 * 24 * 60 * 60;
+
+/// By so much may clocks differ.
+const LEEWAY: Duration = Duration::from_secs(60);
+/// Tokens are about one KiB; nothing longer is looked at.
+const TOKEN_LEN_MAX: usize = 16 * 1024;
+/// So many verified tokens are remembered (about 1 KiB each). Beyond, all are forgotten and checked again.
+const VERIFIED_MAX: usize = 16_384;
+
+const ALGORITHM: &str = "ES256";
+
+// === What a token says ===
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    alg: String,
+    #[serde(default)]
+    kid: String,
+    /// Extensions that must be understood; there are none that are.
+    #[serde(default, skip_serializing)]
+    crit: Option<serde_json::Value>,
+}
+
+/// The claims, in the order in which upstream's tokens have them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claims {
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub aud: Vec<String>,
+    pub exp: i64,
+    #[serde(default)]
+    pub iat: i64,
+    pub iss: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub jti: String,
+    #[serde(rename = "kubernetes.io")]
+    pub kubernetes: KubernetesClaims,
+    #[serde(default)]
+    pub nbf: i64,
+    #[serde(default)]
+    pub sub: String,
+}
+
+/// What Kubernetes adds: the service account, and what the token is bound to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubernetesClaims {
+    pub namespace: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<Reference>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Reference>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<Reference>,
+    pub serviceaccount: Reference,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warnafter: Option<i64>,
+}
+
+/// An object by name and uid.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reference {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub uid: String,
+}
+
+impl Reference {
+    pub fn new(name: impl Into<String>, uid: impl Into<String>) -> Self {
+        Self { name: name.into(), uid: uid.into() }
+    }
+}
+
+/// RFC 7519 lets `aud` be a string or a list of them.
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMany {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match OneOrMany::deserialize(deserializer)? {
+        OneOrMany::One(audience) => vec![audience],
+        OneOrMany::Many(audiences) => audiences,
+    })
+}
+
+// === Issuing ===
+
+/// What a token is bound to besides its service account.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Binding {
+    #[default]
+    None,
+    /// A pod, and the node it runs on if it is known.
+    Pod {
+        pod: Reference,
+        node: Option<Reference>,
+    },
+    Secret(Reference),
+    Node(Reference),
+}
+
+/// A token to be made.
+#[derive(Clone, Debug)]
+pub struct IssueRequest<'a> {
+    pub namespace: &'a str,
+    pub service_account: Reference,
+    pub binding: Binding,
+    /// Empty stands for the API server's own.
+    pub audiences: Vec<String>,
+    /// Checked by [`validate_expiration_seconds`] before.
+    pub expiration_seconds: u64,
+}
+
+/// A token, and what the TokenRequest's status and audit say of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuedToken {
+    pub token: String,
+    /// When the client should have replaced it.
+    pub expires_at: SystemTime,
+    pub audiences: Vec<String>,
+    /// `JTI=` and the token's id.
+    pub credential_id: String,
+}
+
+/// Makes service-account tokens.
+pub struct TokenIssuer {
+    issuer: String,
+    api_audiences: Vec<String>,
+    keys: SigningKeys,
+}
+
+/// Checks the `spec.expirationSeconds` of a TokenRequest. The error is upstream's.
+pub fn validate_expiration_seconds(seconds: i64) -> Result<u64, &'static str> {
+    match u64::try_from(seconds) {
+        Ok(seconds) if seconds > EXPIRATION_SECONDS_MAX => {
+            Err("may not specify a duration larger than 2^32 seconds")
+        }
+        Ok(seconds) if seconds >= EXPIRATION_SECONDS_MIN => Ok(seconds),
+        _ => Err("may not specify a duration less than 10 minutes"),
+    }
+}
+
+impl TokenIssuer {
+    /// `issuer` is the URL under which the cluster's tokens are known; `api_audiences` is for whom tokens are made
+    /// that do not say otherwise, usually the issuer itself.
+    pub fn new(issuer: impl Into<String>, api_audiences: Vec<String>, keys: SigningKeys) -> Self {
+        Self { issuer: issuer.into(), api_audiences, keys }
+    }
+
+    /// Makes and signs a token that is good from `now`.
+    pub fn issue(&self, request: &IssueRequest<'_>, now: SystemTime) -> Result<IssuedToken, pki::Error> {
+        let audiences =
+            if request.audiences.is_empty() { self.api_audiences.clone() } else { request.audiences.clone() };
+        let (seconds, warn_after) = self.lifetime(request, &audiences);
+        let starts = unix_seconds(now);
+        let (pod, secret, node) = match request.binding.clone() {
+            Binding::None => (None, None, None),
+            Binding::Pod { pod, node } => (Some(pod), None, node),
+            Binding::Secret(secret) => (None, Some(secret), None),
+            Binding::Node(node) => (None, None, Some(node)),
+        };
+        let claims = Claims {
+            aud: audiences,
+            exp: starts.saturating_add_unsigned(seconds),
+            iat: starts,
+            iss: self.issuer.clone(),
+            jti: uuid::Uuid::new_v4().to_string(),
+            kubernetes: KubernetesClaims {
+                namespace: request.namespace.to_owned(),
+                node,
+                pod,
+                secret,
+                serviceaccount: request.service_account.clone(),
+                warnafter: warn_after.map(|after| starts.saturating_add_unsigned(after)),
+            },
+            nbf: starts,
+            sub: user::service_account_name(request.namespace, &request.service_account.name),
+        };
+        Ok(IssuedToken {
+            token: sign(&self.keys, &claims)?,
+            expires_at: now + Duration::from_secs(request.expiration_seconds),
+            credential_id: credential_id(&claims.jti),
+            audiences: claims.aud,
+        })
+    }
+
+    /// For how long the token is good, and after how long its use is worth a warning, in seconds.
+    fn lifetime(&self, request: &IssueRequest<'_>, audiences: &[String]) -> (u64, Option<u64>) {
+        let for_pod = matches!(request.binding, Binding::Pod { .. });
+        let for_api = audiences.iter().all(|audience| self.api_audiences.contains(audience));
+        if for_pod && for_api && request.expiration_seconds == MOUNTED_EXPIRATION_SECONDS {
+            return (EXTENDED_EXPIRATION_SECONDS, Some(MOUNTED_EXPIRATION_SECONDS));
+        }
+        (request.expiration_seconds, None)
+    }
+}
+
+fn sign(keys: &SigningKeys, claims: &Claims) -> Result<String, pki::Error> {
+    let (message, signature) = keys.sign(|key_id| {
+        let header = Header { alg: ALGORITHM.to_owned(), kid: key_id.to_owned(), crit: None };
+        format!("{}.{}", encode(&header), encode(claims))
+    })?;
+    Ok(format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature)))
+}
+
+fn encode(part: &impl Serialize) -> String {
+    let json = serde_json::to_vec(part).expect("strings and numbers always have a JSON form");
+    URL_SAFE_NO_PAD.encode(json)
+}
+
+fn credential_id(jti: &str) -> String {
+    format!("JTI={jti}")
+}
+
+fn unix_seconds(time: SystemTime) -> i64 {
+    let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    i64::try_from(seconds).unwrap_or(i64::MAX)
+}
+
+// === Authenticating ===
+
+/// What a token can be bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BoundKind {
+    ServiceAccount,
+    Pod,
+    Secret,
+    Node,
+}
+
+/// As much of an object as tokens are checked against.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BoundObject {
+    pub uid: String,
+    /// `metadata.deletionTimestamp`
+    pub deletion: Option<SystemTime>,
+}
+
+/// Where a token's objects are looked up; the API server answers from its cache.
+pub trait BoundObjects: Send + Sync {
+    /// The object if it exists now. The namespace of a node is `""`.
+    fn find(&self, kind: BoundKind, namespace: &str, name: &str) -> Option<BoundObject>;
+}
+
+/// A token that was accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// The service account, with what the token is bound to as extra, in `system:authenticated`.
+    pub user: UserInfo,
+    /// Those of the wanted audiences that the token is for.
+    pub audiences: Vec<String>,
+    /// True once the token is used after its `warnafter`; worth a line in the audit log.
+    pub stale: bool,
+}
+
+/// Why a token of this cluster is refused. The texts are upstream's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    #[error("invalid signature, no keys found")]
+    UnknownKey,
+    #[error("invalid signature")]
+    Signature,
+    #[error("malformed claims: {0}")]
+    Claims(String),
+    #[error("token audiences {} is invalid for the target audiences {}", quoted_list(.token), quoted_list(.wanted))]
+    Audience { token: Vec<String>, wanted: Vec<String> },
+    #[error("service account token has expired")]
+    Expired,
+    #[error("service account token is not valid yet")]
+    NotYetValid,
+    #[error("serviceaccounts {} not found", go_quote(.0))]
+    ServiceAccountNotFound(String),
+    #[error("service account {namespace}/{name} has been deleted")]
+    ServiceAccountDeleted { namespace: String, name: String },
+    #[error("service account UID ({actual}) does not match claim ({claimed})")]
+    ServiceAccountUid { actual: String, claimed: String },
+    #[error("service account token has been invalidated")]
+    Invalidated,
+    #[error("{kind} UID ({actual}) does not match service account {kind} ref claim ({claimed})")]
+    BoundUid { kind: &'static str, actual: String, claimed: String },
+}
+
+/// Takes service-account tokens back.
+pub struct TokenAuthenticator {
+    issuers: Vec<String>,
+    api_audiences: Vec<String>,
+    keys: SigningKeys,
+    objects: Arc<dyn BoundObjects>,
+    /// By the SHA-256 of the token. Signature and issuer are checked; nothing else is.
+    verified: RwLock<HashMap<[u8; 32], Arc<Signed>>>,
+}
+
+/// A token whose signature is good.
+struct Signed {
+    claims: Claims,
+    user: UserInfo,
+}
+
+impl TokenAuthenticator {
+    /// Takes tokens of `issuers`, the first being the one that makes new tokens.
+    pub fn new(
+        issuers: Vec<String>,
+        api_audiences: Vec<String>,
+        keys: SigningKeys,
+        objects: Arc<dyn BoundObjects>,
+    ) -> Self {
+        Self { issuers, api_audiences, keys, objects, verified: RwLock::default() }
+    }
+
+    pub fn api_audiences(&self) -> &[String] {
+        &self.api_audiences
+    }
+
+    /// Checks a token at the time `now`, for `audiences` or, without, for the API server's own.
+    ///
+    /// `Ok(None)` if it is not a token of this cluster, but perhaps of somebody else.
+    pub fn authenticate(
+        &self,
+        token: &str,
+        audiences: Option<&[String]>,
+        now: SystemTime,
+    ) -> Result<Option<Verified>, TokenError> {
+        let Some(signed) = self.signed(token, now)? else { return Ok(None) };
+        let Signed { claims, user } = &*signed;
+        let audiences = self.shared_audiences(claims, audiences.unwrap_or(&self.api_audiences))?;
+        check_time(claims, now)?;
+        self.check_bound_objects(&claims.kubernetes, now)?;
+        let stale = claims.kubernetes.warnafter.is_some_and(|after| unix_seconds(now) > after);
+        Ok(Some(Verified { user: user.clone(), audiences, stale }))
+    }
+
+    fn signed(&self, token: &str, now: SystemTime) -> Result<Option<Arc<Signed>>, TokenError> {
+        if token.len() > TOKEN_LEN_MAX {
+            return Ok(None);
+        }
+        let mut key = [0; 32];
+        key.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
+        if let Some(signed) = self.verified.read().get(&key) {
+            return Ok(Some(Arc::clone(signed)));
+        }
+        let Some(claims) = self.check_signature(token)? else { return Ok(None) };
+        let signed = Arc::new(Signed { user: user_of(&claims), claims });
+        let mut verified = self.verified.write();
+        if verified.len() >= VERIFIED_MAX {
+            verified.retain(|_, signed| check_time(&signed.claims, now).is_ok());
+        }
+        if verified.len() >= VERIFIED_MAX {
+            verified.clear();
+        }
+        verified.insert(key, Arc::clone(&signed));
+        Ok(Some(signed))
+    }
+
+    /// `None` for what is no token of this cluster: another form, another algorithm (`none` as well), another issuer.
+    fn check_signature(&self, token: &str) -> Result<Option<Claims>, TokenError> {
+        let Some((message, signature)) = token.rsplit_once('.') else { return Ok(None) };
+        let Some((header, payload)) = message.split_once('.') else { return Ok(None) };
+        let (Ok(header), Ok(payload), Ok(signature)) = (
+            URL_SAFE_NO_PAD.decode(header),
+            URL_SAFE_NO_PAD.decode(payload),
+            URL_SAFE_NO_PAD.decode(signature),
+        ) else {
+            return Ok(None);
+        };
+        if !self.is_from_here(&payload) {
+            return Ok(None);
+        }
+        let Ok(header) = serde_json::from_slice::<Header>(&header) else { return Ok(None) };
+        if header.alg != ALGORITHM || header.crit.is_some() {
+            return Ok(None);
+        }
+        let keys = self.keys.public_keys();
+        let mut candidates =
+            keys.iter().filter(|key| header.kid.is_empty() || header.kid == key.key_id).peekable();
+        if candidates.peek().is_none() {
+            return Err(TokenError::UnknownKey);
+        }
+        if !candidates.any(|key| key.verify(message.as_bytes(), &signature)) {
+            return Err(TokenError::Signature);
+        }
+        serde_json::from_slice(&payload).map(Some).map_err(|error| TokenError::Claims(error.to_string()))
+    }
+
+    /// Looks at the issuer before anything is verified, to tell other clusters' tokens from forged ones of this one.
+    fn is_from_here(&self, payload: &[u8]) -> bool {
+        #[derive(Deserialize)]
+        struct Unverified {
+            iss: String,
+        }
+        serde_json::from_slice::<Unverified>(payload).is_ok_and(|claims| self.issuers.contains(&claims.iss))
+    }
+
+    fn shared_audiences(&self, claims: &Claims, wanted: &[String]) -> Result<Vec<String>, TokenError> {
+        // Tokens from before audiences are for the API server.
+        let own = if claims.aud.is_empty() { &self.api_audiences } else { &claims.aud };
+        let shared: Vec<_> = own.iter().filter(|audience| wanted.contains(audience)).cloned().collect();
+        if shared.is_empty() {
+            return Err(TokenError::Audience { token: own.clone(), wanted: wanted.to_vec() });
+        }
+        Ok(shared)
+    }
+
+    fn check_bound_objects(&self, claims: &KubernetesClaims, now: SystemTime) -> Result<(), TokenError> {
+        self.check_service_account(claims, now)?;
+        if let Some(secret) = &claims.secret {
+            self.check_bound(BoundKind::Secret, "secret", &claims.namespace, secret, now)?;
+        }
+        match (&claims.pod, &claims.node) {
+            // A pod's node is information; the pod itself is what counts.
+            (Some(pod), _) => self.check_bound(BoundKind::Pod, "pod", &claims.namespace, pod, now),
+            (None, Some(node)) => self.check_bound(BoundKind::Node, "node", "", node, now),
+            (None, None) => Ok(()),
+        }
+    }
+
+    fn check_service_account(&self, claims: &KubernetesClaims, now: SystemTime) -> Result<(), TokenError> {
+        let (namespace, claimed) = (&claims.namespace, &claims.serviceaccount);
+        let found = self
+            .objects
+            .find(BoundKind::ServiceAccount, namespace, &claimed.name)
+            .ok_or_else(|| TokenError::ServiceAccountNotFound(claimed.name.clone()))?;
+        if is_gone(&found, now) {
+            let (namespace, name) = (namespace.clone(), claimed.name.clone());
+            return Err(TokenError::ServiceAccountDeleted { namespace, name });
+        }
+        if found.uid != claimed.uid {
+            return Err(TokenError::ServiceAccountUid { actual: found.uid, claimed: claimed.uid.clone() });
+        }
+        Ok(())
+    }
+
+    fn check_bound(
+        &self,
+        kind: BoundKind,
+        kind_name: &'static str,
+        namespace: &str,
+        claimed: &Reference,
+        now: SystemTime,
+    ) -> Result<(), TokenError> {
+        let found = self.objects.find(kind, namespace, &claimed.name).ok_or(TokenError::Invalidated)?;
+        if is_gone(&found, now) {
+            return Err(TokenError::Invalidated);
+        }
+        if found.uid != claimed.uid {
+            let (actual, claimed) = (found.uid, claimed.uid.clone());
+            return Err(TokenError::BoundUid { kind: kind_name, actual, claimed });
+        }
+        Ok(())
+    }
+}
+
+/// An object that waits for its finalizers counts as there for a little while.
+fn is_gone(object: &BoundObject, now: SystemTime) -> bool {
+    object.deletion.is_some_and(|deletion| deletion + LEEWAY < now)
+}
+
+fn check_time(claims: &Claims, now: SystemTime) -> Result<(), TokenError> {
+    let (now, leeway) = (unix_seconds(now), LEEWAY.as_secs());
+    if now.saturating_add_unsigned(leeway) < claims.nbf.max(claims.iat) {
+        return Err(TokenError::NotYetValid);
+    }
+    if now.saturating_sub_unsigned(leeway) > claims.exp {
+        return Err(TokenError::Expired);
+    }
+    Ok(())
+}
+
+fn user_of(claims: &Claims) -> UserInfo {
+    let KubernetesClaims { namespace, node, pod, serviceaccount, .. } = &claims.kubernetes;
+    let mut user = UserInfo::service_account(namespace, &serviceaccount.name, &serviceaccount.uid);
+    if !claims.jti.is_empty() {
+        user = user.with_extra(user::CREDENTIAL_ID, credential_id(&claims.jti));
+    }
+    if let Some(pod) = pod {
+        user = user.with_extra(user::POD_NAME, &*pod.name).with_extra(user::POD_UID, &*pod.uid);
+    }
+    if let Some(node) = node {
+        user = user.with_extra(user::NODE_NAME, &*node.name);
+        if !node.uid.is_empty() {
+            user = user.with_extra(user::NODE_UID, &*node.uid);
+        }
+    }
+    user.authenticated()
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
