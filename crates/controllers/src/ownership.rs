@@ -1,0 +1,214 @@
+//! Which children belong to a parent: controller references, adoption and release.
+//!
+//! Owns: the decision ([`claim`]), the patches, and the indexes by which children are found. The rules are those of
+//! upstream's controller reference managers: what is owned and no longer selected is released, what is selected and
+//! has no controller is adopted, and neither happens for a parent or child that is being deleted.
+
+use std::sync::Arc;
+
+use apimachinery::{GroupVersionResource, Object, Selector, Status, Str, Value, json};
+use client::{Api, Informer, Patch, WriteOptions};
+
+/// Index of objects by the uid of every owner.
+pub const BY_OWNER: &str = "owner-uid";
+
+/// Index by namespace of the objects that have no controller.
+pub const ORPHANS: &str = "orphan-namespace";
+
+/// Declares [`BY_OWNER`].
+pub fn index_by_owner(informer: &Informer) {
+    informer.add_index(BY_OWNER, |object| object.owners().map(|owner| Str::from(owner.uid)).collect());
+}
+
+/// Declares [`ORPHANS`].
+pub fn index_orphans(informer: &Informer) {
+    informer.add_index(ORPHANS, |object| match object.controller_owner() {
+        Some(_) => Vec::new(),
+        None => vec![object.namespace().into()],
+    });
+}
+
+/// The parent in a claim.
+#[derive(Clone, Debug)]
+pub struct Parent<'a> {
+    pub object: &'a Object,
+    pub selector: &'a Selector,
+}
+
+/// What [`claim`] found.
+#[derive(Debug, Default)]
+pub struct Claim {
+    /// Belong to the parent already.
+    pub owned: Vec<Arc<Object>>,
+    pub adopt: Vec<Arc<Object>>,
+    pub release: Vec<Arc<Object>>,
+}
+
+/// The children of `parent` and the orphans it may adopt, from an informer with both indexes.
+pub fn candidates(informer: &Informer, parent: &Object) -> Vec<Arc<Object>> {
+    let mut found = informer.by_index(BY_OWNER, parent.uid());
+    found.retain(|child| child.namespace() == parent.namespace() && is_controlled_by(child, parent.uid()));
+    found.extend(informer.by_index(ORPHANS, parent.namespace()));
+    found
+}
+
+pub fn is_controlled_by(child: &Object, uid: &str) -> bool {
+    child.controller_owner().is_some_and(|owner| owner.uid == uid)
+}
+
+/// Sorts candidates into those owned, to be adopted and to be released.
+pub fn claim(parent: &Parent<'_>, candidates: Vec<Arc<Object>>) -> Claim {
+    let mut claim = Claim::default();
+    for child in candidates {
+        let selected = parent.selector.matches_object(&child);
+        match child.controller_owner() {
+            Some(owner) if owner.uid != parent.object.uid() => {}
+            Some(_) if selected => claim.owned.push(child),
+            Some(_) if parent.object.is_deleting() => {}
+            Some(_) => claim.release.push(child),
+            None if !selected || parent.object.is_deleting() || child.is_deleting() => {}
+            None => claim.adopt.push(child),
+        }
+    }
+    claim
+}
+
+/// Carries a claim out and returns the children that belong to the parent now. `resource` is the children's.
+///
+/// Before the first adoption the parent is read from the API: a parent that the cache still shows but that is gone,
+/// or going, must not take children with it.
+pub async fn settle(
+    api: &dyn Api,
+    parent: &Parent<'_>,
+    parent_resource: &GroupVersionResource,
+    resource: &GroupVersionResource,
+    claim: Claim,
+) -> Result<Vec<Arc<Object>>, Status> {
+    let object = parent.object;
+    let mut owned = claim.owned;
+    for child in claim.release {
+        let patch = release_patch(child.uid(), object.uid());
+        match patch_child(api, resource, &child, patch).await {
+            Ok(_) => {}
+            // It is gone, or somebody released it and its uid precondition no longer holds.
+            Err(status) if status.is_not_found() || status.is_invalid() => {}
+            Err(status) => return Err(status),
+        }
+    }
+    if claim.adopt.is_empty() {
+        return Ok(owned);
+    }
+    let fresh = api.get(parent_resource, object.namespace(), object.name()).await?;
+    if fresh.uid() != object.uid() || fresh.is_deleting() {
+        let why = format!("{} is gone or being deleted and adopts nothing", object.name());
+        return Err(Status::conflict(&parent_resource.group_resource(), object.name(), why));
+    }
+    for child in claim.adopt {
+        let patch = adopt_patch(child.uid(), controller_reference(object));
+        match patch_child(api, resource, &child, patch).await {
+            Ok(adopted) => owned.push(adopted),
+            Err(status) if status.is_not_found() => {}
+            Err(status) => return Err(status),
+        }
+    }
+    Ok(owned)
+}
+
+async fn patch_child(
+    api: &dyn Api,
+    resource: &GroupVersionResource,
+    child: &Object,
+    patch: Patch,
+) -> Result<Arc<Object>, Status> {
+    api.patch(resource, child.namespace(), child.name(), None, patch, &WriteOptions::default()).await
+}
+
+/// The `metav1.OwnerReference` of a child whose controller is `parent`.
+pub fn controller_reference(parent: &Object) -> Value {
+    json!({
+        "apiVersion": parent.api_version(), "kind": parent.kind(), "name": parent.name(), "uid": parent.uid(),
+        "controller": true, "blockOwnerDeletion": true,
+    })
+}
+
+fn adopt_patch(child_uid: &str, reference: Value) -> Patch {
+    let mut patch = json!({"metadata": {"uid": child_uid}});
+    patch.set_at(&["metadata", "ownerReferences"], vec![reference]);
+    Patch::Strategic(patch)
+}
+
+fn release_patch(child_uid: &str, parent_uid: &str) -> Patch {
+    Patch::Strategic(json!({"metadata": {
+        "uid": child_uid, "ownerReferences": [{"$patch": "delete", "uid": parent_uid}],
+    }}))
+}
+
+/// The server refused because the namespace is going away: nothing in it is worth a retry.
+pub fn is_namespace_terminating(status: &Status) -> bool {
+    status.code == 403
+        && (status.message.contains("because it is being terminated")
+            || status
+                .details
+                .as_ref()
+                .is_some_and(|details| details.causes.iter().any(|cause| cause.reason == "NamespaceTerminating")))
+}
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::json;
+
+    use super::*;
+
+    fn object(tree: Value) -> Arc<Object> {
+        Arc::new(Object::from_value(&tree, 1, &[]).expect("the test's tree has metadata"))
+    }
+
+    fn child(name: &str, app: &str, owner: Option<&str>, deleting: bool) -> Arc<Object> {
+        let mut tree = json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "ns", "uid": name, "labels": {"app": app}}});
+        if let Some(uid) = owner {
+            tree.set_at(&["metadata", "ownerReferences"], json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet",
+                "name": "p", "uid": uid, "controller": true}]));
+        }
+        if deleting {
+            tree.set_at(&["metadata", "deletionTimestamp"], "2026-01-01T00:00:00Z");
+        }
+        object(tree)
+    }
+
+    fn parent(deleting: bool) -> Arc<Object> {
+        let mut tree = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet",
+            "metadata": {"name": "p", "namespace": "ns", "uid": "p"}});
+        if deleting {
+            tree.set_at(&["metadata", "deletionTimestamp"], "2026-01-01T00:00:00Z");
+        }
+        object(tree)
+    }
+
+    fn names(objects: &[Arc<Object>]) -> Vec<&str> {
+        objects.iter().map(|object| object.name()).collect()
+    }
+
+    #[test]
+    fn children_are_kept_adopted_and_released_by_selector_and_controller() {
+        let selector = Selector::parse("app=a").unwrap();
+        let candidates = || {
+            vec![
+                child("mine", "a", Some("p"), false),
+                child("mine-unselected", "b", Some("p"), false),
+                child("orphan", "a", None, false),
+                child("orphan-unselected", "b", None, false),
+                child("orphan-deleting", "a", None, true),
+                child("other's", "a", Some("q"), false),
+            ]
+        };
+        let alive = claim(&Parent { object: &parent(false), selector: &selector }, candidates());
+        assert_eq!(names(&alive.owned), ["mine"]);
+        assert_eq!(names(&alive.adopt), ["orphan"]);
+        assert_eq!(names(&alive.release), ["mine-unselected"]);
+
+        let dying = claim(&Parent { object: &parent(true), selector: &selector }, candidates());
+        assert_eq!(names(&dying.owned), ["mine"]);
+        assert!(dying.adopt.is_empty() && dying.release.is_empty());
+    }
+}

@@ -1,0 +1,59 @@
+//! What controllers ask about pods, pure.
+
+use std::time::Duration;
+
+use api::view::Pod;
+use apimachinery::{Str, time};
+use jiff::Timestamp;
+
+/// Counts as a replica: not done and not on its way out.
+pub fn is_active(pod: &Pod) -> bool {
+    !pod.is_terminal() && !pod.is_deleting()
+}
+
+/// On its way out, but its containers may still run.
+pub fn is_terminating(pod: &Pod) -> bool {
+    !pod.is_terminal() && pod.is_deleting()
+}
+
+/// When the pod became ready; `None` while it is not.
+pub fn ready_since(pod: &Pod) -> Option<Timestamp> {
+    let ready = pod.condition("Ready").filter(|ready| ready.is_true())?;
+    timestamp(ready.last_transition_time.as_ref())
+}
+
+/// Ready for at least `min_ready_seconds`.
+pub fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
+    pod.is_ready() && (min_ready_seconds == 0 || until_available(pod, min_ready_seconds, now) == Some(Duration::ZERO))
+}
+
+/// How long a ready pod still has to stay ready to be available; zero when it is, `None` when it is not ready.
+pub fn until_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option<Duration> {
+    let since = ready_since(pod)?;
+    let wanted = Duration::from_secs(min_ready_seconds.max(0).unsigned_abs().into());
+    let passed = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+    Some(wanted.saturating_sub(passed))
+}
+
+pub fn timestamp(text: Option<&Str>) -> Option<Timestamp> {
+    text.and_then(|text| time::parse(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_is_available_after_its_minimum_ready_time() {
+        let pod: Pod = serde_json::from_str(
+            r#"{"status":{"conditions":[{"type":"Ready","status":"True","lastTransitionTime":"2026-01-01T00:00:00Z"}]}}"#,
+        )
+        .unwrap();
+        let at = |text: &str| time::parse(text).unwrap();
+        assert!(is_available(&pod, 0, at("2026-01-01T00:00:00Z")));
+        assert!(!is_available(&pod, 10, at("2026-01-01T00:00:09Z")));
+        assert!(is_available(&pod, 10, at("2026-01-01T00:00:10Z")));
+        assert_eq!(until_available(&pod, 10, at("2026-01-01T00:00:04Z")), Some(Duration::from_secs(6)));
+        assert!(!is_available(&Pod::default(), 0, at("2026-01-01T00:00:10Z")));
+    }
+}

@@ -1,0 +1,83 @@
+//! A world for controllers' tests: a fake API with some controllers running on it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use apimachinery::{GroupVersionResource, Object, Value};
+use client::fake::FakeApi;
+use client::{Api, Informers};
+use controller_runtime::ControllerDescriptor;
+use rt::Shutdown;
+
+use crate::Options;
+
+pub(crate) struct World {
+    pub(crate) fake: Arc<FakeApi>,
+    shutdown: Shutdown,
+}
+
+impl World {
+    /// Starts controllers on an API that holds `seeds`.
+    pub(crate) fn start(descriptors: Vec<ControllerDescriptor<Options>>, seeds: Vec<Value>) -> Self {
+        let (fake, shutdown) = (FakeApi::new(), Shutdown::new());
+        seeds.into_iter().for_each(|seed| drop(fake.seed(seed)));
+        let api: Arc<dyn Api> = fake.clone();
+        let informers = Informers::new(api.clone(), shutdown.clone());
+        let options = Arc::new(Options { root_ca: "-----TEST CA-----".into() });
+        controller_runtime::start_all(descriptors, &|_| api.clone(), &informers, &options, None, &shutdown);
+        Self { fake, shutdown }
+    }
+
+    /// Waits until `reached` holds.
+    ///
+    /// # Panics
+    /// After ten seconds, with what was waited for.
+    pub(crate) async fn wait_for(&self, what: &str, mut reached: impl FnMut(&FakeApi) -> bool) {
+        for _ in 0..10_000 {
+            if reached(&self.fake) {
+                return;
+            }
+            rt::sleep(Duration::from_millis(1)).await;
+        }
+        panic!("not reached within ten seconds: {what}");
+    }
+
+    pub(crate) fn tree(&self, resource: &GroupVersionResource, namespace: &str, name: &str) -> Value {
+        self.fake.peek(resource, namespace, name).map(|object| object.to_value()).unwrap_or_default()
+    }
+
+    /// Makes all pods running and ready, as a node would.
+    pub(crate) fn run_pods(&self) {
+        for pod in self.fake.peek_all(&api::gvr::PODS) {
+            if pod.to_value().str_at(&["status", "phase"]) != "Running" {
+                self.fake.edit(&api::gvr::PODS, pod.namespace(), pod.name(), make_ready);
+            }
+        }
+    }
+
+    /// Events' reasons and messages, in order of name.
+    pub(crate) fn events(&self) -> Vec<String> {
+        let events = self.fake.peek_all(&api::gvr::EVENTS);
+        events.iter().map(|event| event.to_value()).map(|e| format!("{}: {}", e.str_at(&["reason"]), e.str_at(&["message"]))).collect()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+pub(crate) fn make_ready(pod: &mut Value) {
+    let now = apimachinery::time::format_seconds(rt::now());
+    pod.set_at(&["status", "phase"], "Running");
+    pod.set_at(
+        &["status", "conditions"],
+        apimachinery::json!([{"type": "Ready", "status": "True", "lastTransitionTime": now}]),
+    );
+}
+
+/// An object for pure tests.
+pub(crate) fn object(tree: Value) -> Arc<Object> {
+    Arc::new(Object::from_value(&tree, 1, &[]).expect("the test's tree has metadata"))
+}
