@@ -6,6 +6,8 @@
 //! The signature of a token is checked once and remembered; its time, audience and bound objects are checked at every
 //! request, from memory. So a deleted pod's token is refused at once.
 
+pub mod request;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

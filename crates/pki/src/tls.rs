@@ -47,3 +47,6 @@ pub fn client_config(ca_pem: &str, certificate: Option<&IssuedCertificate>) -> R
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
     Ok(config)
 }
+
+#[cfg(test)]
+mod tests;
