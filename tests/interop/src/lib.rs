@@ -17,6 +17,13 @@ pub use checks::{Checks, eventually};
 pub use kubectl::{Kubectl, Output, Streaming};
 pub use server::{Folder, Server};
 
+/// Says that a test was not run and why, also where the harness captures what tests print.
+pub fn skip(reason: &str) {
+    use std::io::Write;
+    // A closed stderr is no reason to fail.
+    let _ = writeln!(std::io::stderr(), "skipped: {reason}");
+}
+
 /// A folder of manifests that nobody here wrote: `PINTLE_TESTDATA`, or where it lies beside a checkout.
 pub fn testdata() -> Option<Utf8PathBuf> {
     if let Ok(named) = std::env::var("PINTLE_TESTDATA") {

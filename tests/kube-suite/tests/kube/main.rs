@@ -33,7 +33,7 @@ impl World {
     /// `None` means that the binary is not there; why is printed.
     async fn new() -> anyhow::Result<Option<Self>> {
         let Some(binary) = interop::binary() else {
-            println!("skipped: no pintle binary; build it or set PINTLE_BINARY");
+            interop::skip("no pintle binary; build it or set PINTLE_BINARY");
             return Ok(None);
         };
         let folder = Folder::new()?;
