@@ -89,6 +89,8 @@ impl Directory {
 
     /// Says that set-up has begun; until [`Directory::finish`] the content is worth nothing.
     pub(crate) fn begin(&self) -> Result<(), Error> {
+        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        sync_directory(parent.unwrap_or(Path::new(".")))?;
         replace(&self.file(FORMAT), &format!("{FORMAT_LINE}\nstate new\n"))
     }
 

@@ -158,6 +158,11 @@ impl Journal {
         self.segments.read().iter().take_while(|segment| segment.is_sealed()).cloned().collect()
     }
 
+    /// Makes everything written so far durable, without telling the writer.
+    pub(crate) fn sync(&self) -> Result<(), Error> {
+        self.segments().iter().filter(|segment| !segment.is_sealed()).try_for_each(|segment| segment.sync())
+    }
+
     /// Takes files out of the chain whose records are in the tables.
     pub(crate) fn forget(&self, retired: &[Arc<Segment>]) {
         let mut segments = self.segments.write();
@@ -167,8 +172,11 @@ impl Journal {
 
     /// Recycles or removes forgotten files. A file somebody still reads is only unlinked, which
     /// leaves its content alone.
-    pub(crate) fn remove(&self, retired: Vec<Arc<Segment>>) -> Result<(), Error> {
-        for segment in retired {
+    pub(crate) fn remove(&self, retired: &mut Vec<Arc<Segment>>) -> Result<(), Error> {
+        if retired.is_empty() {
+            return Ok(());
+        }
+        for segment in retired.drain(..) {
             let path = segment.path.clone();
             let unread = Arc::into_inner(segment).is_some();
             let mut spare = self.spare.lock();

@@ -21,7 +21,7 @@ use crate::log::{DiskLog, Log};
 use crate::manifest::{Manifest, TablesMark};
 use crate::segment::Segment;
 use crate::shared::Shared;
-use crate::tables::Add;
+use crate::tables::{Add, Tables};
 
 /// How many full journal files may wait for the tables before commits wait.
 const FULL_FILES_MAX: usize = 8;
@@ -119,30 +119,35 @@ pub(crate) struct Housekeeping {
     manifest_path: PathBuf,
     /// As last written.
     manifest: Manifest,
-    /// Revisions nobody can read any more that are still in the tables or in full journal files.
+    /// Everything up to here is in the tables. May be ahead of the manifest, if that could not be
+    /// written.
+    ingested: u64,
+    /// Revisions nobody can read any more that are still in the tables or in the journal.
     garbage: BTreeSet<u64>,
+    /// Journal files whose records are in the tables, to be removed once the manifest says so.
+    retired: Vec<Arc<Segment>>,
     /// The current revision one compaction interval ago.
     marked: u64,
     next_compaction: Instant,
 }
 
+/// What start-up found out, for housekeeping to go on from.
+#[derive(Default)]
+pub(crate) struct Inheritance {
+    pub manifest_path: PathBuf,
+    pub manifest: Manifest,
+    pub ingested: u64,
+    pub garbage: Vec<u64>,
+}
+
 impl Housekeeping {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        manifest_path: PathBuf,
-        manifest: Manifest,
-        garbage: Vec<u64>,
-    ) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, inheritance: Inheritance) -> Self {
+        let Inheritance { manifest_path, manifest, ingested, garbage } = inheritance;
         let marked = shared.index.read().current();
         let next_compaction = rt::instant().into_std() + shared.options.compaction_interval;
-        Self {
-            shared,
-            manifest_path,
-            manifest,
-            garbage: garbage.into_iter().collect(),
-            marked,
-            next_compaction,
-        }
+        let garbage = garbage.into_iter().collect();
+        let retired = Vec::new();
+        Self { shared, manifest_path, manifest, ingested, garbage, retired, marked, next_compaction }
     }
 
     pub(crate) fn run(mut self) {
@@ -216,18 +221,23 @@ impl Housekeeping {
         let mut garbage = Vec::new();
         while !self.shared.index.write().compact(at, COMPACTION_STEPS, &mut garbage) {}
         self.shared.log.forget(&garbage);
-        if let Log::Disk(_) = self.shared.log {
+        let shared = Arc::clone(&self.shared);
+        if let Log::Disk(disk) = &shared.log {
             self.garbage.extend(garbage);
-            let (ingested, tables) = (self.manifest.ingested, self.manifest.tables.clone());
-            return self.write_manifest(ingested, tables);
+            // Relaxed writes may be among what is compacted, and a power cut must not take back what
+            // the manifest adds up.
+            disk.journal.sync()?;
+            return self.write_manifest(self.manifest.tables.clone());
         }
         Ok(())
     }
 
-    fn write_manifest(&mut self, ingested: u64, tables: TablesMark) -> Result<(), Error> {
+    /// Puts on record how far everything is.
+    fn write_manifest(&mut self, tables: TablesMark) -> Result<(), Error> {
         let manifest = {
             let index = self.shared.index.read();
-            Manifest { compacted: index.compacted(), ingested, live: index.live_at_compacted(), tables }
+            let (compacted, live) = (index.compacted(), index.live_at_compacted());
+            Manifest { compacted, ingested: self.ingested, live, tables }
         };
         if manifest != self.manifest {
             manifest.write(&self.manifest_path)?;
@@ -252,20 +262,27 @@ impl Housekeeping {
     fn try_take_over(&mut self, disk: &DiskLog) -> Result<(), Error> {
         let Some(tables) = disk.tables.read().clone() else { return Err(Error::Closed) };
         let full = disk.journal.sealed();
-        let was_ingested = self.manifest.ingested;
-        let ingested = full.last().map_or(was_ingested, |segment| segment.end() - 1).max(was_ingested);
-        if full.is_empty() && self.garbage.range(..=ingested).next().is_none() {
-            return Ok(());
+        let after = self.ingested;
+        let ingested = full.last().map_or(after, |segment| segment.end() - 1).max(after);
+        if !full.is_empty() || self.garbage.range(..=ingested).next().is_some() {
+            self.write_manifest(self.manifest.tables.clone())?;
+            let removed = self.garbage.range(..=after).copied();
+            tables.ingest(removed, |add| self.add_all(&full, after, add))?;
+            // From here on the tables have it, whatever goes wrong below.
+            self.ingested = ingested;
+            self.garbage = self.garbage.split_off(&(ingested + 1));
+            disk.journal.forget(&full);
+            self.retired.extend(full);
         }
-        self.write_manifest(was_ingested, self.manifest.tables.clone())?;
-        let removed = self.garbage.range(..=was_ingested).copied();
-        tables.ingest(removed, |add| self.add_all(&full, was_ingested, add))?;
-        disk.journal.forget(&full);
-        self.write_manifest(ingested, tables.mark()?)?;
-        self.garbage = self.garbage.split_off(&(ingested + 1));
-        disk.journal.remove(full)?;
+        self.settle(disk, &tables)?;
         tables.merge()?;
-        self.write_manifest(ingested, tables.mark()?)
+        self.settle(disk, &tables)
+    }
+
+    /// Puts on record what the tables are now, and then removes journal files they replace.
+    fn settle(&mut self, disk: &DiskLog, tables: &Tables) -> Result<(), Error> {
+        self.write_manifest(tables.mark()?)?;
+        disk.journal.remove(&mut self.retired)
     }
 
     /// Hands everything that can still be read to the tables.

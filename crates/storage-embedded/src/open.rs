@@ -14,6 +14,7 @@ use crate::Options;
 use crate::directory::{Directory, Found, corrupt};
 use crate::index::Index;
 use crate::journal::{Appender, Journal};
+use crate::keeper::Inheritance;
 use crate::log::{DiskLog, Log, MemoryLog};
 use crate::manifest::{LiveSum, Manifest};
 use crate::record::{self, Record};
@@ -50,8 +51,7 @@ pub fn open(path: &Path, options: Options) -> Result<EmbeddedStore, Error> {
 pub fn memory() -> EmbeddedStore {
     let options = EngineOptions { path: "(memory)".into(), options: Options::default() };
     let shared = Shared::new(options, Index::new(0), Log::Memory(MemoryLog::default()));
-    EmbeddedStore::start(shared, None, None, Manifest::default(), Vec::new())
-        .expect("a test can start two threads")
+    EmbeddedStore::start(shared, None, None, Inheritance::default()).expect("a test can start two threads")
 }
 
 pub(crate) fn limit(mut options: Options) -> Options {
@@ -61,8 +61,9 @@ pub(crate) fn limit(mut options: Options) -> Options {
 }
 
 fn create(directory: Directory, options: Options) -> Result<EmbeddedStore, Error> {
-    let (log, appender) = set_up(&directory, &options, Manifest::default(), |_| Ok(()))?;
-    start(directory, options, Index::new(0), log, appender, Manifest::default(), Vec::new())
+    let (log, appender, manifest) = set_up(&directory, &options, Manifest::default(), |_| Ok(()))?;
+    let inheritance = Inheritance { manifest, ..Inheritance::default() };
+    start(directory, options, Index::new(0), (log, appender), inheritance)
 }
 
 /// Lays out a store in an empty directory, with the records that `fill` adds to its tables.
@@ -71,7 +72,7 @@ pub(crate) fn set_up(
     options: &Options,
     manifest: Manifest,
     fill: impl FnOnce(&Tables) -> Result<(), Error>,
-) -> Result<(DiskLog, Appender), Error> {
+) -> Result<(DiskLog, Appender, Manifest), Error> {
     directory.begin()?;
     let tables = Tables::create(&directory.tables(), options.block_cache_bytes)?;
     fill(&tables)?;
@@ -84,27 +85,28 @@ pub(crate) fn set_up(
     )?;
     manifest.write(&directory.manifest())?;
     directory.finish()?;
-    Ok((DiskLog { journal, tables: RwLock::new(Some(Arc::new(tables))) }, appender))
+    Ok((DiskLog { journal, tables: RwLock::new(Some(Arc::new(tables))) }, appender, manifest))
 }
 
 fn recover(directory: Directory, options: Options) -> Result<EmbeddedStore, Error> {
-    let mut manifest = Manifest::read(&directory.manifest())?;
+    let manifest = Manifest::read(&directory.manifest())?;
     let tables = Tables::open(&directory.tables(), options.block_cache_bytes, &manifest.tables)?;
     // A take-over that was cut off before the manifest was written again is complete all the same.
-    manifest.ingested = manifest.ingested.max(tables.last_revision()?.unwrap_or(0));
+    let ingested = manifest.ingested.max(tables.last_revision()?.unwrap_or(0));
 
     let mut loader = Loader::new(&manifest, &directory);
-    load_tables(&tables, &mut loader, manifest.ingested).map_err(|error| tables.locate_damage(error))?;
+    load_tables(&tables, &mut loader, ingested).map_err(|error| tables.locate_damage(error))?;
     let (journal, appender) = Journal::recover(
         &directory.journal(),
         &directory.durable(),
         options.journal_file_bytes,
-        manifest.ingested,
+        ingested,
         |record| loader.load(record),
     )?;
     let (index, garbage) = loader.finish()?;
     let log = DiskLog { journal, tables: RwLock::new(Some(Arc::new(tables))) };
-    start(directory, options, index, log, appender, manifest, garbage)
+    let inheritance = Inheritance { manifest, ingested, garbage, ..Inheritance::default() };
+    start(directory, options, index, (log, appender), inheritance)
 }
 
 fn load_tables(tables: &Tables, loader: &mut Loader<'_>, ingested: u64) -> Result<(), Error> {
@@ -121,18 +123,20 @@ fn start(
     directory: Directory,
     options: Options,
     index: Index,
-    log: DiskLog,
-    appender: Appender,
-    manifest: Manifest,
-    garbage: Vec<u64>,
+    (log, appender): (DiskLog, Appender),
+    inheritance: Inheritance,
 ) -> Result<EmbeddedStore, Error> {
+    let manifest_path = directory.manifest();
     let options = EngineOptions { path: directory.path().to_owned(), options };
-    let take_over = has_much_to_take_over(&log.journal);
+    // Also puts on record what a take-over left that was cut off before it could.
+    let is_settled = inheritance.manifest.ingested == inheritance.ingested;
+    let take_over = !is_settled || has_much_to_take_over(&log.journal);
     let shared = Shared::new(options, index, Log::Disk(log));
     if take_over {
         shared.keeper.take_over();
     }
-    EmbeddedStore::start(shared, Some(appender), Some(directory), manifest, garbage)
+    let inheritance = Inheritance { manifest_path, ..inheritance };
+    EmbeddedStore::start(shared, Some(appender), Some(directory), inheritance)
 }
 
 /// Whether what earlier runs left in the journal is worth a table now. Short runs leave short files,

@@ -41,7 +41,7 @@ fn write_new(target: &Path, options: &Options, content: &Content) -> Result<(), 
     content.versions.iter().for_each(|version| live.add(version.modified));
     let (compacted, ingested) = (content.revision, content.revision);
     let manifest = Manifest { compacted, ingested, live, ..Manifest::default() };
-    let (_log, _appender) = set_up(&directory, options, manifest, |tables| {
+    let _parts = set_up(&directory, options, manifest, |tables| {
         tables.ingest([], |add| {
             content.view.each(
                 &content.versions,

@@ -16,9 +16,8 @@ use tokio::sync::oneshot;
 use crate::directory::{Directory, io_error};
 use crate::index::{Index, Version};
 use crate::journal::Appender;
-use crate::keeper::{Housekeeping, check_compaction};
+use crate::keeper::{Housekeeping, Inheritance, check_compaction};
 use crate::log::{Log, Spread, View};
-use crate::manifest::Manifest;
 use crate::queue::Refusal;
 use crate::record::{KEY_BYTES_MAX, Record, VALUE_BYTES_MAX};
 use crate::shared::{Registered, Shared, notify};
@@ -47,12 +46,10 @@ impl EmbeddedStore {
         shared: Arc<Shared>,
         appender: Option<Appender>,
         directory: Option<Directory>,
-        manifest: Manifest,
-        garbage: Vec<u64>,
+        inheritance: Inheritance,
     ) -> Result<Self, Error> {
         let writer = Writer::new(Arc::clone(&shared), appender);
-        let manifest_path = directory.as_ref().map(Directory::manifest).unwrap_or_default();
-        let keeping = Housekeeping::new(Arc::clone(&shared), manifest_path, manifest, garbage);
+        let keeping = Housekeeping::new(Arc::clone(&shared), inheritance);
         let keeper = spawn("storage-keeper", move || keeping.run())?;
         let writer = spawn("storage-writer", move || writer.run()).inspect_err(|_| shared.keeper.stop())?;
         let running = Running { writer, keeper, directory };

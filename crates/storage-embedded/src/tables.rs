@@ -171,7 +171,10 @@ impl Tables {
     fn cleaning_up(&self, change: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
         let before = self.file_names();
         let outcome = change();
-        if outcome.is_err() {
+        // If even registering failed half-way, the disk may know files that memory does not.
+        let is_settled =
+            || Pointer::read(&self.path).is_ok_and(|p| p.catalogue == self.tree.current_version().id());
+        if outcome.is_err() && is_settled() {
             let registered: HashSet<OsString> = self
                 .tree
                 .current_version()

@@ -18,7 +18,7 @@ use storage::{Durability, EventKind, Key, Precondition, RangeRequest, Revision, 
 use storage_embedded::{EmbeddedStore, Options, open};
 
 const CHILD: &str = "PINTLE_CRASH_TEST_DATA";
-const ROUNDS: u64 = 60;
+const ROUNDS: u64 = 54;
 const COMMITTERS: u64 = 16;
 /// Keys each committer overwrites in turn, so that most writes supersede something.
 const KEYS: u64 = 40;
@@ -26,7 +26,7 @@ const KEYS: u64 = 40;
 /// Small files, and in every other round fast compaction: crashes hit take-overs and compactions as
 /// well as commits.
 fn options(round: u64) -> Options {
-    let compaction_interval = Duration::from_millis(if round % 2 == 0 { 20 } else { 60_000 });
+    let compaction_interval = Duration::from_millis(if round.is_multiple_of(2) { 20 } else { 60_000 });
     Options { journal_file_bytes: 256 << 10, compaction_interval, ..Options::default() }
 }
 
@@ -74,9 +74,12 @@ fn run_and_kill(path: &Path, round: u64, known: &mut Known) {
     let (storm, storming) = sync_channel(1);
     let reader = std::thread::spawn(move || {
         let lines = BufReader::new(output).lines().map_while(Result::ok);
-        lines
-            .inspect(|line| drop(line.starts_with("ack ").then(|| storm.try_send(()))))
-            .collect::<Vec<String>>()
+        let announce = |line: &String| {
+            if line.starts_with("ack ") {
+                let _ = storm.try_send(());
+            }
+        };
+        lines.inspect(announce).collect::<Vec<String>>()
     });
     // In some rounds anywhere while it opens the store, in most somewhere in the storm.
     if round % 6 != 5 {
