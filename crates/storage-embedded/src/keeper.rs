@@ -221,12 +221,8 @@ impl Housekeeping {
         let mut garbage = Vec::new();
         while !self.shared.index.write().compact(at, COMPACTION_STEPS, &mut garbage) {}
         self.shared.log.forget(&garbage);
-        let shared = Arc::clone(&self.shared);
-        if let Log::Disk(disk) = &shared.log {
+        if let Log::Disk(_) = &self.shared.log {
             self.garbage.extend(garbage);
-            // Relaxed writes may be among what is compacted, and a power cut must not take back what
-            // the manifest adds up.
-            disk.journal.sync()?;
             return self.write_manifest(self.manifest.tables.clone());
         }
         Ok(())
@@ -240,6 +236,11 @@ impl Housekeeping {
             Manifest { compacted, ingested: self.ingested, live, tables }
         };
         if manifest != self.manifest {
+            if let Log::Disk(disk) = &self.shared.log {
+                // Relaxed writes may be among what was compacted, and a power cut must not take back
+                // what the manifest adds up.
+                disk.journal.sync()?;
+            }
             manifest.write(&self.manifest_path)?;
             self.manifest = manifest;
         }

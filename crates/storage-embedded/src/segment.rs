@@ -152,6 +152,9 @@ pub(crate) struct Segment {
     salt: u64,
     extents: RwLock<Vec<Extent>>,
     sealed: AtomicBool,
+    /// Set for good by a failed sync: the kernel reports the failure once, drops what it could not
+    /// write, and would call the next sync a success.
+    lost_writes: AtomicBool,
 }
 
 impl Segment {
@@ -183,6 +186,7 @@ impl Segment {
             salt,
             extents: RwLock::default(),
             sealed: AtomicBool::new(false),
+            lost_writes: AtomicBool::new(false),
         })
     }
 
@@ -225,7 +229,13 @@ impl Segment {
     }
 
     pub(crate) fn sync(&self) -> Result<(), Error> {
-        self.file.sync_data().map_err(io_error("sync", &self.path))
+        let mut outcome = self.file.sync_data();
+        if outcome.is_err() {
+            self.lost_writes.store(true, Ordering::Release);
+        } else if self.lost_writes.load(Ordering::Acquire) {
+            outcome = Err(std::io::Error::other("an earlier sync of this file failed"));
+        }
+        outcome.map_err(io_error("sync", &self.path))
     }
 
     /// Hands the record of a revision to `visit`; `buffer` is scratch space for many reads.
@@ -323,6 +333,7 @@ pub(crate) fn recover(
         salt: header.salt,
         extents: RwLock::new(extents),
         sealed: AtomicBool::new(true),
+        lost_writes: AtomicBool::new(false),
     };
     Ok(Recovered { segment, valid_until: position as u64, durable_behind })
 }
