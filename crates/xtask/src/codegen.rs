@@ -76,10 +76,12 @@ const SCHEMA_HEADER: &str = "\
 
 fn schema_table(openapi: &Value) -> Result<String> {
     let go = go_fields()?;
-    let definitions = openapi["definitions"].as_object().context("the OpenAPI document has no definitions")?;
+    let definitions =
+        openapi["definitions"].as_object().context("the OpenAPI document has no definitions")?;
     let mut out = String::from(SCHEMA_HEADER);
     for (name, definition) in definitions {
-        let short = name.strip_prefix(DEFINITION_PREFIX).with_context(|| format!("{name} has another prefix"))?;
+        let short =
+            name.strip_prefix(DEFINITION_PREFIX).with_context(|| format!("{name} has another prefix"))?;
         write_definition(&mut out, short, definition, &go).with_context(|| format!("in type {name}"))?;
     }
     Ok(out)
@@ -139,7 +141,8 @@ fn special_form(name: &str, definition: &Value) -> Result<Option<&'static str>> 
 
 fn type_name(schema: &Value, package: &str) -> Result<String> {
     if let Some(reference) = schema["$ref"].as_str() {
-        let name = reference.strip_prefix(REFERENCE_PREFIX).with_context(|| format!("reference {reference}"))?;
+        let name =
+            reference.strip_prefix(REFERENCE_PREFIX).with_context(|| format!("reference {reference}"))?;
         return Ok(match name.rsplit_once('.') {
             Some((own, local)) if own == package => local.to_owned(),
             _ => name.to_owned(),
@@ -230,7 +233,9 @@ fn resource_table(text: &str) -> Result<String> {
     let mut out = String::from(RESOURCES_HEADER);
     for row in tsv(text)? {
         let cell = |column: &str| {
-            row.get(column).copied().with_context(|| format!("resources.tsv has no column {column} in {row:?}"))
+            row.get(column)
+                .copied()
+                .with_context(|| format!("resources.tsv has no column {column} in {row:?}"))
         };
         let scope = if cell("namespaced")? == "yes" { "Namespaced" } else { "Cluster" };
         let group = core_is_empty(cell("group")?);
@@ -240,9 +245,12 @@ fn resource_table(text: &str) -> Result<String> {
         if cell("served_by_default")? != "yes" {
             out.push_str(" off");
         }
-        for (attribute, column) in
-            [("list", "list_kind"), ("short", "short_names"), ("categories", "categories"), ("store", "storage_version")]
-        {
+        for (attribute, column) in [
+            ("list", "list_kind"),
+            ("short", "short_names"),
+            ("categories", "categories"),
+            ("store", "storage_version"),
+        ] {
             match cell(column)? {
                 "" => {}
                 value => write!(out, " {attribute}={value}")?,

@@ -66,12 +66,9 @@ fn objections_to_line(line: &str) -> Vec<String> {
             objections.push(format!("names a folder of one machine ({path}…)"));
         }
     }
-    for mark in MARKS {
-        let owned =
-            |rest: &str| rest.starts_with('(') || rest.starts_with(|next: char| next.is_alphanumeric());
-        if line.match_indices(mark).any(|(at, _)| !owned(&line[at + mark.len()..])) {
-            objections.push(format!("{MARK} without an owner; write {MARK}(name)"));
-        }
+    let owned = |rest: &str| rest.starts_with('(') || rest.starts_with(|next: char| next.is_alphanumeric());
+    if line.match_indices(MARK).any(|(at, _)| !owned(&line[at + MARK.len()..])) {
+        objections.push(format!("{MARK} without an owner; write {MARK}(name)"));
     }
     objections
 }
