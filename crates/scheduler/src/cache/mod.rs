@@ -1,0 +1,363 @@
+//! What the scheduler believes about nodes and the pods on them.
+//!
+//! Owns: [`Cache`]: nodes in slots of one vector, the pods on them, pods assumed to be bound before the API says so,
+//! and which nodes changed since when. Never touches: pending pods (the queue), the API.
+//!
+//! ```text
+//!     slot        0        1        2        3             most recently changed: 2 → 0 → 3 → 1
+//!     node        a        b        c        (free)        changed_since(g) walks from the head until it is older
+//! ```
+//!
+//! Why no snapshot per cycle? The cache belongs to the scheduling task alone, so nothing changes it during a cycle.
+//! What is shared between cycles (`shortlist`) asks which nodes changed and repairs just those.
+//!
+//! **Invariant (cache-recency):** walking from the head, generations strictly fall.
+
+mod node;
+
+use std::collections::HashMap;
+use std::collections::btree_map::{self, BTreeMap};
+use std::sync::Arc;
+
+use api::view::Node;
+use apimachinery::Str;
+
+use crate::pod::PodInfo;
+pub use node::NodeInfo;
+
+/// Index of a node in the cache; reused after the node is gone.
+pub type Slot = u32;
+
+const NONE: Slot = Slot::MAX;
+
+/// Nodes, and the pods bound or assumed to be bound to them.
+#[derive(Debug)]
+pub struct Cache {
+    entries: Vec<Entry>,
+    free: Vec<Slot>,
+    by_name: HashMap<Str, Slot>,
+    pods: HashMap<Str, Placed>,
+    images: BTreeMap<Str, ImageState>,
+    /// How many pods have each priority.
+    priorities: BTreeMap<i32, usize>,
+    node_count: usize,
+    generation: u64,
+    images_epoch: u64,
+    head: Slot,
+}
+
+#[derive(Debug)]
+struct Entry {
+    info: NodeInfo,
+    generation: u64,
+    newer: Slot,
+    older: Slot,
+}
+
+#[derive(Debug)]
+struct Placed {
+    slot: Slot,
+    pod: Arc<PodInfo>,
+    assumed: bool,
+}
+
+/// An image that at least one node has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ImageState {
+    pub size_bytes: i64,
+    /// Nodes that have it.
+    pub nodes: usize,
+}
+
+// === impl Cache ===
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            entries: Vec::new(),
+            free: Vec::new(),
+            by_name: HashMap::new(),
+            pods: HashMap::new(),
+            images: BTreeMap::new(),
+            priorities: BTreeMap::new(),
+            node_count: 0,
+            generation: 0,
+            images_epoch: 0,
+            head: NONE,
+        }
+    }
+}
+
+impl Cache {
+    /// Known nodes; names that only pods mention do not count.
+    pub fn node_count(&self) -> usize {
+        self.node_count
+    }
+
+    /// Slots ever used: what a table indexed by slot must hold.
+    pub fn slot_count(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Changes with every change of a node or of the pods on one.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Changes when the share of nodes that have some image does.
+    pub fn images_epoch(&self) -> u64 {
+        self.images_epoch
+    }
+
+    pub fn image(&self, name: &str) -> Option<ImageState> {
+        self.images.get(name).copied()
+    }
+
+    /// The known node in a slot.
+    pub fn node(&self, slot: Slot) -> Option<&NodeInfo> {
+        self.entries.get(slot as usize).map(|entry| &entry.info).filter(|info| info.node.is_some())
+    }
+
+    pub fn slot(&self, name: &str) -> Option<Slot> {
+        self.by_name.get(name).copied().filter(|&slot| self.node(slot).is_some())
+    }
+
+    /// All known nodes, in slot order.
+    pub fn nodes(&self) -> impl Iterator<Item = (Slot, &NodeInfo)> {
+        (0..)
+            .zip(&self.entries)
+            .map(|(slot, entry)| (slot, &entry.info))
+            .filter(|(_, info)| info.node.is_some())
+    }
+
+    /// Slots whose node, or pods on it, changed after `generation`, latest first, each once.
+    pub fn changed_since(&self, generation: u64) -> impl Iterator<Item = Slot> {
+        let entry = |slot: Slot| self.entries.get(slot as usize);
+        let mut next = self.head;
+        std::iter::from_fn(move || {
+            let slot = next;
+            let current = entry(slot).filter(|entry| entry.generation > generation)?;
+            next = current.older;
+            Some(slot)
+        })
+    }
+
+    /// The lowest priority of any pod on a node; `None` without pods.
+    pub fn lowest_priority(&self) -> Option<i32> {
+        self.priorities.keys().next().copied()
+    }
+
+    pub fn pod(&self, uid: &str) -> Option<&Arc<PodInfo>> {
+        self.pods.get(uid).map(|placed| &placed.pod)
+    }
+
+    /// Bound by us, but not yet seen as bound.
+    pub fn is_assumed(&self, uid: &str) -> bool {
+        self.pods.get(uid).is_some_and(|placed| placed.assumed)
+    }
+
+    /// Uids of pods that the API has shown as bound.
+    pub fn confirmed_pods(&self) -> impl Iterator<Item = &Str> {
+        self.pods.iter().filter(|(_, placed)| !placed.assumed).map(|(uid, _)| uid)
+    }
+
+    /// Names of known nodes.
+    pub fn node_names(&self) -> impl Iterator<Item = &Str> {
+        self.nodes().map(|(_, info)| &info.name)
+    }
+
+    /// The last known state of a node.
+    pub fn node_state(&self, name: &str) -> Option<Arc<Node>> {
+        self.node(self.slot(name)?)?.node.clone()
+    }
+
+    /// Adds or replaces a node; returns what it was.
+    pub fn upsert_node(&mut self, node: Arc<Node>) -> Option<Arc<Node>> {
+        let slot = self.slot_for(&node.metadata.name);
+        self.set_node(slot, Some(node))
+    }
+
+    /// Forgets a node. Pods on it stay counted until they are deleted.
+    pub fn remove_node(&mut self, name: &str) -> Option<Arc<Node>> {
+        let slot = self.by_name.get(name).copied()?;
+        let old = self.set_node(slot, None);
+        self.release_if_empty(slot);
+        old
+    }
+
+    /// Adds or replaces a bound pod, and thereby confirms an assumed one; returns what was known before.
+    pub fn upsert_pod(&mut self, pod: Arc<PodInfo>) -> Option<Arc<PodInfo>> {
+        self.place(pod, false)
+    }
+
+    /// Counts a pod on the node it is about to be bound to.
+    pub fn assume(&mut self, pod: Arc<PodInfo>, slot: Slot) {
+        self.place_at(pod, slot, true);
+    }
+
+    /// Takes back an assumption; nothing happens once the API has confirmed it.
+    pub fn forget(&mut self, uid: &str) {
+        if self.is_assumed(uid) {
+            self.remove_pod(uid);
+        }
+    }
+
+    pub fn remove_pod(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
+        let placed = self.pods.remove(uid)?;
+        if let btree_map::Entry::Occupied(mut count) = self.priorities.entry(placed.pod.priority()) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        if let Some(entry) = self.entries.get_mut(placed.slot as usize) {
+            entry.info.remove_pod(uid);
+        }
+        self.touch(placed.slot);
+        self.release_if_empty(placed.slot);
+        Some(placed.pod)
+    }
+
+    fn place(&mut self, pod: Arc<PodInfo>, assumed: bool) -> Option<Arc<PodInfo>> {
+        let slot = self.slot_for(pod.node_name());
+        self.place_at(pod, slot, assumed)
+    }
+
+    fn place_at(&mut self, pod: Arc<PodInfo>, slot: Slot, assumed: bool) -> Option<Arc<PodInfo>> {
+        if let Some(known) = self.pods.get_mut(pod.uid())
+            && known.slot == slot
+            && counts_alike(&known.pod, &pod)
+        {
+            // Most updates of a bound pod are of its status: nothing that a score could see.
+            known.assumed = assumed;
+            let old = std::mem::replace(&mut known.pod, pod.clone());
+            let on_node = &mut self.entries[slot as usize].info.pods;
+            if let Some(own) = on_node.iter_mut().find(|own| own.uid() == pod.uid()) {
+                *own = pod;
+            }
+            return Some(old);
+        }
+        let old = self.remove_pod(pod.uid());
+        // Removing the last pod of an unknown node may have freed the slot.
+        let slot = if self.entries[slot as usize].info.name.is_empty() {
+            self.slot_for(pod.node_name())
+        } else {
+            slot
+        };
+        self.entries[slot as usize].info.add_pod(pod.clone());
+        *self.priorities.entry(pod.priority()).or_default() += 1;
+        self.pods.insert(pod.uid().clone(), Placed { slot, pod, assumed });
+        self.touch(slot);
+        old
+    }
+
+    fn set_node(&mut self, slot: Slot, node: Option<Arc<Node>>) -> Option<Arc<Node>> {
+        let info = &mut self.entries[slot as usize].info;
+        let old = info.node.clone();
+        let old_images = std::mem::take(&mut info.images);
+        info.set_node(node);
+        let appeared = usize::from(info.node.is_some());
+        let (new_images, sizes) = (info.images.clone(), info.node.clone());
+        self.node_count = self.node_count + appeared - usize::from(old.is_some());
+        let count_changed = old.is_some() != (appeared == 1);
+        self.recount_images(&old_images, &new_images, sizes.as_deref(), count_changed);
+        self.touch(slot);
+        old
+    }
+
+    fn recount_images(&mut self, old: &[Str], new: &[Str], node: Option<&Node>, count_changed: bool) {
+        if old != new {
+            for name in old {
+                if let Some(state) = self.images.get_mut(name) {
+                    state.nodes -= 1;
+                }
+            }
+            let sizes = node.into_iter().flat_map(|node| &node.status.images);
+            for (name, size) in
+                sizes.flat_map(|image| image.names.iter().map(|name| (name, image.size_bytes)))
+            {
+                self.images.entry(name.clone()).or_insert(ImageState { size_bytes: size, nodes: 0 });
+            }
+            for name in new {
+                self.images.entry(name.clone()).or_default().nodes += 1;
+            }
+            old.iter().for_each(|name| self.drop_image_if_gone(name));
+        }
+        if old != new || (count_changed && !self.images.is_empty()) {
+            self.images_epoch += 1;
+        }
+    }
+
+    fn drop_image_if_gone(&mut self, name: &str) {
+        if self.images.get(name).is_some_and(|state| state.nodes == 0) {
+            self.images.remove(name);
+        }
+    }
+
+    fn slot_for(&mut self, name: &str) -> Slot {
+        if let Some(&slot) = self.by_name.get(name) {
+            return slot;
+        }
+        let info = NodeInfo::named(name);
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.entries[slot as usize].info = info;
+                slot
+            }
+            None => {
+                self.entries.push(Entry { info, generation: 0, newer: NONE, older: NONE });
+                (self.entries.len() - 1) as Slot
+            }
+        };
+        self.by_name.insert(name.into(), slot);
+        slot
+    }
+
+    /// A freed slot stays in the list of changes, so that shared results learn that its node is gone.
+    fn release_if_empty(&mut self, slot: Slot) {
+        let info = &mut self.entries[slot as usize].info;
+        if info.node.is_none() && info.pods.is_empty() && !info.name.is_empty() {
+            let name = std::mem::take(&mut info.name);
+            self.by_name.remove(&name);
+            self.free.push(slot);
+        }
+    }
+
+    /// Moves a slot to the head of the list of changes.
+    fn touch(&mut self, slot: Slot) {
+        self.generation += 1;
+        let generation = self.generation;
+        if self.head != slot {
+            self.unlink(slot);
+            let old_head = std::mem::replace(&mut self.head, slot);
+            if let Some(entry) = self.entries.get_mut(old_head as usize) {
+                entry.newer = slot;
+            }
+            let entry = &mut self.entries[slot as usize];
+            (entry.newer, entry.older) = (NONE, old_head);
+        }
+        self.entries[slot as usize].generation = generation;
+    }
+
+    fn unlink(&mut self, slot: Slot) {
+        let Entry { newer, older, .. } = self.entries[slot as usize];
+        if let Some(entry) = self.entries.get_mut(newer as usize) {
+            entry.older = older;
+        }
+        if let Some(entry) = self.entries.get_mut(older as usize) {
+            entry.newer = newer;
+        }
+    }
+}
+
+/// The two states of one pod weigh the same on a node.
+fn counts_alike(a: &PodInfo, b: &PodInfo) -> bool {
+    a.requests == b.requests
+        && a.host_ports == b.host_ports
+        && (a.scored_cpu_milli, a.scored_memory) == (b.scored_cpu_milli, b.scored_memory)
+        && a.pod.metadata.labels == b.pod.metadata.labels
+        && a.priority() == b.priority()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,367 @@
+//! [`Engine`]: the scheduler without the outside world.
+//!
+//! Owns: queue, cache, shared shortlists and waiting pods of one profile, and the scheduling cycle itself. Never
+//! touches: the API, tasks, clocks; `run` feeds it and acts on its [`Decision`]s.
+//!
+//! ```text
+//!     on_pod, on_node, …  ──>  queue, cache
+//!     next                ──>  pop → shortlist → assume → reserve → permit  ──>  Decision
+//!     bound, bind_failed  ──>  done, or forgotten and queued again
+//! ```
+//!
+//! Start at [`Engine::next`].
+
+use std::sync::Arc;
+
+use api::view::{Node, Pod};
+use apimachinery::{Object, Str};
+use rt::Instant;
+
+use crate::cache::{Cache, Slot};
+use crate::diagnosis::{Cause, Diagnosis, NO_NODES};
+use crate::framework::{
+    Code, CycleState, Event, EventSet, PermitOutcome, PluginId, PluginSet, Profile, Status,
+};
+use crate::permit::{Waiting, WaitingPod};
+use crate::pod::PodInfo;
+use crate::queue::{Failure, Queue};
+use crate::shared::Shortlists;
+
+/// Scheduling of one profile's pods.
+pub struct Engine {
+    profile: Arc<Profile>,
+    cache: Cache,
+    queue: Queue,
+    shortlists: Shortlists,
+    waiting: Waiting,
+    /// Of a generator that only has to choose among equals.
+    random: u64,
+}
+
+/// What is to be done about a pod.
+pub enum Decision {
+    /// Bind it; answer with [`Engine::bound`] or [`Engine::bind_failed`].
+    Bind(Placement),
+    /// It waits for leave of a `Permit` plugin.
+    Held,
+    /// It found no place and is queued again; tell the user.
+    Unschedulable { pod: Arc<PodInfo>, reason: &'static str, message: String },
+}
+
+/// Reasons of the condition `PodScheduled`, upstream's.
+pub const UNSCHEDULABLE: &str = "Unschedulable";
+pub const SCHEDULER_ERROR: &str = "SchedulerError";
+
+/// Why a pod found no place.
+struct NoPlace {
+    failure: Failure,
+    message: String,
+}
+
+/// A pod and the node it was assumed on.
+pub struct Placement {
+    pub pod: Arc<PodInfo>,
+    pub node: Str,
+    /// For the plugins of the binding part.
+    pub state: CycleState,
+}
+
+// === impl Engine ===
+
+impl Engine {
+    /// `seed` decides among nodes of equal score.
+    pub fn new(profile: Profile, seed: u64) -> Self {
+        let profile = Arc::new(profile);
+        Self {
+            queue: Queue::new(profile.clone()),
+            cache: Cache::default(),
+            shortlists: Shortlists::default(),
+            waiting: Waiting::default(),
+            // Xorshift never leaves zero.
+            random: seed | 1,
+            profile,
+        }
+    }
+
+    pub fn profile(&self) -> &Arc<Profile> {
+        &self.profile
+    }
+
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// Handles the next pod; `None` when none is ready.
+    pub fn next(&mut self, now: Instant) -> Option<Decision> {
+        loop {
+            let pod = self.queue.pop(now)?;
+            if pod.pod.is_deleting() || self.cache.is_assumed(pod.uid()) {
+                self.queue.remove(pod.uid());
+                continue;
+            }
+            return Some(self.schedule(pod, now));
+        }
+    }
+
+    /// Pods whose `Permit` was decided; call after [`Engine::next`] and when [`Engine::next_due`] has come.
+    pub fn next_permitted(&mut self, now: Instant) -> Vec<Decision> {
+        let decided = self.waiting.take_decided(now);
+        decided.into_iter().map(|(waiting, decision)| self.permitted(waiting, decision, now)).collect()
+    }
+
+    /// When there may be work without an event; `None` for never.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.queue.next_due().into_iter().chain(self.waiting.next_deadline()).min()
+    }
+
+    /// The binding succeeded. The assumption stays until the pod is seen as bound.
+    pub fn bound(&mut self, uid: &str) {
+        self.queue.remove(uid);
+    }
+
+    /// The binding failed: the pod is taken off its node and tried again after a back-off.
+    pub fn bind_failed(&mut self, mut placement: Placement, now: Instant) {
+        self.unreserve(&mut placement);
+        self.queue.fail(placement.pod.uid(), Failure::Error, now);
+        self.queue.on_event(&Event::AssignedPodDeleted(&placement.pod), now);
+    }
+
+    fn schedule(&mut self, pod: Arc<PodInfo>, now: Instant) -> Decision {
+        if self.cache.node_count() == 0 {
+            let failure = Failure::Rejected(self.profile.interested_in(EventSet::NODE_ADD));
+            return self.reject(pod, NoPlace { failure, message: NO_NODES.to_owned() }, now);
+        }
+        match self.find_node(&pod) {
+            Ok(slot) => self.assume(pod, slot, now),
+            Err(no_place) => self.reject(pod, no_place, now),
+        }
+    }
+
+    /// The best node, or who rejected the pod and why.
+    fn find_node(&mut self, pod: &Arc<PodInfo>) -> Result<Slot, NoPlace> {
+        let random = self.next_random();
+        let Self { profile, cache, shortlists, .. } = self;
+        let node_count = cache.node_count();
+        let cause = match shortlists.of(profile, pod, cache) {
+            Err((plugin, status)) => Cause::PreFilter { plugins: PluginSet::from_iter([plugin]), status },
+            Ok(shortlist) => {
+                let nominated = cache.slot(&pod.pod.status.nominated_node_name);
+                if let Some(slot) = nominated.filter(|&slot| shortlist.is_feasible(slot)) {
+                    return Ok(slot);
+                }
+                match shortlist.best(random) {
+                    Some(slot) => return Ok(slot),
+                    None => Cause::Nodes(shortlist),
+                }
+            }
+        };
+        let diagnosis = Diagnosis { node_count, profile, cause };
+        if diagnosis.is_error() {
+            return Err(NoPlace { failure: Failure::Error, message: diagnosis.message("") });
+        }
+        let told = profile.post_filter.iter().map(|(_, plugin)| plugin.post_filter(pod, cache, &diagnosis));
+        let told: Vec<String> = told.filter(|text| !text.is_empty()).collect();
+        let failure = Failure::Rejected(diagnosis.rejectors());
+        Err(NoPlace { failure, message: diagnosis.message(&told.join(", ")) })
+    }
+
+    fn assume(&mut self, pod: Arc<PodInfo>, slot: Slot, now: Instant) -> Decision {
+        let node = self.cache.node(slot).map(|info| info.name.clone()).unwrap_or_default();
+        self.cache.assume(pod.clone(), slot);
+        let mut placement = Placement { pod, node, state: CycleState::default() };
+        if let Err((plugin, status)) = self.reserve(&mut placement) {
+            return self.reject_placed(placement, plugin, &status, now);
+        }
+        match self.permit(&mut placement) {
+            Ok(None) => Decision::Bind(placement),
+            Ok(Some(timeout)) => {
+                let Placement { pod, node, state: _ } = placement;
+                self.waiting.hold(WaitingPod { pod, node, deadline: now + timeout });
+                Decision::Held
+            }
+            Err((plugin, status)) => self.reject_placed(placement, plugin, &status, now),
+        }
+    }
+
+    fn reserve(&self, placement: &mut Placement) -> Result<(), (PluginId, Status)> {
+        for (id, plugin) in &self.profile.reserve {
+            let reserved = plugin.reserve(&mut placement.state, &placement.pod, &placement.node);
+            reserved.map_err(|status| (*id, status))?;
+        }
+        Ok(())
+    }
+
+    /// How long to wait at most, if any plugin wants to.
+    fn permit(
+        &mut self,
+        placement: &mut Placement,
+    ) -> Result<Option<std::time::Duration>, (PluginId, Status)> {
+        let mut longest = None;
+        for (id, plugin) in &self.profile.permit {
+            let Placement { pod, node, state } = placement;
+            match plugin.permit(state, pod, node, &mut self.waiting) {
+                PermitOutcome::Allow => {}
+                PermitOutcome::Wait(timeout) => longest = longest.max(Some(timeout)),
+                PermitOutcome::Reject(status) => return Err((*id, status)),
+            }
+        }
+        Ok(longest)
+    }
+
+    fn permitted(&mut self, waiting: WaitingPod, decision: Result<(), Status>, now: Instant) -> Decision {
+        let placement = Placement { pod: waiting.pod, node: waiting.node, state: CycleState::default() };
+        match decision {
+            Ok(()) => Decision::Bind(placement),
+            Err(status) => {
+                let rejectors = self.profile.permit.iter().map(|(id, _)| *id).collect();
+                self.reject_from_node(placement, rejectors, &status, now)
+            }
+        }
+    }
+
+    fn reject_placed(
+        &mut self,
+        placement: Placement,
+        plugin: PluginId,
+        status: &Status,
+        now: Instant,
+    ) -> Decision {
+        self.reject_from_node(placement, PluginSet::from_iter([plugin]), status, now)
+    }
+
+    fn reject_from_node(
+        &mut self,
+        mut placement: Placement,
+        rejectors: PluginSet,
+        status: &Status,
+        now: Instant,
+    ) -> Decision {
+        self.unreserve(&mut placement);
+        let no_place = match status.code {
+            Code::Error => NoPlace { failure: Failure::Error, message: status.message() },
+            _ => {
+                let message = format!("0/1 nodes are available: 1 {}.", status.message());
+                NoPlace { failure: Failure::Rejected(rejectors), message }
+            }
+        };
+        self.reject(placement.pod, no_place, now)
+    }
+
+    fn unreserve(&mut self, placement: &mut Placement) {
+        for (_, plugin) in self.profile.reserve.iter().rev() {
+            plugin.unreserve(&mut placement.state, &placement.pod, &placement.node);
+        }
+        self.cache.forget(placement.pod.uid());
+    }
+
+    fn reject(&mut self, pod: Arc<PodInfo>, NoPlace { failure, message }: NoPlace, now: Instant) -> Decision {
+        self.queue.fail(pod.uid(), failure, now);
+        let reason = if failure == Failure::Error { SCHEDULER_ERROR } else { UNSCHEDULABLE };
+        Decision::Unschedulable { pod, reason, message }
+    }
+
+    fn next_random(&mut self) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random
+    }
+}
+
+// === impl Engine: events ===
+
+impl Engine {
+    /// A pod appeared or changed. Undecodable pods are skipped: they cannot be stored.
+    pub fn on_pod(&mut self, object: &Object, now: Instant) {
+        let Ok(pod) = object.view::<Pod>() else { return };
+        if pod.is_terminal() {
+            self.on_pod_gone(&pod.metadata.uid, now);
+        } else if !pod.spec.node_name.is_empty() {
+            self.on_bound_pod(PodInfo::new(pod, object.revision()), now);
+        } else if pod.spec.scheduler_name == self.profile.scheduler_name
+            && !self.cache.is_assumed(&pod.metadata.uid)
+        {
+            self.queue.upsert(Arc::new(PodInfo::new(pod, object.revision())), now);
+        }
+    }
+
+    /// A pod was deleted or has ended.
+    pub fn on_pod_gone(&mut self, uid: &str, now: Instant) {
+        self.queue.remove(uid);
+        self.waiting.forget(uid);
+        if let Some(pod) = self.cache.remove_pod(uid) {
+            self.queue.on_event(&Event::AssignedPodDeleted(&pod), now);
+        }
+    }
+
+    fn on_bound_pod(&mut self, pod: PodInfo, now: Instant) {
+        let pod = Arc::new(pod);
+        self.queue.remove(pod.uid());
+        let was_assumed = self.cache.is_assumed(pod.uid());
+        match self.cache.upsert_pod(pod.clone()) {
+            Some(old) if !was_assumed => {
+                self.queue.on_event(&Event::AssignedPodUpdated { old: &old, new: &pod }, now)
+            }
+            _ => self.queue.on_event(&Event::PodAssigned(&pod), now),
+        }
+    }
+
+    /// A node appeared or changed.
+    pub fn on_node(&mut self, object: &Object, now: Instant) {
+        let Ok(node) = object.view::<Node>() else { return };
+        match self.cache.node_state(&node.metadata.name) {
+            None => {
+                self.cache.upsert_node(node.clone());
+                self.queue.on_event(&Event::NodeAdded(&node), now);
+            }
+            Some(old) => {
+                if matters(&old, &node) {
+                    self.cache.upsert_node(node.clone());
+                }
+                self.queue.on_event(&Event::NodeUpdated { old: &old, new: &node }, now);
+            }
+        }
+    }
+
+    pub fn on_node_gone(&mut self, name: &str, now: Instant) {
+        if let Some(node) = self.cache.remove_node(name) {
+            self.queue.on_event(&Event::NodeDeleted(&node), now);
+        }
+    }
+
+    /// Pods were read anew: what is not among them is gone.
+    pub fn on_pods(&mut self, pods: &[Arc<Object>], now: Instant) {
+        let present: std::collections::HashSet<&str> = pods.iter().map(|pod| pod.uid()).collect();
+        let known = self.queue.uids().chain(self.cache.confirmed_pods());
+        let gone: Vec<Str> = known.filter(|uid| !present.contains(uid.as_str())).cloned().collect();
+        gone.iter().for_each(|uid| self.on_pod_gone(uid, now));
+        pods.iter().for_each(|pod| self.on_pod(pod, now));
+        self.queue.on_resync(now);
+    }
+
+    /// Nodes were read anew.
+    pub fn on_nodes(&mut self, nodes: &[Arc<Object>], now: Instant) {
+        let present: std::collections::HashSet<&str> = nodes.iter().map(|node| node.name()).collect();
+        let gone: Vec<Str> =
+            self.cache.node_names().filter(|name| !present.contains(name.as_str())).cloned().collect();
+        gone.iter().for_each(|name| self.on_node_gone(name, now));
+        nodes.iter().for_each(|node| self.on_node(node, now));
+        self.queue.on_resync(now);
+    }
+}
+
+/// Anything but a heartbeat changed: placements may differ.
+fn matters(old: &Node, new: &Node) -> bool {
+    old.spec != new.spec
+        || old.metadata.labels != new.metadata.labels
+        || old.status.allocatable != new.status.allocatable
+        || old.status.images != new.status.images
+        || old.status.declared_features != new.status.declared_features
+}
+
+#[cfg(test)]
+mod tests;

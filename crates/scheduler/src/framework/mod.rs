@@ -1,0 +1,196 @@
+//! The extension points of the scheduler and what plugins see.
+//!
+//! Owns: the traits, [`Status`], [`CycleState`], [`Event`]s and [`Hint`]s, [`Signature`]s, and [`Profile`] (which
+//! plugins run where, with which weight). Never touches: the API, clocks.
+//!
+//! ```text
+//!  queue                 once per signature             per node        once           per pod
+//!  PreEnqueue QueueSort  PreFilter [Filter] PreScore    Filter Score    PostFilter     Reserve Permit │ PreBind Bind
+//!                        └──────── shared by pods of equal signature ┘  nothing fits   scheduling task│ own task
+//! ```
+//!
+//! A plugin reads the cache it is given, does no I/O before `PreBind`, and keeps data in [`CycleState`]. All plugins
+//! stand in one list: `plugins::registry`.
+
+mod cycle_state;
+mod event;
+mod profile;
+mod signature;
+mod status;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use apimachinery::Str;
+use async_trait::async_trait;
+use client::Api;
+
+use crate::cache::{Cache, NodeInfo};
+use crate::diagnosis::Diagnosis;
+use crate::permit::Waiting;
+use crate::pod::PodInfo;
+use crate::queue::QueuedPod;
+pub use cycle_state::CycleState;
+pub use event::{Event, EventSet, Hint};
+pub use profile::{
+    NORMALIZED_MAX, PluginId, PluginSet, Profile, ProfileError, Registering, Registration, ScorePlugin,
+    Scores,
+};
+pub use signature::{Fragment, NotShareable, Signature};
+pub use status::{Code, Reason, Status};
+
+/// The best score a plugin can give a node, after normalization.
+pub const MAX_NODE_SCORE: i64 = 100;
+
+/// Something that takes part in scheduling under upstream's name.
+pub trait Plugin: Send + Sync + 'static {
+    fn name(&self) -> &'static str;
+}
+
+/// Says what of a pod the plugin's answers depend on. Required of every plugin that filters or scores: one that
+/// forgot a field would make pods share answers they must not.
+pub trait Sign: Plugin {
+    fn sign(&self, pod: &PodInfo, signature: &mut Signature) -> Result<(), NotShareable>;
+}
+
+/// Says what could let a pod be scheduled that this plugin rejected. Required of every plugin that rejects.
+pub trait EnqueueExtensions: Plugin {
+    /// The kinds of events worth asking [`EnqueueExtensions::hint`] about.
+    fn events(&self) -> EventSet;
+
+    /// Whether this event may help this pod. Called only for events of the registered kinds.
+    fn hint(&self, pod: &PodInfo, event: &Event<'_>) -> Hint {
+        let _ = (pod, event);
+        Hint::Queue
+    }
+}
+
+/// Decides whether a pod may enter the active queue. Asked again when the pod changes. Must be cheap.
+pub trait PreEnqueue: Plugin {
+    fn pre_enqueue(&self, pod: &PodInfo) -> Result<(), Status>;
+}
+
+/// Orders the active queue; a profile has exactly one.
+pub trait QueueSort: Plugin {
+    /// `a` is to be scheduled before `b`.
+    fn less(&self, a: &QueuedPod, b: &QueuedPod) -> bool;
+}
+
+/// What a `PreFilter` or `PreScore` plugin found out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Relevance {
+    /// Call the plugin for every node.
+    #[default]
+    EveryNode,
+    /// The plugin has nothing to say about this pod; it is not called for nodes. A score counts as 0.
+    Skip,
+    /// Only these nodes can be feasible (`PreFilter`). Such a pod does not share its results.
+    OnlyNodes(Vec<Str>),
+}
+
+/// Looks at a pod before any node is. May reject it for all nodes at once.
+pub trait PreFilter: Plugin {
+    fn pre_filter(&self, state: &mut CycleState, pod: &PodInfo, cluster: &Cache)
+    -> Result<Relevance, Status>;
+}
+
+/// Decides whether a pod fits a node. Must depend on nothing but what was signed, the node and what `PreFilter` kept.
+pub trait Filter: Sign + EnqueueExtensions {
+    fn filter(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<(), Status>;
+}
+
+/// Called when no node is feasible, in order; the answers are told to the user one after the other.
+pub trait PostFilter: Plugin {
+    /// What could be done about it, e.g. `preemption: 0/3 nodes are available: …`; empty when there is nothing to say.
+    fn post_filter(&self, pod: &PodInfo, cluster: &Cache, diagnosis: &Diagnosis<'_>) -> String;
+}
+
+/// Looks at a pod before nodes are scored.
+pub trait PreScore: Plugin {
+    fn pre_score(&self, state: &mut CycleState, pod: &PodInfo, cluster: &Cache) -> Relevance;
+}
+
+/// Rates a feasible node; higher is better. Must depend on nothing but what was signed, the node and what
+/// `PreScore` kept.
+pub trait Score: Sign {
+    fn score(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> i64;
+
+    /// How raw scores become 0 to [`MAX_NODE_SCORE`].
+    fn normalization(&self) -> Normalization {
+        Normalization::None
+    }
+}
+
+/// The lowest and highest raw score among feasible nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    pub min: i64,
+    pub max: i64,
+}
+
+/// How raw scores are brought to the common scale. All of upstream's normalizations are functions of one score and
+/// the extent of all; declared as such, a change of one node leaves the others' scores alone unless it moves the
+/// extent.
+#[derive(Clone, Copy, Debug)]
+pub enum Normalization {
+    /// Raw scores are on the common scale already.
+    None,
+    By(fn(score: i64, extent: Extent) -> i64),
+}
+
+impl Normalization {
+    /// Upstream's default: proportional to the highest.
+    pub const PROPORTIONAL: Self = Self::By(|score, extent| match extent.max {
+        0 => score,
+        max => MAX_NODE_SCORE * score / max,
+    });
+
+    /// Upstream's default, reversed: the lowest raw score is best.
+    pub const REVERSED: Self = Self::By(|score, extent| match extent.max {
+        0 => MAX_NODE_SCORE,
+        max => MAX_NODE_SCORE - MAX_NODE_SCORE * score / max,
+    });
+}
+
+/// Keeps plugins' own books in step with the cache's assumption.
+pub trait Reserve: Plugin {
+    fn reserve(&self, state: &mut CycleState, pod: &PodInfo, node: &str) -> Result<(), Status>;
+
+    /// Takes the reservation back. Idempotent; also called for plugins whose `reserve` was not.
+    fn unreserve(&self, state: &mut CycleState, pod: &PodInfo, node: &str);
+}
+
+/// Holds a pod back between its placement and its binding.
+pub trait Permit: EnqueueExtensions {
+    /// `waiting` are the pods that are held back now; the plugin may release or reject some of them.
+    fn permit(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        node: &str,
+        waiting: &mut Waiting,
+    ) -> PermitOutcome;
+}
+
+/// What `Permit` decided about the pod at hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PermitOutcome {
+    Allow,
+    Reject(Status),
+    /// Hold it back until it is allowed; rejected when this long has passed.
+    Wait(Duration),
+}
+
+/// Work that must be done before binding, e.g. on volumes. Runs in the binding task.
+#[async_trait]
+pub trait PreBind: Plugin {
+    async fn pre_bind(&self, state: &mut CycleState, pod: &PodInfo, node: &str) -> Result<(), Status>;
+}
+
+/// Tells the API where the pod goes. Runs in the binding task; the first bind plugin that handles the pod is the last.
+#[async_trait]
+pub trait Bind: Plugin {
+    /// `Ok(false)` leaves the pod to the next bind plugin.
+    async fn bind(&self, api: &Arc<dyn Api>, pod: &PodInfo, node: &str)
+    -> Result<bool, apimachinery::Status>;
+}

@@ -1,0 +1,397 @@
+//! [`Profile`]: which plugins run at which point, in which order and with which weight.
+
+use std::sync::Arc;
+
+use apimachinery::Str;
+use smallvec::SmallVec;
+
+use super::*;
+
+/// Position of a plugin in its profile's list.
+pub type PluginId = u8;
+
+/// A set of plugins of one profile.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PluginSet(u64);
+
+/// Most score plugins with a normalization in one profile: what every node's entry holds room for. Upstream has six.
+pub const NORMALIZED_MAX: usize = 6;
+
+/// The plugins that serve pods of one `schedulerName`.
+pub struct Profile {
+    pub scheduler_name: Str,
+    names: Vec<&'static str>,
+    pub(crate) pre_enqueue: Vec<Arc<dyn PreEnqueue>>,
+    pub(crate) queue_sort: Arc<dyn QueueSort>,
+    pub(crate) pre_filter: Vec<(PluginId, Arc<dyn PreFilter>)>,
+    pub(crate) filter: Vec<(PluginId, Arc<dyn Filter>)>,
+    pub(crate) post_filter: Vec<(PluginId, Arc<dyn PostFilter>)>,
+    pub(crate) pre_score: Vec<(PluginId, Arc<dyn PreScore>)>,
+    pub(crate) score: Vec<ScorePlugin>,
+    pub(crate) reserve: Vec<(PluginId, Arc<dyn Reserve>)>,
+    pub(crate) permit: Vec<(PluginId, Arc<dyn Permit>)>,
+    pub(crate) pre_bind: Vec<(PluginId, Arc<dyn PreBind>)>,
+    pub(crate) bind: Vec<(PluginId, Arc<dyn Bind>)>,
+    enqueue: Vec<(PluginId, Arc<dyn EnqueueExtensions>)>,
+    sign: Vec<Arc<dyn Sign>>,
+}
+
+/// A score plugin in its place.
+pub struct ScorePlugin {
+    pub id: PluginId,
+    pub plugin: Arc<dyn Score>,
+    pub weight: i64,
+    /// Where its raw score stands in [`Scores::raw`]; `None` when it is not normalized.
+    pub normalized: Option<usize>,
+}
+
+/// One node's scores: what is final, and what still depends on the other nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scores {
+    /// Weighted sum over plugins without a normalization.
+    pub fixed: i64,
+    /// Raw scores of the others.
+    pub raw: SmallVec<[i64; 2]>,
+}
+
+/// One plugin and the points it serves; made by [`Registration::of`].
+pub struct Registration {
+    name: &'static str,
+    pre_enqueue: Option<Arc<dyn PreEnqueue>>,
+    queue_sort: Option<Arc<dyn QueueSort>>,
+    pre_filter: Option<Arc<dyn PreFilter>>,
+    filter: Option<Arc<dyn Filter>>,
+    post_filter: Option<Arc<dyn PostFilter>>,
+    pre_score: Option<Arc<dyn PreScore>>,
+    score: Option<(Arc<dyn Score>, i64)>,
+    reserve: Option<Arc<dyn Reserve>>,
+    permit: Option<Arc<dyn Permit>>,
+    pre_bind: Option<Arc<dyn PreBind>>,
+    bind: Option<Arc<dyn Bind>>,
+    enqueue: Option<Arc<dyn EnqueueExtensions>>,
+    sign: Option<Arc<dyn Sign>>,
+}
+
+/// A [`Registration`] in the making, which still knows the plugin's type.
+pub struct Registering<P> {
+    plugin: Arc<P>,
+    registration: Registration,
+}
+
+/// Why a list of plugins makes no profile.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ProfileError {
+    #[error("profile {profile:?}: plugin {name:?} is listed twice")]
+    Duplicate { profile: Str, name: &'static str },
+    #[error("profile {profile:?}: exactly one queue sort plugin is needed, {count} are listed")]
+    QueueSort { profile: Str, count: usize },
+    #[error("profile {profile:?}: at least one bind plugin is needed")]
+    NoBind { profile: Str },
+    #[error("profile {profile:?}: {count} plugins are listed; at most {max} are possible")]
+    TooManyPlugins { profile: Str, count: usize, max: usize },
+    #[error("profile {profile:?}: {count} score plugins normalize; at most {NORMALIZED_MAX} are possible")]
+    TooManyNormalized { profile: Str, count: usize },
+}
+
+// === impl PluginSet ===
+
+impl PluginSet {
+    /// Plugins a profile can have.
+    pub const CAPACITY: usize = 64;
+
+    pub fn insert(&mut self, id: PluginId) {
+        self.0 |= 1 << id;
+    }
+
+    pub fn contains(self, id: PluginId) -> bool {
+        self.0 & (1 << id) != 0
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+impl FromIterator<PluginId> for PluginSet {
+    fn from_iter<I: IntoIterator<Item = PluginId>>(ids: I) -> Self {
+        let mut set = Self::default();
+        ids.into_iter().for_each(|id| set.insert(id));
+        set
+    }
+}
+
+// === impl Registration ===
+
+impl Registration {
+    pub fn of<P: Plugin>(plugin: P) -> Registering<P> {
+        let registration = Self {
+            name: plugin.name(),
+            pre_enqueue: None,
+            queue_sort: None,
+            pre_filter: None,
+            filter: None,
+            post_filter: None,
+            pre_score: None,
+            score: None,
+            reserve: None,
+            permit: None,
+            pre_bind: None,
+            bind: None,
+            enqueue: None,
+            sign: None,
+        };
+        Registering { plugin: Arc::new(plugin), registration }
+    }
+
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
+impl<P: Plugin> Registering<P> {
+    pub fn pre_enqueue(mut self) -> Self
+    where
+        P: PreEnqueue + EnqueueExtensions,
+    {
+        self.registration.pre_enqueue = Some(self.plugin.clone());
+        self.registration.enqueue = Some(self.plugin.clone());
+        self
+    }
+
+    pub fn queue_sort(mut self) -> Self
+    where
+        P: QueueSort,
+    {
+        self.registration.queue_sort = Some(self.plugin.clone());
+        self
+    }
+
+    pub fn pre_filter(mut self) -> Self
+    where
+        P: PreFilter,
+    {
+        self.registration.pre_filter = Some(self.plugin.clone());
+        self
+    }
+
+    pub fn filter(mut self) -> Self
+    where
+        P: Filter,
+    {
+        self.registration.filter = Some(self.plugin.clone());
+        self.registration.enqueue = Some(self.plugin.clone());
+        self.registration.sign = Some(self.plugin.clone());
+        self
+    }
+
+    pub fn post_filter(mut self) -> Self
+    where
+        P: PostFilter,
+    {
+        self.registration.post_filter = Some(self.plugin.clone());
+        self
+    }
+
+    pub fn pre_score(mut self) -> Self
+    where
+        P: PreScore,
+    {
+        self.registration.pre_score = Some(self.plugin.clone());
+        self
+    }
+
+    pub fn score(mut self, weight: i64) -> Self
+    where
+        P: Score,
+    {
+        self.registration.score = Some((self.plugin.clone(), weight));
+        self.registration.sign = Some(self.plugin.clone());
+        self
+    }
+
+    pub fn reserve(mut self) -> Self
+    where
+        P: Reserve,
+    {
+        self.registration.reserve = Some(self.plugin.clone());
+        self
+    }
+
+    pub fn permit(mut self) -> Self
+    where
+        P: Permit,
+    {
+        self.registration.permit = Some(self.plugin.clone());
+        self.registration.enqueue = Some(self.plugin.clone());
+        self
+    }
+
+    pub fn pre_bind(mut self) -> Self
+    where
+        P: PreBind,
+    {
+        self.registration.pre_bind = Some(self.plugin.clone());
+        self
+    }
+
+    pub fn bind(mut self) -> Self
+    where
+        P: Bind,
+    {
+        self.registration.bind = Some(self.plugin.clone());
+        self
+    }
+
+    pub fn done(self) -> Registration {
+        self.registration
+    }
+}
+
+// === impl Profile ===
+
+impl Profile {
+    /// Makes a profile of plugins in the order in which they are to run.
+    pub fn new(scheduler_name: &str, plugins: Vec<Registration>) -> Result<Self, ProfileError> {
+        let profile = || Str::from(scheduler_name);
+        check_names(&profile(), &plugins)?;
+        let mut sorters: Vec<_> = plugins.iter().filter_map(|plugin| plugin.queue_sort.clone()).collect();
+        let queue_sort = match (sorters.pop(), sorters.len()) {
+            (Some(only), 0) => only,
+            (last, rest) => {
+                let count = rest + usize::from(last.is_some());
+                return Err(ProfileError::QueueSort { profile: profile(), count });
+            }
+        };
+        let score = score_plugins(&plugins);
+        let normalized = score.iter().filter(|score| score.normalized.is_some()).count();
+        if normalized > NORMALIZED_MAX {
+            return Err(ProfileError::TooManyNormalized { profile: profile(), count: normalized });
+        }
+        let made = Self {
+            scheduler_name: profile(),
+            names: plugins.iter().map(|plugin| plugin.name).collect(),
+            pre_enqueue: plugins.iter().filter_map(|plugin| plugin.pre_enqueue.clone()).collect(),
+            queue_sort,
+            pre_filter: at_point(&plugins, |plugin| plugin.pre_filter.clone()),
+            filter: at_point(&plugins, |plugin| plugin.filter.clone()),
+            post_filter: at_point(&plugins, |plugin| plugin.post_filter.clone()),
+            pre_score: at_point(&plugins, |plugin| plugin.pre_score.clone()),
+            score,
+            reserve: at_point(&plugins, |plugin| plugin.reserve.clone()),
+            permit: at_point(&plugins, |plugin| plugin.permit.clone()),
+            pre_bind: at_point(&plugins, |plugin| plugin.pre_bind.clone()),
+            bind: at_point(&plugins, |plugin| plugin.bind.clone()),
+            enqueue: at_point(&plugins, |plugin| plugin.enqueue.clone()),
+            sign: plugins.iter().filter_map(|plugin| plugin.sign.clone()).collect(),
+        };
+        if made.bind.is_empty() {
+            return Err(ProfileError::NoBind { profile: profile() });
+        }
+        Ok(made)
+    }
+
+    pub fn plugin_name(&self, id: PluginId) -> &'static str {
+        self.names.get(id as usize).copied().unwrap_or_default()
+    }
+
+    /// The plugins that wait for any of these events.
+    pub fn interested_in(&self, kinds: EventSet) -> PluginSet {
+        self.enqueue
+            .iter()
+            .filter(|(_, plugin)| plugin.events().intersects(kinds))
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    /// Whether some plugin among `rejectors` thinks that the event may help the pod.
+    pub fn is_worth_requeuing(
+        &self,
+        pod: &PodInfo,
+        rejectors: PluginSet,
+        event: &Event<'_>,
+        kinds: EventSet,
+    ) -> bool {
+        self.enqueue.iter().any(|(id, plugin)| {
+            rejectors.contains(*id)
+                && plugin.events().intersects(kinds)
+                && plugin.hint(pod, event) == Hint::Queue
+        })
+    }
+
+    /// Signs a pod; an error when its results cannot be shared.
+    pub fn sign(&self, pod: &PodInfo, signature: &mut Signature) -> Result<(), NotShareable> {
+        signature.clear();
+        self.sign.iter().try_for_each(|plugin| plugin.sign(pod, signature))
+    }
+
+    /// The highest total score a node can have.
+    pub fn max_total(&self) -> i64 {
+        self.score.iter().map(|score| score.weight * MAX_NODE_SCORE).sum()
+    }
+
+    /// Runs the filters that were not skipped, in order, up to the first refusal.
+    pub fn run_filters(
+        &self,
+        skip: PluginSet,
+        state: &CycleState,
+        pod: &PodInfo,
+        node: &NodeInfo,
+    ) -> Result<(), (PluginId, Status)> {
+        for (id, plugin) in &self.filter {
+            if !skip.contains(*id) {
+                plugin.filter(state, pod, node).map_err(|status| (*id, status))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Scores a feasible node with the plugins that were not skipped.
+    pub fn run_scores(&self, skip: PluginSet, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Scores {
+        let mut scores = Scores::default();
+        for score in &self.score {
+            let value = if skip.contains(score.id) { 0 } else { score.plugin.score(state, pod, node) };
+            match score.normalized {
+                None => scores.fixed += score.weight * value,
+                Some(_) => scores.raw.push(value),
+            }
+        }
+        scores
+    }
+}
+
+fn at_point<T: ?Sized>(
+    plugins: &[Registration],
+    point: impl Fn(&Registration) -> Option<Arc<T>>,
+) -> Vec<(PluginId, Arc<T>)> {
+    plugins.iter().zip(0..).filter_map(|(plugin, id)| Some((id, point(plugin)?))).collect()
+}
+
+fn score_plugins(plugins: &[Registration]) -> Vec<ScorePlugin> {
+    let mut next_normalized = 0..;
+    let scores = plugins.iter().zip(0..).filter_map(|(plugin, id)| Some((id, plugin.score.clone()?)));
+    scores
+        .map(|(id, (plugin, weight))| {
+            let normalized = match plugin.normalization() {
+                Normalization::None => None,
+                Normalization::By(_) => next_normalized.next(),
+            };
+            ScorePlugin { id, plugin, weight, normalized }
+        })
+        .collect()
+}
+
+fn check_names(profile: &Str, plugins: &[Registration]) -> Result<(), ProfileError> {
+    if plugins.len() > PluginSet::CAPACITY {
+        let (count, max) = (plugins.len(), PluginSet::CAPACITY);
+        return Err(ProfileError::TooManyPlugins { profile: profile.clone(), count, max });
+    }
+    let twice = |at: usize| plugins[..at].iter().any(|earlier| earlier.name == plugins[at].name);
+    match (0..plugins.len()).find(|&at| twice(at)) {
+        Some(at) => Err(ProfileError::Duplicate { profile: profile.clone(), name: plugins[at].name }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,19 @@
+//! The plugins, one file each; [`registry`] is the one list.
+
+mod default_binder;
+mod default_preemption;
+mod image_locality;
+mod node_affinity;
+mod node_name;
+mod node_ports;
+mod node_resources;
+mod node_unschedulable;
+mod priority_sort;
+mod registry;
+mod scheduling_gates;
+mod taint_toleration;
+
+pub use registry::{default_plugins, default_profile};
+
+#[cfg(test)]
+mod tests;

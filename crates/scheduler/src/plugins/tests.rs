@@ -1,0 +1,213 @@
+//! One table per plugin: pod, node, answer. Whole cycles are tested at the engine.
+
+use std::sync::Arc;
+
+use expect_test::{Expect, expect};
+
+use super::default_profile;
+use crate::cache::Cache;
+use crate::framework::Event;
+use crate::pod::PodInfo;
+use crate::shortlist::Shortlist;
+use crate::testing::{labelled_node, node, pod_info};
+
+/// `feasible`, or the refusal by the first plugin that refuses.
+fn answer(pod: &Arc<PodInfo>, cache: &Cache) -> String {
+    let profile = default_profile("default-scheduler").unwrap();
+    match Shortlist::new(&profile, pod.clone(), cache) {
+        Err((_, status)) => format!("{:?} by PreFilter: {}", status.code, status.message()),
+        Ok(shortlist) if shortlist.feasible_count() > 0 => "feasible".to_owned(),
+        Ok(shortlist) => {
+            shortlist.refusals().map(|r| format!("{:?}: {}", r.status.code, r.status.message())).collect()
+        }
+    }
+}
+
+fn check(spec: &str, labels: &str, node_spec: &str, status: &str, expected: Expect) {
+    let mut cache = Cache::default();
+    cache.upsert_node(labelled_node("n", labels, node_spec, status));
+    expected.assert_eq(&answer(&pod_info("p", spec), &cache));
+}
+
+#[test]
+fn taints_keep_pods_away_unless_tolerated() {
+    let tainted = r#"{"taints":[{"key":"k","value":"v","effect":"NoSchedule"}]}"#;
+    let refused = || expect!["UnschedulableAndUnresolvable: node(s) had untolerated taint(s)"];
+    check("{}", "{}", tainted, "{}", refused());
+    for (toleration, tolerated) in [
+        (r#"{"key":"k","value":"v","effect":"NoSchedule"}"#, true),
+        (r#"{"key":"k","operator":"Exists"}"#, true),
+        (r#"{"operator":"Exists"}"#, true),
+        (r#"{"key":"k","operator":"Equal","value":"w"}"#, false),
+        (r#"{"key":"k","operator":"Exists","effect":"NoExecute"}"#, false),
+        (r#"{"key":"k","operator":"Gt","value":"1"}"#, false),
+    ] {
+        let expected = if tolerated { expect!["feasible"] } else { refused() };
+        check(&format!(r#"{{"tolerations":[{toleration}]}}"#), "{}", tainted, "{}", expected);
+    }
+    let soft = r#"{"taints":[{"key":"k","effect":"PreferNoSchedule"}]}"#;
+    check("{}", "{}", soft, "{}", expect!["feasible"]);
+}
+
+#[test]
+fn cordoned_nodes_are_left_alone() {
+    let cordoned = r#"{"unschedulable":true}"#;
+    check("{}", "{}", cordoned, "{}", expect!["UnschedulableAndUnresolvable: node(s) were unschedulable"]);
+    let daemon = r#"{"tolerations":[{"key":"node.kubernetes.io/unschedulable","operator":"Exists"}]}"#;
+    check(daemon, "{}", cordoned, "{}", expect!["feasible"]);
+}
+
+#[test]
+fn node_selectors_and_required_affinity_must_match() {
+    let refused =
+        || expect!["UnschedulableAndUnresolvable: node(s) didn't match Pod's node affinity/selector"];
+    let labels = r#"{"zone":"a","cores":"8"}"#;
+    check(r#"{"nodeSelector":{"zone":"a"}}"#, labels, "{}", "{}", expect!["feasible"]);
+    check(r#"{"nodeSelector":{"zone":"b"}}"#, labels, "{}", "{}", refused());
+    let terms = |terms: &str| {
+        format!(
+            r#"{{"affinity":{{"nodeAffinity":{{"requiredDuringSchedulingIgnoredDuringExecution":
+               {{"nodeSelectorTerms":[{terms}]}}}}}}}}"#
+        )
+    };
+    for (requirement, holds) in [
+        (r#""key":"zone","operator":"In","values":["b","a"]"#, true),
+        (r#""key":"zone","operator":"NotIn","values":["a"]"#, false),
+        (r#""key":"rack","operator":"NotIn","values":["a"]"#, true),
+        (r#""key":"rack","operator":"Exists""#, false),
+        (r#""key":"rack","operator":"DoesNotExist""#, true),
+        (r#""key":"cores","operator":"Gt","values":["7"]"#, true),
+        (r#""key":"cores","operator":"Lt","values":["8"]"#, false),
+        (r#""key":"zone","operator":"Gt","values":["7"]"#, false),
+    ] {
+        let spec = terms(&format!(r#"{{"matchExpressions":[{{{requirement}}}]}}"#));
+        check(&spec, labels, "{}", "{}", if holds { expect!["feasible"] } else { refused() });
+    }
+    check(&terms("{}"), labels, "{}", "{}", refused());
+    let other = r#"{"matchExpressions":[{"key":"zone","operator":"In","values":["z"]}]}"#;
+    let own = r#"{"matchExpressions":[{"key":"zone","operator":"Exists"}]}"#;
+    check(&terms(&format!("{other},{own}")), labels, "{}", "{}", expect!["feasible"]);
+}
+
+#[test]
+fn nodes_named_by_match_fields_are_the_only_ones_asked() {
+    let named = |values: &str| {
+        format!(
+            r#"{{"affinity":{{"nodeAffinity":{{"requiredDuringSchedulingIgnoredDuringExecution":{{"nodeSelectorTerms":
+               [{{"matchFields":[{values}]}}]}}}}}}}}"#
+        )
+    };
+    let field = |value: &str| format!(r#"{{"key":"metadata.name","operator":"In","values":["{value}"]}}"#);
+    check(&named(&field("n")), "{}", "{}", "{}", expect!["feasible"]);
+    check(&named(&field("other")), "{}", "{}", "{}", expect![""]);
+    let conflict = expect!["UnschedulableAndUnresolvable by PreFilter: pod affinity terms conflict"];
+    check(&named(&format!("{},{}", field("n"), field("m"))), "{}", "{}", "{}", conflict);
+}
+
+#[test]
+fn host_ports_conflict_by_port_protocol_and_address() {
+    let port = |port: &str| format!(r#"{{"containers":[{{"ports":[{port}]}}]}}"#);
+    let mut cache = Cache::default();
+    cache.upsert_node(node("n", "{}", "{}"));
+    let used = pod_info("used", &port(r#"{"hostPort":80,"hostIP":"10.0.0.1"}"#));
+    cache.assume(used, cache.slot("n").unwrap());
+    let refused = "Unschedulable: node(s) didn't have free ports for the requested pod ports";
+    for (wanted, expected) in [
+        (r#"{"hostPort":80}"#, refused),
+        (r#"{"hostPort":80,"hostIP":"10.0.0.1"}"#, refused),
+        (r#"{"hostPort":80,"hostIP":"10.0.0.2"}"#, "feasible"),
+        (r#"{"hostPort":80,"protocol":"UDP"}"#, "feasible"),
+        (r#"{"hostPort":81}"#, "feasible"),
+        (r#"{"containerPort":80}"#, "feasible"),
+    ] {
+        assert_eq!(answer(&pod_info("p", &port(wanted)), &cache), expected, "{wanted}");
+    }
+}
+
+#[test]
+fn resources_must_fit_and_the_message_names_all_that_do_not() {
+    let wants = |requests: &str| format!(r#"{{"containers":[{{"resources":{{"requests":{requests}}}}}]}}"#);
+    let status =
+        r#"{"allocatable":{"cpu":"2","memory":"1Gi","pods":"2","ephemeral-storage":"1Gi","x.io/gpu":"1"}}"#;
+    let mut cache = Cache::default();
+    cache.upsert_node(node("n", "{}", status));
+    cache.assume(pod_info("used", &wants(r#"{"cpu":"1","x.io/gpu":"1"}"#)), cache.slot("n").unwrap());
+    for (requests, expected) in [
+        (r#"{"cpu":"1","memory":"1Gi","ephemeral-storage":"1Gi"}"#, "feasible"),
+        (r#"{"cpu":"1001m"}"#, "Unschedulable: Insufficient cpu"),
+        (r#"{"cpu":"3"}"#, "UnschedulableAndUnresolvable: Insufficient cpu"),
+        (r#"{"cpu":"2","x.io/gpu":"1"}"#, "Unschedulable: Insufficient cpu, Insufficient x.io/gpu"),
+        (r#"{"ephemeral-storage":"2Gi"}"#, "UnschedulableAndUnresolvable: Insufficient ephemeral-storage"),
+        (r#"{"y.io/tpu":"1"}"#, "UnschedulableAndUnresolvable: Insufficient y.io/tpu"),
+    ] {
+        assert_eq!(answer(&pod_info("p", &wants(requests)), &cache), expected, "{requests}");
+    }
+    cache.assume(pod_info("second", "{}"), cache.slot("n").unwrap());
+    assert_eq!(answer(&pod_info("p", "{}"), &cache), "Unschedulable: Too many pods");
+}
+
+#[test]
+fn scores_prefer_free_even_and_untainted_nodes_with_the_image() {
+    let profile = default_profile("default-scheduler").unwrap();
+    let best = |spec: &str, nodes: &[(&str, &str, &str, &str)]| {
+        let mut cache = Cache::default();
+        for (name, labels, spec, status) in nodes {
+            cache.upsert_node(labelled_node(name, labels, spec, status));
+        }
+        let mut shortlist = Shortlist::new(&profile, pod_info("p", spec), &cache).unwrap();
+        shortlist.best_all().into_iter().map(|slot| nodes[slot as usize].0.to_owned()).collect::<Vec<_>>()
+    };
+    let cpu = r#"{"containers":[{"image":"app","resources":{"requests":{"cpu":"1","memory":"1Gi"}}}]}"#;
+    let room = |cpu: u32, memory: u32| {
+        format!(r#"{{"allocatable":{{"cpu":"{cpu}","memory":"{memory}Gi","pods":"9"}}}}"#)
+    };
+    let (small, large, lopsided) = (room(4, 4), room(16, 16), room(16, 2));
+    assert_eq!(best(cpu, &[("s", "{}", "{}", &small), ("l", "{}", "{}", &large)]), ["l"]);
+    assert_eq!(best(cpu, &[("s", "{}", "{}", &small), ("o", "{}", "{}", &lopsided)]), ["s"]);
+    let soft = r#"{"taints":[{"key":"k","effect":"PreferNoSchedule"}]}"#;
+    assert_eq!(best(cpu, &[("t", "{}", soft, &large), ("s", "{}", "{}", &small)]), ["s"]);
+    let preferring = r#"{"affinity":{"nodeAffinity":{"preferredDuringSchedulingIgnoredDuringExecution":
+        [{"weight":5,"preference":{"matchExpressions":[{"key":"ssd","operator":"Exists"}]}}]}}}"#;
+    assert_eq!(best(preferring, &[("a", "{}", "{}", "{}"), ("b", r#"{"ssd":""}"#, "{}", "{}")]), ["b"]);
+    let has_image = r#"{"allocatable":{"cpu":"4","memory":"4Gi","pods":"9"},
+        "images":[{"names":["app:latest"],"sizeBytes":900000000}]}"#;
+    assert_eq!(best(cpu, &[("s", "{}", "{}", &small), ("i", "{}", "{}", has_image)]), ["i"]);
+}
+
+#[test]
+fn hints_requeue_only_what_an_event_can_help() {
+    let profile = default_profile("default-scheduler").unwrap();
+    let helps = |plugin: &str, pod: &Arc<PodInfo>, event: Event<'_>| {
+        let kinds = event.kinds();
+        let rejector = (0..64).find(|&id| profile.plugin_name(id) == plugin).unwrap();
+        profile.is_worth_requeuing(pod, [rejector].into_iter().collect(), &event, kinds)
+    };
+    let pod = pod_info(
+        "p",
+        r#"{"nodeSelector":{"zone":"a"},"containers":[{"resources":{"requests":{"cpu":"6"}}}]}"#,
+    );
+    let (plain, tainted) =
+        (node("n", "{}", "{}"), node("n", r#"{"taints":[{"key":"k","effect":"NoExecute"}]}"#, "{}"));
+    let (zoned, large) = (
+        labelled_node("n", r#"{"zone":"a"}"#, "{}", "{}"),
+        node("n", "{}", r#"{"allocatable":{"cpu":"8","pods":"9"}}"#),
+    );
+    let cordoned = node("n", r#"{"unschedulable":true}"#, "{}");
+    let updated = |old, new| Event::NodeUpdated { old, new };
+    assert!(helps("TaintToleration", &pod, updated(&tainted, &plain)));
+    assert!(!helps("TaintToleration", &pod, updated(&plain, &tainted)));
+    assert!(!helps("TaintToleration", &pod, Event::NodeAdded(&tainted)));
+    assert!(helps("NodeAffinity", &pod, updated(&plain, &zoned)));
+    assert!(!helps("NodeAffinity", &pod, updated(&zoned, &plain)));
+    assert!(helps("NodeUnschedulable", &pod, updated(&cordoned, &plain)));
+    assert!(helps("NodeResourcesFit", &pod, Event::NodeAdded(&large)));
+    assert!(!helps("NodeResourcesFit", &pod, Event::NodeAdded(&plain)));
+    assert!(helps("NodeResourcesFit", &pod, Event::AssignedPodDeleted(&pod_info("q", "{}"))));
+    assert!(!helps("NodeResourcesFit", &pod, Event::PodAssigned(&pod_info("q", "{}"))));
+    let (web, other) = (
+        pod_info("web", r#"{"containers":[{"ports":[{"hostPort":80}]}]}"#),
+        pod_info("other", r#"{"containers":[{"ports":[{"hostPort":81}]}]}"#),
+    );
+    assert!(helps("NodePorts", &web, Event::AssignedPodDeleted(&web)));
+    assert!(!helps("NodePorts", &web, Event::AssignedPodDeleted(&other)));
+}

@@ -1,0 +1,388 @@
+//! Pods that wait to be scheduled.
+//!
+//! Owns: [`Queue`]: which pod is next, who waits for what, and for how long. Never touches: nodes, the API, clocks
+//! (every call says what time it is).
+//!
+//! ```text
+//!     add ──> gated? ──> gated ──(pod changed)──┐
+//!               │                               v
+//!               └─────────────────────────> active ──pop──> in flight ──bound──> (gone)
+//!                                              ^                │ rejected by plugins
+//!             back-off over, or nothing active │                v
+//!                    backing off <──(event that helps)── unschedulable
+//!                         ^                                (at most 5 minutes)
+//!                         └──(failed with an error)── in flight
+//! ```
+//!
+//! Why is there no list of events that happened while a pod was in flight, as upstream has? Placing a pod is one
+//! synchronous step of the task that also handles events, so none can come in between. What happens later, while
+//! binding, fails with an error and backs off, which loses no event.
+
+mod heap;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use apimachinery::Str;
+use rt::Instant;
+
+use crate::framework::{Event, PluginSet, Profile};
+use crate::pod::PodInfo;
+use heap::Heap;
+
+/// First back-off of a pod that could not be scheduled; it doubles up to the maximum. Upstream's defaults.
+pub const BACKOFF_INITIAL: Duration = Duration::from_secs(1);
+pub const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// A pod that no event helped is tried again after this long.
+pub const UNSCHEDULABLE_MAX: Duration = Duration::from_secs(300);
+
+/// A pod in the queue with its history.
+#[derive(Debug)]
+pub struct QueuedPod {
+    pub pod: Arc<PodInfo>,
+    /// When it last entered the queue.
+    pub queued_at: Instant,
+    /// Times it was popped.
+    pub attempts: u32,
+    /// Times plugins rejected it.
+    pub rejections: u32,
+    /// Errors since the last attempt that ended without one.
+    pub errors: u32,
+    /// Who rejected it last.
+    pub rejectors: PluginSet,
+}
+
+/// How an attempt ended that did not place the pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Plugins rejected the pod: it waits for an event that they wait for. An empty set waits for time only.
+    Rejected(PluginSet),
+    /// Something failed: it is tried again after a back-off.
+    Error,
+}
+
+/// Where a pod of the queue is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Active,
+    BackingOff,
+    Unschedulable,
+    Gated,
+    InFlight,
+}
+
+/// The scheduling queue of one profile.
+pub struct Queue {
+    profile: Arc<Profile>,
+    entries: Vec<Option<Entry>>,
+    free: Vec<u32>,
+    by_uid: HashMap<Str, u32>,
+    active: Heap,
+    backing_off: Heap,
+    /// When each pod in `Unschedulable` is to be tried again at the latest.
+    unschedulable: BTreeSet<(Instant, u32)>,
+    gated: usize,
+    /// Unschedulable pods that each plugin rejected, so that an event nobody waits for costs nothing.
+    rejected_by: [usize; PluginSet::CAPACITY],
+}
+
+#[derive(Debug)]
+struct Entry {
+    queued: QueuedPod,
+    place: Place,
+    /// When back-off ends, or when an unschedulable pod is tried again.
+    due: Instant,
+}
+
+// === impl Queue ===
+
+impl Queue {
+    pub fn new(profile: Arc<Profile>) -> Self {
+        Self {
+            profile,
+            entries: Vec::new(),
+            free: Vec::new(),
+            by_uid: HashMap::new(),
+            active: Heap::default(),
+            backing_off: Heap::default(),
+            unschedulable: BTreeSet::new(),
+            gated: 0,
+            rejected_by: [0; PluginSet::CAPACITY],
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.by_uid.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many pods are in each place: active, backing off, unschedulable, gated.
+    pub fn lens(&self) -> [usize; 4] {
+        [self.active.len(), self.backing_off.len(), self.unschedulable.len(), self.gated]
+    }
+
+    pub fn place(&self, uid: &str) -> Option<Place> {
+        self.by_uid.get(uid).map(|&slot| self.entry(slot).place)
+    }
+
+    pub fn uids(&self) -> impl Iterator<Item = &Str> {
+        self.by_uid.keys()
+    }
+
+    /// Adds a pod, or takes note of its new state. A change that may let it be scheduled moves it.
+    pub fn upsert(&mut self, pod: Arc<PodInfo>, now: Instant) {
+        match self.by_uid.get(pod.uid()).copied() {
+            None => self.add(pod, now),
+            Some(slot) => self.update(slot, pod, now),
+        }
+    }
+
+    /// Forgets a pod wherever it is.
+    pub fn remove(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
+        let slot = self.by_uid.remove(uid)?;
+        self.leave(slot);
+        self.free.push(slot);
+        self.entries[slot as usize].take().map(|entry| entry.queued.pod)
+    }
+
+    /// The next pod; it is in flight until [`Queue::remove`] or [`Queue::fail`]. When nothing is active, a pod that
+    /// some event may have helped need not sit out its back-off.
+    pub fn pop(&mut self, now: Instant) -> Option<Arc<PodInfo>> {
+        self.flush(now);
+        let slot = match self.active.peek() {
+            Some(slot) => slot,
+            None => self.backing_off.peek().filter(|&slot| !self.entry(slot).queued.rejectors.is_empty())?,
+        };
+        self.leave(slot);
+        let entry = self.entry_mut(slot);
+        entry.place = Place::InFlight;
+        entry.queued.attempts += 1;
+        Some(entry.queued.pod.clone())
+    }
+
+    /// Takes back a pod that was popped and found no place, with why.
+    pub fn fail(&mut self, uid: &str, failure: Failure, now: Instant) {
+        let Some(&slot) = self.by_uid.get(uid) else { return };
+        let entry = self.entry_mut(slot);
+        if entry.place != Place::InFlight {
+            return;
+        }
+        let queued = &mut entry.queued;
+        queued.queued_at = now;
+        match failure {
+            Failure::Rejected(rejectors) => {
+                queued.rejections += 1;
+                queued.errors = 0;
+                queued.rejectors = rejectors;
+                self.enter_unschedulable(slot, now);
+            }
+            Failure::Error => {
+                queued.errors += 1;
+                queued.rejectors = PluginSet::default();
+                self.enter_back_off(slot, now);
+            }
+        }
+    }
+
+    /// Moves the pods that an event may help.
+    pub fn on_event(&mut self, event: &Event<'_>, now: Instant) {
+        if self.unschedulable.is_empty() {
+            return;
+        }
+        let kinds = event.kinds();
+        let interested = self.profile.interested_in(kinds);
+        let anyone = (0..PluginSet::CAPACITY as u8)
+            .any(|plugin| interested.contains(plugin) && self.rejected_by[plugin as usize] > 0);
+        if !anyone {
+            return;
+        }
+        let profile = self.profile.clone();
+        let helped = |&(_, slot): &(Instant, u32)| {
+            let queued = &self.entry(slot).queued;
+            let asked = queued.rejectors.intersects(interested);
+            asked && profile.is_worth_requeuing(&queued.pod, queued.rejectors, event, kinds)
+        };
+        let helped: Vec<u32> =
+            self.unschedulable.iter().filter(|at| helped(at)).map(|&(_, slot)| slot).collect();
+        helped.into_iter().for_each(|slot| self.requeue(slot, now));
+    }
+
+    /// Moves every unschedulable pod, whatever it waits for: after the world was read anew.
+    pub fn on_resync(&mut self, now: Instant) {
+        let all: Vec<u32> = self.unschedulable.iter().map(|&(_, slot)| slot).collect();
+        all.into_iter().for_each(|slot| self.requeue(slot, now));
+    }
+
+    /// When [`Queue::pop`] may have something without anything else happening; `None` for never.
+    pub fn next_due(&self) -> Option<Instant> {
+        let backing_off = self.backing_off.peek().map(|slot| self.entry(slot).due);
+        let unschedulable = self.unschedulable.first().map(|&(due, _)| due);
+        backing_off.into_iter().chain(unschedulable).min()
+    }
+
+    fn flush(&mut self, now: Instant) {
+        while let Some(slot) = self.backing_off.peek().filter(|&slot| self.entry(slot).due <= now) {
+            self.activate(slot, now);
+        }
+        while let Some(&(_, slot)) = self.unschedulable.first().filter(|(due, _)| *due <= now) {
+            self.requeue(slot, now);
+        }
+    }
+
+    fn add(&mut self, pod: Arc<PodInfo>, now: Instant) {
+        let uid = pod.uid().clone();
+        let queued = QueuedPod {
+            pod,
+            queued_at: now,
+            attempts: 0,
+            rejections: 0,
+            errors: 0,
+            rejectors: PluginSet::default(),
+        };
+        let entry = Some(Entry { queued, place: Place::InFlight, due: now });
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.entries[slot as usize] = entry;
+                slot
+            }
+            None => {
+                self.entries.push(entry);
+                (self.entries.len() - 1) as u32
+            }
+        };
+        self.by_uid.insert(uid, slot);
+        self.activate(slot, now);
+    }
+
+    fn update(&mut self, slot: u32, pod: Arc<PodInfo>, now: Instant) {
+        let entry = self.entry_mut(slot);
+        let place = entry.place;
+        if place == Place::Active {
+            // Its priority may have changed: take it out while the heap's order still holds.
+            self.leave(slot);
+        }
+        let old = std::mem::replace(&mut self.entry_mut(slot).queued.pod, pod.clone());
+        match place {
+            Place::Active | Place::Gated => self.activate(slot, now),
+            Place::Unschedulable => {
+                let event = Event::PodUpdated { old: &old, new: &pod };
+                let rejectors = self.entry(slot).queued.rejectors;
+                if self.profile.is_worth_requeuing(&pod, rejectors, &event, event.kinds()) {
+                    self.requeue(slot, now);
+                }
+            }
+            Place::BackingOff | Place::InFlight => {}
+        }
+    }
+
+    /// To active if its back-off is over, else to back-off.
+    fn requeue(&mut self, slot: u32, now: Instant) {
+        if back_off_end(&self.entry(slot).queued) > now {
+            self.leave(slot);
+            self.enter_back_off(slot, now);
+        } else {
+            self.activate(slot, now);
+        }
+    }
+
+    /// To active, or to gated if a `PreEnqueue` plugin says so.
+    fn activate(&mut self, slot: u32, now: Instant) {
+        self.leave(slot);
+        let refused = {
+            let pod = &self.entry(slot).queued.pod;
+            self.profile.pre_enqueue.iter().any(|plugin| plugin.pre_enqueue(pod).is_err())
+        };
+        if refused {
+            self.entry_mut(slot).place = Place::Gated;
+            self.gated += 1;
+            return;
+        }
+        let entry = self.entry_mut(slot);
+        entry.place = Place::Active;
+        if entry.queued.attempts == 0 {
+            // Time spent gated is not time spent in the queue.
+            entry.queued.queued_at = now;
+        }
+        let Self { active, entries, profile, .. } = self;
+        active.push(slot, |a, b| {
+            profile.queue_sort.less(&queued(entries, a).queued, &queued(entries, b).queued)
+        });
+    }
+
+    fn enter_back_off(&mut self, slot: u32, now: Instant) {
+        let entry = self.entry_mut(slot);
+        entry.place = Place::BackingOff;
+        entry.due = back_off_end(&entry.queued).max(now);
+        let Self { backing_off, entries, .. } = self;
+        backing_off.push(slot, |a, b| queued(entries, a).due < queued(entries, b).due);
+    }
+
+    fn enter_unschedulable(&mut self, slot: u32, now: Instant) {
+        let entry = self.entry_mut(slot);
+        entry.place = Place::Unschedulable;
+        entry.due = now + UNSCHEDULABLE_MAX;
+        let (due, rejectors) = (entry.due, entry.queued.rejectors);
+        self.unschedulable.insert((due, slot));
+        self.count_rejectors(rejectors, |count| *count += 1);
+    }
+
+    /// Out of whatever structure its place is in.
+    fn leave(&mut self, slot: u32) {
+        let Self { active, backing_off, unschedulable, entries, profile, .. } = self;
+        let entry = queued(entries, slot);
+        match entry.place {
+            Place::Active => {
+                active.remove(slot, |a, b| {
+                    profile.queue_sort.less(&queued(entries, a).queued, &queued(entries, b).queued)
+                });
+            }
+            Place::BackingOff => {
+                backing_off.remove(slot, |a, b| queued(entries, a).due < queued(entries, b).due)
+            }
+            Place::Unschedulable => {
+                unschedulable.remove(&(entry.due, slot));
+                let rejectors = entry.queued.rejectors;
+                self.count_rejectors(rejectors, |count| *count -= 1);
+            }
+            Place::Gated => self.gated -= 1,
+            Place::InFlight => {}
+        }
+        self.entry_mut(slot).place = Place::InFlight;
+    }
+
+    fn count_rejectors(&mut self, rejectors: PluginSet, change: impl Fn(&mut usize)) {
+        for plugin in (0..PluginSet::CAPACITY as u8).filter(|&plugin| rejectors.contains(plugin)) {
+            change(&mut self.rejected_by[plugin as usize]);
+        }
+    }
+
+    fn entry(&self, slot: u32) -> &Entry {
+        queued(&self.entries, slot)
+    }
+
+    fn entry_mut(&mut self, slot: u32) -> &mut Entry {
+        self.entries[slot as usize].as_mut().expect("slots of indexes are filled")
+    }
+}
+
+fn queued(entries: &[Option<Entry>], slot: u32) -> &Entry {
+    entries[slot as usize].as_ref().expect("slots of indexes are filled")
+}
+
+/// Doubles with every failure of the same sort.
+fn back_off_end(queued: &QueuedPod) -> Instant {
+    let failures = if queued.errors > 0 { queued.errors } else { queued.rejections };
+    let duration = match failures {
+        0 => Duration::ZERO,
+        count => BACKOFF_INITIAL.saturating_mul(1 << (count - 1).min(16)).min(BACKOFF_MAX),
+    };
+    queued.queued_at + duration
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,369 @@
+//! The scheduling task: feeds the [`Engine`] from informers and carries its decisions out.
+//!
+//! Owns: the loop, the writes in flight and their bound. Never touches: decisions.
+//!
+//! One task owns the engine, so that nothing is locked: it handles events, then schedules a batch, then yields.
+//! Writes run in tasks of their own, at most [`Options::writes_in_flight`] at a time; while all are taken, no pod is
+//! popped, so that a slow API server shows as a long queue and not as memory.
+
+use std::sync::Arc;
+
+use api::gvr::{NODES, PODS};
+use apimachinery::{Str, json, time};
+use client::events::{Recorder, Reference};
+use client::informer::Subscription;
+use client::{Api, Delta, Informer, Informers, Patch, WriteOptions};
+use rt::Shutdown;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, info, warn};
+
+use crate::diagnosis::truncated;
+use crate::engine::{Decision, Engine, Placement, SCHEDULER_ERROR};
+use crate::framework::{Profile, ProfileError};
+use crate::plugins::default_profile;
+use crate::pod::PodInfo;
+
+/// Events handled before pods get their turn, and pods scheduled before other tasks get theirs: about a millisecond.
+const EVENTS_PER_TURN: usize = 256;
+const PODS_PER_TURN: usize = 128;
+
+/// `schedulerName` of pods that name none.
+pub const DEFAULT_SCHEDULER: &str = "default-scheduler";
+
+/// How to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Pods with this `spec.schedulerName` are scheduled.
+    pub scheduler_name: Str,
+    /// Bindings and status patches under way at the same time.
+    pub writes_in_flight: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { scheduler_name: DEFAULT_SCHEDULER.into(), writes_in_flight: 256 }
+    }
+}
+
+/// Schedules pods until `shutdown`. `ready` is told once pods and nodes have been read.
+pub async fn run(
+    api: Arc<dyn Api>,
+    informers: &Informers,
+    options: Options,
+    ready: oneshot::Sender<()>,
+    shutdown: Shutdown,
+) -> Result<(), ProfileError> {
+    let profile = default_profile(&options.scheduler_name)?;
+    run_profile(api, informers, options, profile, ready, shutdown).await;
+    Ok(())
+}
+
+/// [`run`] with plugins of the caller's choice.
+pub async fn run_profile(
+    api: Arc<dyn Api>,
+    informers: &Informers,
+    options: Options,
+    profile: Profile,
+    ready: oneshot::Sender<()>,
+    shutdown: Shutdown,
+) {
+    let seed = (rt::jitter() * u64::MAX as f64) as u64;
+    let recorder = Recorder::new(api.clone(), &options.scheduler_name, shutdown.clone());
+    let (done, results) = mpsc::channel(options.writes_in_flight.max(1));
+    let (pods, nodes) = (informers.of(&PODS), informers.of(&NODES));
+    let task = Task {
+        engine: Engine::new(profile, seed),
+        writer: Arc::new(Writer { api, recorder }),
+        pod_deltas: pods.subscribe(),
+        node_deltas: nodes.subscribe(),
+        pods,
+        nodes,
+        done,
+        results,
+        in_flight: 0,
+        in_flight_max: options.writes_in_flight.max(1),
+    };
+    tokio::select! {
+        () = task.run(ready) => {}
+        () = shutdown.cancelled() => {}
+    }
+}
+
+struct Task {
+    engine: Engine,
+    writer: Arc<Writer>,
+    pods: Arc<Informer>,
+    nodes: Arc<Informer>,
+    pod_deltas: Subscription,
+    node_deltas: Subscription,
+    done: mpsc::Sender<Written>,
+    results: mpsc::Receiver<Written>,
+    in_flight: usize,
+    in_flight_max: usize,
+}
+
+/// The end of a write.
+enum Written {
+    Bound { uid: Str },
+    BindFailed(Placement),
+    Told,
+}
+
+/// What the tasks that write share.
+struct Writer {
+    api: Arc<dyn Api>,
+    recorder: Recorder,
+}
+
+// === impl Task ===
+
+impl Task {
+    async fn run(mut self, ready: oneshot::Sender<()>) {
+        self.nodes.synced().await;
+        self.pods.synced().await;
+        self.read_all();
+        info!(
+            nodes = self.engine.cache().node_count(),
+            pods = self.engine.queue().len(),
+            "Started scheduling"
+        );
+        // Nobody waiting for readiness is no reason to stop.
+        let _ = ready.send(());
+        loop {
+            let events = self.handle_waiting_events();
+            let pods = self.schedule_batch();
+            if events + pods > 0 {
+                tokio::task::yield_now().await;
+            } else if !self.wait().await {
+                return;
+            }
+        }
+    }
+
+    /// The first deltas are resyncs: nodes before pods, so that the first pods find them.
+    fn read_all(&mut self) {
+        let now = rt::instant();
+        self.engine.on_nodes(&self.nodes.list(), now);
+        self.engine.on_pods(&self.pods.list(), now);
+    }
+
+    fn handle_waiting_events(&mut self) -> usize {
+        let mut handled = 0;
+        while handled < EVENTS_PER_TURN {
+            if let Some(delta) = self.node_deltas.try_recv() {
+                self.on_node_delta(delta);
+            } else if let Ok(written) = self.results.try_recv() {
+                self.on_written(written);
+            } else if let Some(delta) = self.pod_deltas.try_recv() {
+                self.on_pod_delta(delta);
+            } else {
+                break;
+            }
+            handled += 1;
+        }
+        handled
+    }
+
+    fn schedule_batch(&mut self) -> usize {
+        let mut scheduled = 0;
+        while scheduled < PODS_PER_TURN && self.in_flight < self.in_flight_max {
+            let now = rt::instant();
+            for decision in self.engine.next_permitted(now) {
+                self.carry_out(decision);
+            }
+            let Some(decision) = self.engine.next(now) else { break };
+            self.carry_out(decision);
+            scheduled += 1;
+        }
+        scheduled
+    }
+
+    /// Waits for something to do; false when the informers have stopped.
+    async fn wait(&mut self) -> bool {
+        let due = self.engine.next_due().filter(|_| self.in_flight < self.in_flight_max);
+        let timer = async {
+            match due {
+                Some(due) => rt::sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            delta = self.node_deltas.recv() => match delta {
+                Some(delta) => self.on_node_delta(delta),
+                None => return false,
+            },
+            delta = self.pod_deltas.recv() => match delta {
+                Some(delta) => self.on_pod_delta(delta),
+                None => return false,
+            },
+            Some(written) = self.results.recv() => self.on_written(written),
+            () = timer => {}
+        }
+        true
+    }
+
+    fn on_pod_delta(&mut self, delta: Delta) {
+        let now = rt::instant();
+        match delta {
+            Delta::Upsert { old, new } => {
+                if let Some(old) = old.filter(|old| old.uid() != new.uid()) {
+                    self.engine.on_pod_gone(old.uid(), now);
+                }
+                self.engine.on_pod(&new, now);
+            }
+            Delta::Delete { old } => self.engine.on_pod_gone(old.uid(), now),
+            Delta::Resync => self.engine.on_pods(&self.pods.list(), now),
+        }
+    }
+
+    fn on_node_delta(&mut self, delta: Delta) {
+        let now = rt::instant();
+        match delta {
+            Delta::Upsert { new, .. } => self.engine.on_node(&new, now),
+            Delta::Delete { old } => self.engine.on_node_gone(old.name(), now),
+            Delta::Resync => self.engine.on_nodes(&self.nodes.list(), now),
+        }
+    }
+
+    fn on_written(&mut self, written: Written) {
+        self.in_flight -= 1;
+        match written {
+            Written::Bound { uid } => self.engine.bound(&uid),
+            Written::BindFailed(placement) => self.engine.bind_failed(placement, rt::instant()),
+            Written::Told => {}
+        }
+    }
+
+    fn carry_out(&mut self, decision: Decision) {
+        let (writer, done) = (self.writer.clone(), self.done.clone());
+        match decision {
+            Decision::Held => return,
+            Decision::Bind(placement) => {
+                let profile = self.engine.profile().clone();
+                rt::spawn("bind", async move {
+                    let mut guard = Answer { done, written: None };
+                    guard.written = Some(writer.bind(&profile, placement).await);
+                });
+            }
+            Decision::Unschedulable { pod, reason, message } => {
+                rt::spawn("tell-unschedulable", async move {
+                    let _guard = Answer { done, written: Some(Written::Told) };
+                    writer.tell(&pod, reason, &message).await;
+                });
+            }
+        }
+        self.in_flight += 1;
+    }
+}
+
+/// Answers when dropped, so that a task that panics does not take a place in flight with it.
+struct Answer {
+    done: mpsc::Sender<Written>,
+    written: Option<Written>,
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        // The channel holds as many as can be in flight. It is closed only when the scheduler stops.
+        let _ = self.done.try_send(self.written.take().unwrap_or(Written::Told));
+    }
+}
+
+// === impl Writer ===
+
+impl Writer {
+    async fn bind(&self, profile: &Profile, mut placement: Placement) -> Written {
+        match self.try_bind(profile, &mut placement).await {
+            Ok(()) => {
+                let Placement { pod, node, .. } = &placement;
+                let (namespace, name) = (pod.namespace(), pod.name());
+                debug!(%namespace, %name, %node, "Bound pod");
+                self.recorder.normal(
+                    &reference(pod),
+                    "Scheduled",
+                    format!("Successfully assigned {namespace}/{name} to {node}"),
+                );
+                Written::Bound { uid: pod.uid().clone() }
+            }
+            Err(message) => {
+                let pod = &placement.pod;
+                warn!(namespace = %pod.namespace(), name = %pod.name(), node = %placement.node, message, "Bound no pod");
+                self.tell(pod, SCHEDULER_ERROR, &message).await;
+                Written::BindFailed(placement)
+            }
+        }
+    }
+
+    async fn try_bind(&self, profile: &Profile, placement: &mut Placement) -> Result<(), String> {
+        let Placement { pod, node, state } = placement;
+        for (id, plugin) in &profile.pre_bind {
+            let result = plugin.pre_bind(state, pod, node).await;
+            result.map_err(|status| {
+                format!("running PreBind plugin {:?}: {}", profile.plugin_name(*id), status.message())
+            })?;
+        }
+        for (id, plugin) in &profile.bind {
+            let result = plugin.bind(&self.api, pod, node).await;
+            let handled = result.map_err(|status| {
+                format!("running Bind plugin {:?}: {}", profile.plugin_name(*id), status.message)
+            })?;
+            if handled {
+                return Ok(());
+            }
+        }
+        Err("no Bind plugin handled the pod".to_owned())
+    }
+
+    /// An event, and the condition `PodScheduled` unless it says so already.
+    async fn tell(&self, pod: &PodInfo, reason: &str, message: &str) {
+        self.recorder.warning(&reference(pod), "FailedScheduling", truncated(message));
+        let Some(condition) = failed_condition(pod, reason, message) else { return };
+        let patch = Patch::Strategic(json!({"status": {"conditions": [condition]}}));
+        let (namespace, name) = (pod.namespace(), pod.name());
+        let result =
+            self.api.patch(&PODS, namespace, name, Some("status"), patch, &WriteOptions::default()).await;
+        match result {
+            Err(status) if !status.is_not_found() => {
+                warn!(%namespace, %name, error = %status, "Patched no PodScheduled condition");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The condition to write; `None` when the pod has it.
+fn failed_condition(pod: &PodInfo, reason: &str, message: &str) -> Option<serde_json::Value> {
+    let generation = pod.pod.metadata.generation;
+    let old = pod.pod.condition("PodScheduled");
+    if old.is_some_and(|old| {
+        old.status == "False"
+            && old.reason == reason
+            && old.message == message
+            && old.observed_generation == generation
+    }) {
+        return None;
+    }
+    let mut condition = serde_json::json!({
+        "type": "PodScheduled", "status": "False", "reason": reason, "message": message,
+        "observedGeneration": generation,
+    });
+    if old.is_none_or(|old| old.status != "False") {
+        condition["lastTransitionTime"] = time::format_seconds(rt::now()).into();
+    }
+    Some(condition)
+}
+
+fn reference(pod: &PodInfo) -> Reference {
+    Reference {
+        api_version: "v1".into(),
+        kind: "Pod".into(),
+        namespace: pod.namespace().clone(),
+        name: pod.name().clone(),
+        uid: pod.uid().clone(),
+        revision: pod.revision,
+        field_path: Str::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

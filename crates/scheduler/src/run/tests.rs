@@ -1,0 +1,117 @@
+//! The whole scheduler against a fake API.
+
+use std::time::Duration;
+
+use api::gvr::EVENTS;
+use apimachinery::Status;
+use client::fake::FakeApi;
+
+use super::*;
+
+fn seed_node(api: &FakeApi, name: &str, cpu: &str) {
+    api.seed(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
+        "status": {"allocatable": {"cpu": cpu, "memory": "8Gi", "pods": "110"}}}));
+}
+
+fn seed_pod(api: &FakeApi, name: &str, cpu: &str) {
+    api.seed(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"},
+        "spec": {"schedulerName": "default-scheduler",
+            "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]},
+        "status": {"phase": "Pending"}}));
+}
+
+async fn start(api: &Arc<FakeApi>, shutdown: &Shutdown) {
+    let (ready, is_ready) = oneshot::channel();
+    let (api, shutdown) = (api.clone(), shutdown.clone());
+    rt::spawn("scheduler", async move {
+        let informers = Informers::new(api.clone(), shutdown.clone());
+        run(api, &informers, Options::default(), ready, shutdown).await.unwrap();
+    });
+    is_ready.await.unwrap();
+}
+
+/// Waits for a state, not for time to pass.
+async fn until(what: &str, mut reached: impl FnMut() -> bool) {
+    let deadline = rt::instant() + Duration::from_secs(20);
+    while !reached() {
+        assert!(rt::instant() < deadline, "not reached: {what}");
+        rt::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+fn node_of(api: &FakeApi, pod: &str) -> String {
+    let pod = api.peek(&PODS, "default", pod).map(|pod| pod.to_value()).unwrap_or_default();
+    pod.str_at(&["spec", "nodeName"]).to_owned()
+}
+
+#[tokio::test]
+async fn pods_are_bound_and_told_about() {
+    let (api, shutdown) = (FakeApi::new(), Shutdown::new());
+    seed_node(&api, "a", "4");
+    seed_pod(&api, "before", "1");
+    start(&api, &shutdown).await;
+    seed_pod(&api, "after", "1");
+    until("both bound", || node_of(&api, "before") == "a" && node_of(&api, "after") == "a").await;
+    let told =
+        |text: &str| api.peek_all(&EVENTS).iter().any(|event| event.to_value().str_at(&["message"]) == text);
+    until("event", || told("Successfully assigned default/after to a")).await;
+    shutdown.cancel();
+}
+
+#[tokio::test]
+async fn a_pod_that_fits_nowhere_gets_a_condition_and_is_bound_when_a_node_comes() {
+    let (api, shutdown) = (FakeApi::new(), Shutdown::new());
+    seed_node(&api, "small", "1");
+    seed_pod(&api, "p", "3");
+    start(&api, &shutdown).await;
+    let condition = || {
+        let pod = api.peek(&PODS, "default", "p").unwrap().to_value();
+        pod.array_at(&["status", "conditions"]).first().cloned().unwrap_or_default()
+    };
+    until("condition", || condition().str_at(&["reason"]) == "Unschedulable").await;
+    assert_eq!(condition().str_at(&["status"]), "False");
+    assert!(
+        condition()
+            .str_at(&["message"])
+            .starts_with("0/1 nodes are available: 1 Insufficient cpu. preemption:")
+    );
+    seed_node(&api, "large", "8");
+    until("bound", || node_of(&api, "p") == "large").await;
+    shutdown.cancel();
+}
+
+#[tokio::test]
+async fn a_binding_that_fails_is_tried_again() {
+    let (api, shutdown) = (FakeApi::new(), Shutdown::new());
+    seed_node(&api, "a", "4");
+    seed_pod(&api, "p", "1");
+    let mut failures = 1;
+    api.fail(move |call| {
+        let fails = call.subresource == "binding" && failures > 0;
+        failures -= i32::from(fails);
+        fails.then(|| Status::internal("disk full"))
+    });
+    start(&api, &shutdown).await;
+    until("bound", || node_of(&api, "p") == "a").await;
+    let bindings = api.calls().iter().filter(|call| call.subresource == "binding").count();
+    assert_eq!(bindings, 2);
+    shutdown.cancel();
+}
+
+#[tokio::test]
+async fn more_pods_than_may_be_in_flight_are_all_bound() {
+    let (api, shutdown) = (FakeApi::new(), Shutdown::new());
+    for node in 0..10 {
+        seed_node(&api, &format!("n{node}"), "100");
+    }
+    for pod in 0..600 {
+        seed_pod(&api, &format!("p{pod}"), "100m");
+    }
+    start(&api, &shutdown).await;
+    let all_bound = || (0..600).all(|pod| !node_of(&api, &format!("p{pod}")).is_empty());
+    until("all bound", all_bound).await;
+    let mut per_node = std::collections::BTreeMap::<String, usize>::new();
+    (0..600).for_each(|pod| *per_node.entry(node_of(&api, &format!("p{pod}"))).or_default() += 1);
+    assert!(per_node.values().all(|&pods| pods == 60), "equal nodes fill equally: {per_node:?}");
+    shutdown.cancel();
+}

@@ -1,0 +1,437 @@
+//! Hot path: [`Shortlist`], every node's answer for pods of one signature, kept ready and repaired.
+//!
+//! Owns: filter and score results by node, the ranking of feasible nodes, the histogram of refusals. Never touches:
+//! the queue, assumptions, the API.
+//!
+//! Filtering and scoring all nodes is the cost of the first pod of a signature. Then one pod lands on one node, and
+//! only that node's answer has changed: [`Shortlist::refresh`] asks the cache what changed and re-evaluates that.
+//!
+//! ```text
+//!     slot      0      1      2      3          bucket 812: [0, 3]     best: a random one of the highest bucket
+//!     answer    812    cpu!   790    812               790: [2]        refusals: "Insufficient cpu" × 1
+//! ```
+//!
+//! Why buckets and not a heap? Totals are small integers (at most the sum of weights × 100), nodes move between them
+//! in O(1), and upstream's random choice among equals falls out of it.
+//!
+//! **Invariant (shortlist-exact):** after a refresh every answer equals what evaluating the node anew would give; a
+//! property test compares the two.
+
+use std::sync::Arc;
+
+use crate::cache::{Cache, NodeInfo, Slot};
+use crate::framework::{
+    CycleState, Extent, Normalization, PluginId, PluginSet, Profile, Relevance, Scores, Status,
+};
+use crate::pod::PodInfo;
+
+/// The answers of all nodes for pods of one signature.
+pub struct Shortlist {
+    /// The pod that the answers were worked out with; those who share them are alike in all that matters.
+    pod: Arc<PodInfo>,
+    state: CycleState,
+    skip_filter: PluginSet,
+    skip_score: PluginSet,
+    /// Nodes that `PreFilter` left; `None` is all.
+    only: Option<Vec<Slot>>,
+    /// Plugins that restricted the nodes.
+    restricted_by: PluginSet,
+    generation: u64,
+    images_epoch: u64,
+    answers: Vec<Answer>,
+    refusals: Refusals,
+    extents: Vec<Counted>,
+    ranking: Ranking,
+}
+
+/// A node's answer.
+#[derive(Clone, Debug, Default, PartialEq)]
+enum Answer {
+    /// No such node, or `PreFilter` left it out.
+    #[default]
+    Absent,
+    /// Index of a refusal.
+    Refused(u32),
+    Feasible(Scores),
+}
+
+/// Distinct refusals with the number of nodes that gave each. There are a handful, whatever the number of nodes.
+#[derive(Debug, Default)]
+struct Refusals {
+    distinct: Vec<Refusal>,
+}
+
+/// Why nodes refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub plugin: PluginId,
+    pub status: Status,
+    pub nodes: usize,
+}
+
+/// An extent with the number of nodes at either end, so that most changes need no scan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Counted {
+    extent: Extent,
+    at_min: usize,
+    at_max: usize,
+}
+
+/// Slots by total score.
+#[derive(Debug, Default)]
+struct Ranking {
+    buckets: Vec<Vec<Slot>>,
+    /// Where a slot stands: its bucket and the position in it.
+    places: Vec<Option<(u32, u32)>>,
+    /// No higher bucket has slots.
+    top: usize,
+    len: usize,
+}
+
+// === impl Shortlist ===
+
+impl Shortlist {
+    /// Asks every node. An error when a `PreFilter` plugin rejects the pod for all of them.
+    pub fn new(profile: &Profile, pod: Arc<PodInfo>, cache: &Cache) -> Result<Self, (PluginId, Status)> {
+        let mut made = Self {
+            pod,
+            state: CycleState::default(),
+            skip_filter: PluginSet::default(),
+            skip_score: PluginSet::default(),
+            only: None,
+            restricted_by: PluginSet::default(),
+            generation: 0,
+            images_epoch: 0,
+            answers: Vec::new(),
+            refusals: Refusals::default(),
+            extents: Vec::new(),
+            ranking: Ranking::default(),
+        };
+        made.build(profile, cache)?;
+        Ok(made)
+    }
+
+    /// Brings the answers up to date.
+    pub fn refresh(&mut self, profile: &Profile, cache: &Cache) -> Result<(), (PluginId, Status)> {
+        if self.images_epoch != cache.images_epoch() {
+            return self.build(profile, cache);
+        }
+        if self.generation == cache.generation() {
+            return Ok(());
+        }
+        let changed: Vec<Slot> = cache.changed_since(self.generation).collect();
+        self.generation = cache.generation();
+        self.answers.resize(cache.slot_count(), Answer::Absent);
+        self.ranking.places.resize(cache.slot_count(), None);
+        let mut rerank = false;
+        for slot in changed {
+            rerank |= self.repair(profile, cache, slot);
+        }
+        if rerank {
+            self.rank_all(profile);
+        }
+        Ok(())
+    }
+
+    /// The best node: one of those with the highest total, chosen by `random`. `None` when no node is feasible.
+    pub fn best(&mut self, random: u64) -> Option<Slot> {
+        let bucket = self.ranking.highest()?;
+        Some(bucket[(random % bucket.len() as u64) as usize])
+    }
+
+    /// All nodes with the highest total.
+    #[cfg(test)]
+    pub fn best_all(&mut self) -> Vec<Slot> {
+        let mut best = self.ranking.highest().map(<[Slot]>::to_vec).unwrap_or_default();
+        best.sort_unstable();
+        best
+    }
+
+    pub fn is_feasible(&self, slot: Slot) -> bool {
+        matches!(self.answers.get(slot as usize), Some(Answer::Feasible(_)))
+    }
+
+    pub fn feasible_count(&self) -> usize {
+        self.ranking.len
+    }
+
+    /// How many nodes were asked.
+    pub fn asked_count(&self) -> usize {
+        self.ranking.len + self.refusals.distinct.iter().map(|refusal| refusal.nodes).sum::<usize>()
+    }
+
+    pub fn refusals(&self) -> impl Iterator<Item = &Refusal> {
+        self.refusals.distinct.iter().filter(|refusal| refusal.nodes > 0)
+    }
+
+    /// Nodes that refused, with why.
+    pub fn refused(&self) -> impl Iterator<Item = (Slot, &Refusal)> {
+        (0..).zip(&self.answers).filter_map(|(slot, answer)| match answer {
+            Answer::Refused(index) => Some((slot, &self.refusals.distinct[*index as usize])),
+            _ => None,
+        })
+    }
+
+    /// Plugins that left nodes out before these were asked.
+    pub fn restricted_by(&self) -> PluginSet {
+        self.restricted_by
+    }
+
+    /// Whether the pod would fit a node as described by `node`, which may be a what-if copy.
+    pub fn try_filters(&self, profile: &Profile, node: &NodeInfo) -> Result<(), Status> {
+        profile.run_filters(self.skip_filter, &self.state, &self.pod, node).map_err(|(_, status)| status)
+    }
+
+    fn build(&mut self, profile: &Profile, cache: &Cache) -> Result<(), (PluginId, Status)> {
+        self.generation = cache.generation();
+        self.images_epoch = cache.images_epoch();
+        self.prepare(profile, cache)?;
+        self.refusals = Refusals::default();
+        self.answers.clear();
+        self.answers.resize(cache.slot_count(), Answer::Absent);
+        match &self.only {
+            None => {
+                for (slot, node) in cache.nodes() {
+                    self.answers[slot as usize] = self.evaluate(profile, node);
+                    self.count_refusal(slot);
+                }
+            }
+            Some(slots) => {
+                for slot in slots.clone() {
+                    if let Some(node) = cache.node(slot) {
+                        self.answers[slot as usize] = self.evaluate(profile, node);
+                        self.count_refusal(slot);
+                    }
+                }
+            }
+        }
+        self.rank_all(profile);
+        Ok(())
+    }
+
+    /// Runs `PreFilter` and `PreScore`.
+    fn prepare(&mut self, profile: &Profile, cache: &Cache) -> Result<(), (PluginId, Status)> {
+        (self.skip_filter, self.skip_score) = Default::default();
+        self.only = None;
+        for (id, plugin) in &profile.pre_filter {
+            let relevance = plugin.pre_filter(&mut self.state, &self.pod, cache);
+            match relevance.map_err(|status| (*id, status))? {
+                Relevance::EveryNode => {}
+                Relevance::Skip => self.skip_filter.insert(*id),
+                Relevance::OnlyNodes(names) => {
+                    self.restricted_by.insert(*id);
+                    let slots: Vec<Slot> = names.iter().filter_map(|name| cache.slot(name)).collect();
+                    self.only = Some(match self.only.take() {
+                        None => slots,
+                        Some(before) => before.into_iter().filter(|slot| slots.contains(slot)).collect(),
+                    });
+                }
+            }
+        }
+        for (id, plugin) in &profile.pre_score {
+            if plugin.pre_score(&mut self.state, &self.pod, cache) == Relevance::Skip {
+                self.skip_score.insert(*id);
+            }
+        }
+        Ok(())
+    }
+
+    fn evaluate(&mut self, profile: &Profile, node: &NodeInfo) -> Answer {
+        match profile.run_filters(self.skip_filter, &self.state, &self.pod, node) {
+            Ok(()) => Answer::Feasible(profile.run_scores(self.skip_score, &self.state, &self.pod, node)),
+            Err((plugin, status)) => Answer::Refused(self.refusals.index_of(plugin, status)),
+        }
+    }
+
+    fn count_refusal(&mut self, slot: Slot) {
+        if let Answer::Refused(index) = self.answers[slot as usize] {
+            self.refusals.distinct[index as usize].nodes += 1;
+        }
+    }
+
+    /// Re-evaluates one node; true when others' totals depend on the change.
+    fn repair(&mut self, profile: &Profile, cache: &Cache, slot: Slot) -> bool {
+        if self.only.as_ref().is_some_and(|only| !only.contains(&slot)) {
+            return false;
+        }
+        let answer = cache.node(slot).map_or(Answer::Absent, |node| self.evaluate(profile, node));
+        let old = std::mem::replace(&mut self.answers[slot as usize], answer);
+        if let Answer::Refused(index) = old {
+            self.refusals.distinct[index as usize].nodes -= 1;
+        }
+        self.count_refusal(slot);
+        let moved = self.move_extents(&old, slot);
+        if !moved {
+            match &self.answers[slot as usize] {
+                Answer::Feasible(scores) => {
+                    let total = total(profile, &self.extents, scores, self.skip_score);
+                    self.ranking.put(slot, total);
+                }
+                _ => self.ranking.take(slot),
+            }
+        }
+        moved
+    }
+
+    /// Counts one answer out and its successor in; true when an extent is another now, or unknown.
+    fn move_extents(&mut self, old: &Answer, slot: Slot) -> bool {
+        let new = &self.answers[slot as usize];
+        if old == new {
+            return false;
+        }
+        let empty = Scores::default();
+        let scores_of = |answer| if let &Answer::Feasible(ref scores) = answer { scores } else { &empty };
+        let (old, new) = (scores_of(old), scores_of(new));
+        if self.extents.is_empty() {
+            // Nothing was feasible before; with normalized scores the extents must be found first.
+            return !new.raw.is_empty();
+        }
+        let mut moved = false;
+        for (index, counted) in self.extents.iter_mut().enumerate() {
+            moved |= counted.replace(old.raw.get(index).copied(), new.raw.get(index).copied());
+        }
+        moved
+    }
+
+    fn rank_all(&mut self, profile: &Profile) {
+        self.extents = extents(&self.answers);
+        self.ranking.clear(profile.max_total() as usize + 1, self.answers.len());
+        for (slot, answer) in (0..).zip(&self.answers) {
+            if let Answer::Feasible(scores) = answer {
+                self.ranking.put(slot, total(profile, &self.extents, scores, self.skip_score));
+            }
+        }
+    }
+}
+
+fn total(profile: &Profile, extents: &[Counted], scores: &Scores, skip: PluginSet) -> usize {
+    let mut total = scores.fixed;
+    for plugin in &profile.score {
+        let Some(index) = plugin.normalized.filter(|_| !skip.contains(plugin.id)) else { continue };
+        if let (Normalization::By(normalize), Some(counted), Some(&raw)) =
+            (plugin.plugin.normalization(), extents.get(index), scores.raw.get(index))
+        {
+            total += plugin.weight * normalize(raw, counted.extent);
+        }
+    }
+    usize::try_from(total).unwrap_or(0)
+}
+
+fn extents(answers: &[Answer]) -> Vec<Counted> {
+    let feasible = answers.iter().filter_map(|answer| match answer {
+        Answer::Feasible(scores) => Some(scores),
+        _ => None,
+    });
+    let mut extents: Vec<Counted> = Vec::new();
+    for scores in feasible {
+        if extents.is_empty() {
+            extents.extend(scores.raw.iter().map(|&raw| Counted::one(raw)));
+        } else {
+            extents.iter_mut().zip(&scores.raw).for_each(|(counted, &raw)| _ = counted.add(raw));
+        }
+    }
+    extents
+}
+
+// === impl Counted ===
+
+impl Counted {
+    fn one(raw: i64) -> Self {
+        Self { extent: Extent { min: raw, max: raw }, at_min: 1, at_max: 1 }
+    }
+
+    /// True when the extent has widened.
+    fn add(&mut self, raw: i64) -> bool {
+        let old = self.extent;
+        match raw.cmp(&old.min) {
+            std::cmp::Ordering::Less => (self.extent.min, self.at_min) = (raw, 1),
+            std::cmp::Ordering::Equal => self.at_min += 1,
+            std::cmp::Ordering::Greater => {}
+        }
+        match raw.cmp(&old.max) {
+            std::cmp::Ordering::Greater => (self.extent.max, self.at_max) = (raw, 1),
+            std::cmp::Ordering::Equal => self.at_max += 1,
+            std::cmp::Ordering::Less => {}
+        }
+        old != self.extent
+    }
+
+    /// True when the extent has changed or must be found anew.
+    fn replace(&mut self, old: Option<i64>, new: Option<i64>) -> bool {
+        if old == new {
+            return false;
+        }
+        // First in, then out: a node that was alone at the end may have been replaced by an equal one.
+        let widened = new.is_some_and(|raw| self.add(raw));
+        let Some(old) = old else { return widened };
+        if old == self.extent.min {
+            self.at_min -= 1;
+        }
+        if old == self.extent.max {
+            self.at_max -= 1;
+        }
+        widened || self.at_min == 0 || self.at_max == 0
+    }
+}
+
+// === impl Refusals ===
+
+impl Refusals {
+    fn index_of(&mut self, plugin: PluginId, status: Status) -> u32 {
+        let known = self.distinct.iter().position(|own| own.plugin == plugin && own.status == status);
+        let index = known.unwrap_or_else(|| {
+            self.distinct.push(Refusal { plugin, status, nodes: 0 });
+            self.distinct.len() - 1
+        });
+        index as u32
+    }
+}
+
+// === impl Ranking ===
+
+impl Ranking {
+    fn clear(&mut self, buckets: usize, slots: usize) {
+        self.buckets.iter_mut().for_each(Vec::clear);
+        self.buckets.resize(buckets, Vec::new());
+        self.places.clear();
+        self.places.resize(slots, None);
+        (self.top, self.len) = (0, 0);
+    }
+
+    /// Puts a slot where its total belongs. Totals above the highest possible count as the highest.
+    fn put(&mut self, slot: Slot, total: usize) {
+        let total = total.min(self.buckets.len().saturating_sub(1));
+        if matches!(self.places[slot as usize], Some((bucket, _)) if bucket as usize == total) {
+            return;
+        }
+        self.take(slot);
+        let bucket = &mut self.buckets[total];
+        self.places[slot as usize] = Some((total as u32, bucket.len() as u32));
+        bucket.push(slot);
+        self.top = self.top.max(total);
+        self.len += 1;
+    }
+
+    fn take(&mut self, slot: Slot) {
+        let Some((bucket, position)) = self.places[slot as usize].take() else { return };
+        let slots = &mut self.buckets[bucket as usize];
+        slots.swap_remove(position as usize);
+        if let Some(&moved) = slots.get(position as usize) {
+            self.places[moved as usize] = Some((bucket, position));
+        }
+        self.len -= 1;
+    }
+
+    fn highest(&mut self) -> Option<&[Slot]> {
+        if self.len == 0 {
+            return None;
+        }
+        while self.buckets[self.top].is_empty() {
+            self.top -= 1;
+        }
+        Some(&self.buckets[self.top])
+    }
+}
+
+#[cfg(test)]
+mod tests;

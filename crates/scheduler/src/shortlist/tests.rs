@@ -1,0 +1,240 @@
+//! The fast path against a plain one: on random clusters under random changes, both must find the same nodes.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::framework::{MAX_NODE_SCORE, Signature};
+use crate::plugins::default_profile;
+use crate::shared::{SIGNATURES_MAX, Shortlists};
+use crate::testing::{labelled_node, pod_info};
+
+/// Xorshift; a failure prints the seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+
+    fn pick<'a>(&mut self, choices: &[&'a str]) -> &'a str {
+        choices[self.below(choices.len() as u64) as usize]
+    }
+}
+
+/// Nodes with their total scores by the rule of the book: filter each, score each, normalize each plugin's scores
+/// over the feasible nodes, add up.
+fn reference(profile: &Profile, pod: &Arc<PodInfo>, cache: &Cache) -> BTreeMap<Slot, i64> {
+    let (mut state, mut skip_filter, mut skip_score) = Default::default();
+    let mut only: Option<Vec<apimachinery::Str>> = None;
+    prepare(profile, pod, cache, &mut state, &mut skip_filter, &mut skip_score, &mut only);
+    let left = |name: &apimachinery::Str| only.as_ref().is_none_or(|only| only.contains(name));
+    let feasible: Vec<(Slot, &NodeInfo)> = cache
+        .nodes()
+        .filter(|(_, node)| left(&node.name) && profile.run_filters(skip_filter, &state, pod, node).is_ok())
+        .collect();
+    let mut totals: BTreeMap<Slot, i64> = feasible.iter().map(|(slot, _)| (*slot, 0)).collect();
+    for score in profile.score.iter().filter(|score| !skip_score.contains(score.id)) {
+        let raw: Vec<i64> = feasible.iter().map(|(_, node)| score.plugin.score(&state, pod, node)).collect();
+        let (Some(&min), Some(&max)) = (raw.iter().min(), raw.iter().max()) else { continue };
+        for ((slot, _), raw) in feasible.iter().zip(raw) {
+            let value = match score.plugin.normalization() {
+                Normalization::None => raw,
+                Normalization::By(normalize) => normalize(raw, Extent { min, max }),
+            };
+            assert!((0..=MAX_NODE_SCORE).contains(&value));
+            *totals.get_mut(slot).unwrap() += score.weight * value;
+        }
+    }
+    totals
+}
+
+fn prepare(
+    profile: &Profile,
+    pod: &Arc<PodInfo>,
+    cache: &Cache,
+    state: &mut CycleState,
+    skip_filter: &mut PluginSet,
+    skip_score: &mut PluginSet,
+    only: &mut Option<Vec<apimachinery::Str>>,
+) {
+    for (id, plugin) in &profile.pre_filter {
+        match plugin.pre_filter(state, pod, cache).expect("no random pod contradicts itself") {
+            Relevance::EveryNode => {}
+            Relevance::Skip => skip_filter.insert(*id),
+            Relevance::OnlyNodes(names) => *only = Some(names),
+        }
+    }
+    for (id, plugin) in &profile.pre_score {
+        if plugin.pre_score(state, pod, cache) == Relevance::Skip {
+            skip_score.insert(*id);
+        }
+    }
+}
+
+fn random_node(random: &mut Random, name: &str) -> Arc<api::view::Node> {
+    let labels = random.pick(&["{}", r#"{"zone":"a"}"#, r#"{"zone":"b","ssd":"1"}"#]);
+    let spec = random.pick(&[
+        "{}",
+        "{}",
+        r#"{"taints":[{"key":"t","effect":"NoSchedule"}]}"#,
+        r#"{"taints":[{"key":"s","effect":"PreferNoSchedule"}]}"#,
+        r#"{"taints":[{"key":"s","effect":"PreferNoSchedule"},{"key":"u","effect":"PreferNoSchedule"}]}"#,
+        r#"{"unschedulable":true}"#,
+    ]);
+    let images = random.pick(&["[]", "[]", r#"[{"names":["app:1"],"sizeBytes":800000000}]"#]);
+    let (cpu, memory, pods) = (1 + random.below(8), 1 + random.below(16), 1 + random.below(6));
+    let status = format!(
+        r#"{{"allocatable":{{"cpu":"{cpu}","memory":"{memory}Gi","pods":"{pods}","x.io/gpu":"{}"}},"images":{images}}}"#,
+        random.below(2)
+    );
+    labelled_node(name, labels, spec, &status)
+}
+
+fn random_spec(random: &mut Random) -> String {
+    let requests = random.pick(&[
+        "{}",
+        r#"{"cpu":"500m"}"#,
+        r#"{"cpu":"1","memory":"1Gi"}"#,
+        r#"{"memory":"3Gi"}"#,
+        r#"{"x.io/gpu":"1"}"#,
+        r#"{"cpu":"0"}"#,
+    ]);
+    let ports = random.pick(&["[]", "[]", r#"[{"hostPort":80}]"#]);
+    let tolerations =
+        random.pick(&["[]", r#"[{"key":"t","operator":"Exists"}]"#, r#"[{"operator":"Exists"}]"#]);
+    let affinity = random.pick(&[
+        "{}",
+        "{}",
+        r#"{"preferredDuringSchedulingIgnoredDuringExecution":[{"weight":7,"preference":{"matchExpressions":
+           [{"key":"ssd","operator":"Exists"}]}},{"weight":2,"preference":{"matchExpressions":[{"key":"zone","operator":"Exists"}]}}]}"#,
+        r#"{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[{"matchExpressions":
+           [{"key":"zone","operator":"In","values":["a"]}]}]}}"#,
+        r#"{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[{"matchFields":
+           [{"key":"metadata.name","operator":"In","values":["n3"]}]}]}}"#,
+    ]);
+    format!(
+        r#"{{"containers":[{{"image":"app:1","resources":{{"requests":{requests}}},"ports":{ports}}}],
+            "tolerations":{tolerations},"affinity":{{"nodeAffinity":{affinity}}}}}"#
+    )
+}
+
+fn change_cluster(random: &mut Random, cache: &mut Cache, placed: &mut Vec<String>) {
+    let name = format!("n{}", random.below(12));
+    match random.below(10) {
+        0 => _ = cache.remove_node(&name),
+        1..=3 => _ = cache.upsert_node(random_node(random, &name)),
+        4 if !placed.is_empty() => {
+            let at = random.below(placed.len() as u64) as usize;
+            cache.remove_pod(&placed.swap_remove(at));
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn shared_and_repaired_shortlists_find_what_a_plain_search_finds() {
+    let profile = default_profile("default-scheduler").unwrap();
+    let mut placements = 0;
+    for seed in 1..=60 {
+        let mut random = Random(0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(seed));
+        let (mut cache, mut shortlists, mut placed) = (Cache::default(), Shortlists::default(), Vec::new());
+        for name in 0..8 {
+            cache.upsert_node(random_node(&mut random, &format!("n{name}")));
+        }
+        let specs: Vec<String> = (0..5).map(|_| random_spec(&mut random)).collect();
+        for step in 0..60 {
+            change_cluster(&mut random, &mut cache, &mut placed);
+            let spec = &specs[random.below(specs.len() as u64) as usize];
+            let pod = pod_info(&format!("p{step}"), spec);
+            let expected = reference(&profile, &pod, &cache);
+            let highest = expected.values().max();
+            let best: Vec<Slot> =
+                expected.iter().filter(|(_, total)| Some(*total) == highest).map(|(slot, _)| *slot).collect();
+            let shortlist = shortlists.of(&profile, &pod, &cache).expect("no random pod contradicts itself");
+            let feasible: Vec<Slot> =
+                (0..cache.slot_count() as Slot).filter(|&s| shortlist.is_feasible(s)).collect();
+            assert_eq!(
+                feasible,
+                expected.keys().copied().collect::<Vec<_>>(),
+                "seed {seed} step {step} {spec}"
+            );
+            assert_eq!(shortlist.best_all(), best, "seed {seed} step {step} {spec} {expected:?}");
+            if let Some(slot) = shortlist.best(random.below(1000)) {
+                cache.assume(pod.clone(), slot);
+                placed.push(pod.name().to_string());
+                placements += 1;
+            }
+        }
+    }
+    assert!(placements > 500, "the clusters must not be full all the time: {placements}");
+}
+
+#[test]
+fn signatures_differ_exactly_when_placement_may() {
+    let profile = default_profile("default-scheduler").unwrap();
+    let sign = |spec: &str| {
+        let mut signature = Signature::default();
+        profile.sign(&pod_info("p", spec), &mut signature).map(|()| signature.bytes().to_vec())
+    };
+    let plain = sign("{}");
+    for same in [r#"{"restartPolicy":"Never"}"#, r#"{"serviceAccountName":"x"}"#, r#"{"priority":5}"#] {
+        assert_eq!(sign(same), plain, "{same}");
+    }
+    for other in [
+        r#"{"nodeSelector":{"a":"b"}}"#,
+        r#"{"tolerations":[{"operator":"Exists"}]}"#,
+        r#"{"containers":[{"ports":[{"hostPort":1}]}]}"#,
+        r#"{"containers":[{"resources":{"requests":{"cpu":"1"}}}]}"#,
+        r#"{"containers":[{"image":"x"}]}"#,
+        r#"{"containers":[{}]}"#,
+    ] {
+        assert_ne!(sign(other), plain, "{other}");
+    }
+    let daemon = r#"{"affinity":{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":
+        {"nodeSelectorTerms":[{"matchFields":[{"key":"metadata.name","operator":"In","values":["n"]}]}]}}}}"#;
+    assert!(sign(daemon).is_err());
+}
+
+#[test]
+fn only_so_many_signatures_are_kept() {
+    let profile = default_profile("default-scheduler").unwrap();
+    let (mut cache, mut shortlists) = (Cache::default(), Shortlists::default());
+    cache.upsert_node(crate::testing::node("n", "{}", "{}"));
+    for cpu in 0..SIGNATURES_MAX + 10 {
+        let spec = format!(r#"{{"containers":[{{"resources":{{"requests":{{"cpu":"{cpu}m"}}}}}}]}}"#);
+        shortlists.of(&profile, &pod_info("p", &spec), &cache).unwrap();
+    }
+    assert_eq!(shortlists.len(), SIGNATURES_MAX);
+}
+
+/// Prints what one core does; run by hand with `--ignored --nocapture`. In an optimized build only the number means
+/// something.
+#[test]
+#[ignore = "a measurement"]
+fn measure_placements_per_second() {
+    let profile = default_profile("default-scheduler").unwrap();
+    let (mut cache, mut shortlists) = (Cache::default(), Shortlists::default());
+    for name in 0..5000 {
+        let status = r#"{"allocatable":{"cpu":"32","memory":"256Gi","pods":"110"}}"#;
+        cache.upsert_node(crate::testing::node(&format!("n{name}"), "{}", status));
+    }
+    let pods: Vec<_> = (0..20_000)
+        .map(|n| {
+            let cpu = 100 + 10 * (n % 4);
+            let spec = format!(
+                r#"{{"containers":[{{"resources":{{"requests":{{"cpu":"{cpu}m","memory":"500Mi"}}}}}}]}}"#
+            );
+            pod_info(&format!("p{n}"), &spec)
+        })
+        .collect();
+    let start = rt::instant();
+    for (n, pod) in pods.iter().enumerate() {
+        let slot = shortlists.of(&profile, pod, &cache).unwrap().best(n as u64).unwrap();
+        cache.assume(pod.clone(), slot);
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    println!("{:.0} placements/s on 5,000 nodes, 4 signatures", pods.len() as f64 / seconds);
+}

@@ -1,0 +1,37 @@
+//! Pods and nodes for tests, written as the JSON of the part that matters.
+
+use std::sync::Arc;
+
+use api::view::{Node, Pod};
+use serde_json::{Value, json};
+
+use crate::pod::PodInfo;
+
+fn parse(text: &str) -> Value {
+    serde_json::from_str(text).expect("test data is JSON")
+}
+
+/// A pod whose uid is its name.
+pub fn pod(name: &str, spec: &str) -> Pod {
+    let pod = json!({"metadata": {"name": name, "namespace": "default", "uid": name}, "spec": parse(spec)});
+    serde_json::from_value(pod).expect("test data is a pod")
+}
+
+pub fn pod_info(name: &str, spec: &str) -> Arc<PodInfo> {
+    Arc::new(PodInfo::new(Arc::new(pod(name, spec)), 1))
+}
+
+/// A node with room for 110 pods unless `status` says otherwise.
+pub fn node(name: &str, spec: &str, status: &str) -> Arc<Node> {
+    labelled_node(name, "{}", spec, status)
+}
+
+pub fn labelled_node(name: &str, labels: &str, spec: &str, status: &str) -> Arc<Node> {
+    let mut node = json!({
+        "metadata": {"name": name, "uid": name, "labels": parse(labels)}, "spec": parse(spec), "status": parse(status),
+    });
+    if node["status"]["allocatable"].is_null() {
+        node["status"]["allocatable"] = json!({"cpu": "4", "memory": "8Gi", "pods": "110"});
+    }
+    Arc::new(serde_json::from_value(node).expect("test data is a node"))
+}
