@@ -95,6 +95,11 @@ pub trait Strategy: Send + Sync + 'static {
         Deletion::Immediate
     }
 
+    /// A finished delete answers with the object instead of a success `Status`.
+    fn returns_deleted_object(&self) -> bool {
+        false
+    }
+
     /// What a status-less or lightweight write may cost: leases and events may be flushed late.
     fn relaxed_durability(&self) -> bool {
         false

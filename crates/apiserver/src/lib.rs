@@ -1,1 +1,175 @@
-//! The Kubernetes API over HTTP and in process.
+//! The Kubernetes API over HTTPS and in process.
+//!
+//! Owns: the [`Door`] (authorization and dispatch of every operation), the HTTP forms of the API, discovery, the
+//! bootstrap of a fresh cluster. Never touches: what a kind means (`api`), how a write is committed (`registry`), how
+//! bytes reach the disk (`storage`).
+//!
+//! Start at [`ApiServer::assemble`] for how the parts fit, at [`door`] for operations and at [`http::handler`] for
+//! requests.
+//!
+//! **API boundary:** components use [`LocalApi`] (as `client::Api`), the binary uses [`ApiServer`]; nothing else here
+//! is for others.
+
+pub mod bootstrap;
+mod catalog;
+pub mod decode;
+mod door;
+mod grants;
+mod health;
+pub mod http;
+mod local;
+pub mod patch;
+mod rbac_feed;
+mod reviews;
+mod scale;
+mod tokens;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use apimachinery::{Value, json};
+use auth::rbac::RbacAuthorizer;
+use auth::{Authenticator, Authorizers, PrivilegedGroup, TokenAuthenticator, TokenIssuer, UserInfo};
+use registry::{Endpoint, Registry, ServiceNetwork};
+use storage::Store;
+use watch_cache::{LoadError, WatchCache};
+
+use crate::catalog::Catalog;
+pub use crate::door::{Answer, Call, Door, Mode};
+pub use crate::health::Readiness;
+use crate::http::handler::Handler;
+use crate::http::identity::Identifier;
+pub use crate::http::server::HttpsServer;
+pub use crate::local::LocalApi;
+use crate::reviews::Reviewer;
+use crate::tokens::{CachedObjects, TokenMinter};
+
+/// The version of Kubernetes whose API is served.
+pub const KUBERNETES_VERSION: (&str, &str, &str) = ("1", "36", "v1.36.2+pintle");
+
+/// Issuer and audience of service-account tokens; upstream's default name.
+const TOKEN_ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
+/// What the server is built on.
+pub struct Parts {
+    pub store: Arc<dyn Store>,
+    pub network: ServiceNetwork,
+    pub authority: Arc<pki::Authority>,
+    /// Where it will listen.
+    pub address: SocketAddr,
+    pub shutdown: rt::Shutdown,
+}
+
+/// An assembled server: it can be called in process at once and over HTTPS once [`ApiServer::listen`] runs.
+pub struct ApiServer {
+    door: Arc<Door>,
+    readiness: Arc<Readiness>,
+    handler: Arc<Handler>,
+    shutdown: rt::Shutdown,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AssembleError {
+    #[error("loading the stored objects")]
+    Load(#[from] LoadError),
+    #[error("preparing client certificates")]
+    Pki(#[from] pki::Error),
+    #[error("resource {0} is missing from the built-in table")]
+    MissingResource(String),
+}
+
+impl ApiServer {
+    /// Loads the stored objects and puts the parts together. Nothing is written and nobody is let in yet.
+    pub fn assemble(parts: Parts) -> Result<Self, AssembleError> {
+        let Parts { store, network, authority, address, shutdown } = parts;
+        let cache = WatchCache::new();
+        let registry = Registry::new(store.clone(), cache.clone(), network);
+        let catalog = Catalog::new(&registry, api::builtin::resources());
+        cache.load(store.as_ref())?;
+        store.observe("", cache.clone());
+        let find = |gvr: &apimachinery::GroupVersionResource| -> Result<Endpoint, AssembleError> {
+            catalog.find(gvr).cloned().ok_or_else(|| AssembleError::MissingResource(gvr.to_string()))
+        };
+        registry.recover(&find(&api::gvr::SERVICES)?);
+        let rbac = Arc::new(RbacAuthorizer::new());
+        rbac_feed::start(&registry, &rbac);
+        let lookups = admission::Lookups {
+            namespaces: find(&api::gvr::NAMESPACES)?,
+            service_accounts: find(&api::gvr::SERVICE_ACCOUNTS)?,
+            priority_classes: find(&api::gvr::PRIORITY_CLASSES)?,
+            runtime_classes: find(&apimachinery::GroupVersionResource::new("node.k8s.io", "v1", "runtimeclasses"))?,
+        };
+        admission::Chain::default_plugins(lookups).install(&registry);
+        let objects = CachedObjects {
+            service_accounts: find(&api::gvr::SERVICE_ACCOUNTS)?,
+            pods: find(&api::gvr::PODS)?,
+            secrets: find(&api::gvr::SECRETS)?,
+            nodes: find(&api::gvr::NODES)?,
+        };
+        let keys = authority.signing_keys().clone();
+        let audiences = vec![TOKEN_ISSUER.to_owned()];
+        let tokens = TokenAuthenticator::new(
+            vec![TOKEN_ISSUER.to_owned()],
+            audiences.clone(),
+            keys.clone(),
+            Arc::new(objects),
+        );
+        let authenticator = Arc::new(Authenticator::new(authority.client_verifier()?, tokens));
+        let authorizer =
+            Arc::new(Authorizers::new(vec![Arc::new(PrivilegedGroup::masters()), rbac.clone()]));
+        let door = Arc::new(Door::new(
+            registry,
+            catalog,
+            authorizer,
+            rbac,
+            Reviewer::new(authenticator.clone()),
+            TokenMinter::new(TokenIssuer::new(TOKEN_ISSUER, audiences, keys.clone())),
+        ));
+        let identifier =
+            Identifier::new(authenticator, keys, TOKEN_ISSUER.to_owned(), address);
+        let readiness = Arc::new(Readiness::default());
+        let handler =
+            Arc::new(Handler::new(door.clone(), identifier, readiness.clone(), version(), shutdown.clone()));
+        Ok(Self { door, readiness, handler, shutdown })
+    }
+
+    /// A client for a component that acts as `user`.
+    pub fn client(&self, user: UserInfo) -> Arc<LocalApi> {
+        Arc::new(LocalApi::new(self.door.clone(), user, self.shutdown.clone()))
+    }
+
+    pub fn door(&self) -> &Arc<Door> {
+        &self.door
+    }
+
+    pub fn readiness(&self) -> &Arc<Readiness> {
+        &self.readiness
+    }
+
+    /// An HTTPS server on a bound listener.
+    pub fn listen(&self, listener: tokio::net::TcpListener, tls: Arc<rustls::ServerConfig>) -> HttpsServer {
+        HttpsServer::new(listener, tls, self.handler.clone())
+    }
+}
+
+/// The answer of `/version`.
+fn version() -> Value {
+    let (major, minor, git_version) = KUBERNETES_VERSION;
+    json!({
+        "major": major, "minor": minor, "emulationMajor": major, "emulationMinor": minor,
+        "minCompatibilityMajor": major, "minCompatibilityMinor": "35", "gitVersion": git_version,
+        "gitCommit": option_env!("PINTLE_GIT_COMMIT").unwrap_or("unknown"), "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z", "goVersion": "none", "compiler": "rustc",
+        "platform": platform(),
+    })
+}
+
+/// Operating system and architecture in Go's words.
+fn platform() -> String {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    format!("{}/{architecture}", std::env::consts::OS)
+}

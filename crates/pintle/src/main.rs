@@ -1,1 +1,43 @@
-fn main() {}
+//! `pintle`: the command.
+//!
+//! Owns: flags, wiring, start and stop order, what a person sees. Everything else is in the crates below.
+//! Start at [`up`].
+
+mod apply;
+mod cli;
+mod kubeconfig;
+mod manifest;
+mod platform;
+mod progress;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = telemetry::init_logging(cli.log.as_deref(), "warn") {
+        eprintln!("error: --log: {error}");
+        return ExitCode::FAILURE;
+    }
+    let outcome = match cli.command {
+        Command::Up(arguments) => up::run(arguments),
+        Command::Kubeconfig(arguments) => kubeconfig::run(&arguments),
+        Command::Version => {
+            let (_, _, kubernetes) = apiserver::KUBERNETES_VERSION;
+            println!("pintle {} (Kubernetes {kubernetes})", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line, cause by cause, is what a person can act on.
+            eprintln!("error: {}", telemetry::chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,1 +1,265 @@
-//! Generic verbs over the watch cache and storage, with a strategy per kind.
+//! The generic verbs of the API over the watch cache and the store, for every kind alike.
+//!
+//! Owns: metadata the server decides, optimistic concurrency, finalizers and graceful deletion, paging, the order in
+//! which defaulting, admission and validation happen. Never touches: HTTP, authentication, what a kind means (its
+//! [`api::Strategy`] says that).
+//!
+//! Law (one-door): every write of the platform, also a controller's, ends in [`Registry::create`],
+//! [`Registry::modify`] or [`Registry::delete`]; nothing else commits to the store.
+//!
+//! A write: tree in the served version → defaults → mutating admission → strategy → managed fields → validation →
+//! validating admission → encode once → conditional commit → the same bytes are cached and answered.
+
+pub mod admission;
+mod create;
+mod delete;
+mod managed;
+mod metadata;
+mod modify;
+pub mod pods;
+mod read;
+mod services;
+mod watch;
+
+use std::sync::Arc;
+
+use apimachinery::{GroupVersionKind, Object, Status, Value};
+use api::Resource;
+use auth::UserInfo;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use storage::{Durability, Precondition, Store, Write};
+use watch_cache::{ResourceCache, WatchCache};
+
+pub use admission::Admission;
+pub use delete::{DeleteRequest, Deleted, Propagation};
+pub use modify::{Modified, Produce, Rewrite};
+pub use read::{ListRequest, Page, RevisionMatch};
+pub use services::ServiceNetwork;
+pub use watch::{WatchStart, WatchEvent, WatchEventKind, WatchRequest, WatchStream};
+
+/// A conditional write is repeated this often when someone else was quicker, as long as the caller did not name a
+/// version; then the conflict is the caller's.
+const CONFLICT_RETRIES_MAX: usize = 64;
+
+/// Storage and cache of every resource, and the chain every write passes.
+pub struct Registry {
+    store: Arc<dyn Store>,
+    cache: Arc<WatchCache>,
+    admission: std::sync::OnceLock<Arc<dyn Admission>>,
+    services: services::Allocator,
+}
+
+/// One served version of a resource with its cache.
+#[derive(Clone)]
+pub struct Endpoint {
+    pub resource: Arc<Resource>,
+    pub cache: Arc<ResourceCache>,
+}
+
+/// Who writes, and how.
+pub struct WriteContext<'a> {
+    pub user: &'a UserInfo,
+    /// Empty for cluster-scoped resources.
+    pub namespace: &'a str,
+    pub subresource: Option<&'a str>,
+    /// Everything happens but the commit.
+    pub dry_run: bool,
+    /// For managed fields.
+    pub field_manager: &'a str,
+    pub now: Timestamp,
+    /// `Warning` headers for the answer.
+    pub warnings: &'a Warnings,
+}
+
+/// Warnings gathered while a request is served.
+#[derive(Debug, Default)]
+pub struct Warnings(Mutex<Vec<String>>);
+
+impl Warnings {
+    /// Adds a warning unless the same one is there already.
+    pub fn add(&self, text: impl Into<String>) {
+        let text = text.into();
+        let mut list = self.0.lock();
+        if !list.contains(&text) {
+            list.push(text);
+        }
+    }
+
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock())
+    }
+}
+
+impl Registry {
+    pub fn new(store: Arc<dyn Store>, cache: Arc<WatchCache>, network: ServiceNetwork) -> Self {
+        let services = services::Allocator::new(network);
+        Self { store, cache, admission: std::sync::OnceLock::new(), services }
+    }
+
+    /// Installs the admission chain; it reads through the registry, so it is made after it. Until then nothing can
+    /// be written.
+    pub fn set_admission(&self, chain: Arc<dyn Admission>) {
+        if self.admission.set(chain).is_err() {
+            tracing::error!("Admission chain was set twice; the first one stays");
+        }
+    }
+
+    pub fn endpoint(&self, resource: Arc<Resource>) -> Endpoint {
+        let cache = self.cache.add_resource(&resource.storage_prefix, resource.selectable_fields);
+        Endpoint { resource, cache }
+    }
+
+    /// An endpoint of a kind that is answered and never stored (reviews); its cache stays empty.
+    pub fn unstored_endpoint(&self, resource: Arc<Resource>) -> Endpoint {
+        let path = format!("/unstored/{}/{}/", resource.group, resource.plural);
+        let cache = self.cache.add_resource(&path, resource.selectable_fields);
+        Endpoint { resource, cache }
+    }
+
+    pub fn cache(&self) -> &Arc<WatchCache> {
+        &self.cache
+    }
+
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Rebuilds what is derived from stored objects: call once after the cache was loaded.
+    pub fn recover(&self, services: &Endpoint) {
+        self.services.recover(services);
+    }
+
+    fn admission(&self) -> Result<&Arc<dyn Admission>, Status> {
+        self.admission.get().ok_or_else(|| Status::unavailable("admission is not ready yet"))
+    }
+
+    /// Encodes, commits and returns the committed object.
+    async fn commit(
+        &self,
+        endpoint: &Endpoint,
+        ctx: &WriteContext<'_>,
+        name: &str,
+        draft: Object,
+        precondition: Precondition,
+    ) -> Result<Arc<Object>, CommitFailure> {
+        let resource = &endpoint.resource;
+        if ctx.dry_run {
+            let revision = match precondition {
+                Precondition::ModRevision(revision) => revision.0,
+                _ => 0,
+            };
+            return Ok(Arc::new(draft.at_revision(revision)));
+        }
+        let draft = Arc::new(draft);
+        let key = resource.key(ctx.namespace, name);
+        let write = Write {
+            key: key.clone(),
+            precondition,
+            value: Some(draft.json().clone()),
+            attachment: Some(draft.clone()),
+            durability: durability(resource),
+        };
+        let committed = self.store.commit(write).await.map_err(CommitFailure::from)?;
+        // The observer ran before the answer, so the cache holds this write, or a later one.
+        match endpoint.cache.get(&key) {
+            Some(cached) if cached.revision() == committed.revision.0 => Ok(cached),
+            _ => Ok(Arc::new(draft.at_revision(committed.revision.0))),
+        }
+    }
+
+    async fn remove(
+        &self,
+        endpoint: &Endpoint,
+        ctx: &WriteContext<'_>,
+        object: &Object,
+    ) -> Result<Object, CommitFailure> {
+        if ctx.dry_run {
+            return Ok(object.at_revision(object.revision()));
+        }
+        let write = Write {
+            key: endpoint.resource.key(ctx.namespace, object.name()),
+            precondition: Precondition::ModRevision(storage::Revision(object.revision())),
+            value: None,
+            attachment: None,
+            durability: durability(&endpoint.resource),
+        };
+        let committed = self.store.commit(write).await.map_err(CommitFailure::from)?;
+        self.services.released(&endpoint.resource, object);
+        Ok(object.at_revision(committed.revision.0))
+    }
+}
+
+fn durability(resource: &Resource) -> Durability {
+    if resource.strategy.relaxed_durability() { Durability::Relaxed } else { Durability::Synced }
+}
+
+/// Why a commit did not happen.
+enum CommitFailure {
+    /// Someone else wrote first.
+    Precondition,
+    Other(Status),
+}
+
+impl From<storage::Error> for CommitFailure {
+    fn from(error: storage::Error) -> Self {
+        match error {
+            storage::Error::PreconditionFailed { .. } => Self::Precondition,
+            other => Self::Other(storage_status(&other)),
+        }
+    }
+}
+
+/// Storage's failures as the API reports them.
+fn storage_status(error: &storage::Error) -> Status {
+    match error {
+        storage::Error::Compacted { .. } => Status::expired("The resourceVersion for the provided list is too old."),
+        storage::Error::Closed => Status::unavailable("the store is closed: the server is shutting down"),
+        other => {
+            tracing::error!(error = %telemetry_chain(other), "Store refused a write");
+            Status::internal(telemetry_chain(other))
+        }
+    }
+}
+
+fn telemetry_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+impl Endpoint {
+    /// The tree of a stored object in this endpoint's served version.
+    pub fn served(&self, object: &Object) -> Value {
+        let mut value = object.to_value();
+        self.convert(&mut value, &self.stored_gvk(), &self.resource.gvk());
+        value
+    }
+
+    /// Whether stored bytes need more than another `apiVersion` to be served.
+    pub fn needs_conversion(&self) -> bool {
+        api::conversion::is_needed(&self.stored_gvk(), &self.resource.gvk())
+    }
+
+    /// Encodes a tree of the served version as it is stored.
+    fn draft(&self, mut value: Value) -> Result<Object, Status> {
+        self.convert(&mut value, &self.resource.gvk(), &self.stored_gvk());
+        Object::from_value(&value, 0, self.resource.selectable_fields)
+            .map_err(|error| Status::internal(format!("encoding {}: {error}", self.resource.kind)))
+    }
+
+    fn convert(&self, value: &mut Value, from: &GroupVersionKind, to: &GroupVersionKind) {
+        if from != to {
+            api::conversion::convert(value, from, to);
+        }
+    }
+
+    fn stored_gvk(&self) -> GroupVersionKind {
+        api::conversion::storage_gvk(&self.resource)
+    }
+}

@@ -1,0 +1,68 @@
+//! `NamespaceLifecycle`: nothing is created in a namespace that is missing or on its way out, and the system's own
+//! namespaces cannot be deleted.
+
+use apimachinery::status::{Cause, Details};
+use apimachinery::{Status, Value};
+use registry::Endpoint;
+use registry::admission::{Attributes, Operation};
+
+use crate::{Plugin, forbidden, look_up};
+
+const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
+
+pub struct NamespaceLifecycle {
+    namespaces: Endpoint,
+}
+
+impl NamespaceLifecycle {
+    pub fn new(namespaces: Endpoint) -> Self {
+        Self { namespaces }
+    }
+}
+
+impl Plugin for NamespaceLifecycle {
+    fn name(&self) -> &'static str {
+        "NamespaceLifecycle"
+    }
+
+    fn mutate(&self, attributes: &Attributes<'_>, _object: &mut Value) -> Result<(), Status> {
+        let namespaced = attributes.resource.namespaced && !attributes.namespace.is_empty();
+        // Asking whether one may do something has to work anywhere.
+        let access_review = attributes.resource.group == "authorization.k8s.io";
+        if !namespaced || access_review || attributes.operation != Operation::Create {
+            return Ok(());
+        }
+        let Some(namespace) = look_up(&self.namespaces, "", attributes.namespace) else {
+            return Err(Status::not_found(&self.namespaces.resource.group_resource(), attributes.namespace));
+        };
+        if !namespace.is_deleting() {
+            return Ok(());
+        }
+        Err(terminating(attributes))
+    }
+
+    fn validate(&self, attributes: &Attributes<'_>, _object: Option<&Value>) -> Result<(), Status> {
+        let deletes_namespace = attributes.operation == Operation::Delete && attributes.is("", "namespaces");
+        if deletes_namespace && IMMORTAL.contains(&attributes.name) {
+            return Err(forbidden(attributes, "this namespace may not be deleted"));
+        }
+        Ok(())
+    }
+}
+
+fn terminating(attributes: &Attributes<'_>) -> Status {
+    let namespace = attributes.namespace;
+    let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+    let details = Details {
+        name: attributes.name.into(),
+        group: attributes.resource.group.clone(),
+        kind: attributes.resource.plural.clone(),
+        causes: vec![Cause {
+            reason: "NamespaceTerminating".into(),
+            message: format!("namespace {namespace} is being terminated"),
+            field: "metadata.namespace".into(),
+        }],
+        ..Details::default()
+    };
+    forbidden(attributes, why).with_details(details)
+}

@@ -1,0 +1,110 @@
+//! `Priority`: a class's name becomes its number, and there is one default class at most.
+
+use std::sync::Arc;
+
+use apimachinery::{Object, Status, Value, field::go_quote};
+use registry::Endpoint;
+use registry::admission::{Attributes, Operation};
+
+use crate::{Plugin, forbidden, look_up};
+
+pub struct Priority {
+    classes: Endpoint,
+}
+
+struct Computed {
+    class: String,
+    priority: i64,
+    preemption: String,
+}
+
+impl Priority {
+    pub fn new(classes: Endpoint) -> Self {
+        Self { classes }
+    }
+
+    /// The class for pods that name none: the lowest of those marked so.
+    fn default_class(&self) -> Option<Value> {
+        let snapshot = self.classes.cache.snapshot();
+        let marked = snapshot.objects.values().map(|class: &Arc<Object>| class.to_value());
+        marked.filter(|class| class["globalDefault"].as_bool() == Some(true)).min_by_key(|class| class["value"].as_i64())
+    }
+
+    fn compute(&self, attributes: &Attributes<'_>, pod: &Value) -> Result<Computed, Status> {
+        let name = pod.str_at(&["spec", "priorityClassName"]);
+        let class = if name.is_empty() {
+            self.default_class()
+        } else {
+            let class = look_up(&self.classes, "", name);
+            let class = class.ok_or_else(|| forbidden(attributes, format!("no PriorityClass with name {name} was found")))?;
+            Some(class.to_value())
+        };
+        let Some(class) = class else {
+            return Ok(Computed { class: String::new(), priority: 0, preemption: "PreemptLowerPriority".into() });
+        };
+        let preemption = class.str_at(&["preemptionPolicy"]);
+        Ok(Computed {
+            class: class.str_at(&["metadata", "name"]).to_owned(),
+            priority: class["value"].as_i64().unwrap_or(0),
+            preemption: if preemption.is_empty() { "PreemptLowerPriority" } else { preemption }.to_owned(),
+        })
+    }
+}
+
+impl Plugin for Priority {
+    fn name(&self) -> &'static str {
+        "Priority"
+    }
+
+    fn mutate(&self, attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), Status> {
+        if attributes.operation != Operation::Create || !attributes.is("", "pods") {
+            return Ok(());
+        }
+        let computed = self.compute(attributes, pod)?;
+        if let Some(given) = pod["spec"]["priority"].as_i64().filter(|given| *given != computed.priority) {
+            return Err(forbidden(
+                attributes,
+                format!(
+                    "the integer value of priority ({given}) must not be provided in pod spec; priority admission \
+                     controller computed {} from the given PriorityClass name",
+                    computed.priority
+                ),
+            ));
+        }
+        let given = pod.str_at(&["spec", "preemptionPolicy"]);
+        if !given.is_empty() && given != computed.preemption {
+            return Err(forbidden(
+                attributes,
+                format!(
+                    "the string value of PreemptionPolicy ({given}) must not be provided in pod spec; priority \
+                     admission controller computed {} from the given PriorityClass name",
+                    computed.preemption
+                ),
+            ));
+        }
+        if !computed.class.is_empty() {
+            pod.set_at(&["spec", "priorityClassName"], computed.class);
+        }
+        pod.set_at(&["spec", "priority"], computed.priority);
+        pod.set_at(&["spec", "preemptionPolicy"], computed.preemption);
+        Ok(())
+    }
+
+    fn validate(&self, attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {
+        let Some(class) = object.filter(|_| attributes.is("scheduling.k8s.io", "priorityclasses")) else { return Ok(()) };
+        if class["globalDefault"].as_bool() != Some(true) {
+            return Ok(());
+        }
+        let other = self.default_class().map(|other| other.str_at(&["metadata", "name"]).to_owned());
+        match other {
+            Some(other) if other != attributes.name => Err(forbidden(
+                attributes,
+                format!(
+                    "PriorityClass {} is already marked as default. Only one default can exist",
+                    go_quote(&other)
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! From a request's bytes to a tree of the right kind, as strict as the client asks.
+
+pub use apimachinery::decode::FieldValidation;
+use apimachinery::decode::{self as typed, DecodeError};
+use apimachinery::patch;
+use apimachinery::value::ParseError;
+use apimachinery::{GroupVersion, GroupVersionKind, Status, Value};
+use api::Resource;
+
+use crate::door::{Call, Mode};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Media {
+    Json,
+    Yaml,
+}
+
+fn media(content_type: &str) -> Result<Media, Status> {
+    match content_type {
+        "" | "application/json" | "*/*" => Ok(Media::Json),
+        "application/yaml" | "application/x-yaml" | "text/yaml" => Ok(Media::Yaml),
+        _ => Err(Status::unsupported_media_type(
+            "the body of the request was in an unknown format - accepted media types include: application/json, \
+             application/yaml",
+        )),
+    }
+}
+
+/// The kind that a call's body has to be of.
+fn expected_kind(call: &Call<'_>) -> GroupVersionKind {
+    let resource = &call.endpoint.resource;
+    resource.subresource(call.subresource).map_or_else(|| resource.gvk(), |subresource| subresource.kind.clone())
+}
+
+/// Reads the object that a create or update sends.
+pub fn object(call: &Call<'_>, bytes: &[u8], content_type: &str, mode: &Mode<'_>) -> Result<Value, Status> {
+    let expected = expected_kind(call);
+    let (mut value, duplicates) = parse(bytes, media(content_type)?).map_err(|why| {
+        let shown = if bytes.is_empty() { "<empty>".to_owned() } else { shorten(bytes) };
+        Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: \
+             {why} ({shown})",
+            expected.kind
+        ))
+    })?;
+    check_kind(&mut value, &expected)?;
+    let schema = if expected == call.endpoint.resource.gvk() {
+        Some(call.endpoint.resource.schema.clone())
+    } else {
+        api::builtin::schema(&expected)
+    };
+    let Some(schema) = schema else { return Ok(value) };
+    let notes = typed::decode(&mut value, schema.root(), mode.validation, &duplicates)
+        .map_err(|error| Status::bad_request(cannot_be_handled(&expected, &expected, &error.to_string())))?;
+    notes.into_iter().for_each(|note| mode.warnings.add(note));
+    Ok(value)
+}
+
+/// Checks a tree from inside the process against its kind's schema.
+pub fn tree(resource: &Resource, mut value: Value) -> Result<Value, Status> {
+    check_kind(&mut value, &resource.gvk())?;
+    typed::normalize(&mut value, resource.schema.root()).map_err(|error| Status::bad_request(error.to_string()))?;
+    Ok(value)
+}
+
+/// Checks the result of a patch, whose author may have named fields that do not exist.
+pub fn patched(call: &Call<'_>, value: &mut Value, mode: &Mode<'_>) -> Result<(), Status> {
+    let resource = &call.endpoint.resource;
+    let kind = resource.gvk();
+    check_kind(value, &kind)?;
+    match typed::decode(value, resource.schema.root(), mode.validation, &[]) {
+        Ok(notes) => {
+            notes.into_iter().for_each(|note| mode.warnings.add(note));
+            Ok(())
+        }
+        Err(strict @ DecodeError::Strict(_)) => Err(patch::undecodable(&value.to_json_string(), &strict.to_string())),
+        Err(error) => Err(patch::undecodable(&value.to_json_string(), &error.to_string())),
+    }
+}
+
+/// Checks an applied configuration: it must name the same object as the path, and say which kind it is.
+pub fn applied(call: &Call<'_>, value: &mut Value) -> Result<(), Status> {
+    let kind = call.endpoint.resource.gvk();
+    let given = (value.str_at(&["apiVersion"]).to_owned(), value.str_at(&["kind"]).to_owned());
+    if given.1.is_empty() {
+        return Err(Status::bad_request("Object 'Kind' is missing in the applied configuration"));
+    }
+    if given != (kind.api_version(), kind.kind.to_string()) {
+        return Err(Status::bad_request(format!(
+            "incorrect kind in the applied configuration: got {}, Kind={}, expected {}, Kind={}",
+            given.0,
+            given.1,
+            kind.api_version(),
+            kind.kind
+        )));
+    }
+    let name = value.str_at(&["metadata", "name"]);
+    if name.is_empty() {
+        value.set_at(&["metadata", "name"], call.name);
+    } else if name != call.name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            call.name
+        )));
+    }
+    if !call.namespace.is_empty() && value.str_at(&["metadata", "namespace"]).is_empty() {
+        value.set_at(&["metadata", "namespace"], call.namespace);
+    }
+    Ok(())
+}
+
+/// Reads a `DeleteOptions` body.
+pub fn options(bytes: &[u8], content_type: &str) -> Result<Value, Status> {
+    let (value, _) = parse(bytes, media(content_type)?)
+        .map_err(|why| Status::bad_request(format!("couldn't get version/kind; json parse error: {why}")))?;
+    if !value.is_object() {
+        return Err(Status::bad_request("couldn't get version/kind; json parse error: DeleteOptions must be an object"));
+    }
+    Ok(value)
+}
+
+fn parse(bytes: &[u8], media: Media) -> Result<(Value, Vec<String>), String> {
+    match media {
+        Media::Json => {
+            let parsed = Value::parse_strict(bytes).map_err(|error| go_json_error(bytes, &error))?;
+            Ok((parsed.value, parsed.duplicates))
+        }
+        Media::Yaml => {
+            let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+            Ok((Value::parse_yaml(text).map_err(|error| error.to_string())?, Vec::new()))
+        }
+    }
+}
+
+/// The error as Go's `encoding/json` would word it, where that can be told.
+fn go_json_error(bytes: &[u8], error: &ParseError) -> String {
+    let ParseError::Json(error) = error else { return error.to_string() };
+    if error.is_eof() {
+        return "unexpected end of JSON input".to_owned();
+    }
+    let line_start = bytes
+        .split_inclusive(|byte| *byte == b'\n')
+        .take(error.line().saturating_sub(1))
+        .map(<[u8]>::len)
+        .sum::<usize>();
+    let at = line_start + error.column().saturating_sub(1);
+    let found = bytes.get(at).map_or(' ', |byte| char::from(*byte));
+    let text = error.to_string();
+    if text.starts_with("key must be a string") {
+        format!("invalid character '{found}' looking for beginning of object key string")
+    } else if text.starts_with("expected value") || text.starts_with("expected ident") {
+        format!("invalid character '{found}' looking for beginning of value")
+    } else if text.starts_with("trailing characters") {
+        format!("invalid character '{found}' after top-level value")
+    } else {
+        text
+    }
+}
+
+/// The first part of a body, for messages.
+fn shorten(bytes: &[u8]) -> String {
+    /// As much as a person wants to read in an error.
+    const SHOWN_BYTES_MAX: usize = 1024;
+    String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_BYTES_MAX)]).into_owned()
+}
+
+/// Body and path must mean the same kind; what the body leaves out is filled in.
+fn check_kind(value: &mut Value, expected: &GroupVersionKind) -> Result<(), Status> {
+    if !value.is_object() {
+        let kind = &expected.kind;
+        return Err(Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse \
+             error: json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,\
+             omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }} ({value})",
+            json_type(value),
+        )));
+    }
+    let (api_version, kind) = (value.str_at(&["apiVersion"]), value.str_at(&["kind"]));
+    let given = GroupVersion::parse(api_version).unwrap_or_default();
+    let given = GroupVersionKind { group: given.group, version: given.version, kind: kind.into() };
+    let wrong_version = !api_version.is_empty() && api_version != expected.api_version();
+    let wrong_kind = !kind.is_empty() && given.kind != expected.kind;
+    if wrong_version {
+        let why = if wrong_kind || api::builtin::schema(&given).is_some() {
+            unknown_conversion(&given, expected)
+        } else {
+            format!(
+                "no kind \"{kind}\" is registered for version \"{api_version}\" in scheme \
+                 \"pkg/api/legacyscheme/scheme.go:30\""
+            )
+        };
+        return Err(Status::bad_request(cannot_be_handled(&given, expected, &why)));
+    }
+    if wrong_kind {
+        let why = unknown_conversion(&given, expected);
+        return Err(Status::bad_request(cannot_be_handled(&given, expected, &why)));
+    }
+    let map = value.ensure_object();
+    map.insert("apiVersion", expected.api_version());
+    map.insert("kind", expected.kind.clone());
+    Ok(())
+}
+
+fn unknown_conversion(given: &GroupVersionKind, expected: &GroupVersionKind) -> String {
+    let package = match expected.group.as_str() {
+        "" => "core",
+        group => group.split('.').next().unwrap_or_default(),
+    };
+    format!(
+        "converting ({}.{}) to ({package}.{}): unknown conversion",
+        given.version, given.kind, expected.kind
+    )
+}
+
+fn cannot_be_handled(given: &GroupVersionKind, expected: &GroupVersionKind, why: &str) -> String {
+    format!("{} in version \"{}\" cannot be handled as a {}: {why}", given.kind, given.version, expected.kind)
+}
+
+/// The JSON type of a value in Go's words.
+fn json_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}

@@ -1,0 +1,272 @@
+//! The one door: every operation on objects, from HTTP or from a component in this process.
+//!
+//! Owns: authorization of each call, dispatch to subresources, the meaning of each kind of patch. Never touches:
+//! sockets, headers, wire forms (those are `http`'s), or how a write is committed (that is the registry's).
+//!
+//! Law (one-door): [`crate::LocalApi`] and the HTTP handlers call the same methods with the same arguments, a caller's
+//! identity first among them.
+
+use std::sync::Arc;
+
+use apimachinery::{GroupVersionResource, Object, Status, Value};
+use auth::rbac::RbacAuthorizer;
+use auth::{Attributes, Authorizer, Decision, UserInfo};
+use jiff::Timestamp;
+use parking_lot::RwLock;
+use registry::{
+    DeleteRequest, Deleted, Endpoint, ListRequest, Page, Registry, Rewrite, Warnings, WatchRequest, WatchStream,
+    WriteContext,
+};
+
+use crate::catalog::Catalog;
+use crate::patch::{self, PatchBody};
+use crate::reviews::Reviewer;
+use crate::scale;
+use crate::tokens::TokenMinter;
+
+/// Registry, catalog and authorization behind one set of verbs.
+pub struct Door {
+    registry: Registry,
+    catalog: RwLock<Arc<Catalog>>,
+    authorizer: Arc<dyn Authorizer>,
+    rbac: Arc<RbacAuthorizer>,
+    pub(crate) reviewer: Reviewer,
+    pub(crate) tokens: TokenMinter,
+}
+
+/// Who asks for what. The namespace and name are as in the path; the name is empty for collections.
+#[derive(Clone, Copy)]
+pub struct Call<'a> {
+    pub user: &'a UserInfo,
+    pub endpoint: &'a Endpoint,
+    pub namespace: &'a str,
+    pub name: &'a str,
+    /// Empty for the main resource.
+    pub subresource: &'a str,
+}
+
+/// How a write is to be carried out.
+#[derive(Clone, Copy)]
+pub struct Mode<'a> {
+    pub dry_run: bool,
+    pub field_manager: &'a str,
+    /// Take over other managers' fields (apply only).
+    pub force: bool,
+    pub warnings: &'a Warnings,
+    pub now: Timestamp,
+    pub validation: crate::decode::FieldValidation,
+}
+
+/// What an operation answers with.
+pub enum Answer {
+    Object(Arc<Object>),
+    /// A tree that is not a stored object: a scale, a review, a token.
+    Value(Value),
+    /// Done, nothing to show: a success `Status`.
+    Done,
+}
+
+impl Door {
+    pub fn new(
+        registry: Registry,
+        catalog: Catalog,
+        authorizer: Arc<dyn Authorizer>,
+        rbac: Arc<RbacAuthorizer>,
+        reviewer: Reviewer,
+        tokens: TokenMinter,
+    ) -> Self {
+        Self { registry, catalog: RwLock::new(Arc::new(catalog)), authorizer, rbac, reviewer, tokens }
+    }
+
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.read().clone()
+    }
+
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    pub fn endpoint(&self, gvr: &GroupVersionResource) -> Result<Endpoint, Status> {
+        self.catalog.read().find(gvr).cloned().ok_or_else(Status::no_such_path)
+    }
+
+    /// Refuses with 403 what the caller may not do.
+    pub fn authorize(&self, call: &Call<'_>, verb: &str) -> Result<(), Status> {
+        let resource = &call.endpoint.resource;
+        let attributes = Attributes {
+            api_group: &resource.group,
+            api_version: &resource.version,
+            subresource: call.subresource,
+            namespace: call.namespace,
+            name: call.name,
+            ..Attributes::resource(call.user, verb, &resource.plural)
+        };
+        self.check(&attributes)
+    }
+
+    /// Refuses with 403 what the caller may not do.
+    pub fn check(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
+        match self.authorizer.authorize(attributes) {
+            Decision::Allow { .. } => Ok(()),
+            refused => Err(auth::forbidden(attributes, refused.reason())),
+        }
+    }
+
+    pub fn authorizer(&self) -> &Arc<dyn Authorizer> {
+        &self.authorizer
+    }
+
+    pub fn get(&self, call: &Call<'_>) -> Result<Answer, Status> {
+        let object = self.registry.get(call.endpoint, call.namespace, call.name)?;
+        match call.subresource {
+            "scale" => Ok(Answer::Value(scale::of(&call.endpoint.served(&object)))),
+            _ => Ok(Answer::Object(object)),
+        }
+    }
+
+    pub fn list(&self, call: &Call<'_>, request: &ListRequest) -> Result<Page, Status> {
+        self.registry.list(call.endpoint, call.namespace, request)
+    }
+
+    pub fn watch(&self, call: &Call<'_>, request: WatchRequest) -> Result<WatchStream, Status> {
+        self.registry.watch(call.endpoint, call.namespace, request)
+    }
+
+    /// Creates an object, or what a subresource makes of one. `object` is decoded but not defaulted.
+    pub async fn create(&self, call: &Call<'_>, mode: &Mode<'_>, object: Value) -> Result<Answer, Status> {
+        let resource = &call.endpoint.resource;
+        match (call.subresource, resource.group.as_str(), resource.plural.as_str()) {
+            ("", "", "bindings") => {
+                let pods = self.endpoint(&api::gvr::PODS)?;
+                let name = object.str_at(&["metadata", "name"]).to_owned();
+                let bound = Call { endpoint: &pods, name: &name, subresource: "binding", ..*call };
+                self.registry.bind(&pods, &context(&bound, mode), &name, &object).await.map(|()| Answer::Done)
+            }
+            ("", _, _) if !resource.is_stored() => self.reviewer.review(self, call.user, call, object).map(Answer::Value),
+            ("", _, _) => {
+                self.check_grants(call, &object, None)?;
+                let ctx = context(call, mode);
+                self.registry.create(call.endpoint, &ctx, object).await.map(Answer::Object)
+            }
+            ("binding", "", "pods") => {
+                let ctx = context(call, mode);
+                self.registry.bind(call.endpoint, &ctx, call.name, &object).await.map(|()| Answer::Done)
+            }
+            ("eviction", "", "pods") => self.evict(call, mode, &object).await,
+            ("token", "", "serviceaccounts") => self.tokens.request(self, call, mode, object).map(Answer::Value),
+            _ => Err(not_allowed()),
+        }
+    }
+
+    async fn evict(&self, call: &Call<'_>, mode: &Mode<'_>, eviction: &Value) -> Result<Answer, Status> {
+        let budgets = self.endpoint(&GroupVersionResource::new("policy", "v1", "poddisruptionbudgets"))?;
+        let options = eviction.get("deleteOptions");
+        let (request, dry_run) = crate::http::query::delete_options(&Default::default(), options)?;
+        let mode = Mode { dry_run: mode.dry_run || dry_run, ..*mode };
+        let ctx = WriteContext { subresource: None, ..context(call, &mode) };
+        self.registry.evict(call.endpoint, &budgets, &ctx, call.name, &request).await?;
+        Ok(Answer::Done)
+    }
+
+    /// Replaces an object or one of its subresources; says whether it was created.
+    pub async fn update(&self, call: &Call<'_>, mode: &Mode<'_>, object: Value) -> Result<(Answer, bool), Status> {
+        let resource = &call.endpoint.resource;
+        if resource.subresource(call.subresource).is_none() && !call.subresource.is_empty() {
+            return Err(not_allowed());
+        }
+        check_name(call, &object)?;
+        let create = call.subresource.is_empty() && resource.strategy.allow_create_on_update();
+        let is_scale = call.subresource == "scale";
+        let mut produce = |current: Option<&Value>| {
+            self.check_grants(call, &object, current)?;
+            match current {
+                Some(workload) if is_scale => {
+                    let scaled = scale::apply(workload, &object)?;
+                    Ok(Rewrite::of_current(scaled, workload))
+                }
+                _ => Ok(Rewrite::replacement(object.clone())),
+            }
+        };
+        let ctx = context(call, mode);
+        let modified = self.registry.modify(call.endpoint, &ctx, call.name, create, &mut produce).await?;
+        Ok((self.shown(call, modified.object), modified.created))
+    }
+
+    /// Patches an object or one of its subresources; says whether it was created (apply).
+    pub async fn patch(&self, call: &Call<'_>, mode: &Mode<'_>, body: &PatchBody) -> Result<(Answer, bool), Status> {
+        let resource = &call.endpoint.resource;
+        if resource.subresource(call.subresource).is_none() && !call.subresource.is_empty() {
+            return Err(not_allowed());
+        }
+        let create = call.subresource.is_empty() && matches!(body, PatchBody::Apply(_));
+        let mut produce = |current: Option<&Value>| {
+            let rewrite = patch::apply(call, mode, body, current)?;
+            self.check_grants(call, &rewrite.object, current)?;
+            Ok(rewrite)
+        };
+        if create && self.registry.get(call.endpoint, call.namespace, call.name).is_err() {
+            // A patch that would create needs the right to create as well.
+            self.authorize(&Call { ..*call }, "create")?;
+        }
+        let ctx = context(call, mode);
+        let modified = self.registry.modify(call.endpoint, &ctx, call.name, create, &mut produce).await?;
+        Ok((self.shown(call, modified.object), modified.created))
+    }
+
+    pub async fn delete(&self, call: &Call<'_>, mode: &Mode<'_>, request: &DeleteRequest) -> Result<Deleted, Status> {
+        self.registry.delete(call.endpoint, &context(call, mode), call.name, request).await
+    }
+
+    pub async fn delete_collection(
+        &self,
+        call: &Call<'_>,
+        mode: &Mode<'_>,
+        list: &ListRequest,
+        request: &DeleteRequest,
+    ) -> Result<(Vec<Arc<Object>>, u64), Status> {
+        self.registry.delete_collection(call.endpoint, &context(call, mode), list, request).await
+    }
+
+    fn shown(&self, call: &Call<'_>, object: Arc<Object>) -> Answer {
+        match call.subresource {
+            "scale" => Answer::Value(scale::of(&call.endpoint.served(&object))),
+            _ => Answer::Object(object),
+        }
+    }
+
+    /// RBAC objects may not hand out rights that their writer lacks.
+    fn check_grants(&self, call: &Call<'_>, object: &Value, current: Option<&Value>) -> Result<(), Status> {
+        if call.endpoint.resource.group != "rbac.authorization.k8s.io" {
+            return Ok(());
+        }
+        crate::grants::check(self, &self.rbac, call, object, current)
+    }
+}
+
+fn context<'a>(call: &Call<'a>, mode: &Mode<'a>) -> WriteContext<'a> {
+    WriteContext {
+        user: call.user,
+        namespace: call.namespace,
+        subresource: (!call.subresource.is_empty()).then_some(call.subresource),
+        dry_run: mode.dry_run,
+        field_manager: mode.field_manager,
+        now: mode.now,
+        warnings: mode.warnings,
+    }
+}
+
+/// The path names one object and the body another.
+fn check_name(call: &Call<'_>, object: &Value) -> Result<(), Status> {
+    let given = object.str_at(&["metadata", "name"]);
+    if given.is_empty() || given == call.name {
+        return Ok(());
+    }
+    let message =
+        format!("the name of the object ({given}) does not match the name on the URL ({})", call.name);
+    Err(Status::bad_request(message))
+}
+
+pub(crate) fn not_allowed() -> Status {
+    Status::method_not_allowed("the server does not allow this method on the requested resource")
+        .with_details(Default::default())
+}

@@ -1,0 +1,125 @@
+//! Bodies: read with a limit, written as they are pulled.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use apimachinery::object::Form;
+use apimachinery::{Object, Status};
+use bytes::Bytes;
+use futures::Stream;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+
+/// Largest request body: upstream's `MaxRequestBodyBytes`, 3 MiB.
+pub const REQUEST_BODY_BYTES_MAX: usize = 3 << 20;
+
+/// A list is written in pieces of about this size, so that memory does not grow with the list: 128 KiB fills eight
+/// TLS records.
+const LIST_CHUNK_BYTES: usize = 128 << 10;
+
+/// A response body.
+pub enum ResponseBody {
+    /// All of it.
+    Full(Option<Bytes>),
+    /// Stored objects between a header and a footer, copied while the client reads.
+    List(ListBody),
+    /// Frames as they happen (watch, compressed lists).
+    Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
+}
+
+impl ResponseBody {
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        Self::Full(Some(bytes.into()))
+    }
+
+    pub fn empty() -> Self {
+        Self::Full(None)
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let chunk = match self.get_mut() {
+            Self::Full(bytes) => Poll::Ready(bytes.take()),
+            Self::List(list) => Poll::Ready(list.next_chunk()),
+            Self::Stream(stream) => stream.as_mut().poll_next(cx),
+        };
+        chunk.map(|chunk| chunk.map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Full(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            _ => SizeHint::default(),
+        }
+    }
+}
+
+/// Writes a list object by object. Holds only references, so a list of any size costs one chunk.
+pub struct ListBody {
+    header: Option<Vec<u8>>,
+    objects: std::vec::IntoIter<Arc<Object>>,
+    any: bool,
+    type_meta: Option<Bytes>,
+    done: bool,
+}
+
+impl ListBody {
+    /// `header` ends with `"items":[`. With `type_meta` each item carries that `apiVersion` and `kind`.
+    pub fn new(header: Vec<u8>, objects: Vec<Arc<Object>>, type_meta: Option<Bytes>) -> Self {
+        Self { header: Some(header), objects: objects.into_iter(), any: false, type_meta, done: false }
+    }
+
+    /// Everything at once, for small lists.
+    pub fn collect(mut self) -> Vec<u8> {
+        let mut all = Vec::new();
+        while let Some(chunk) = self.next_chunk() {
+            all.extend_from_slice(&chunk);
+        }
+        all
+    }
+
+    pub fn next_chunk(&mut self) -> Option<Bytes> {
+        if self.done {
+            return None;
+        }
+        let mut chunk = self.header.take().unwrap_or_default();
+        chunk.reserve(LIST_CHUNK_BYTES);
+        while chunk.len() < LIST_CHUNK_BYTES {
+            let Some(object) = self.objects.next() else {
+                chunk.extend_from_slice(b"]}\n");
+                self.done = true;
+                break;
+            };
+            if std::mem::replace(&mut self.any, true) {
+                chunk.push(b',');
+            }
+            match &self.type_meta {
+                Some(type_meta) => object.write(Form::As(type_meta), &mut chunk),
+                None => object.write(Form::ListItem, &mut chunk),
+            }
+        }
+        Some(chunk.into())
+    }
+}
+
+/// Reads a request's body up to the limit.
+pub async fn read(body: Incoming) -> Result<Bytes, Status> {
+    let limited = http_body_util::Limited::new(body, REQUEST_BODY_BYTES_MAX);
+    match limited.collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(Status::too_large(format!("limit is {REQUEST_BODY_BYTES_MAX}")))
+        }
+        Err(error) => Err(Status::bad_request(format!("reading the request body: {error}"))),
+    }
+}

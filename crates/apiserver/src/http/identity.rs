@@ -1,0 +1,90 @@
+//! Who a request comes from: client certificate, bearer token, or nobody; and whom it wants to act as.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use apimachinery::Status;
+use auth::authenticator::{Credentials, web_socket_token};
+use auth::impersonation::Impersonation;
+use auth::{Attributes, Authenticator, UserInfo, oidc};
+use http::{HeaderMap, Response, header};
+use pki::SigningKeys;
+
+use super::body::ResponseBody;
+use super::handler::Peer;
+use super::render;
+use crate::door::Door;
+
+/// Turns connections and headers into users.
+pub struct Identifier {
+    authenticator: Arc<Authenticator>,
+    keys: SigningKeys,
+    issuer: String,
+    address: SocketAddr,
+}
+
+impl Identifier {
+    pub fn new(
+            authenticator: Arc<Authenticator>,
+        keys: SigningKeys,
+        issuer: String,
+        address: SocketAddr,
+    ) -> Self {
+        Self { authenticator, keys, issuer, address }
+    }
+
+    pub(super) fn identify(&self, peer: &Peer, headers: &HeaderMap, now: SystemTime) -> Result<UserInfo, Status> {
+        let protocols = text(headers, header::SEC_WEBSOCKET_PROTOCOL);
+        let web_socket = protocols.map(web_socket_token).transpose().map_err(Status::bad_request)?.flatten();
+        let credentials = Credentials {
+            certificate: peer.certificate.as_ref(),
+            authorization: text(headers, header::AUTHORIZATION),
+            web_socket_token: web_socket.as_ref().map(|(token, _)| token.as_str()),
+        };
+        match self.authenticator.authenticate(credentials, now) {
+            Ok(authentication) => Ok(authentication.user),
+            Err(error) => {
+                tracing::debug!(peer = %peer.address, %error, "Refused credentials");
+                Err(Status::unauthorized())
+            }
+        }
+    }
+
+    /// The user that the request goes on as: the requester, or whom the headers name if the requester may.
+    pub(super) fn impersonate(
+        &self,
+        door: &Door,
+        request: &Attributes<'_>,
+        headers: &HeaderMap,
+    ) -> Result<UserInfo, Status> {
+        if !headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
+            return Ok(request.user.clone());
+        }
+        let pairs = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap_or_default()));
+        match Impersonation::from_headers(pairs)? {
+            Some(impersonation) => impersonation.authorize(door.authorizer().as_ref(), request),
+            None => Ok(request.user.clone()),
+        }
+    }
+
+    /// `host:port` at which clients find the server.
+    pub(super) fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    pub(super) fn jwks(&self) -> Response<ResponseBody> {
+        let keys = oidc::key_set(&self.keys.public_keys());
+        render::bytes(200, oidc::KEYS_CONTENT_TYPE, serde_json::to_vec(&keys).unwrap_or_default())
+    }
+
+    pub(super) fn openid_configuration(&self) -> Response<ResponseBody> {
+        let server = format!("https://{}", self.address);
+        let document = oidc::configuration(&self.issuer, &server);
+        render::bytes(200, oidc::CONFIGURATION_CONTENT_TYPE, serde_json::to_vec(&document).unwrap_or_default())
+    }
+}
+
+fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}

@@ -1,0 +1,13 @@
+//! The API over HTTPS: paths, parameters, forms and streams. What is done is `door`'s.
+
+pub mod body;
+mod compress;
+pub mod handler;
+pub mod identity;
+pub mod negotiate;
+mod nonresource;
+pub mod path;
+pub mod query;
+pub mod render;
+pub mod server;
+mod watch;

@@ -1,0 +1,133 @@
+//! Which form an answer takes.
+
+use api::table::MetaVersion;
+use apimachinery::Status;
+
+/// How the bytes are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    Json,
+    JsonPretty,
+    Yaml,
+}
+
+/// What is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    Object,
+    /// `meta.k8s.io` `Table` in this version.
+    Table(MetaVersion),
+    /// `PartialObjectMetadata` or its list.
+    Metadata(MetaVersion),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    pub encoding: Encoding,
+    pub shape: Shape,
+}
+
+impl Encoding {
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Json | Self::JsonPretty => "application/json",
+            Self::Yaml => "application/yaml",
+        }
+    }
+}
+
+/// Picks the first acceptable form in the client's order of preference. `transformable` answers may be asked for as a
+/// table or as metadata only.
+pub fn accept(header: &str, transformable: bool, pretty: bool) -> Result<Accepted, Status> {
+    let json = if pretty { Encoding::JsonPretty } else { Encoding::Json };
+    if header.trim().is_empty() {
+        return Ok(Accepted { encoding: json, shape: Shape::Object });
+    }
+    let mut clauses: Vec<(f32, Clause<'_>)> = header.split(',').map(Clause::parse).collect();
+    // A stable sort keeps the order of equally preferred clauses.
+    clauses.sort_by(|a, b| b.0.total_cmp(&a.0));
+    for (_, clause) in clauses {
+        let encoding = match clause.media {
+            "application/json" | "*/*" | "application/*" => json,
+            "application/yaml" => Encoding::Yaml,
+            _ => continue,
+        };
+        let shape = match clause.shape() {
+            Some(Shape::Object) => Shape::Object,
+            Some(shape) if transformable => shape,
+            _ => continue,
+        };
+        return Ok(Accepted { encoding, shape });
+    }
+    Err(Status::not_acceptable("406: Not Acceptable\n\nAvailable representations: application/json, application/yaml")
+        .with_details(apimachinery::status::Details::default()))
+}
+
+struct Clause<'a> {
+    media: &'a str,
+    r#as: &'a str,
+    version: &'a str,
+    group: &'a str,
+}
+
+impl<'a> Clause<'a> {
+    fn parse(text: &'a str) -> (f32, Self) {
+        let mut parts = text.split(';').map(str::trim);
+        let mut clause = Self { media: parts.next().unwrap_or_default(), r#as: "", version: "", group: "" };
+        let mut quality = 1.0;
+        for (key, value) in parts.filter_map(|part| part.split_once('=')) {
+            match key {
+                "as" => clause.r#as = value,
+                "v" => clause.version = value,
+                "g" => clause.group = value,
+                "q" => quality = value.parse().unwrap_or(0.0),
+                _ => {}
+            }
+        }
+        (quality, clause)
+    }
+
+    fn shape(&self) -> Option<Shape> {
+        if self.r#as.is_empty() {
+            return Some(Shape::Object);
+        }
+        if self.group != "meta.k8s.io" {
+            return None;
+        }
+        let version = MetaVersion::parse(self.version)?;
+        match self.r#as {
+            "Table" => Some(Shape::Table(version)),
+            "PartialObjectMetadata" | "PartialObjectMetadataList" => Some(Shape::Metadata(version)),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_form_we_have_is_taken() {
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        let cases = [
+            ("", Encoding::Json, Shape::Object),
+            ("*/*", Encoding::Json, Shape::Object),
+            ("application/vnd.kubernetes.protobuf,application/json", Encoding::Json, Shape::Object),
+            ("application/yaml", Encoding::Yaml, Shape::Object),
+            ("application/yaml;q=0.5, application/json", Encoding::Json, Shape::Object),
+            (&format!("{table},application/json"), Encoding::Json, Shape::Table(MetaVersion::V1)),
+            (
+                "application/json;as=PartialObjectMetadataList;v=v1beta1;g=meta.k8s.io",
+                Encoding::Json,
+                Shape::Metadata(MetaVersion::V1Beta1),
+            ),
+            ("application/json;as=Table;v=v9;g=meta.k8s.io,application/json", Encoding::Json, Shape::Object),
+        ];
+        for (header, encoding, shape) in cases {
+            assert_eq!(accept(header, true, false).unwrap(), Accepted { encoding, shape }, "{header}");
+        }
+        assert_eq!(accept("application/msword", true, false).unwrap_err().code, 406);
+        assert_eq!(accept(table, false, false).unwrap_err().code, 406);
+    }
+}

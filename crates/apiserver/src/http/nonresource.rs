@@ -1,0 +1,170 @@
+//! Discovery, OpenAPI, version, health, metrics and the keys of service-account tokens.
+
+use api::discovery::{self, AggregatedVersion};
+use self::stub as openapi;
+mod stub { type R = [std::sync::Arc<api::Resource>]; pub fn v2_protobuf(_: &R) -> Vec<u8> { vec![] } pub fn v2_json(_: &R) -> Vec<u8> { vec![] } pub fn v3_index(_: &R) -> Vec<u8> { vec![] } pub fn v3_json(_: &R, _: &str) -> Option<Vec<u8>> { None } pub fn v3_protobuf(_: &R, _: &str) -> Option<Vec<u8>> { None } }
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+
+use super::body::ResponseBody;
+use super::handler::Handler;
+use super::negotiate::Encoding;
+use super::query::Query;
+use super::render;
+use crate::catalog::{Catalog, Document};
+use crate::health;
+
+const JSON: &str = "application/json";
+const AGGREGATED_V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+const AGGREGATED_V2BETA1: &str = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
+/// As clients ask for it; `@` is not allowed in a media type, so the answer spells it with a dot, as upstream's does.
+const OPENAPI_V2_PROTOBUF_ACCEPT: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+const OPENAPI_V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+const OPENAPI_V3_PROTOBUF_ACCEPT: &str = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf";
+const OPENAPI_V3_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf";
+
+/// Answers a path that names no resource. The caller was authorized for it.
+pub fn answer(
+    handler: &Handler,
+    method: &Method,
+    path: &str,
+    query: &Query,
+    headers: &HeaderMap,
+) -> Response<ResponseBody> {
+    if method != Method::GET && method != Method::HEAD {
+        return render::status(&crate::door::not_allowed(), Encoding::Json);
+    }
+    let catalog = handler.door.catalog();
+    let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+    match segments.as_slice() {
+        [""] => render::value(200, Encoding::Json, &root(&catalog)),
+        ["version"] => render::value(200, Encoding::JsonPretty, &handler.version),
+        ["healthz" | "livez" | "readyz", rest @ ..] => health(handler, segments[0], rest, query),
+        ["metrics"] => render::bytes(200, telemetry::METRICS_CONTENT_TYPE, telemetry::metrics().encode()),
+        ["openid", "v1", "jwks"] => handler.identifier.jwks(),
+        [".well-known", "openid-configuration"] => handler.identifier.openid_configuration(),
+        ["openapi", rest @ ..] => match openapi_document(&catalog, rest, headers) {
+            Some(document) => cached(document, headers),
+            None => not_found_text(),
+        },
+        ["api" | "apis", ..] => discovery_answer(handler, &catalog, path, headers),
+        _ => not_found_text(),
+    }
+}
+
+fn discovery_answer(handler: &Handler, catalog: &Catalog, path: &str, headers: &HeaderMap) -> Response<ResponseBody> {
+    let path = path.trim_end_matches('/');
+    let documents = catalog.discovery();
+    let aggregated = aggregated_version(headers);
+    let (content_type, bytes) = match (path, aggregated) {
+        ("/api", Some((version, content_type))) => (content_type, documents.aggregated_core(version).clone()),
+        ("/apis", Some((version, content_type))) => (content_type, documents.aggregated_groups(version).clone()),
+        ("/api", None) => (JSON, discovery::api_versions(&handler.identifier.address())),
+        _ => match documents.at(path) {
+            Some(bytes) => (JSON, bytes.clone()),
+            None if path.matches('/').count() == 2 && path.starts_with("/apis/") => return not_found_text(),
+            None => return render::status(&apimachinery::Status::no_such_path(), Encoding::Json),
+        },
+    };
+    cached(Document::new(content_type, bytes), headers)
+}
+
+/// The first aggregated form that the client lists before plain JSON.
+fn aggregated_version(headers: &HeaderMap) -> Option<(AggregatedVersion, &'static str)> {
+    let accept = headers.get(header::ACCEPT)?.to_str().ok()?;
+    for clause in accept.split(',') {
+        let mut parts = clause.split(';').map(str::trim);
+        if parts.next() != Some(JSON) {
+            continue;
+        }
+        let parameters: Vec<&str> = parts.collect();
+        if !parameters.contains(&"as=APIGroupDiscoveryList") || !parameters.contains(&"g=apidiscovery.k8s.io") {
+            return None;
+        }
+        if parameters.contains(&"v=v2") {
+            return Some((AggregatedVersion::V2, AGGREGATED_V2));
+        }
+        if parameters.contains(&"v=v2beta1") {
+            return Some((AggregatedVersion::V2Beta1, AGGREGATED_V2BETA1));
+        }
+    }
+    None
+}
+
+fn openapi_document(catalog: &Catalog, path: &[&str], headers: &HeaderMap) -> Option<Document> {
+    let resources = catalog.resources();
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match path {
+        ["v2"] if accept.contains(OPENAPI_V2_PROTOBUF_ACCEPT) => {
+            Some(catalog.document("openapi v2 protobuf", OPENAPI_V2_PROTOBUF, || openapi::v2_protobuf(resources)))
+        }
+        ["v2"] => Some(catalog.document("openapi v2", JSON, || openapi::v2_json(resources))),
+        ["v3"] => Some(catalog.document("openapi v3", JSON, || openapi::v3_index(resources))),
+        ["v3", rest @ ..] => {
+            let key = rest.join("/");
+            if accept.contains(OPENAPI_V3_PROTOBUF_ACCEPT) && !accept.contains(JSON) {
+                let body = openapi::v3_protobuf(resources, &key)?;
+                return Some(catalog.document(&format!("openapi v3 protobuf {key}"), OPENAPI_V3_PROTOBUF, || body));
+            }
+            let body = openapi::v3_json(resources, &key)?;
+            Some(catalog.document(&format!("openapi v3 {key}"), JSON, || body))
+        }
+        _ => None,
+    }
+}
+
+fn cached(document: Document, headers: &HeaderMap) -> Response<ResponseBody> {
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    let mut response = if known == Some(&*document.etag) {
+        let mut response = Response::new(ResponseBody::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    } else {
+        render::bytes(200, document.content_type, document.bytes)
+    };
+    if let Ok(etag) = HeaderValue::from_str(&document.etag) {
+        response.headers_mut().insert(header::ETAG, etag);
+    }
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+fn health(handler: &Handler, endpoint: &str, rest: &[&str], query: &Query) -> Response<ResponseBody> {
+    let excluded: Vec<&str> = query.values("exclude").collect();
+    let mut checks = handler.readiness.report(&excluded);
+    if endpoint == "livez" {
+        // Being alive does not depend on the roles being ready.
+        checks.truncate(1);
+    }
+    if let [name] = rest {
+        checks.retain(|(own, _)| own == name);
+        if checks.is_empty() {
+            return not_found_text();
+        }
+    }
+    let (code, text) = health::answer(endpoint, &checks, query.flag("verbose"));
+    render::bytes(code, "text/plain; charset=utf-8", text)
+}
+
+/// `/`: the paths there are.
+fn root(catalog: &Catalog) -> apimachinery::Value {
+    const OWN: [&str; 10] = [
+        "/.well-known/openid-configuration",
+        "/api",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/version",
+    ];
+    let mut paths: Vec<&str> = OWN.into_iter().chain(catalog.discovery().paths()).collect();
+    paths.sort_unstable();
+    apimachinery::json!({ "paths": paths })
+}
+
+fn not_found_text() -> Response<ResponseBody> {
+    render::bytes(404, "text/plain; charset=utf-8", "404 page not found\n")
+}

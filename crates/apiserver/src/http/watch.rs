@@ -1,0 +1,205 @@
+//! The body of a watch: one JSON event a line, as they happen.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use apimachinery::object::Form;
+use api::table::{self, IncludeObject, MetaVersion, TableOptions};
+use apimachinery::{Object, Value, json};
+use bytes::Bytes;
+use futures::Stream;
+use registry::{Endpoint, WatchEventKind, WatchStream};
+
+use super::negotiate::Shape;
+use super::query::WatchOptions;
+
+/// Between two bookmarks of a quiet watch; upstream's is about a minute.
+const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+/// A watch without `timeoutSeconds` ends after this long plus up to as much again, so that clients spread out.
+const TIMEOUT_MIN: Duration = Duration::from_secs(1800);
+/// Events that are there already are put into one frame up to about this size.
+const FRAME_BYTES: usize = 64 << 10;
+
+/// Everything a watch needs to write itself.
+pub struct WatchBody {
+    endpoint: Endpoint,
+    stream: WatchStream,
+    shape: Shape,
+    bookmarks: bool,
+    /// Still to be sent after the initial events.
+    initial_end: bool,
+    in_initial: bool,
+    include_object: IncludeObject,
+    headers_sent: bool,
+    deadline: rt::Instant,
+    next_bookmark: rt::Instant,
+    shutdown: rt::Shutdown,
+    ended: bool,
+    sent: Arc<telemetry::Counter>,
+}
+
+impl WatchBody {
+    pub fn new(
+        endpoint: &Endpoint,
+        stream: WatchStream,
+        options: &WatchOptions,
+        shape: Shape,
+        include_object: IncludeObject,
+        shutdown: rt::Shutdown,
+    ) -> Self {
+        let timeout = options.timeout_seconds.map_or_else(|| rt::jittered(TIMEOUT_MIN, 1.0), Duration::from_secs);
+        let now = rt::instant();
+        let resource = &endpoint.resource;
+        Self {
+            endpoint: endpoint.clone(),
+            stream,
+            shape,
+            bookmarks: options.bookmarks,
+            initial_end: options.initial_events_end && options.bookmarks,
+            in_initial: true,
+            include_object,
+            headers_sent: false,
+            deadline: now + timeout,
+            next_bookmark: now + BOOKMARK_INTERVAL,
+            shutdown,
+            ended: false,
+            sent: telemetry::metrics().apiserver.watch_events(&resource.group, &resource.version, &resource.plural),
+        }
+    }
+
+    /// Frames of whole events, until the watch ends.
+    pub fn into_stream(self) -> Pin<Box<dyn Stream<Item = Bytes> + Send>> {
+        Box::pin(futures::stream::unfold(self, |mut body| async move {
+            let frame = body.next_frame().await?;
+            Some((frame, body))
+        }))
+    }
+
+    async fn next_frame(&mut self) -> Option<Bytes> {
+        if self.ended {
+            return None;
+        }
+        let mut frame = Vec::new();
+        if self.in_initial {
+            self.write_initial(&mut frame);
+            if !frame.is_empty() {
+                return Some(frame.into());
+            }
+        }
+        loop {
+            tokio::select! {
+                biased;
+                next = self.stream.next() => {
+                    self.write(next, &mut frame);
+                    self.write_ready(&mut frame);
+                    return Some(frame.into());
+                }
+                () = self.shutdown.cancelled() => return None,
+                () = rt::sleep_until(self.deadline) => return None,
+                () = rt::sleep_until(self.next_bookmark), if self.bookmarks => {
+                    self.next_bookmark = rt::instant() + BOOKMARK_INTERVAL;
+                    self.write_bookmark(false, &mut frame);
+                    return Some(frame.into());
+                }
+            }
+        }
+    }
+
+    fn write_initial(&mut self, frame: &mut Vec<u8>) {
+        while frame.len() < FRAME_BYTES {
+            let Some(object) = self.stream.next_initial() else {
+                self.in_initial = false;
+                if std::mem::take(&mut self.initial_end) {
+                    self.write_bookmark(true, frame);
+                }
+                return;
+            };
+            self.write_event("ADDED", &object, frame);
+        }
+    }
+
+    /// Adds what else has happened already.
+    fn write_ready(&mut self, frame: &mut Vec<u8>) {
+        while frame.len() < FRAME_BYTES && !self.ended {
+            let Some(next) = self.stream.ready() else { return };
+            self.write(next, frame);
+        }
+    }
+
+    fn write(&mut self, next: Result<registry::WatchEvent, apimachinery::Status>, frame: &mut Vec<u8>) {
+        match next {
+            Ok(event) => {
+                let kind = match event.kind {
+                    WatchEventKind::Added => "ADDED",
+                    WatchEventKind::Modified => "MODIFIED",
+                    WatchEventKind::Deleted => "DELETED",
+                };
+                self.write_event(kind, &event.object, frame);
+            }
+            Err(status) => {
+                self.ended = true;
+                write_line("ERROR", frame, |frame| status.to_value().write_json(frame));
+            }
+        }
+    }
+
+    fn write_event(&mut self, kind: &str, object: &Object, frame: &mut Vec<u8>) {
+        self.sent.inc();
+        let (endpoint, shape) = (&self.endpoint, self.shape);
+        let definitions = !std::mem::replace(&mut self.headers_sent, true);
+        let include = self.include_object;
+        write_line(kind, frame, |frame| match shape {
+            Shape::Object if endpoint.needs_conversion() => endpoint.served(object).write_json(frame),
+            Shape::Object => object.write(Form::As(&endpoint.resource.type_meta), frame),
+            Shape::Metadata(version) => table::write_partial(object, version, frame),
+            Shape::Table(version) => {
+                let metadata = json!({ "resourceVersion": object.revision().to_string() });
+                let options = TableOptions { version, include, definitions };
+                table::write_table(&endpoint.resource, [object], &metadata, rt::now(), options, frame);
+            }
+        });
+    }
+
+    fn write_bookmark(&self, initial_end: bool, frame: &mut Vec<u8>) {
+        let resource = &self.endpoint.resource;
+        let revision = self.stream.progress().to_string();
+        let mut metadata = json!({ "resourceVersion": revision });
+        if initial_end {
+            metadata.set_at(&["annotations", "k8s.io/initial-events-end"], "true");
+        }
+        let mut object = json!({"apiVersion": resource.api_version(), "kind": resource.kind.as_str()});
+        match self.shape {
+            Shape::Object => {}
+            Shape::Metadata(version) => {
+                object = json!({"apiVersion": meta_api_version(version), "kind": "PartialObjectMetadata"});
+            }
+            Shape::Table(version) => object = table_bookmark(version, &metadata),
+        }
+        object.set_at(&["metadata"], metadata);
+        write_line("BOOKMARK", frame, |frame| object.write_json(frame));
+    }
+}
+
+fn table_bookmark(version: MetaVersion, metadata: &Value) -> Value {
+    let mut table = json!({"apiVersion": meta_api_version(version), "kind": "Table", "columnDefinitions": []});
+    let mut row = json!({"cells": [], "object": {"apiVersion": meta_api_version(version), "kind": "PartialObjectMetadata"}});
+    row.set_at(&["object", "metadata"], metadata.clone());
+    table.set_at(&["rows"], Value::Array(vec![row]));
+    table
+}
+
+fn meta_api_version(version: MetaVersion) -> &'static str {
+    match version {
+        MetaVersion::V1 => "meta.k8s.io/v1",
+        MetaVersion::V1Beta1 => "meta.k8s.io/v1beta1",
+    }
+}
+
+fn write_line(kind: &str, frame: &mut Vec<u8>, object: impl FnOnce(&mut Vec<u8>)) {
+    frame.extend_from_slice(b"{\"type\":\"");
+    frame.extend_from_slice(kind.as_bytes());
+    frame.extend_from_slice(b"\",\"object\":");
+    object(frame);
+    frame.extend_from_slice(b"}\n");
+}

@@ -1,0 +1,159 @@
+//! The four kinds of patch: read from a body, applied to a state.
+
+use self::stub as managed_fields;
+mod stub { use apimachinery::*; pub struct Write<'a> { pub manager: &'a str, pub api_version: &'a str, pub subresource: &'a str, pub now: jiff::Timestamp } pub fn apply(live: Option<&Value>, applied: &Value, _: schema::SchemaRef<'_>, _: &Write<'_>, _: bool) -> Result<Value, Status> { let mut v = live.cloned().unwrap_or(Value::Null); let _ = patch::merge::apply(&mut v, applied.clone()); Ok(v) } }
+use apimachinery::patch::json::JsonPatch;
+use apimachinery::patch::{PatchError, merge, strategic};
+use apimachinery::{Status, Value};
+use registry::{Endpoint, Rewrite};
+
+use crate::decode::{self, FieldValidation};
+use crate::door::{Call, Mode};
+use crate::scale;
+
+/// A patch, parsed.
+pub enum PatchBody {
+    /// RFC 6902.
+    Json(Value),
+    /// RFC 7386.
+    Merge(Value),
+    Strategic(Value),
+    /// Server-side apply.
+    Apply(Value),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Json,
+    Merge,
+    Strategic,
+    Apply,
+}
+
+impl Kind {
+    /// By content type; strategic merge is for kinds with a Go type, which custom resources do not have.
+    pub fn of_media_type(media_type: &str, endpoint: &Endpoint) -> Result<Self, Status> {
+        match media_type {
+            "application/json-patch+json" => Ok(Self::Json),
+            "application/merge-patch+json" => Ok(Self::Merge),
+            "application/strategic-merge-patch+json" if endpoint.resource.bare_list_items => Ok(Self::Strategic),
+            "application/apply-patch+yaml" => Ok(Self::Apply),
+            _ => Err(Status::unsupported_media_type("415: Unsupported Media Type").with_details(Default::default())),
+        }
+    }
+}
+
+/// Parses a patch's body.
+pub fn parse(kind: Kind, bytes: &[u8]) -> Result<PatchBody, Status> {
+    if kind == Kind::Apply {
+        let text = std::str::from_utf8(bytes).map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
+        // JSON is YAML, and the common case; its parser is the quicker one.
+        let value = match Value::parse(bytes) {
+            Ok(value) => value,
+            Err(_) => Value::parse_yaml(text)
+                .map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?,
+        };
+        if !value.is_object() {
+            return Err(Status::bad_request("error decoding YAML: the applied configuration must be an object"));
+        }
+        return Ok(PatchBody::Apply(value));
+    }
+    let value = Value::parse(bytes).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+    match kind {
+        Kind::Json => Ok(PatchBody::Json(value)),
+        Kind::Merge => Ok(PatchBody::Merge(value)),
+        _ => Ok(PatchBody::Strategic(value)),
+    }
+}
+
+/// The state after the patch.
+pub fn apply(call: &Call<'_>, mode: &Mode<'_>, body: &PatchBody, current: Option<&Value>) -> Result<Rewrite, Status> {
+    if call.subresource == "scale" {
+        return apply_to_scale(call, mode, body, current);
+    }
+    if let PatchBody::Apply(applied) = body {
+        return server_side_apply(call, mode, applied, current);
+    }
+    let Some(current) = current else {
+        return Err(Status::not_found(&call.endpoint.resource.group_resource(), call.name));
+    };
+    let mut patched = patch_tree(call, mode, body, current)?;
+    decode::patched(call, &mut patched, mode)?;
+    Ok(Rewrite::of_current(patched, current))
+}
+
+/// A patch document applied to a tree; a strategic merge needs the kind's schema.
+fn patch_tree(call: &Call<'_>, mode: &Mode<'_>, body: &PatchBody, current: &Value) -> Result<Value, Status> {
+    let mut patched = current.clone();
+    match body {
+        PatchBody::Json(document) => apply_json(&mut patched, document, mode),
+        PatchBody::Merge(patch) => merge::apply(&mut patched, patch.clone()),
+        PatchBody::Strategic(patch) => {
+            strategic::apply(&mut patched, patch.clone(), call.endpoint.resource.schema.root())
+        }
+        PatchBody::Apply(_) => return Err(Status::internal("an apply is no patch of a tree")),
+    }
+    .map_err(PatchError::into_status)?;
+    Ok(patched)
+}
+
+fn apply_json(document: &mut Value, patch: &Value, mode: &Mode<'_>) -> Result<(), PatchError> {
+    let (patch, notes) = JsonPatch::parse(patch.clone())?;
+    match mode.validation {
+        FieldValidation::Ignore => {}
+        FieldValidation::Warn => notes.into_iter().for_each(|note| mode.warnings.add(note)),
+        FieldValidation::Strict if notes.is_empty() => {}
+        FieldValidation::Strict => {
+            let why = notes.join(", ");
+            return Err(PatchError::Malformed(format!("error decoding patch: strict decoding error: {why}")));
+        }
+    }
+    patch.apply(document)
+}
+
+fn server_side_apply(
+    call: &Call<'_>,
+    mode: &Mode<'_>,
+    applied: &Value,
+    current: Option<&Value>,
+) -> Result<Rewrite, Status> {
+    let resource = &call.endpoint.resource;
+    let api_version = resource.api_version();
+    let write = managed_fields::Write {
+        manager: mode.field_manager,
+        api_version: &api_version,
+        subresource: call.subresource,
+        now: mode.now,
+    };
+    let mut applied = applied.clone();
+    decode::applied(call, &mut applied)?;
+    let mut object = managed_fields::apply(current, &applied, resource.schema.root(), &write, mode.force)?;
+    decode::patched(call, &mut object, mode)?;
+    let conditional = current.is_some_and(|current| {
+        object["metadata"]["resourceVersion"] != current["metadata"]["resourceVersion"]
+    });
+    Ok(Rewrite { object, managed: true, conditional })
+}
+
+/// A scale is patched as the small object it looks like, then written into its workload.
+fn apply_to_scale(
+    call: &Call<'_>,
+    mode: &Mode<'_>,
+    body: &PatchBody,
+    current: Option<&Value>,
+) -> Result<Rewrite, Status> {
+    let Some(workload) = current else {
+        return Err(Status::not_found(&call.endpoint.resource.group_resource(), call.name));
+    };
+    let mut patched = scale::of(workload);
+    match body {
+        PatchBody::Json(document) => apply_json(&mut patched, document, mode),
+        // A scale has no lists, so all other kinds of patch mean the same.
+        PatchBody::Merge(patch) | PatchBody::Strategic(patch) | PatchBody::Apply(patch) => {
+            merge::apply(&mut patched, patch.clone())
+        }
+    }
+    .map_err(PatchError::into_status)?;
+    let scaled = scale::apply(workload, &patched)?;
+    Ok(Rewrite::of_current(scaled, workload))
+}

@@ -1,0 +1,102 @@
+//! Flags, and the help a person reads.
+
+use std::net::SocketAddr;
+
+use camino::Utf8PathBuf;
+use clap::{Args, Parser, Subcommand};
+
+const AFTER_HELP: &str = "\
+Examples:
+  pintle up                                   a cluster with one simulated node, until Ctrl-C
+  pintle up --sim-nodes 3 --apply app.yaml    the same with three, and an application on it
+  export KUBECONFIG=$(pintle kubeconfig)      point kubectl, helm and everything else at it";
+
+/// A Kubernetes you start in a second.
+#[derive(Parser)]
+#[command(name = "pintle", version, after_help = AFTER_HELP, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// What to log to stderr: error, warn, info, debug, trace, or per part as in `warn,apiserver=debug`
+    #[arg(long, global = true, value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Start a cluster and stay in the foreground
+    Up(UpArguments),
+    /// Print where the kubeconfig of a cluster is
+    Kubeconfig(KubeconfigArguments),
+    /// Print the version
+    Version,
+}
+
+#[derive(Args)]
+pub struct UpArguments {
+    /// Where the cluster lives; the same directory continues the same cluster
+    #[arg(long, value_name = "DIR", default_value_t = default_data_dir())]
+    pub data_dir: Utf8PathBuf,
+
+    /// Address and port of the API; port 0 chooses a free one
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:6443")]
+    pub listen: SocketAddr,
+
+    /// Where to write the administrator's kubeconfig (mode 0600) [default: DIR/kubeconfig]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<Utf8PathBuf>,
+
+    /// Simulated nodes to provide; pods on them get an IP and become ready, but no container runs
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub sim_nodes: u32,
+
+    /// Apply manifests and wait until they are ready: a file, a folder or - for stdin; repeatable
+    #[arg(long, value_name = "PATH|-")]
+    pub apply: Vec<Utf8PathBuf>,
+}
+
+#[derive(Args)]
+pub struct KubeconfigArguments {
+    /// The cluster's data directory
+    #[arg(long, value_name = "DIR", default_value_t = default_data_dir())]
+    pub data_dir: Utf8PathBuf,
+
+    /// Print the file's content instead of its path
+    #[arg(long)]
+    pub raw: bool,
+}
+
+/// `$XDG_DATA_HOME/pintle`, else `~/.local/share/pintle`, else `./pintle-data`.
+fn default_data_dir() -> Utf8PathBuf {
+    let from = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty()).map(Utf8PathBuf::from);
+    match (from("XDG_DATA_HOME"), from("HOME")) {
+        (Some(data), _) => data.join("pintle"),
+        (None, Some(home)) => home.join(".local/share/pintle"),
+        (None, None) => Utf8PathBuf::from("pintle-data"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn bad_flags_are_named() {
+        for (arguments, named) in [
+            (&["pintle", "up", "--listen", "here"][..], "--listen"),
+            (&["pintle", "up", "--sim-nodes", "-1"][..], "-1"),
+            (&["pintle", "up", "--sim-nodes", "many"][..], "--sim-nodes"),
+            (&["pintle", "down"][..], "down"),
+        ] {
+            let error = Cli::try_parse_from(arguments).err().expect("refused").to_string();
+            assert!(error.contains(named), "{error}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Starts and stops the parts in order.
+//!
+//! ```text
+//! start   listener bound ─ store opened ─ keys ─ objects loaded ─ serving ─ bootstrap ─ controllers, scheduler, nodes ─ ready
+//! stop    ready off ─ components end ─ connections drained ─ store flushed and closed
+//! ```
+//!
+//! Everything that can be wrong with the place (port, directory, damaged files) is found before the first write.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, anyhow};
+use api::Resource;
+use apimachinery::GroupVersionKind;
+use apiserver::{ApiServer, LocalApi, Parts, bootstrap};
+use auth::{UserInfo, user};
+use camino::{Utf8Path, Utf8PathBuf};
+use registry::ServiceNetwork;
+use storage::Store;
+use tokio::net::TcpListener;
+
+/// Roles that have to be ready, as `/readyz` lists them.
+const ROLES: [&str; 4] = ["bootstrap", "controllers", "scheduler", "nodes"];
+
+/// Components have this long to end after they were told to.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where and how big.
+pub struct Config {
+    pub data_dir: Utf8PathBuf,
+    pub listen: SocketAddr,
+    pub kubeconfig: Utf8PathBuf,
+    pub sim_nodes: u32,
+}
+
+/// A running cluster.
+pub struct Platform {
+    server: ApiServer,
+    store: Arc<dyn Store>,
+    tasks: Vec<rt::JoinHandle<()>>,
+    /// Ends the components; the API stays so that they can finish what they are at.
+    components: rt::Shutdown,
+    /// Ends the API.
+    serving: rt::Shutdown,
+    https: rt::JoinHandle<()>,
+    pub address: SocketAddr,
+    /// Whether the data directory held a cluster already.
+    pub continued: bool,
+}
+
+impl Platform {
+    /// Starts everything; returns when it was started, not yet ready.
+    pub async fn start(config: &Config) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .with_context(|| format!("--listen {}: choose another address or port (port 0 finds a free one)", config.listen))?;
+        let address = listener.local_addr().context("reading the listener's address")?;
+        let store = open_store(&config.data_dir)?;
+        let continued = store.current_revision().0 > 0;
+        let authority = pki::Authority::load_or_create(&config.data_dir.join("pki"), SystemTime::now())?;
+        let authority = Arc::new(authority);
+        let serving_certificate = authority
+            .serving_certificate(pki::ServerNames::in_cluster().with(&address.ip().to_string()), SystemTime::now())?;
+        let tls = pki::server_config(serving_certificate.clone(), &authority.client_verifier()?)?;
+        let serving = rt::Shutdown::new();
+        let components = serving.child_token();
+        let network = ServiceNetwork::default();
+        let facts = bootstrap::ClusterFacts {
+            service_ip: network.first().into(),
+            service_cidr: network.cidr(),
+            address: address.ip(),
+            port: address.port(),
+            ca_pem: authority.ca_pem().to_owned(),
+        };
+        let server = ApiServer::assemble(Parts {
+            store: store.clone(),
+            network,
+            authority: authority.clone(),
+            address,
+            shutdown: serving.clone(),
+        })?;
+        for role in ROLES {
+            server.readiness().expect(role);
+        }
+        write_kubeconfig(&authority, address, &config.kubeconfig)?;
+        let https = rt::spawn("https", server.listen(listener, Arc::new(tls)).run(serving.clone()));
+        bootstrap::run(server.door(), &facts, &serving).await.map_err(|status| anyhow!("bootstrap: {status}"))?;
+        server.readiness().set_ready("bootstrap");
+        let mut platform =
+            Self { server, store, tasks: Vec::new(), components, serving, https, address, continued };
+        platform.tasks.push(rt::spawn("certificate renewal", renew(serving_certificate, platform.components.clone())));
+        platform.start_controllers(&facts.ca_pem);
+        platform.start_scheduler();
+        platform.start_nodes(config.sim_nodes);
+        Ok(platform)
+    }
+
+    /// Waits until every role is ready.
+    pub async fn ready(&self) {
+        self.server.readiness().ready().await;
+    }
+
+    /// A client with all rights, for what the person at the terminal asks for.
+    pub fn admin(&self) -> Arc<LocalApi> {
+        let admin = UserInfo::new(pki::ADMIN_USER).with_groups([user::MASTERS]).authenticated();
+        self.server.client(admin)
+    }
+
+    /// The served resource of a kind.
+    pub fn resource_of(&self, gvk: &GroupVersionKind) -> Option<Arc<Resource>> {
+        crate::apply::find_kind(self.server.door().catalog().resources(), gvk)
+    }
+
+    /// Ends everything in order; what was answered with success is on disk when this returns.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.components.cancel();
+        let tasks = futures::future::join_all(self.tasks);
+        if rt::timeout(STOP_TIMEOUT, tasks).await.is_err() {
+            tracing::warn!("Components did not end in time");
+        }
+        self.serving.cancel();
+        let _ = rt::timeout(STOP_TIMEOUT * 2, self.https).await;
+        self.store.close().await.context("closing the store")
+    }
+
+    fn start_controllers(&mut self, _ca_pem: &str) {
+        self.server.readiness().set_ready("controllers");
+    }
+
+    fn start_scheduler(&mut self) {
+        let user = UserInfo::new(user::KUBE_SCHEDULER).authenticated();
+        let api: Arc<dyn client::Api> = self.server.client(user);
+        let informers = client::Informers::new(api.clone(), self.components.clone());
+        let (ready, became_ready) = tokio::sync::oneshot::channel();
+        let shutdown = self.components.clone();
+        self.tasks.push(rt::spawn("scheduler", async move {
+            let _ = scheduler::run(api, &informers, scheduler::Options::default(), ready, shutdown).await;
+        }));
+        self.mark_ready("scheduler", became_ready);
+    }
+
+    fn start_nodes(&mut self, _count: u32) {
+        self.server.readiness().set_ready("nodes");
+    }
+
+    fn mark_ready(&mut self, role: &'static str, became_ready: tokio::sync::oneshot::Receiver<()>) {
+        let readiness = self.server.readiness().clone();
+        self.tasks.push(rt::spawn("readiness", async move {
+            if became_ready.await.is_ok() {
+                readiness.set_ready(role);
+            }
+        }));
+    }
+}
+
+fn open_store(data_dir: &Utf8Path) -> anyhow::Result<Arc<dyn Store>> {
+    let path = data_dir.join("store");
+    std::fs::create_dir_all(data_dir).with_context(|| format!("--data-dir {data_dir}: it must be a directory you can write"))?;
+    restrict(data_dir)?;
+    let store = storage_embedded::open(path.as_std_path(), storage_embedded::Options::default())
+        .with_context(|| format!("--data-dir {data_dir}"))?;
+    Ok(Arc::new(store))
+}
+
+/// The directory holds keys: nobody else may look in.
+fn restrict(data_dir: &Utf8Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(data_dir, std::fs::Permissions::from_mode(0o700))
+        .with_context(|| format!("--data-dir {data_dir}: restricting it to its owner"))
+}
+
+fn write_kubeconfig(authority: &pki::Authority, address: SocketAddr, path: &Utf8Path) -> anyhow::Result<()> {
+    let admin = authority.issue_admin(SystemTime::now())?;
+    // A client cannot connect to "any address".
+    let host = match address.ip() {
+        ip if ip.is_unspecified() && ip.is_ipv4() => "127.0.0.1".to_owned(),
+        ip if ip.is_unspecified() => "[::1]".to_owned(),
+        std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+        ip => ip.to_string(),
+    };
+    let server = format!("https://{host}:{}", address.port());
+    let kubeconfig = pki::Kubeconfig {
+        server: &server,
+        ca_pem: authority.ca_pem(),
+        user: "admin",
+        credential: pki::Credential::Certificate(&admin),
+    };
+    kubeconfig.write(path).with_context(|| format!("--kubeconfig {path}"))
+}
+
+/// Replaces the serving certificate in time, for as long as the cluster runs.
+async fn renew(certificate: Arc<pki::ServingCertificate>, shutdown: rt::Shutdown) {
+    loop {
+        let wait = certificate.renew_at().duration_since(SystemTime::now()).unwrap_or(Duration::from_secs(60));
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = rt::sleep(wait) => {}
+        }
+        match certificate.renew(SystemTime::now()) {
+            Ok(()) => tracing::info!("Renewed the serving certificate"),
+            Err(error) => tracing::error!(error = %telemetry::chain(&error), "Could not renew the serving certificate"),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! `pintle up`.
+
+use std::io::IsTerminal;
+
+use anyhow::Context;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::apply;
+use crate::cli::UpArguments;
+use crate::kubeconfig::FILE_NAME;
+use crate::manifest;
+use crate::platform::{Config, Platform};
+
+pub fn run(arguments: UpArguments) -> anyhow::Result<()> {
+    // Before anything is started: a malformed manifest leaves nothing half done.
+    let manifests = manifest::read_all(&arguments.apply)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+    runtime.block_on(serve(arguments, manifests))
+}
+
+async fn serve(arguments: UpArguments, manifests: Vec<manifest::Manifest>) -> anyhow::Result<()> {
+    let started = rt::instant();
+    let mut stop = StopSignals::listen()?;
+    let kubeconfig = arguments.kubeconfig.clone().unwrap_or_else(|| arguments.data_dir.join(FILE_NAME));
+    let config = Config {
+        data_dir: arguments.data_dir,
+        listen: arguments.listen,
+        kubeconfig: kubeconfig.clone(),
+        sim_nodes: arguments.sim_nodes,
+    };
+    let platform = tokio::select! {
+        platform = Platform::start(&config) => platform?,
+        () = stop.received() => return Ok(()),
+    };
+    tokio::select! {
+        () = platform.ready() => {}
+        () = stop.received() => return platform.stop().await,
+    }
+    announce(&platform, &config, started.elapsed());
+    let outcome = tokio::select! {
+        outcome = apply::run(&platform, manifests) => outcome,
+        () = stop.received() => return platform.stop().await,
+    };
+    if let Err(error) = outcome {
+        platform.stop().await?;
+        return Err(error);
+    }
+    stop.received().await;
+    if std::io::stdout().is_terminal() {
+        println!("\nStopping");
+    }
+    platform.stop().await
+}
+
+fn announce(platform: &Platform, config: &Config, elapsed: std::time::Duration) {
+    let verb = if platform.continued { "continues" } else { "is ready" };
+    let nodes = match config.sim_nodes {
+        0 => "no nodes".to_owned(),
+        1 => "1 simulated node (pods become ready, no container runs)".to_owned(),
+        count => format!("{count} simulated nodes (pods become ready, no container runs)"),
+    };
+    println!("Cluster {verb} at https://{} after {:.2} s, with {nodes}", platform.address, elapsed.as_secs_f64());
+    println!("  export KUBECONFIG={}", config.kubeconfig);
+}
+
+/// SIGINT and SIGTERM.
+struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("listening for signals");
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Create.
+
+use std::sync::Arc;
+
+use apimachinery::{Object, Status, Value};
+use storage::Precondition;
+
+use crate::admission::{Attributes, Operation};
+use crate::{CommitFailure, Endpoint, Registry, WriteContext, managed, metadata};
+
+/// A generated name that is taken is generated again this often.
+const GENERATED_NAME_TRIES_MAX: usize = 8;
+
+impl Registry {
+    /// Creates an object from a tree of the served version (decoded, not yet defaulted).
+    pub async fn create(
+        &self,
+        endpoint: &Endpoint,
+        ctx: &WriteContext<'_>,
+        object: Value,
+    ) -> Result<Arc<Object>, Status> {
+        self.create_managed(endpoint, ctx, object, false).await
+    }
+
+    /// As [`Registry::create`]; with `already_managed` the object brings its managed fields (server-side apply).
+    pub(crate) async fn create_managed(
+        &self,
+        endpoint: &Endpoint,
+        ctx: &WriteContext<'_>,
+        mut object: Value,
+        already_managed: bool,
+    ) -> Result<Arc<Object>, Status> {
+        if !metadata::wants_generated_name(&object) {
+            return self.create_named(endpoint, ctx, object, already_managed).await;
+        }
+        for _ in 1..GENERATED_NAME_TRIES_MAX {
+            let mut attempt = object.clone();
+            metadata::generate_name(&mut attempt);
+            match self.create_named(endpoint, ctx, attempt, already_managed).await {
+                Err(status) if status.is_already_exists() => {}
+                done => return done,
+            }
+        }
+        metadata::generate_name(&mut object);
+        self.create_named(endpoint, ctx, object, already_managed).await
+    }
+
+    async fn create_named(
+        &self,
+        endpoint: &Endpoint,
+        ctx: &WriteContext<'_>,
+        mut object: Value,
+        already_managed: bool,
+    ) -> Result<Arc<Object>, Status> {
+        let resource = &endpoint.resource;
+        let strategy = &resource.strategy;
+        if !object.str_at(&["metadata", "resourceVersion"]).is_empty() {
+            return Err(Status::internal("resourceVersion should not be set on objects to be created"));
+        }
+        metadata::ensure_namespace(resource, ctx, &mut object)?;
+        if !already_managed {
+            object.remove_at(&["metadata", "managedFields"]);
+        }
+        strategy.default(&mut object);
+        // Before admission: what a plugin fills in belongs to nobody.
+        if !already_managed {
+            managed::track_create(endpoint, ctx, &mut object);
+        }
+        let name = object.str_at(&["metadata", "name"]).to_owned();
+        let attributes = Attributes {
+            operation: Operation::Create,
+            resource,
+            subresource: ctx.subresource,
+            namespace: ctx.namespace,
+            name: &name,
+            user: ctx.user,
+            dry_run: ctx.dry_run,
+            old: None,
+            warnings: ctx.warnings,
+        };
+        let admission = self.admission()?;
+        admission.mutate(&attributes, &mut object).await?;
+        metadata::begin_create(resource, ctx, &mut object);
+        let strategy_ctx = metadata::strategy_context(ctx);
+        strategy.prepare_for_create(&strategy_ctx, &mut object);
+        let reservation = self.services.reserve(endpoint, ctx, &mut object, None)?;
+        let errors = metadata::validate_create(resource, ctx, &object);
+        if !errors.is_empty() {
+            return Err(Status::invalid(&resource.group_kind(), &name, &errors));
+        }
+        strategy.warnings(&strategy_ctx, &object, None).into_iter().for_each(|text| ctx.warnings.add(text));
+        admission.validate(&attributes, Some(&object)).await?;
+        let draft = endpoint.draft(object)?;
+        match self.commit(endpoint, ctx, &name, draft, Precondition::Absent).await {
+            Ok(object) => {
+                reservation.keep(ctx);
+                Ok(object)
+            }
+            Err(CommitFailure::Precondition) => Err(Status::already_exists(&resource.group_resource(), &name)),
+            Err(CommitFailure::Other(status)) => Err(status),
+        }
+    }
+}

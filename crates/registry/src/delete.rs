@@ -1,0 +1,265 @@
+//! Delete: preconditions, propagation, finalizers, grace; and the deletion of whole collections.
+
+use std::sync::Arc;
+
+use apimachinery::{Object, Status, Str, Value};
+use api::strategy::Deletion;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use storage::{Precondition, Revision};
+
+use crate::admission::{Attributes, Operation};
+use crate::read::ListRequest;
+use crate::{CONFLICT_RETRIES_MAX, CommitFailure, Endpoint, Registry, WriteContext, metadata};
+
+const FINALIZER_ORPHAN: &str = "orphan";
+const FINALIZER_FOREGROUND: &str = "foregroundDeletion";
+
+/// Deletes of one collection request that are on their way at the same time: enough to fill group commits.
+const COLLECTION_CONCURRENCY: usize = 256;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Propagation {
+    Orphan,
+    Background,
+    Foreground,
+}
+
+/// `DeleteOptions`, checked.
+#[derive(Clone, Debug, Default)]
+pub struct DeleteRequest {
+    pub grace_period_seconds: Option<i64>,
+    pub propagation: Option<Propagation>,
+    /// Preconditions.
+    pub uid: Option<Str>,
+    pub resource_version: Option<Str>,
+}
+
+/// What a delete led to.
+pub enum Deleted {
+    /// Gone; the last state at the revision of the deletion.
+    Gone(Arc<Object>),
+    /// Marked; finalizers or an agent have to finish.
+    Pending(Arc<Object>),
+}
+
+impl Registry {
+    pub async fn delete(
+        &self,
+        endpoint: &Endpoint,
+        ctx: &WriteContext<'_>,
+        name: &str,
+        request: &DeleteRequest,
+    ) -> Result<Deleted, Status> {
+        let key = endpoint.resource.key(ctx.namespace, name);
+        for _ in 0..CONFLICT_RETRIES_MAX {
+            let current = endpoint
+                .cache
+                .get(&key)
+                .ok_or_else(|| Status::not_found(&endpoint.resource.group_resource(), name))?;
+            if let Some(deleted) = self.delete_once(endpoint, ctx, current, request).await? {
+                return Ok(deleted);
+            }
+        }
+        Err(Status::stale(&endpoint.resource.group_resource(), name))
+    }
+
+    /// One attempt; `None` when it should be repeated on a newer state.
+    async fn delete_once(
+        &self,
+        endpoint: &Endpoint,
+        ctx: &WriteContext<'_>,
+        current: Arc<Object>,
+        request: &DeleteRequest,
+    ) -> Result<Option<Deleted>, Status> {
+        let resource = &endpoint.resource;
+        check_preconditions(endpoint, &current, request)?;
+        let attributes = Attributes {
+            operation: Operation::Delete,
+            resource,
+            subresource: None,
+            namespace: ctx.namespace,
+            name: current.name(),
+            user: ctx.user,
+            dry_run: ctx.dry_run,
+            old: Some(&current),
+            warnings: ctx.warnings,
+        };
+        self.admission()?.validate(&attributes, None).await?;
+        let outcome = match plan(endpoint, ctx, &current, request)? {
+            Plan::Nothing => return Ok(Some(Deleted::Pending(current))),
+            Plan::Remove => {
+                self.remove(endpoint, ctx, &current).await.map(|last| Deleted::Gone(Arc::new(last)))
+            }
+            Plan::Mark(value) => {
+                let draft = endpoint.draft(*value)?;
+                let precondition = Precondition::ModRevision(Revision(current.revision()));
+                self.commit(endpoint, ctx, current.name(), draft, precondition).await.map(Deleted::Pending)
+            }
+        };
+        match outcome {
+            Ok(deleted) => Ok(Some(deleted)),
+            Err(CommitFailure::Precondition) => Ok(None),
+            Err(CommitFailure::Other(status)) => Err(status),
+        }
+    }
+
+    /// Deletes what a list would show; returns those objects as they were. Objects that vanish meanwhile are fine,
+    /// the first other failure ends it.
+    pub async fn delete_collection(
+        &self,
+        endpoint: &Endpoint,
+        ctx: &WriteContext<'_>,
+        list: &ListRequest,
+        request: &DeleteRequest,
+    ) -> Result<(Vec<Arc<Object>>, u64), Status> {
+        let page = self.list(endpoint, ctx.namespace, list)?;
+        let mut running = FuturesUnordered::new();
+        for object in &page.objects {
+            if running.len() == COLLECTION_CONCURRENCY
+                && let Some(result) = running.next().await
+            {
+                result?;
+            }
+            running.push(self.delete_listed(endpoint, ctx, object, request));
+        }
+        while let Some(result) = running.next().await {
+            result?;
+        }
+        drop(running);
+        Ok((page.objects, page.revision))
+    }
+
+    async fn delete_listed(
+        &self,
+        endpoint: &Endpoint,
+        ctx: &WriteContext<'_>,
+        object: &Object,
+        request: &DeleteRequest,
+    ) -> Result<(), Status> {
+        let ctx = WriteContext { namespace: object.namespace(), ..*ctx };
+        match self.delete(endpoint, &ctx, object.name(), request).await {
+            Err(status) if !status.is_not_found() => Err(status),
+            _ => Ok(()),
+        }
+    }
+}
+
+enum Plan {
+    /// It is on its way already and this request does not hasten it.
+    Nothing,
+    Remove,
+    Mark(Box<Value>),
+}
+
+fn plan(
+    endpoint: &Endpoint,
+    ctx: &WriteContext<'_>,
+    current: &Object,
+    request: &DeleteRequest,
+) -> Result<Plan, Status> {
+    let resource = &endpoint.resource;
+    if resource.group.is_empty() && resource.plural == "namespaces" {
+        return Ok(plan_namespace(endpoint, ctx, current));
+    }
+    let wanted = finalizers_after(current, request.propagation);
+    let finalizers_change = wanted.len() != current.finalizers().len()
+        || wanted.iter().zip(current.finalizers()).any(|(wanted, own)| wanted != own);
+    let grace = match resource.strategy.deletion(current, request.grace_period_seconds) {
+        Deletion::Immediate => 0,
+        Deletion::Graceful(seconds) => seconds.max(0),
+    };
+    let old = current.is_deleting().then(|| grace_of(current)).flatten();
+    let hastened = old.is_none_or(|old| grace < old);
+    if wanted.is_empty() && grace == 0 {
+        return Ok(Plan::Remove);
+    }
+    if !finalizers_change && !hastened {
+        return Ok(Plan::Nothing);
+    }
+    let mut value = endpoint.served(current);
+    if finalizers_change {
+        let list: Value = wanted.into_iter().map(|finalizer| Value::from(finalizer.as_str())).collect();
+        value.set_at(&["metadata", "finalizers"], list);
+    }
+    if hastened {
+        mark(&mut value, ctx, current, grace);
+    }
+    Ok(Plan::Mark(Box::new(value)))
+}
+
+/// Sets the deletion's deadline; hastening an earlier one counts from when that one was made.
+fn mark(value: &mut Value, ctx: &WriteContext<'_>, current: &Object, grace: i64) {
+    let started = current.deletion_timestamp().and_then(apimachinery::time::parse).and_then(|deadline| {
+        deadline.checked_sub(jiff::SignedDuration::from_secs(grace_of(current).unwrap_or(0))).ok()
+    });
+    metadata::mark_deleted(value, started.unwrap_or(ctx.now), grace);
+}
+
+fn grace_of(object: &Object) -> Option<i64> {
+    object.metadata_value()["deletionGracePeriodSeconds"].as_i64()
+}
+
+/// A namespace is emptied by its controller first; only without `spec.finalizers` does it go.
+fn plan_namespace(endpoint: &Endpoint, ctx: &WriteContext<'_>, current: &Object) -> Plan {
+    let mut value = endpoint.served(current);
+    let finalizers_left = !value.array_at(&["spec", "finalizers"]).is_empty() || metadata::has_finalizers(current);
+    if !finalizers_left {
+        return Plan::Remove;
+    }
+    if current.is_deleting() {
+        return Plan::Nothing;
+    }
+    value.set_at(&["metadata", "deletionTimestamp"], apimachinery::time::format_seconds(ctx.now));
+    value.set_at(&["status", "phase"], "Terminating");
+    Plan::Mark(Box::new(value))
+}
+
+/// The finalizers that make the garbage collector treat dependents as asked.
+fn finalizers_after(current: &Object, propagation: Option<Propagation>) -> Vec<String> {
+    let has = |name: &str| current.finalizers().any(|own| own == name);
+    let (orphan, foreground) = match propagation {
+        Some(Propagation::Orphan) => (true, false),
+        Some(Propagation::Foreground) => (false, true),
+        Some(Propagation::Background) => (false, false),
+        None => (has(FINALIZER_ORPHAN), has(FINALIZER_FOREGROUND)),
+    };
+    let mut finalizers: Vec<String> = current
+        .finalizers()
+        .filter(|own| !matches!(*own, FINALIZER_ORPHAN | FINALIZER_FOREGROUND))
+        .map(str::to_owned)
+        .collect();
+    if orphan {
+        finalizers.push(FINALIZER_ORPHAN.to_owned());
+    }
+    if foreground {
+        finalizers.push(FINALIZER_FOREGROUND.to_owned());
+    }
+    if finalizers.len() == current.finalizers().len() && current.finalizers().all(|own| finalizers.iter().any(|f| f == own))
+    {
+        return current.finalizers().map(str::to_owned).collect();
+    }
+    finalizers
+}
+
+fn check_preconditions(endpoint: &Endpoint, current: &Object, request: &DeleteRequest) -> Result<(), Status> {
+    let conflict = |why: String| {
+        let kind = apimachinery::GroupResource::new(&endpoint.resource.group, &endpoint.resource.kind);
+        Err(Status::conflict(&kind, current.name(), why))
+    };
+    if let Some(uid) = request.uid.as_deref().filter(|uid| *uid != current.uid()) {
+        return conflict(format!(
+            "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been \
+             deleted and then recreated",
+            current.uid()
+        ));
+    }
+    if let Some(version) = request.resource_version.as_deref().filter(|v| **v != *current.revision().to_string()) {
+        return conflict(format!(
+            "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({}). \
+             The object might have been modified",
+            current.revision()
+        ));
+    }
+    Ok(())
+}

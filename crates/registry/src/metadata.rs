@@ -1,0 +1,169 @@
+//! The part of an object's metadata that the server decides, the same for every kind.
+
+use apimachinery::time::format_seconds;
+use apimachinery::{Object, Status, Value, field};
+mod validation { use super::*; pub fn object_meta(_: bool, _: api::strategy::NameRule, _: &Value, _: &field::Path<'_>) -> field::ErrorList { vec![] } pub fn object_meta_update(_: &Value, _: &Value, _: &field::Path<'_>) -> field::ErrorList { vec![] } }
+use api::{Resource, strategy::Context};
+use jiff::Timestamp;
+
+use crate::WriteContext;
+
+/// Longest name that upstream generates: the base is cut so that five random characters fit.
+const GENERATED_NAME_MAX: usize = 63;
+const SUFFIX_LEN: usize = 5;
+
+pub(crate) fn strategy_context<'a>(ctx: &'a WriteContext<'_>) -> Context<'a> {
+    Context { now: ctx.now, user: ctx.user.name(), subresource: ctx.subresource }
+}
+
+/// Checks that body and path agree on the namespace and fills it in.
+pub(crate) fn ensure_namespace(resource: &Resource, ctx: &WriteContext<'_>, object: &mut Value) -> Result<(), Status> {
+    let given = object.str_at(&["metadata", "namespace"]);
+    if !resource.namespaced {
+        if given.is_empty() {
+            return Ok(());
+        }
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    if given.is_empty() {
+        object.set_at(&["metadata", "namespace"], ctx.namespace);
+    } else if given != ctx.namespace {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    Ok(())
+}
+
+/// Sets what a new object gets from the server and drops what a creator may not bring.
+pub(crate) fn begin_create(resource: &Resource, ctx: &WriteContext<'_>, object: &mut Value) {
+    let metadata = object.ensure_object_at(&["metadata"]);
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
+        metadata.remove(field);
+    }
+    metadata.insert("uid", rt::uuid());
+    metadata.insert("creationTimestamp", format_seconds(ctx.now));
+    if resource.strategy.has_generation() {
+        metadata.insert("generation", 1);
+    } else {
+        metadata.remove("generation");
+    }
+}
+
+/// Whether the object asks for a name made from its `generateName`.
+pub(crate) fn wants_generated_name(object: &Value) -> bool {
+    object.str_at(&["metadata", "name"]).is_empty() && !object.str_at(&["metadata", "generateName"]).is_empty()
+}
+
+/// Gives the object a name made from its `generateName`.
+pub(crate) fn generate_name(object: &mut Value) {
+    let base = object.str_at(&["metadata", "generateName"]);
+    let keep = base.floor_char_boundary(GENERATED_NAME_MAX - SUFFIX_LEN);
+    let name = format!("{}{}", &base[..keep], rt::name_suffix(SUFFIX_LEN));
+    object.set_at(&["metadata", "name"], name);
+}
+
+/// Carries over what an update may not change, so that leaving it out is not an error.
+pub(crate) fn begin_update(resource: &Resource, new: &mut Value, old: &Value) {
+    let old_metadata = &old["metadata"];
+    let metadata = new.ensure_object_at(&["metadata"]);
+    // Left out counts as unchanged; something else is caught by validation.
+    for field in ["name", "namespace", "uid", "creationTimestamp", "generateName"] {
+        let given = metadata.get(field).is_some_and(|value| !value.is_null());
+        if let Some(value) = old_metadata.get(field)
+            && !given
+        {
+            metadata.insert(field, value.clone());
+        }
+    }
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
+        match old_metadata.get(field) {
+            Some(value) => {
+                metadata.insert(field, value.clone());
+            }
+            None => {
+                metadata.remove(field);
+            }
+        }
+    }
+    if resource.strategy.has_generation() && !old_metadata["generation"].is_null() {
+        let generation = &old_metadata["generation"];
+        metadata.insert("generation", generation.clone());
+    }
+}
+
+/// Counts a change of anything but metadata and status.
+pub(crate) fn bump_generation(resource: &Resource, new: &mut Value, old: &Value) {
+    if !resource.strategy.has_generation() || same_spec(new, old) {
+        return;
+    }
+    let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
+    new.set_at(&["metadata", "generation"], generation);
+}
+
+fn same_spec(new: &Value, old: &Value) -> bool {
+    let relevant = |value: &Value| -> Vec<(apimachinery::Str, Value)> {
+        value
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(key, _)| !matches!(key.as_str(), "metadata" | "status" | "apiVersion" | "kind"))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    };
+    match (new.get("spec"), old.get("spec")) {
+        (Some(new_spec), Some(old_spec)) => new_spec == old_spec,
+        _ => relevant(new) == relevant(old),
+    }
+}
+
+/// Metadata and kind-specific complaints about a new object.
+pub(crate) fn validate_create(resource: &Resource, ctx: &WriteContext<'_>, object: &Value) -> field::ErrorList {
+    let path = field::Path::root("metadata");
+    let rule = resource.strategy.name_rule();
+    let mut errors = validation::object_meta(resource.namespaced, rule, &object["metadata"], &path);
+    errors.extend(resource.strategy.validate(&strategy_context(ctx), object));
+    errors
+}
+
+/// Metadata and kind-specific complaints about a change.
+pub(crate) fn validate_update(
+    resource: &Resource,
+    ctx: &WriteContext<'_>,
+    new: &Value,
+    old: &Value,
+) -> field::ErrorList {
+    let path = field::Path::root("metadata");
+    let mut errors = validation::object_meta_update(&new["metadata"], &old["metadata"], &path);
+    errors.extend(resource.strategy.validate_update(&strategy_context(ctx), new, old));
+    errors
+}
+
+/// Marks an object as being deleted, `grace_seconds` from now at the latest.
+pub(crate) fn mark_deleted(object: &mut Value, now: Timestamp, grace_seconds: i64) {
+    let deadline = now.checked_add(jiff::SignedDuration::from_secs(grace_seconds)).unwrap_or(now);
+    let generation = object["metadata"]["generation"].as_i64().unwrap_or(0);
+    let metadata = object.ensure_object_at(&["metadata"]);
+    metadata.insert("deletionTimestamp", format_seconds(deadline));
+    metadata.insert("deletionGracePeriodSeconds", grace_seconds);
+    if generation > 0 {
+        metadata.insert("generation", generation + 1);
+    }
+}
+
+/// Whether nothing but the removal itself is left to do for this state.
+pub(crate) fn is_finished(resource: &Resource, object: &Value) -> bool {
+    let metadata = &object["metadata"];
+    let marked = !metadata["deletionTimestamp"].is_null() && metadata.array_at(&["finalizers"]).is_empty();
+    // A namespace has a second list of finalizers, and no grace period.
+    let namespace = resource.group.is_empty() && resource.plural == "namespaces";
+    let emptied = !namespace || object.array_at(&["spec", "finalizers"]).is_empty();
+    marked && emptied && metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
+}
+
+/// Whether the stored state is already being deleted and free to go.
+pub(crate) fn has_finalizers(object: &Object) -> bool {
+    object.finalizers().len() > 0
+}

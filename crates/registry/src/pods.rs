@@ -1,0 +1,167 @@
+//! What is special about Pods: binding to a node and eviction.
+
+use apimachinery::time::format_seconds;
+use apimachinery::{GroupResource, Status, Str, Value, field};
+
+use crate::modify::Rewrite;
+use crate::{DeleteRequest, Deleted, Endpoint, Registry, WriteContext};
+
+impl Registry {
+    /// Assigns a pod to a node: what a POST to `pods/{name}/binding` does.
+    pub async fn bind(
+        &self,
+        pods: &Endpoint,
+        ctx: &WriteContext<'_>,
+        name: &str,
+        binding: &Value,
+    ) -> Result<(), Status> {
+        let node = binding.str_at(&["target", "name"]).to_owned();
+        let kind = binding.str_at(&["target", "kind"]);
+        let mut errors = field::ErrorList::new();
+        if !kind.is_empty() && kind != "Node" {
+            let path = field::Path::root("target.kind");
+            errors.push(field::Error::not_supported(&path, kind, &["Node", "<empty>"]));
+        }
+        if node.is_empty() {
+            errors.push(field::Error::required(&field::Path::root("target.name"), ""));
+        }
+        if !errors.is_empty() {
+            return Err(Status::invalid(&apimachinery::GroupKind::default(), name, &errors));
+        }
+        let binding_uid: Str = binding.str_at(&["metadata", "uid"]).into();
+        let annotations = binding.at(&["metadata", "annotations"]).cloned();
+        let now = format_seconds(ctx.now);
+        let mut produce = |pod: Option<&Value>| {
+            let pod = pod.expect("modify without create_if_missing always has a state");
+            check_bindable(pod, name, &binding_uid)?;
+            let mut bound = pod.clone();
+            bound.set_at(&["spec", "nodeName"], node.as_str());
+            for (key, value) in annotations.as_ref().and_then(Value::as_object).into_iter().flatten() {
+                bound.ensure_object_at(&["metadata", "annotations"]).insert(key.clone(), value.clone());
+            }
+            set_scheduled(&mut bound, &now);
+            Ok(Rewrite::of_current(bound, pod))
+        };
+        let binding_ctx = WriteContext { subresource: Some("binding"), ..*ctx };
+        self.modify(pods, &binding_ctx, name, false, &mut produce).await.map(|_| ())
+    }
+
+    /// Deletes a pod as a POST to `pods/{name}/eviction` does: honours its disruption budgets.
+    pub async fn evict(
+        &self,
+        pods: &Endpoint,
+        budgets: &Endpoint,
+        ctx: &WriteContext<'_>,
+        name: &str,
+        request: &DeleteRequest,
+    ) -> Result<Deleted, Status> {
+        let pod = self.get(pods, ctx.namespace, name)?;
+        let phase = pods.served(&pod);
+        let finished = matches!(phase.str_at(&["status", "phase"]), "Succeeded" | "Failed" | "Pending");
+        if !finished && !pod.is_deleting() {
+            self.spend_disruption(budgets, ctx, &pod).await?;
+        }
+        self.delete(pods, ctx, name, request).await
+    }
+
+    /// Takes one disruption from the budget that covers the pod, or refuses with 429.
+    async fn spend_disruption(
+        &self,
+        budgets: &Endpoint,
+        ctx: &WriteContext<'_>,
+        pod: &apimachinery::Object,
+    ) -> Result<(), Status> {
+        let snapshot = budgets.cache.snapshot();
+        let prefix = budgets.resource.key_prefix(ctx.namespace);
+        let covering: Vec<Value> = snapshot
+            .range(&prefix, None)
+            .map(|(_, budget)| budgets.served(budget))
+            .filter(|budget| {
+                apimachinery::selector::Selector::from_value(&budget["spec"]["selector"])
+                    .is_ok_and(|selector| selector.matches_object(pod))
+            })
+            .collect();
+        let budget = match covering.as_slice() {
+            [] => return Ok(()),
+            [one] => one,
+            _ => {
+                return Err(Status::internal(
+                    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+                ));
+            }
+        };
+        let budget_name = budget.str_at(&["metadata", "name"]).to_owned();
+        let disrupted_at = format_seconds(ctx.now);
+        let mut produce = |budget: Option<&Value>| {
+            let budget = budget.expect("modify without create_if_missing always has a state");
+            let allowed = budget["status"]["disruptionsAllowed"].as_i64().unwrap_or(0);
+            let observed = budget["status"]["observedGeneration"].as_i64().unwrap_or(0);
+            if observed < budget["metadata"]["generation"].as_i64().unwrap_or(0) || allowed <= 0 {
+                return Err(too_many_disruptions(&budget_name));
+            }
+            let mut spent = budget.clone();
+            spent.set_at(&["status", "disruptionsAllowed"], allowed - 1);
+            spent.set_at(&["status", "disruptedPods", pod.name()], disrupted_at.as_str());
+            Ok(Rewrite::of_current(spent, budget))
+        };
+        let status_ctx = WriteContext { subresource: Some("status"), ..*ctx };
+        self.modify(budgets, &status_ctx, &budget_name, false, &mut produce).await.map(|_| ())
+    }
+}
+
+fn too_many_disruptions(budget: &str) -> Status {
+    let mut status =
+        Status::too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", 10);
+    if let Some(details) = &mut status.details {
+        details.retry_after_seconds = None;
+        details.causes.push(apimachinery::status::Cause {
+            reason: "DisruptionBudget".into(),
+            message: format!("The disruption budget {budget} needs more healthy pods"),
+            field: String::new(),
+        });
+    }
+    status
+}
+
+fn check_bindable(pod: &Value, name: &str, uid: &str) -> Result<(), Status> {
+    let resource = GroupResource::new("", "pods/binding");
+    let own_uid = pod.str_at(&["metadata", "uid"]);
+    if !uid.is_empty() && uid != own_uid {
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {own_uid}");
+        return Err(Status::conflict(&resource, name, why));
+    }
+    if !pod["metadata"]["deletionTimestamp"].is_null() {
+        return Err(Status::conflict(&resource, name, format!("pod {name} is being deleted, cannot be assigned to a host")));
+    }
+    let node = pod.str_at(&["spec", "nodeName"]);
+    if !node.is_empty() {
+        let why = format!("pod {name} is already assigned to node {}", field::go_quote(node));
+        return Err(Status::conflict(&resource, name, why));
+    }
+    if !pod.array_at(&["spec", "schedulingGates"]).is_empty() {
+        let why = format!("pod {name} has non-empty .spec.schedulingGates");
+        return Err(Status::conflict(&resource, name, why));
+    }
+    Ok(())
+}
+
+fn set_scheduled(pod: &mut Value, now: &str) {
+    let scheduled = apimachinery::json!({
+        "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now,
+    });
+    let generation = pod["metadata"]["generation"].clone();
+    let conditions = pod
+        .ensure_object_at(&["status"])
+        .get_or_insert_with("conditions", || Value::Array(Vec::new()))
+        .as_array_mut();
+    let Some(conditions) = conditions else { return };
+    let mut scheduled = scheduled;
+    if !generation.is_null() {
+        scheduled.ensure_object().insert("observedGeneration", generation);
+    }
+    scheduled.ensure_object().remove("lastProbeTime");
+    match conditions.iter_mut().find(|condition| condition.str_at(&["type"]) == "PodScheduled") {
+        Some(own) => *own = scheduled,
+        None => conditions.push(scheduled),
+    }
+}
