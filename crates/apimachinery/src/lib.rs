@@ -10,7 +10,9 @@ pub mod decode;
 pub mod field;
 pub mod gvk;
 pub mod label;
+pub mod managed_fields;
 pub mod object;
+pub mod patch;
 pub mod quantity;
 pub mod schema;
 pub mod selector;
@@ -24,3 +26,7 @@ pub use quantity::Quantity;
 pub use selector::{FieldSelector, Selector};
 pub use status::Status;
 pub use value::{Map, Number, Str, Value};
+
+/// For the [`json!`] macro, so that its users need not name the crate.
+#[doc(hidden)]
+pub use serde_json as __serde_json;

@@ -351,7 +351,7 @@ impl FromIterator<Value> for Value {
 /// Builds a [`Value`] from JSON-like syntax, as `serde_json::json!` does.
 #[macro_export]
 macro_rules! json {
-    ($($tokens:tt)+) => { $crate::Value::from(::serde_json::json!($($tokens)+)) };
+    ($($tokens:tt)+) => { $crate::Value::from($crate::__serde_json::json!($($tokens)+)) };
 }
 
 impl std::fmt::Display for Value {
