@@ -92,12 +92,6 @@ impl Map {
         &mut self.entries
     }
 
-    /// A map of entries that are sorted by key already.
-    pub(crate) fn from_sorted(entries: Vec<(Str, Value)>) -> Self {
-        debug_assert!(entries.is_sorted_by(|a, b| a.0 < b.0), "entries are sorted and unique");
-        Self { entries }
-    }
-
     /// Makes a map of entries in any order; of equal keys the last wins, and the second result says whether
     /// there were any.
     pub(super) fn from_unsorted(mut entries: Vec<(Str, Value)>) -> (Self, bool) {
