@@ -198,7 +198,7 @@ impl TokenIssuer {
             exp: starts.saturating_add_unsigned(seconds),
             iat: starts,
             iss: self.issuer.clone(),
-            jti: uuid::Uuid::new_v4().to_string(),
+            jti: rt::uuid(),
             kubernetes: KubernetesClaims {
                 namespace: request.namespace.to_owned(),
                 node,

@@ -12,7 +12,10 @@ use crate::certificate::{Issuer, new_authority};
 use crate::files::{create_private_directory, read_if_present, write_private};
 use crate::key::KeyPair;
 use crate::x509::{self, Name};
-use crate::{ClientVerifier, Error, IssuedCertificate, ServerNames, ServingCertificate, SigningKeys};
+use crate::{
+    ClientVerifier, Error, IssuedCertificate, ServerNames, ServingCertificate, SigningKeys, SigningRequest,
+    Usages,
+};
 
 const CERTIFICATE_FILE: &str = "ca.crt";
 const KEY_FILE: &str = "ca.key";
@@ -103,6 +106,18 @@ impl Authority {
     /// The administrator's certificate: user `kubernetes-admin`, group `system:masters`, one year.
     pub fn issue_admin(&self, now: SystemTime) -> Result<IssuedCertificate, Error> {
         self.issue_client(ADMIN_USER, &[MASTERS_GROUP], ADMIN_VALIDITY, now)
+    }
+
+    /// The certificate, in PEM, that a CertificateSigningRequest asks for. Whether it may have it is for others to say:
+    /// approvers and the signer's own rules.
+    pub fn sign_request(
+        &self,
+        request: &SigningRequest,
+        usages: &Usages,
+        validity: Duration,
+        now: SystemTime,
+    ) -> Result<String, Error> {
+        self.issuer.sign_request(request, usages, validity, now)
     }
 
     /// Checks client certificates against this authority.

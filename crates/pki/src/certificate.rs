@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use crate::Error;
 use crate::key::KeyPair;
-use crate::x509::{self, AltName, Extensions, Name, Usage};
+use crate::x509::{self, AltName, CLIENT_AUTH, DIGITAL_SIGNATURE, Extensions, Name, SERVER_AUTH};
+use crate::{Error, SigningRequest, Usages};
 
 /// Certificates are valid from a little before now, since the clocks of client and server differ.
 const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
@@ -127,7 +127,7 @@ impl Issuer {
         now: SystemTime,
     ) -> Result<IssuedCertificate, Error> {
         let subject = Name::new("kube-apiserver", &[]);
-        self.issue(&subject, Usage::ServerAuth, names.subject_alt_names()?, validity, now)
+        self.issue(&subject, SERVER_AUTH, names.subject_alt_names()?, validity, now)
     }
 
     /// A certificate that says who a client is: the user as CN, each group as an O.
@@ -140,14 +140,39 @@ impl Issuer {
     ) -> Result<IssuedCertificate, Error> {
         reject_empty(user, "a user")?;
         groups.iter().try_for_each(|group| reject_empty(group, "a group"))?;
-        self.issue(&Name::new(user, groups), Usage::ClientAuth, Vec::new(), validity, now)
+        self.issue(&Name::new(user, groups), CLIENT_AUTH, Vec::new(), validity, now)
+    }
+
+    /// The certificate, in PEM, that a signing request asks for.
+    pub fn sign_request(
+        &self,
+        request: &SigningRequest,
+        usages: &Usages,
+        validity: Duration,
+        now: SystemTime,
+    ) -> Result<String, Error> {
+        let template = x509::Template {
+            issuer: &self.name,
+            issuer_key: &self.key,
+            subject: request.subject(),
+            public_key_info: request.public_key_info(),
+            public_key: request.public_key(),
+            not_before: now - CLOCK_SKEW,
+            not_after: (now + validity).min(self.not_after),
+            extensions: Extensions::Leaf {
+                key_usage: usages.key_usage,
+                purposes: usages.purposes.clone(),
+                alt_names: request.alt_names(),
+            },
+        };
+        Ok(x509::pem("CERTIFICATE", &template.sign()?))
     }
 
     /// A new key and a certificate for it, valid for `validity` but not longer than its issuer.
     fn issue(
         &self,
         subject: &Name,
-        usage: Usage,
+        purpose: &'static [u64],
         alt_names: Vec<AltName<'_>>,
         validity: Duration,
         now: SystemTime,
@@ -158,10 +183,11 @@ impl Issuer {
             issuer: &self.name,
             issuer_key: &self.key,
             subject,
+            public_key_info: &key.public_key_info(),
             public_key: key.public_key(),
             not_before,
             not_after,
-            extensions: Extensions::Leaf { usage, alt_names },
+            extensions: Extensions::Leaf { key_usage: DIGITAL_SIGNATURE, purposes: vec![purpose], alt_names },
         };
         let certificate = template.sign()?;
         Ok(IssuedCertificate {
@@ -187,6 +213,7 @@ pub(crate) fn new_authority(
         issuer: &name,
         issuer_key: &key,
         subject: &name,
+        public_key_info: &key.public_key_info(),
         public_key: key.public_key(),
         not_before: now - CLOCK_SKEW,
         not_after,

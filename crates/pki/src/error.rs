@@ -39,6 +39,12 @@ pub enum Error {
     Time(String),
     #[error("{value:?} can not stand in a certificate: {problem}")]
     BadName { value: String, problem: String },
+    #[error("the certificate signing request is not good: {0}")]
+    SigningRequest(String),
+    #[error(
+        "{0:?} is no usage of a key; the API reference lists them under CertificateSigningRequest spec.usages"
+    )]
+    UnknownUsage(String),
     #[error("setting up TLS: {0}")]
     Tls(String),
     #[error("the client certificate was not accepted: {0}")]

@@ -46,6 +46,11 @@ impl KeyPair {
         self.pair.public_key().as_ref()
     }
 
+    /// The public key as it stands in certificates.
+    pub fn public_key_info(&self) -> Vec<u8> {
+        x509::public_key_info(self.public_key())
+    }
+
     /// An ASN.1 signature over the SHA-256 of `message`.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
         self.pair

@@ -7,6 +7,7 @@
 //! - [`ServingCertificate`], what the HTTPS listener shows; it is replaced while serving,
 //! - [`IssuedCertificate`], a client certificate whose CN is the user and whose O's are the groups,
 //! - [`ClientVerifier`], which turns a client's certificate chain back into an [`Identity`],
+//! - certificates for [`SigningRequest`]s that somebody else made,
 //! - [`SigningKeys`], the ES256 keys of service-account tokens,
 //! - [`Kubeconfig`], the file that a person hands to kubectl.
 //!
@@ -22,6 +23,7 @@ mod key;
 mod kubeconfig;
 mod serving;
 mod signing_keys;
+mod signing_request;
 mod tls;
 mod x509;
 
@@ -33,4 +35,5 @@ pub use identity::{ClientVerifier, Identity};
 pub use kubeconfig::{CONTEXT, Credential, Kubeconfig};
 pub use serving::ServingCertificate;
 pub use signing_keys::{PublicKey, SigningKeys};
+pub use signing_request::{SigningRequest, Usages};
 pub use tls::{client_config, server_config};

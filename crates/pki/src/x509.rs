@@ -28,12 +28,16 @@ const SUBJECT_ALT_NAME: &[u64] = &[2, 5, 29, 17];
 const BASIC_CONSTRAINTS: &[u64] = &[2, 5, 29, 19];
 const AUTHORITY_KEY_IDENTIFIER: &[u64] = &[2, 5, 29, 35];
 const EXTENDED_KEY_USAGE: &[u64] = &[2, 5, 29, 37];
-const SERVER_AUTH: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 3, 1];
-const CLIENT_AUTH: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 3, 2];
+pub(crate) const SERVER_AUTH: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 3, 1];
+pub(crate) const CLIENT_AUTH: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 3, 2];
 
-/// Bits of the key usage extension, the first bit highest: digitalSignature; the same with keyCertSign and cRLSign.
-const DIGITAL_SIGNATURE: (u8, usize) = (0b1000_0000, 1);
-const SIGN_CERTIFICATES: (u8, usize) = (0b1000_0110, 7);
+/// Bits of the key usage extension; RFC 5280 counts them from the highest.
+pub(crate) const DIGITAL_SIGNATURE: u16 = key_usage_bit(0);
+const SIGN_CERTIFICATES: u16 = DIGITAL_SIGNATURE | key_usage_bit(5) | key_usage_bit(6);
+
+pub(crate) const fn key_usage_bit(index: u16) -> u16 {
+    0x8000 >> index
+}
 
 /// 16 random bytes make serial numbers that nobody guesses and that never meet.
 const SERIAL_LEN: usize = 16;
@@ -76,20 +80,16 @@ fn write_oid(writer: DERWriter<'_>, components: &[u64]) {
     writer.write_oid(&ObjectIdentifier::from_slice(components));
 }
 
-#[derive(Clone, Copy)]
-pub(crate) enum Usage {
-    ServerAuth,
-    ClientAuth,
-}
-
 pub(crate) enum AltName<'a> {
     Dns(&'a str),
     Ip(IpAddr),
+    Email(&'a str),
+    Uri(&'a str),
 }
 
 pub(crate) enum Extensions<'a> {
     Authority,
-    Leaf { usage: Usage, alt_names: Vec<AltName<'a>> },
+    Leaf { key_usage: u16, purposes: Vec<&'static [u64]>, alt_names: Vec<AltName<'a>> },
 }
 
 /// All that a certificate says.
@@ -97,7 +97,8 @@ pub(crate) struct Template<'a> {
     pub issuer: &'a Name,
     pub issuer_key: &'a KeyPair,
     pub subject: &'a Name,
-    /// The uncompressed point.
+    /// The encoded `SubjectPublicKeyInfo`, and the key in it.
+    pub public_key_info: &'a [u8],
     pub public_key: &'a [u8],
     pub not_before: SystemTime,
     pub not_after: SystemTime,
@@ -132,7 +133,7 @@ impl Template<'_> {
                     validity.next().write_der(&not_after);
                 });
                 parts.next().write_der(&self.subject.0);
-                parts.next().write_der(&public_key_info(self.public_key));
+                parts.next().write_der(self.public_key_info);
                 parts.next().write_tagged(Tag::context(3), |extensions| {
                     extensions.write_sequence(|list| self.write_extensions(list));
                 });
@@ -148,11 +149,15 @@ impl Template<'_> {
                     value.write_sequence(|parts| parts.next().write_bool(true));
                 });
             }
-            Extensions::Leaf { usage, alt_names } => {
-                write_extension(list, KEY_USAGE, true, |value| write_key_usage(value, DIGITAL_SIGNATURE));
-                write_extension(list, EXTENDED_KEY_USAGE, false, |value| {
-                    value.write_sequence(|purposes| write_oid(purposes.next(), usage.oid()));
-                });
+            Extensions::Leaf { key_usage, purposes, alt_names } => {
+                write_extension(list, KEY_USAGE, true, |value| write_key_usage(value, *key_usage));
+                if !purposes.is_empty() {
+                    write_extension(list, EXTENDED_KEY_USAGE, false, |value| {
+                        value.write_sequence(|oids| {
+                            purposes.iter().for_each(|purpose| write_oid(oids.next(), purpose));
+                        });
+                    });
+                }
                 write_extension(list, BASIC_CONSTRAINTS, true, |value| value.write_sequence(|_| ()));
                 write_extension(list, AUTHORITY_KEY_IDENTIFIER, false, |value| {
                     value.write_sequence(|parts| {
@@ -172,15 +177,6 @@ impl Template<'_> {
     }
 }
 
-impl Usage {
-    fn oid(self) -> &'static [u64] {
-        match self {
-            Self::ServerAuth => SERVER_AUTH,
-            Self::ClientAuth => CLIENT_AUTH,
-        }
-    }
-}
-
 fn write_extension(
     list: &mut DERWriterSeq<'_>,
     oid: &[u64],
@@ -197,26 +193,33 @@ fn write_extension(
     });
 }
 
-fn write_key_usage(writer: DERWriter<'_>, (bits, len): (u8, usize)) {
-    writer.write_bitvec_bytes(&[bits], len);
+fn write_key_usage(writer: DERWriter<'_>, bits: u16) {
+    // DER leaves out the zeros at the end.
+    let len = 16 - bits.trailing_zeros().min(16) as usize;
+    writer.write_bitvec_bytes(&bits.to_be_bytes()[..len.div_ceil(8)], len);
 }
 
 fn write_alt_names(writer: DERWriter<'_>, names: &[AltName<'_>]) {
     writer.write_sequence(|list| {
         for name in names {
+            let writer = list.next();
             match name {
-                AltName::Dns(host) => {
-                    list.next().write_tagged_implicit(Tag::context(2), |name| name.write_ia5_string(host))
-                }
-                AltName::Ip(IpAddr::V4(ip)) => {
-                    list.next().write_tagged_implicit(Tag::context(7), |name| name.write_bytes(&ip.octets()))
-                }
-                AltName::Ip(IpAddr::V6(ip)) => {
-                    list.next().write_tagged_implicit(Tag::context(7), |name| name.write_bytes(&ip.octets()))
-                }
+                AltName::Email(text) => write_text(writer, 1, text),
+                AltName::Dns(text) => write_text(writer, 2, text),
+                AltName::Uri(text) => write_text(writer, 6, text),
+                AltName::Ip(IpAddr::V4(ip)) => write_address(writer, &ip.octets()),
+                AltName::Ip(IpAddr::V6(ip)) => write_address(writer, &ip.octets()),
             }
         }
     });
+}
+
+fn write_text(writer: DERWriter<'_>, tag: u64, text: &str) {
+    writer.write_tagged_implicit(Tag::context(tag), |name| name.write_ia5_string(text));
+}
+
+fn write_address(writer: DERWriter<'_>, octets: &[u8]) {
+    writer.write_tagged_implicit(Tag::context(7), |name| name.write_bytes(octets));
 }
 
 fn write_signature_algorithm(writer: DERWriter<'_>) {

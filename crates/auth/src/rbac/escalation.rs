@@ -25,10 +25,14 @@ pub enum Refused {
 }
 
 /// A write of a Role or ClusterRole as it is about to be stored.
+///
+/// As upstream, writes that change nothing but what garbage collection needs (owner references, finalizers) are let
+/// through by the caller without asking.
 pub struct RoleWrite<'a> {
     pub user: &'a UserInfo,
     pub kind: Kind,
     pub namespace: &'a str,
+    /// As in the request's path, so empty at create.
     pub name: &'a str,
     pub rules: &'a [PolicyRule],
     /// True if the new or the old object has an `aggregationRule`.

@@ -10,6 +10,11 @@ use crate::{Authority, ServerNames};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
+/// rustls looks at the machine's clock, so these tests do too.
+fn now() -> SystemTime {
+    rt::now().into()
+}
+
 struct World {
     _directory: tempfile::TempDir,
     authority: Authority,
@@ -20,9 +25,8 @@ impl World {
     fn new(names: ServerNames) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = Utf8Path::from_path(directory.path()).unwrap();
-        // rustls looks at the machine's clock.
-        let authority = Authority::load_or_create(path, SystemTime::now()).unwrap();
-        let serving = authority.serving_certificate(names, SystemTime::now()).unwrap();
+        let authority = Authority::load_or_create(path, now()).unwrap();
+        let serving = authority.serving_certificate(names, now()).unwrap();
         Self { _directory: directory, authority, serving }
     }
 
@@ -75,10 +79,10 @@ fn the_server_answers_to_its_names_and_to_no_others() {
 fn a_bad_host_name_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = Utf8Path::from_path(directory.path()).unwrap();
-    let authority = Authority::load_or_create(path, SystemTime::now()).unwrap();
+    let authority = Authority::load_or_create(path, now()).unwrap();
     for host in ["under_score", "-a", "a..b", "a b", "ü"] {
         let names = ServerNames::in_cluster().with(host);
-        assert!(authority.serving_certificate(names, SystemTime::now()).is_err(), "{host}");
+        assert!(authority.serving_certificate(names, now()).is_err(), "{host}");
     }
 }
 
@@ -86,9 +90,9 @@ fn a_bad_host_name_is_refused() {
 fn a_clients_certificate_arrives_and_names_it() {
     let world = World::new(ServerNames::in_cluster());
     let verifier = world.authority.client_verifier().unwrap();
-    let certificate = world.issue(HOUR, SystemTime::now());
+    let certificate = world.issue(HOUR, now());
     let (_, server) = world.connect("localhost", Some(&certificate)).unwrap();
-    let identity = verifier.verify(server.peer_certificates().unwrap(), SystemTime::now()).unwrap();
+    let identity = verifier.verify(server.peer_certificates().unwrap(), now()).unwrap();
     assert_eq!(
         (identity.user.as_str(), identity.groups.as_slice()),
         ("jane", &["dev".to_owned(), "ops".to_owned()][..])
@@ -102,16 +106,16 @@ fn a_clients_certificate_arrives_and_names_it() {
 fn bad_client_certificates_pass_the_handshake_and_are_no_identity() {
     let world = World::new(ServerNames::in_cluster());
     let verifier = world.authority.client_verifier().unwrap();
-    let expired = world.issue(HOUR, SystemTime::now() - 2 * HOUR);
-    let future = world.issue(HOUR, SystemTime::now() + HOUR);
-    let foreign = World::new(ServerNames::in_cluster()).issue(HOUR, SystemTime::now());
+    let expired = world.issue(HOUR, now() - 2 * HOUR);
+    let future = world.issue(HOUR, now() + HOUR);
+    let foreign = World::new(ServerNames::in_cluster()).issue(HOUR, now());
     for (case, certificate) in [("expired", expired), ("future", future), ("foreign", foreign)] {
         let (_, server) = world.connect("localhost", Some(&certificate)).unwrap();
         let chain = server.peer_certificates().unwrap();
-        assert!(verifier.verify(chain, SystemTime::now()).is_err(), "{case}");
+        assert!(verifier.verify(chain, now()).is_err(), "{case}");
     }
-    assert!(verifier.verify(&[], SystemTime::now()).is_err());
-    assert!(verifier.verify(&[CertificateDer::from(vec![1, 2, 3])], SystemTime::now()).is_err());
+    assert!(verifier.verify(&[], now()).is_err());
+    assert!(verifier.verify(&[CertificateDer::from(vec![1, 2, 3])], now()).is_err());
 }
 
 #[test]
@@ -123,9 +127,9 @@ fn the_certificate_is_replaced_while_serving() {
     };
     let (first, renew_at) = (shown(), world.serving.renew_at());
     assert_eq!(shown(), first);
-    let later = SystemTime::now() + HOUR;
+    let later = now() + HOUR;
     // Valid from five minutes before `later`, so it is for the future: only the shown certificate counts here.
-    world.serving.renew(SystemTime::now()).unwrap();
+    world.serving.renew(now()).unwrap();
     assert_ne!(shown(), first);
     world.serving.renew(later).unwrap();
     assert!(world.serving.renew_at() > renew_at);
@@ -136,7 +140,7 @@ fn new_names_make_a_new_certificate_and_the_same_names_do_not() {
     let world = World::new(ServerNames::in_cluster());
     let names = ServerNames::in_cluster().with("node-1");
     assert!(world.connect("node-1", None).is_err());
-    assert!(world.serving.set_names(names.clone(), SystemTime::now()).unwrap());
+    assert!(world.serving.set_names(names.clone(), now()).unwrap());
     assert!(world.connect("node-1", None).is_ok());
-    assert!(!world.serving.set_names(names, SystemTime::now()).unwrap());
+    assert!(!world.serving.set_names(names, now()).unwrap());
 }
