@@ -72,8 +72,10 @@ impl Documents {
                 by_path.insert(format!("/apis/{}", group.name), encode(&group_document(group, true)));
             }
             for version in &group.versions {
-                let path = if group.name.is_empty() { "/api".into() } else { format!("/apis/{}", group.name) };
-                by_path.insert(format!("{path}/{}", version.name), encode(&resource_list(group.name, version)));
+                let path =
+                    if group.name.is_empty() { "/api".into() } else { format!("/apis/{}", group.name) };
+                by_path
+                    .insert(format!("{path}/{}", version.name), encode(&resource_list(group.name, version)));
             }
         }
         Self { by_path, aggregated: Aggregated::new(&groups) }
@@ -155,7 +157,9 @@ fn groups(resources: &[Arc<Resource>]) -> Vec<Group<'_>> {
         .map(|(name, versions)| Group { name, versions: sort_versions(name, versions) })
         .collect();
     // A stable sort: names stay in order.
-    groups.sort_by_key(|group| Reverse(group.versions.iter().map(|own| priority(group.name, own.name).0).max()));
+    groups.sort_by_key(|group| {
+        Reverse(group.versions.iter().map(|own| priority(group.name, own.name).0).max())
+    });
     groups
 }
 
@@ -283,7 +287,8 @@ fn group_document<'r>(group: &Group<'r>, alone: bool) -> GroupDocument<'r> {
 }
 
 fn resource_list<'r>(group: &str, version: &Version<'r>) -> ResourceList<'r> {
-    let mut resources: Vec<ResourceEntry<'r>> = version.resources.iter().flat_map(|own| entries(own)).collect();
+    let mut resources: Vec<ResourceEntry<'r>> =
+        version.resources.iter().flat_map(|own| entries(own)).collect();
     resources.sort_by(|a, b| a.name.cmp(&b.name));
     ResourceList {
         kind: "APIResourceList",

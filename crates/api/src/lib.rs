@@ -11,8 +11,11 @@ pub mod columns;
 pub mod conversion;
 pub mod discovery;
 pub mod gvr;
+pub mod kinds;
+pub mod openapi;
 pub mod resource;
 pub mod strategy;
+pub mod validation;
 pub mod table;
 pub mod view;
 

@@ -192,7 +192,9 @@ fn definition(column: &Column) -> Value {
 
 /// Everything up to the end of `metadata`, the closing brace left to the caller.
 fn head(kind: &str, version: MetaVersion, metadata: &Value, out: &mut Vec<u8>) {
-    out.extend_from_slice(format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{}\"", version.api_version()).as_bytes());
+    out.extend_from_slice(
+        format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{}\"", version.api_version()).as_bytes(),
+    );
     out.extend_from_slice(b",\"metadata\":");
     let metadata = if metadata.is_object() { Cow::Borrowed(metadata) } else { Cow::Owned(Value::object()) };
     metadata.write_json(out);

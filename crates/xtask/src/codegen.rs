@@ -311,7 +311,8 @@ fn parameter_table(openapi: &Value) -> Result<String> {
     let parameters = openapi["parameters"].as_object().context("the OpenAPI document has no parameters")?;
     let sorted: BTreeMap<_, _> = parameters.iter().collect();
     let mut out = String::from(PARAMETERS_HEADER);
-    for (name, parameter) in sorted {
+    // The parameter of a path that servers do not have unless they are told to.
+    for (name, parameter) in sorted.into_iter().filter(|(name, _)| !name.starts_with("logpath-")) {
         let kind = match parameter["schema"]["$ref"].as_str() {
             Some(reference) => reference.trim_start_matches(REFERENCE_PREFIX),
             None => text(parameter, "type"),

@@ -79,7 +79,11 @@ fn storage_version(row: &tables::Resource, served: &[tables::Resource]) -> &'sta
         other.kind == row.kind && other.group == store.group && other.version == store.version
     };
     let same_kind = |other: &&tables::Resource| other.kind == row.kind && other.group == row.group;
-    served.iter().find(stored).or_else(|| served.iter().find(same_kind)).map_or(row.version, |other| other.version)
+    served
+        .iter()
+        .find(stored)
+        .or_else(|| served.iter().find(same_kind))
+        .map_or(row.version, |other| other.version)
 }
 
 fn resource(row: &tables::Resource, storage_version: &'static str) -> Resource {

@@ -92,7 +92,9 @@ impl Builder {
             node: self.typed(definition, row.kind, row.list, row.map),
             required: row.required,
             patch: patch_strategy(&row),
-            default: row.default.map(|json| Value::parse(json.as_bytes()).expect("schema.txt holds JSON defaults")),
+            default: row
+                .default
+                .map(|json| Value::parse(json.as_bytes()).expect("schema.txt holds JSON defaults")),
             always_present: row.always_present,
             pointer: row.pointer,
         }
@@ -121,7 +123,8 @@ impl Builder {
     }
 
     fn reference(&mut self, name: &str, map: Option<&str>) -> NodeId {
-        let id = *self.places.get(name).unwrap_or_else(|| panic!("schema.txt refers to {name}, which it lacks"));
+        let id =
+            *self.places.get(name).unwrap_or_else(|| panic!("schema.txt refers to {name}, which it lacks"));
         let Some(marker) = map else { return id };
         let own = self.schemas.push(Node { kind: NodeKind::Any, definition: None });
         self.overrides.push((own, id, marker == "atomic"));

@@ -24,7 +24,9 @@ fn a_field_knows_its_type_keys_patch_and_default() {
     assert_eq!(containers.patch.merge_key.as_deref(), Some("name"));
     let container = spec.child("containers").unwrap().items().unwrap();
     assert_eq!(container.node().definition.as_deref(), Some("io.k8s.api.core.v1.Container"));
-    let NodeKind::List { merge, items } = container.child("ports").unwrap().kind() else { panic!("ports is a list") };
+    let NodeKind::List { merge, items } = container.child("ports").unwrap().kind() else {
+        panic!("ports is a list")
+    };
     assert_eq!(*merge, ListType::Map(vec!["containerPort".into(), "protocol".into()]));
     let protocol = pod.schemas.at(*items).field("protocol").unwrap();
     assert_eq!(protocol.default, Some("TCP".into()));
@@ -76,7 +78,8 @@ fn subresources_name_the_kind_they_take() {
 
 #[test]
 fn both_event_kinds_select_the_same_values() {
-    let lists: Vec<_> = resources().iter().filter(|own| own.kind == "Event").map(|own| own.selectable_fields).collect();
+    let lists: Vec<_> =
+        resources().iter().filter(|own| own.kind == "Event").map(|own| own.selectable_fields).collect();
     assert_eq!(lists[0].len(), lists[1].len() + 1, "only core/v1 has `source`, at the end");
     assert_eq!((lists[0][2], lists[1][2]), ("involvedObject.kind", "regarding.kind"));
 }

@@ -31,7 +31,12 @@ fn policy(object: &Value, rules: &str, now: Timestamp) -> Vec<Value> {
         || "<unset>".to_owned(),
         |kind| format!("{}/{}", kind.str_at(&["apiVersion"]), kind.str_at(&["kind"])),
     );
-    vec![cell::name(object), cell::count(object, &["spec", rules]).into(), kind.into(), cell::age(object, now)]
+    vec![
+        cell::name(object),
+        cell::count(object, &["spec", rules]).into(),
+        kind.into(),
+        cell::age(object, now),
+    ]
 }
 
 fn binding(object: &Value, now: Timestamp) -> Vec<Value> {

@@ -67,12 +67,7 @@ fn controller_revision(object: &Value, now: Timestamp) -> Vec<Value> {
     let owners = object.array_at(&["metadata", "ownerReferences"]);
     let is_controller = |owner: &&Value| owner.get("controller").and_then(Value::as_bool) == Some(true);
     let controller = owners.iter().find(is_controller).map_or_else(|| "<none>".into(), owner_name);
-    vec![
-        cell::name(object),
-        controller.into(),
-        cell::number(object, &["revision"]),
-        cell::age(object, now),
-    ]
+    vec![cell::name(object), controller.into(), cell::number(object, &["revision"]), cell::age(object, now)]
 }
 
 /// `kind.group/name` of an owner.

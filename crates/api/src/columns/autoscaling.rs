@@ -37,7 +37,8 @@ fn targets(object: &Value) -> String {
         return "<none>".into();
     }
     let current = object.array_at(&["status", "currentMetrics"]);
-    let all: Vec<String> = metrics.iter().enumerate().map(|(index, spec)| metric(spec, current.get(index))).collect();
+    let all: Vec<String> =
+        metrics.iter().enumerate().map(|(index, spec)| metric(spec, current.get(index))).collect();
     cell::shortened(&all, TARGETS_SHOWN, ", ")
 }
 
@@ -69,7 +70,8 @@ fn metric(spec: &Value, status: Option<&Value>) -> String {
     let percent = |value: Option<&Value>, missing: &str| {
         value.and_then(Value::as_i64).map_or_else(|| missing.to_owned(), |percent| format!("{percent}%"))
     };
-    let now = percent(status.and_then(|status| status.at(&[field, "current", "averageUtilization"])), "<unknown>");
+    let now =
+        percent(status.and_then(|status| status.at(&[field, "current", "averageUtilization"])), "<unknown>");
     let wanted = percent(spec.at(&[field, "target", "averageUtilization"]), "<auto>");
     format!("{name}: {now}/{wanted}")
 }

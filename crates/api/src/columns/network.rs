@@ -14,11 +14,8 @@ pub(super) const NETWORKING: Kinds = &[
     ("ServiceCIDR", &[NAME, text("CIDRs"), AGE], service_cidr),
 ];
 
-pub(super) const DISCOVERY: Kinds = &[(
-    "EndpointSlice",
-    &[NAME, text("AddressType"), text("Ports"), text("Endpoints"), AGE],
-    endpoint_slice,
-)];
+pub(super) const DISCOVERY: Kinds =
+    &[("EndpointSlice", &[NAME, text("AddressType"), text("Ports"), text("Endpoints"), AGE], endpoint_slice)];
 
 /// More hosts, ports or endpoints than this are only counted.
 const SHOWN: usize = 3;

@@ -192,7 +192,8 @@ fn readiness_gates(pod: &Value) -> String {
     if gates.is_empty() {
         return "<none>".into();
     }
-    let passed = gates.iter().filter(|gate| cell::condition_is_true(pod, gate.str_at(&["conditionType"]))).count();
+    let passed =
+        gates.iter().filter(|gate| cell::condition_is_true(pod, gate.str_at(&["conditionType"]))).count();
     format!("{passed}/{}", gates.len())
 }
 

@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use super::{AGE, Kinds, NAME, cell, text, wide};
 use crate::strategy::Column;
 
-pub(super) const KINDS: Kinds = &[("ClusterRoleBinding", BINDING, binding), ("RoleBinding", BINDING, binding)];
+pub(super) const KINDS: Kinds =
+    &[("ClusterRoleBinding", BINDING, binding), ("RoleBinding", BINDING, binding)];
 
 const BINDING: &[Column] = &[NAME, text("Role"), AGE, wide("Users"), wide("Groups"), wide("ServiceAccounts")];
 

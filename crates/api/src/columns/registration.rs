@@ -5,7 +5,8 @@ use jiff::Timestamp;
 
 use super::{AGE, Kinds, NAME, cell, text};
 
-pub(super) const KINDS: Kinds = &[("APIService", &[NAME, text("Service"), text("Available"), AGE], api_service)];
+pub(super) const KINDS: Kinds =
+    &[("APIService", &[NAME, text("Service"), text("Available"), AGE], api_service)];
 
 pub(super) const INTERNAL: Kinds = &[(
     "StorageVersion",

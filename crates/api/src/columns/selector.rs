@@ -18,8 +18,9 @@ pub(super) fn labels(map: Option<&Value>) -> String {
 pub(super) fn expression(selector: Option<&Value>) -> Option<String> {
     let Some(selector) = selector else { return Some(String::new()) };
     let exact = selector.get("matchLabels").and_then(Value::as_object).into_iter().flatten();
-    let mut terms: Vec<(String, String)> =
-        exact.map(|(key, value)| (key.to_string(), format!("{key}={}", value.as_str().unwrap_or_default()))).collect();
+    let mut terms: Vec<(String, String)> = exact
+        .map(|(key, value)| (key.to_string(), format!("{key}={}", value.as_str().unwrap_or_default())))
+        .collect();
     for requirement in selector.array_at(&["matchExpressions"]) {
         let key = requirement.str_at(&["key"]);
         terms.push((key.to_owned(), term(key, requirement)?));

@@ -35,14 +35,7 @@ pub(super) const KINDS: Kinds = &[
     ),
     (
         "VolumeAttachment",
-        &[
-            NAME,
-            column("Attacher", "string", "name", 0),
-            text("PV"),
-            text("Node"),
-            boolean("Attached"),
-            AGE,
-        ],
+        &[NAME, column("Attacher", "string", "name", 0), text("PV"), text("Node"), boolean("Attached"), AGE],
         volume_attachment,
     ),
     ("VolumeAttributesClass", &[NAME, text("DriverName"), AGE], volume_attributes_class),

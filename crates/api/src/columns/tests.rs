@@ -62,7 +62,8 @@ fn every_kind_has_a_cell_for_every_column() {
 #[test]
 fn a_pod_is_summed_up_by_what_its_containers_do() {
     let pod = |spec: &str, status: &str, metadata: &str| {
-        let json = format!(r#"{{"metadata":{{"name":"p"{metadata}}},"spec":{{{spec}}},"status":{{{status}}}}}"#);
+        let json =
+            format!(r#"{{"metadata":{{"name":"p"{metadata}}},"spec":{{{spec}}},"status":{{{status}}}}}"#);
         let cells = cells("", "Pod", &json);
         cells.split(" | ").skip(1).take(3).collect::<Vec<_>>().join(" ")
     };
@@ -76,7 +77,10 @@ fn a_pod_is_summed_up_by_what_its_containers_do() {
          "lastState":{"terminated":{"finishedAt":"2026-01-01T23:55:00Z"}}},
         {"name":"b","restartCount":0,"state":{"terminated":{"reason":"Completed","exitCode":0}}}]"#;
     assert_eq!(pod(two, running, ""), "1/2 Completed 2 (5m ago)".replace("Completed", "Running"));
-    assert_eq!(pod(two, running, r#","deletionTimestamp":"2026-01-01T00:00:00Z""#), "1/2 Terminating 2 (5m ago)");
+    assert_eq!(
+        pod(two, running, r#","deletionTimestamp":"2026-01-01T00:00:00Z""#),
+        "1/2 Terminating 2 (5m ago)"
+    );
     let crashing = r#""phase":"Running","containerStatuses":[
         {"name":"a","restartCount":4,"state":{"waiting":{"reason":"CrashLoopBackOff"}}},
         {"name":"b","ready":true,"restartCount":0,"state":{"running":{}}}]"#;
@@ -146,6 +150,7 @@ fn selectors_read_as_on_a_command_line() {
 fn long_lists_end_with_a_count() {
     let slice = r#"{"ports":[{"port":80},{"name":"x"},{}],"endpoints":[{"addresses":["1","2"]},{"addresses":["3","4"]}]}"#;
     assert!(cells("discovery.k8s.io", "EndpointSlice", slice).contains("| 80,x,* | 1,2,3 + 1 more... |"));
-    let endpoints = r#"{"subsets":[{"addresses":[{"ip":"1.1.1.1"},{"ip":"::1"}],"ports":[{"port":1},{"port":2}]}]}"#;
+    let endpoints =
+        r#"{"subsets":[{"addresses":[{"ip":"1.1.1.1"},{"ip":"::1"}],"ports":[{"port":1},{"port":2}]}]}"#;
     assert!(cells("", "Endpoints", endpoints).contains("| 1.1.1.1:1,[::1]:1,1.1.1.1:2 + 1 more... |"));
 }

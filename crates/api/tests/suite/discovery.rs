@@ -29,8 +29,13 @@ fn every_recorded_group_has_a_document_and_no_other() {
     let documents = Documents::new(&api::builtin::resources());
     let root = exchanges.iter().find(|own| own.path == "/").unwrap();
     let is_discovery = |path: &&str| path.starts_with("/api") && *path != "/api" && !path.ends_with('/');
-    let recorded: Vec<&str> =
-        root.body["paths"].as_array().unwrap().iter().filter_map(Value::as_str).filter(is_discovery).collect();
+    let recorded: Vec<&str> = root.body["paths"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(Value::as_str)
+        .filter(is_discovery)
+        .collect();
     assert_eq!(documents.paths().collect::<Vec<_>>(), recorded);
 }
 
@@ -39,7 +44,8 @@ fn aggregated_documents_are_those_of_upstream() {
     let Some(exchanges) = exchanges("discovery.jsonl") else { return };
     let documents = Documents::new(&api::builtin::resources());
     let aggregated = |path: &str| {
-        let recorded = exchanges.iter().find(|own| own.path == path && own.accept.contains("APIGroupDiscoveryList"));
+        let recorded =
+            exchanges.iter().find(|own| own.path == path && own.accept.contains("APIGroupDiscoveryList"));
         recorded.unwrap().body.clone()
     };
     assert_eq!(json(documents.aggregated_core(AggregatedVersion::V2)), aggregated("/api"));
@@ -69,7 +75,8 @@ fn a_set_may_lack_a_group_and_may_have_strange_ones() {
 #[test]
 fn reviews_have_no_storage_version_hash() {
     let all = api::builtin::resources();
-    let of = |plural: &str| storage_version_hash(all.iter().find(|own: &&Arc<_>| own.plural == plural).unwrap());
+    let of =
+        |plural: &str| storage_version_hash(all.iter().find(|own: &&Arc<_>| own.plural == plural).unwrap());
     assert_eq!(of("pods"), "xPOwRZ+Yhw8=");
     assert_eq!(of("tokenreviews"), "");
 }

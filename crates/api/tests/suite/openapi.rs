@@ -1,1 +1,189 @@
+use std::collections::BTreeSet;
+use std::io::Read as _;
 
+use api::openapi::{v2_json, v2_protobuf, v3_index, v3_json};
+use serde_json::Value;
+
+use crate::recorded::folder;
+
+/// The published document of Kubernetes 1.36 with everything switched on, without prose.
+fn published() -> Option<Value> {
+    let path = folder("PINTLE_REFERENCE", "reference")?.join("openapi-v2.json.gz");
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap()).read_to_string(&mut text).unwrap();
+    Some(serde_json::from_str(&text).unwrap())
+}
+
+fn parse(bytes: &[u8]) -> Value {
+    serde_json::from_slice(bytes).unwrap()
+}
+
+/// Removes what the published document is stripped of or orders at will.
+fn normalize(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            if map.get("description").is_some_and(Value::is_string) {
+                map.remove("description");
+            }
+            map.values_mut().for_each(normalize);
+            if let Some(Value::Array(required)) = map.get_mut("required") {
+                required.sort_by_key(ToString::to_string);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(normalize),
+        _ => {}
+    }
+}
+
+/// One line for each place where two trees differ.
+fn differences(path: &str, ours: &Value, theirs: &Value, found: &mut Vec<String>) {
+    match (ours, theirs) {
+        (Value::Object(own), Value::Object(other)) => {
+            for key in own.keys().chain(other.keys()).collect::<BTreeSet<_>>() {
+                let value = |map: &serde_json::Map<String, Value>| map.get(key).cloned().unwrap_or_default();
+                differences(&format!("{path} > {key}"), &value(own), &value(other), found);
+            }
+        }
+        (Value::Array(own), Value::Array(other)) if own.len() == other.len() => {
+            for (index, (own, other)) in own.iter().zip(other).enumerate() {
+                differences(&format!("{path}[{index}]"), own, other, found);
+            }
+        }
+        (own, other) if own == other => {}
+        (own, other) => found.push(format!("{path}: {own:.120} instead of {other:.120}")),
+    }
+}
+
+#[test]
+fn version_2_is_the_published_document() {
+    let Some(mut theirs) = published() else { return };
+    let mut ours = parse(&v2_json(&api::builtin::all_resources()));
+    normalize(&mut ours);
+    normalize(&mut theirs);
+    // The published file is not of a running server, and a running server shows its logs only when told to.
+    ours["info"]["version"] = theirs["info"]["version"].clone();
+    theirs["paths"].as_object_mut().unwrap().retain(|path, _| !path.starts_with("/logs/"));
+    theirs["parameters"].as_object_mut().unwrap().retain(|key, _| !key.starts_with("logpath"));
+    let mut found = Vec::new();
+    differences("", &ours, &theirs, &mut found);
+    assert!(found.is_empty(), "{} differences:\n{}", found.len(), found[..found.len().min(60)].join("\n"));
+}
+
+/// All references of a document, as pointers.
+fn references(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(map) => {
+            found.extend(map.get("$ref").and_then(Value::as_str).map(str::to_owned));
+            map.values().for_each(|value| references(value, found));
+        }
+        Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn what_is_not_served_is_not_described_and_nothing_dangles() {
+    let document = parse(&v2_json(&api::builtin::resources()));
+    assert!(document["paths"].get("/apis/storage.k8s.io/v1beta1/").is_none());
+    assert!(document["definitions"].get("io.k8s.api.scheduling.v1alpha2.PodGroup").is_none());
+    let mut found = BTreeSet::new();
+    references(&document, &mut found);
+    for target in found {
+        let pointer = target.trim_start_matches('#');
+        assert!(document.pointer(pointer).is_some(), "{target} dangles");
+    }
+}
+
+#[test]
+fn every_document_of_version_3_is_complete() {
+    let resources = api::builtin::resources();
+    let index = parse(&v3_index(&resources));
+    let entries = index["paths"].as_object().unwrap();
+    for (key, entry) in entries {
+        let url = entry["serverRelativeURL"].as_str().unwrap();
+        assert!(url.starts_with(&format!("/openapi/v3/{key}?hash=")), "{url}");
+        let document = parse(&v3_json(key, &resources).unwrap());
+        let mut found = BTreeSet::new();
+        references(&document, &mut found);
+        for target in found {
+            assert!(document.pointer(target.trim_start_matches('#')).is_some(), "{target} dangles in {key}");
+        }
+    }
+    assert!(v3_json("apis/nope/v1", &resources).is_none());
+}
+
+#[test]
+fn the_index_of_version_3_has_the_keys_of_upstream() {
+    let Some(exchanges) = crate::recorded::exchanges("discovery.jsonl") else { return };
+    let recorded = exchanges.iter().find(|own| own.path == "/openapi/v3").unwrap();
+    let keys = |index: &Value| index["paths"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(&parse(&v3_index(&api::builtin::resources()))), keys(&recorded.body));
+}
+
+#[test]
+fn version_3_says_which_field_is_what() {
+    let document = parse(&v3_json("apis/apps/v1", &api::builtin::resources()).unwrap());
+    let schema = |name: &str| &document["components"]["schemas"][format!("io.k8s.api.{name}")];
+    let field = |name: &str, field: &str| schema(name)["properties"][field].clone();
+    assert_eq!(
+        field("apps.v1.Deployment", "spec"),
+        serde_json::json!({ "allOf": [{ "$ref": "#/components/schemas/io.k8s.api.apps.v1.DeploymentSpec" }],
+            "default": {} })
+    );
+    assert_eq!(field("core.v1.ContainerPort", "protocol")["default"], "TCP");
+    assert_eq!(field("core.v1.Container", "name"), serde_json::json!({ "type": "string", "default": "" }));
+    assert_eq!(field("core.v1.Container", "args")["items"]["default"], "");
+    assert_eq!(
+        document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments"]["post"]["requestBody"]["content"]
+            ["*/*"]["schema"]["$ref"],
+        "#/components/schemas/io.k8s.api.apps.v1.Deployment"
+    );
+}
+
+/// A protobuf message as field numbers and their raw contents.
+fn decode(mut bytes: &[u8]) -> Vec<(u64, &[u8])> {
+    fn varint(bytes: &mut &[u8]) -> u64 {
+        let mut number = 0;
+        for shift in (0..).step_by(7) {
+            let (first, rest) = bytes.split_first().expect("a whole number");
+            *bytes = rest;
+            number |= u64::from(first & 0x7f) << shift;
+            if first & 0x80 == 0 {
+                break;
+            }
+        }
+        number
+    }
+    let mut fields = Vec::new();
+    while !bytes.is_empty() {
+        let key = varint(&mut bytes);
+        if key & 7 == 0 {
+            varint(&mut bytes);
+            fields.push((key >> 3, &bytes[..0]));
+            continue;
+        }
+        assert_eq!(key & 7, 2, "only numbers and lengths are used");
+        let length = usize::try_from(varint(&mut bytes)).unwrap();
+        let (content, rest) = bytes.split_at(length);
+        fields.push((key >> 3, content));
+        bytes = rest;
+    }
+    fields
+}
+
+#[test]
+fn the_protobuf_form_has_the_same_paths_and_types() {
+    let resources = api::builtin::resources();
+    let json = parse(&v2_json(&resources));
+    let bytes = v2_protobuf(&resources);
+    let document = decode(&bytes);
+    let names = |field: u64, entries: u64| -> BTreeSet<String> {
+        let (_, content) = document.iter().find(|(own, _)| *own == field).unwrap();
+        let name = |entry: &[u8]| String::from_utf8(decode(entry)[0].1.to_vec()).unwrap();
+        decode(content).iter().filter(|(own, _)| *own == entries).map(|(_, entry)| name(entry)).collect()
+    };
+    let keys = |section: &str| json[section].as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+    assert_eq!(names(8, 2), keys("paths"));
+    assert_eq!(names(9, 1), keys("definitions"));
+    assert_eq!(names(10, 1), keys("parameters"));
+}

@@ -16,7 +16,8 @@ pub struct Exchange {
 /// The exchanges of a file of upstream transcripts; `None`, with a word about it, when there are none here.
 pub fn exchanges(file: &str) -> Option<Vec<Exchange>> {
     let path = folder("PINTLE_TESTDATA", "testdata")?.join("upstream-transcripts").join(file);
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("reading {}: {error}", path.display()));
+    let text =
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("reading {}: {error}", path.display()));
     Some(text.lines().map(exchange).collect())
 }
 

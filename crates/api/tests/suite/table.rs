@@ -51,7 +51,8 @@ fn table(resource: &Resource, objects: &[Object], options: TableOptions) -> Json
 fn column_headers_are_those_of_upstream() {
     let Some(exchanges) = exchanges("tables.jsonl") else { return };
     for exchange in exchanges.iter().filter(|own| own.status == 200) {
-        let resource = resource_at(&exchange.path).unwrap_or_else(|| panic!("no resource at {}", exchange.path));
+        let resource =
+            resource_at(&exchange.path).unwrap_or_else(|| panic!("no resource at {}", exchange.path));
         let mut recorded = exchange.body["columnDefinitions"].clone();
         for column in recorded.as_array_mut().unwrap() {
             column["description"] = "".into();
@@ -73,14 +74,19 @@ fn cells_are_those_of_upstream() {
     let mut compared = 0;
     for exchange in tables.iter().filter(|own| own.status == 200) {
         // Cells read the stored version; an older autoscaler is not stored as it was sent.
-        let skipped = exchange.case.starts_with("autoscaling/v1 ") || exchange.case.starts_with("events.k8s.io/");
-        let Some(sent) = created.iter().find(|own| own.case == exchange.case).filter(|_| !skipped) else { continue };
+        let skipped =
+            exchange.case.starts_with("autoscaling/v1 ") || exchange.case.starts_with("events.k8s.io/");
+        let Some(sent) = created.iter().find(|own| own.case == exchange.case).filter(|_| !skipped) else {
+            continue;
+        };
         let resource = resource_at(&exchange.path).unwrap();
         let table = table(&resource, &[object(&sent.body)], FIRST);
         let cells = |table: &Json| table["rows"][0]["cells"].as_array().unwrap().clone();
         let (ours, recorded) = (cells(&table), cells(&exchange.body));
         assert_eq!(ours.len(), recorded.len(), "{}", exchange.case);
-        for (column, (own, theirs)) in ours.iter().zip(&recorded).enumerate().filter(|(_, (_, cell))| is_fixed(cell)) {
+        for (column, (own, theirs)) in
+            ours.iter().zip(&recorded).enumerate().filter(|(_, (_, cell))| is_fixed(cell))
+        {
             assert_eq!(own, theirs, "{} column {column}", exchange.case);
             compared += 1;
         }
@@ -91,7 +97,8 @@ fn cells_are_those_of_upstream() {
 #[test]
 fn rows_carry_what_was_asked_for() {
     let pods = resource_at("/api/v1/pods").unwrap();
-    let pod = object(&json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "p", "namespace": "n" },
+    let pod =
+        object(&json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "p", "namespace": "n" },
         "status": { "phase": "Succeeded" } }));
     let row = |options| table(&pods, std::slice::from_ref(&pod), options)["rows"][0].clone();
     let metadata = row(FIRST);
@@ -102,17 +109,24 @@ fn rows_carry_what_was_asked_for() {
     );
     assert_eq!(metadata["conditions"][0]["reason"], "Succeeded");
     assert_eq!(row(TableOptions { include: IncludeObject::None, ..FIRST })["object"], Json::Null);
-    assert_eq!(row(TableOptions { include: IncludeObject::Object, ..FIRST })["object"]["status"]["phase"], "Succeeded");
+    assert_eq!(
+        row(TableOptions { include: IncludeObject::Object, ..FIRST })["object"]["status"]["phase"],
+        "Succeeded"
+    );
     let later = TableOptions { version: MetaVersion::V1Beta1, definitions: false, ..FIRST };
     let later = table(&pods, &[], later);
-    assert_eq!(later, json!({ "kind": "Table", "apiVersion": "meta.k8s.io/v1beta1",
-        "metadata": { "resourceVersion": "7" }, "rows": [] }));
+    assert_eq!(
+        later,
+        json!({ "kind": "Table", "apiVersion": "meta.k8s.io/v1beta1",
+        "metadata": { "resourceVersion": "7" }, "rows": [] })
+    );
 }
 
 #[test]
 fn a_row_may_carry_the_object_in_another_version_than_the_stored_one() {
     let events = resource_at("/apis/events.k8s.io/v1/events").unwrap();
-    let event = object(&json!({ "apiVersion": "v1", "kind": "Event", "metadata": { "name": "e" }, "message": "m" }));
+    let event =
+        object(&json!({ "apiVersion": "v1", "kind": "Event", "metadata": { "name": "e" }, "message": "m" }));
     let whole = TableOptions { include: IncludeObject::Object, ..FIRST };
     let shown = table(&events, &[event], whole)["rows"][0]["object"].clone();
     assert_eq!((&shown["apiVersion"], &shown["note"]), (&json!("events.k8s.io/v1"), &json!("m")));

@@ -1,0 +1,268 @@
+//! Types of the documents: which are needed, and their schemas in the words of either OpenAPI version.
+
+use std::collections::{BTreeSet, HashMap};
+
+use apimachinery::{GroupVersionKind, Str};
+use serde_json::{Map, Value, json};
+
+use super::parameters::Shared;
+use super::paths::{Answer, Body, PathItem};
+use crate::builtin::tables::{self, DEFINITION_PREFIX, Definition, Form, Type, Union};
+
+/// Which OpenAPI version a schema is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dialect {
+    V2,
+    V3,
+}
+
+/// The tables, indexed for the making of one document.
+pub(super) struct Types {
+    definitions: HashMap<&'static str, Definition>,
+    kinds: HashMap<GroupVersionKind, &'static str>,
+    pub shared: Shared,
+}
+
+impl Types {
+    pub(super) fn new() -> Self {
+        let definitions: HashMap<_, _> = tables::definitions().map(|own| (own.name, own)).collect();
+        let mut kinds = HashMap::new();
+        for definition in definitions.values() {
+            for kind in definition.kinds() {
+                let gvk = GroupVersionKind {
+                    group: Str::const_new(kind.group),
+                    version: Str::const_new(kind.version),
+                    kind: Str::const_new(kind.kind),
+                };
+                kinds.insert(gvk, definition.name);
+            }
+        }
+        Self { definitions, kinds, shared: Shared::new() }
+    }
+
+    /// The type of a kind, without prefix.
+    pub(super) fn of_kind(&self, gvk: &GroupVersionKind) -> Option<&'static str> {
+        self.kinds.get(gvk).copied()
+    }
+
+    /// The static name of a type that every set of tables has.
+    pub(super) fn known(&self, name: &str) -> &'static str {
+        self.definitions.get(name).unwrap_or_else(|| panic!("schema.txt lacks {name}")).name
+    }
+
+    /// All types that these paths need, directly or through others, in order of their names.
+    pub(super) fn needed<'p>(&self, paths: impl IntoIterator<Item = &'p PathItem>) -> Vec<Definition> {
+        let mut open: Vec<&'static str> = paths.into_iter().flat_map(|path| self.named_by(path)).collect();
+        let mut seen = BTreeSet::new();
+        while let Some(name) = open.pop() {
+            if seen.insert(name) {
+                open.extend(self.references(self.definitions[name]));
+            }
+        }
+        seen.into_iter().map(|name| self.definitions[name]).collect()
+    }
+
+    fn named_by(&self, path: &PathItem) -> Vec<&'static str> {
+        let mut names = Vec::new();
+        for operation in &path.operations {
+            match operation.body {
+                Some(Body::Type(name)) => names.push(name),
+                Some(Body::Shared(key)) => names.push(self.shared_body(key)),
+                None => {}
+            }
+            if let Answer::Type(name) = operation.answer {
+                names.push(name);
+            }
+        }
+        names
+    }
+
+    /// The type of a shared body parameter.
+    pub(super) fn shared_body(&self, key: &str) -> &'static str {
+        let parameter = self.shared.all().iter().find(|own| own.key == key);
+        parameter.unwrap_or_else(|| panic!("parameters.txt lacks {key}")).kind
+    }
+
+    fn references(&self, definition: Definition) -> impl Iterator<Item = &'static str> {
+        definition.fields().filter_map(move |field| {
+            let mut kind = field.kind;
+            while let Type::List(inner) | Type::Map(inner) = kind {
+                kind = Type::parse(inner);
+            }
+            let Type::Reference(name) = kind else { return None };
+            Some(self.known(&definition.resolve(name)))
+        })
+    }
+
+    /// The schema of a type.
+    pub(super) fn schema(&self, definition: Definition, dialect: Dialect) -> Value {
+        let mut schema = match (definition.form, dialect) {
+            (Form::Struct, _) => self.structure(definition, dialect),
+            (Form::Any, _) => Map::new(),
+            (Form::Object, _) => object(json!({ "type": "object" })),
+            (Form::Time | Form::MicroTime, _) => object(json!({ "type": "string", "format": "date-time" })),
+            (Form::Quantity, Dialect::V2) => object(json!({ "type": "string" })),
+            (Form::Quantity, Dialect::V3) => {
+                object(json!({ "oneOf": [{ "type": "string" }, { "type": "number" }] }))
+            }
+            (Form::IntOrString, Dialect::V2) => {
+                object(json!({ "type": "string", "format": "int-or-string" }))
+            }
+            (Form::IntOrString, Dialect::V3) => object(json!({
+                "format": "int-or-string", "oneOf": [{ "type": "integer" }, { "type": "string" }] })),
+        };
+        let kinds: Vec<Value> = definition
+            .kinds()
+            .map(|kind| json!({ "group": kind.group, "kind": kind.kind, "version": kind.version }))
+            .collect();
+        if !kinds.is_empty() {
+            schema.insert("x-kubernetes-group-version-kind".into(), kinds.into());
+        }
+        if definition.atomic {
+            schema.insert("x-kubernetes-map-type".into(), "atomic".into());
+        }
+        let unions: Vec<Value> = definition.unions().map(union).collect();
+        if !unions.is_empty() {
+            schema.insert("x-kubernetes-unions".into(), unions.into());
+        }
+        schema.into()
+    }
+
+    fn structure(&self, definition: Definition, dialect: Dialect) -> Map<String, Value> {
+        let mut schema = object(json!({ "type": "object" }));
+        let properties: Map<String, Value> = definition
+            .fields()
+            .map(|field| (field.name.to_owned(), self.field(definition, &field, dialect)))
+            .collect();
+        if !properties.is_empty() {
+            schema.insert("properties".into(), properties.into());
+        }
+        let required: Vec<&str> =
+            definition.fields().filter(|own| own.required).map(|own| own.name).collect();
+        if !required.is_empty() {
+            schema.insert("required".into(), required.into());
+        }
+        schema
+    }
+
+    fn field(&self, definition: Definition, field: &tables::Field, dialect: Dialect) -> Value {
+        let mut schema = self.typed(definition, field.kind, dialect);
+        if dialect == Dialect::V3
+            && let Some(default) = self.field_default(definition, field)
+        {
+            schema.insert("default".into(), default);
+        }
+        insert_markers(&mut schema, field);
+        if dialect == Dialect::V3 {
+            wrap_reference(&mut schema);
+        }
+        schema.into()
+    }
+
+    /// What Go's zero value of a field is, unless it is left out when zero; or what the type declares.
+    fn field_default(&self, definition: Definition, field: &tables::Field) -> Option<Value> {
+        if let Some(default) = field.default {
+            return serde_json::from_str(default).ok();
+        }
+        if field.pointer || (!field.always_present && !matches!(field.kind, Type::Reference(_))) {
+            return None;
+        }
+        self.zero(definition, field.kind)
+    }
+
+    /// Go's zero value of a type, where it is not null.
+    fn zero(&self, definition: Definition, kind: Type) -> Option<Value> {
+        match kind {
+            Type::Boolean => Some(false.into()),
+            Type::Int32 | Type::Int64 => Some(0.into()),
+            Type::Double => Some(json!(0)),
+            Type::String => Some("".into()),
+            Type::Reference(name) => {
+                let target = self.definitions.get(definition.resolve(name).as_str())?;
+                (target.form == Form::Struct).then(|| json!({}))
+            }
+            Type::Bytes | Type::List(_) | Type::Map(_) => None,
+        }
+    }
+
+    fn typed(&self, within: Definition, kind: Type, dialect: Dialect) -> Map<String, Value> {
+        let inner = |text| {
+            let kind = Type::parse(text);
+            let mut schema = self.typed(within, kind, dialect);
+            if dialect == Dialect::V3 {
+                if let Some(zero) = self.zero(within, kind) {
+                    schema.insert("default".into(), zero);
+                }
+                wrap_reference(&mut schema);
+            }
+            Value::from(schema)
+        };
+        object(match kind {
+            Type::Boolean => json!({ "type": "boolean" }),
+            Type::Int32 => json!({ "type": "integer", "format": "int32" }),
+            Type::Int64 => json!({ "type": "integer", "format": "int64" }),
+            Type::Double => json!({ "type": "number", "format": "double" }),
+            Type::String => json!({ "type": "string" }),
+            Type::Bytes => json!({ "type": "string", "format": "byte" }),
+            Type::List(items) => json!({ "type": "array", "items": inner(items) }),
+            Type::Map(values) => json!({ "type": "object", "additionalProperties": inner(values) }),
+            Type::Reference(name) => reference(&within.resolve(name), dialect),
+        })
+    }
+}
+
+/// A reference to a type named without prefix.
+pub(super) fn reference(name: &str, dialect: Dialect) -> Value {
+    let place = match dialect {
+        Dialect::V2 => "#/definitions/",
+        Dialect::V3 => "#/components/schemas/",
+    };
+    json!({ "$ref": format!("{place}{DEFINITION_PREFIX}{name}") })
+}
+
+/// Version 3 does not let anything stand beside a reference.
+fn wrap_reference(schema: &mut Map<String, Value>) {
+    if schema.len() > 1
+        && let Some(target) = schema.remove("$ref")
+    {
+        schema.insert("allOf".into(), json!([{ "$ref": target }]));
+    }
+}
+
+fn insert_markers(schema: &mut Map<String, Value>, field: &tables::Field) {
+    let mut insert = |key: &str, value: Value| {
+        schema.insert(format!("x-kubernetes-{key}"), value);
+    };
+    match field.list.map(|list| (list, list.strip_prefix("map:"))) {
+        Some((_, Some(keys))) => {
+            insert("list-type", "map".into());
+            insert("list-map-keys", keys.split(',').collect::<Vec<_>>().into());
+        }
+        Some((list, None)) => insert("list-type", list.into()),
+        None => {}
+    }
+    for (key, value) in
+        [("map-type", field.map), ("patch-strategy", field.patch), ("patch-merge-key", field.merge_key)]
+    {
+        if let Some(value) = value {
+            insert(key, value.into());
+        }
+    }
+}
+
+fn union(union: Union) -> Value {
+    let fields: Map<String, Value> =
+        union.fields().map(|(field, name)| (field.to_owned(), name.into())).collect();
+    let mut schema = object(json!({ "fields-to-discriminateBy": fields }));
+    if let Some(discriminator) = union.discriminator() {
+        schema.insert("discriminator".into(), discriminator.into());
+    }
+    schema.into()
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}

@@ -1,0 +1,160 @@
+//! Writes OpenAPI 3.0 as JSON, one document for each group version, and their index.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use ring::digest::{SHA512, digest};
+use serde_json::{Map, Value, json};
+
+use super::VERSION;
+use super::definitions::{Dialect, Types, reference};
+use super::parameters::Parameter;
+use super::paths::{self, Answer, Body, Operation, PathItem};
+use super::v2::{code_description, security_definitions, write, write_entries};
+use crate::Resource;
+use crate::builtin::tables::DEFINITION_PREFIX;
+
+pub(super) fn index(types: &Types, resources: &[Arc<Resource>]) -> Vec<u8> {
+    let paths = paths::all(types, resources);
+    let keys: BTreeSet<&str> = paths.iter().map(|path| key(&path.path)).collect();
+    let mut out = b"{\"paths\":".to_vec();
+    let entry = |key: &str| {
+        let hash = hex(digest(&SHA512, &document(types, key, &paths)).as_ref());
+        json!({ "serverRelativeURL": format!("/openapi/v3/{key}?hash={hash}") })
+    };
+    write_entries(keys.into_iter().map(|key| (key, entry(key))), &mut out);
+    out.push(b'}');
+    out
+}
+
+pub(super) fn json(types: &Types, wanted: &str, resources: &[Arc<Resource>]) -> Option<Vec<u8>> {
+    let paths = paths::all(types, resources);
+    paths.iter().any(|path| key(&path.path) == wanted).then(|| document(types, wanted, &paths))
+}
+
+/// The document that a path is described in: that of its group version, of its group, or its own.
+fn key(path: &str) -> &str {
+    let parts = match path.split('/').nth(1) {
+        Some("api") => 2,
+        Some("apis") => 3,
+        _ => usize::MAX,
+    };
+    let path = path.trim_matches('/');
+    let end = path.match_indices('/').nth(parts - 1).map_or(path.len(), |(at, _)| at);
+    &path[..end]
+}
+
+fn document(types: &Types, wanted: &str, paths: &[PathItem]) -> Vec<u8> {
+    let (own, _): (Vec<&PathItem>, Vec<_>) = paths.iter().partition(|path| key(&path.path) == wanted);
+    let mut out = Vec::with_capacity(1 << 18);
+    out.extend_from_slice(b"{\"openapi\":\"3.0.0\",\"info\":");
+    write(&json!({ "title": "Kubernetes", "version": VERSION }), &mut out);
+    out.extend_from_slice(b",\"paths\":");
+    write_entries(own.iter().map(|path| (path.path.as_str(), path_item(types, path))), &mut out);
+    out.extend_from_slice(b",\"components\":{\"schemas\":");
+    let name = |name: &str| format!("{DEFINITION_PREFIX}{name}");
+    let schema = |definition| types.schema(definition, Dialect::V3);
+    let needed = types.needed(own.iter().copied());
+    write_entries(needed.iter().map(|own| (name(own.name), schema(*own))), &mut out);
+    out.extend_from_slice(b",\"securitySchemes\":");
+    write(&security_definitions(), &mut out);
+    out.extend_from_slice(b"},\"security\":[{\"BearerToken\":[]}]}");
+    out
+}
+
+fn path_item(types: &Types, path: &PathItem) -> Value {
+    let mut item: Map<String, Value> =
+        path.operations.iter().map(|own| (own.method.to_owned(), operation(types, own))).collect();
+    if !path.parameters.is_empty() {
+        item.insert("parameters".into(), path.parameters.iter().map(parameter).collect());
+    }
+    item.into()
+}
+
+fn operation(types: &Types, own: &Operation) -> Value {
+    let mut operation = json!({ "operationId": own.id, "tags": [own.tag], "responses": responses(own) });
+    if !own.parameters.is_empty() {
+        operation["parameters"] = own.parameters.iter().map(parameter).collect();
+    }
+    if let Some(body) = &own.body {
+        operation["requestBody"] = request_body(types, body, own.consumes);
+    }
+    if let Some((action, gvk)) = &own.action {
+        operation["x-kubernetes-action"] = (*action).into();
+        operation["x-kubernetes-group-version-kind"] = json!({ "group": gvk.group.as_str(), "version": gvk.version.as_str(), "kind": gvk.kind.as_str() });
+    }
+    operation
+}
+
+fn responses(own: &Operation) -> Value {
+    let mut responses = json!({ "401": { "description": code_description(401) } });
+    let schema = match own.answer {
+        Answer::Type(name) => reference(name, Dialect::V3),
+        Answer::Text => json!({ "type": "string" }),
+        Answer::Unknown => return responses,
+    };
+    for code in own.codes {
+        let content = content(own.produces, &schema);
+        responses[code.to_string()] = json!({ "description": code_description(*code), "content": content });
+    }
+    responses
+}
+
+fn request_body(types: &Types, body: &Body, consumes: &[&str]) -> Value {
+    let (name, required) = match body {
+        Body::Type(name) => (*name, true),
+        Body::Shared(key) => {
+            let shared = types.shared.all().iter().find(|own| own.key == *key);
+            (types.shared_body(key), shared.is_some_and(|own| own.required))
+        }
+    };
+    let mut request = json!({ "content": content(consumes, &reference(name, Dialect::V3)) });
+    if required {
+        request["required"] = true.into();
+    }
+    request
+}
+
+/// The same schema for every media type.
+fn content(media_types: &[&str], schema: &Value) -> Value {
+    media_types
+        .iter()
+        .map(|media| ((*media).to_owned(), json!({ "schema": schema })))
+        .collect::<Map<_, _>>()
+        .into()
+}
+
+fn parameter(own: &Parameter) -> Value {
+    let schema = json!({ "type": own.kind, "uniqueItems": true });
+    let mut parameter = json!({ "name": own.name, "in": own.place, "schema": schema });
+    if own.place == "path" {
+        parameter["required"] = true.into();
+    }
+    parameter
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02X}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_belongs_to_the_document_of_its_group_version() {
+        for (path, expected) in [
+            ("/api/", "api"),
+            ("/api/v1/", "api/v1"),
+            ("/api/v1/namespaces/{namespace}/pods", "api/v1"),
+            ("/apis/", "apis"),
+            ("/apis/apps/", "apis/apps"),
+            ("/apis/apps/v1/deployments", "apis/apps/v1"),
+            ("/version/", "version"),
+            ("/openid/v1/jwks/", "openid/v1/jwks"),
+            ("/.well-known/openid-configuration/", ".well-known/openid-configuration"),
+        ] {
+            assert_eq!(key(path), expected, "{path}");
+        }
+    }
+}
