@@ -1,0 +1,147 @@
+//! Leases of simulated nodes: the heartbeat by which a node counts as alive.
+//!
+//! Owns: the `Lease`s of simulated nodes, renewed by one task. A wheel spreads the nodes over the interval, so that
+//! a few are written at a time and nothing happens per node in between.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::gvr::LEASES;
+use apimachinery::{Status, Str, json, time};
+use client::{Api, Patch, WriteOptions};
+use futures::StreamExt;
+use parking_lot::Mutex;
+use tracing::debug;
+
+const NAMESPACE: &str = "kube-node-lease";
+
+/// Upstream's defaults: a lease is good for 40 s and renewed after a quarter of that.
+const DURATION_SECONDS: i64 = 40;
+const RENEW_MIN: Duration = Duration::from_secs(10);
+/// Many nodes renew less often. With the spread this stays below the 50 s after which a node counts as lost.
+const RENEW_MAX: Duration = Duration::from_secs(30);
+/// Renewals per second above which the interval grows.
+const RENEWALS_PER_SECOND: usize = 500;
+
+/// Positions of the wheel.
+const SLOTS: usize = 64;
+
+/// Lease writes at the same time.
+const WRITES_MAX: usize = 32;
+
+/// Which nodes are renewed when.
+pub(super) struct Wheel {
+    slots: Mutex<Slots>,
+    interval: Duration,
+}
+
+#[derive(Default)]
+struct Slots {
+    nodes: Vec<Vec<Holder>>,
+    next: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Holder {
+    name: Str,
+    uid: Str,
+}
+
+// === impl Wheel ===
+
+impl Wheel {
+    /// `count` nodes are expected.
+    pub fn new(count: usize) -> Arc<Self> {
+        let seconds = (count / RENEWALS_PER_SECOND) as u64;
+        let interval = Duration::from_secs(seconds).clamp(RENEW_MIN, RENEW_MAX);
+        let slots = Slots { nodes: vec![Vec::new(); SLOTS], next: 0 };
+        Arc::new(Self { slots: Mutex::new(slots), interval })
+    }
+
+    /// Keeps a node alive from now on.
+    pub fn add(&self, name: &Str, uid: &Str) {
+        let mut slots = self.slots.lock();
+        let next = slots.next;
+        slots.next = (next + 1) % SLOTS;
+        slots.nodes[next].push(Holder { name: name.clone(), uid: uid.clone() });
+    }
+
+    pub fn remove(&self, name: &str) {
+        self.slots.lock().nodes.iter_mut().for_each(|slot| slot.retain(|holder| holder.name != name));
+    }
+
+    fn at(&self, slot: usize) -> Vec<Holder> {
+        self.slots.lock().nodes[slot].clone()
+    }
+}
+
+/// Renews leases for ever.
+pub(super) async fn keep(api: Arc<dyn Api>, wheel: Arc<Wheel>) {
+    let mut ticks = rt::interval(wheel.interval / SLOTS as u32);
+    // When the API server is slow, later ticks come later instead of all at once.
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    for slot in (0..SLOTS).cycle() {
+        ticks.tick().await;
+        futures::stream::iter(wheel.at(slot))
+            .for_each_concurrent(WRITES_MAX, |holder| renew(&*api, holder))
+            .await;
+    }
+}
+
+async fn renew(api: &dyn Api, holder: Holder) {
+    let result = match patch(api, &holder).await {
+        Err(status) if status.is_not_found() => create(api, &holder).await,
+        other => other,
+    };
+    if let Err(status) = result {
+        // The next turn of the wheel is the retry.
+        debug!(name = %holder.name, error = %status, "Renewed no lease");
+    }
+}
+
+async fn patch(api: &dyn Api, holder: &Holder) -> Result<(), Status> {
+    let patch = Patch::Merge(json!({"spec": {
+        "holderIdentity": holder.name.as_str(), "leaseDurationSeconds": DURATION_SECONDS,
+        "renewTime": time::format_micros(rt::now()),
+    }}));
+    api.patch(&LEASES, NAMESPACE, &holder.name, None, patch, &WriteOptions::default()).await.map(drop)
+}
+
+async fn create(api: &dyn Api, holder: &Holder) -> Result<(), Status> {
+    let name = holder.name.as_str();
+    let lease = json!({
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {
+            "name": name, "namespace": NAMESPACE,
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": name, "uid": holder.uid.as_str()}],
+        },
+        "spec": {
+            "holderIdentity": name, "leaseDurationSeconds": DURATION_SECONDS,
+            "renewTime": time::format_micros(rt::now()),
+        },
+    });
+    api.create(&LEASES, NAMESPACE, lease, &WriteOptions::default()).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_spread_over_the_wheel_and_leave_it() {
+        let wheel = Wheel::new(0);
+        (0..SLOTS * 2).for_each(|n| wheel.add(&format!("n{n}").into(), &"u".into()));
+        assert!((0..SLOTS).all(|slot| wheel.at(slot).len() == 2));
+        wheel.remove("n0");
+        assert_eq!(wheel.at(0), [Holder { name: "n64".into(), uid: "u".into() }]);
+    }
+
+    #[test]
+    fn many_nodes_renew_less_often_but_in_time() {
+        for (count, seconds) in [(0, 10), (5_000, 10), (10_000, 20), (100_000, 30)] {
+            assert_eq!(Wheel::new(count).interval, Duration::from_secs(seconds));
+        }
+        assert!(RENEW_MAX.as_secs() < DURATION_SECONDS as u64);
+    }
+}

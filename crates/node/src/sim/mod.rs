@@ -1,0 +1,164 @@
+//! Simulated nodes: Kubernetes nodes without machines, as KWOK makes them.
+//!
+//! Owns: the nodes it makes, and every node annotated `kwok.x-k8s.io/node: fake`, whoever made it: their status,
+//! their leases, and the pods bound to them. Never touches: other nodes and their pods.
+//!
+//! ```text
+//!     informers ──> agent ── first stage that matches ──> one write per pod and step, many at a time
+//!                     │  addresses: which pod has which IP
+//!                     └─ wheel ──> leases task, one tick for a few nodes at a time
+//! ```
+//!
+//! A node or a pod costs no task and no timer: two tasks serve all. Start at [`run`], then `agent`; what happens to a
+//! pod is the table in `stage`.
+//!
+//! Level driven: state is read from the informer when a write is due. After a restart pods go on where they are, and
+//! addresses in use are found in the pods' status.
+
+mod address;
+mod agent;
+mod lease;
+mod node_object;
+mod stage;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use api::gvr::{NODES, PODS};
+use apimachinery::Str;
+use apimachinery::quantity::Quantity;
+use client::{Api, Informers};
+use rt::Shutdown;
+use tokio::sync::oneshot;
+
+use address::Cidr;
+use agent::Agent;
+
+/// The annotation and its value by which simulated nodes are told.
+pub const ANNOTATION: &str = "kwok.x-k8s.io/node";
+pub const ANNOTATION_VALUE: &str = "fake";
+
+/// What nodes report that say nothing else.
+const KUBELET_VERSION: &str = "v1.36.2";
+
+/// Nodes to make, all alike. Nodes that exist already stay as they are.
+#[derive(Clone, Debug)]
+pub struct SimOptions {
+    pub count: usize,
+    /// Nodes are called `<prefix>-0`, `<prefix>-1`, …
+    pub name_prefix: Str,
+    pub cpu: Str,
+    pub memory: Str,
+    /// Pods per node.
+    pub pods: u32,
+    /// In addition to the well-known labels.
+    pub labels: BTreeMap<Str, Str>,
+    /// Where nodes take their pod ranges from, each the smallest that holds `pods`.
+    pub pod_cidr: Str,
+    /// As nodes report it, e.g. `v1.36.2`.
+    pub kubelet_version: Str,
+}
+
+impl Default for SimOptions {
+    fn default() -> Self {
+        Self {
+            count: 0,
+            name_prefix: "sim-node".into(),
+            cpu: "32".into(),
+            memory: "256Gi".into(),
+            pods: 110,
+            labels: BTreeMap::new(),
+            pod_cidr: "10.128.0.0/9".into(),
+            kubelet_version: KUBELET_VERSION.into(),
+        }
+    }
+}
+
+/// Options that cannot be met.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum SimError {
+    #[error("simulated nodes: pod range {0:?}: want an IPv4 range such as 10.128.0.0/9")]
+    PodCidr(Str),
+    #[error(
+        "simulated nodes: pod range {cidr} has room for {room} nodes of {pods} pods each, not for {count}"
+    )]
+    PodCidrTooSmall { cidr: Str, room: usize, pods: u32, count: usize },
+    #[error("simulated nodes: {count} are asked for; at most {max} are possible")]
+    TooMany { count: usize, max: usize },
+    #[error("simulated nodes: {field}: {value:?} is not a quantity such as 4 or 256Gi")]
+    Quantity { field: &'static str, value: Str },
+}
+
+/// Makes the nodes and simulates until `shutdown`. `ready` is told once all nodes exist.
+pub async fn run(
+    api: Arc<dyn Api>,
+    informers: &Informers,
+    options: SimOptions,
+    ready: oneshot::Sender<()>,
+    shutdown: Shutdown,
+) -> Result<(), SimError> {
+    let plan = Arc::new(Plan::new(options)?);
+    let wheel = lease::Wheel::new(plan.options.count);
+    let agent =
+        Agent::new(api.clone(), informers.of(&PODS), informers.of(&NODES), plan.clone(), wheel.clone());
+    let simulate = async {
+        informers.of(&NODES).synced().await;
+        informers.of(&PODS).synced().await;
+        agent::create_nodes(&api, &informers.of(&NODES), &plan).await;
+        let _ = ready.send(());
+        agent.run().await;
+    };
+    tokio::select! {
+        () = simulate => {}
+        () = lease::keep(api.clone(), wheel) => {}
+        () = shutdown.cancelled() => {}
+    }
+    Ok(())
+}
+
+/// Checked options.
+struct Plan {
+    options: SimOptions,
+    pod_cidr: Cidr,
+    /// Length of one node's prefix.
+    node_prefix: u8,
+}
+
+/// Where nodes' own addresses come from; a million fit.
+const NODE_CIDR: &str = "172.16.0.0/12";
+
+impl Plan {
+    fn new(options: SimOptions) -> Result<Self, SimError> {
+        for (field, value) in [("cpu", &options.cpu), ("memory", &options.memory)] {
+            if Quantity::parse(value).is_err() {
+                return Err(SimError::Quantity { field, value: value.clone() });
+            }
+        }
+        let pod_cidr =
+            Cidr::parse(&options.pod_cidr).ok_or_else(|| SimError::PodCidr(options.pod_cidr.clone()))?;
+        let node_prefix = Cidr::prefix_for(options.pods);
+        let room = pod_cidr.subnets(node_prefix);
+        if options.count > room {
+            let (cidr, pods, count) = (options.pod_cidr, options.pods, options.count);
+            return Err(SimError::PodCidrTooSmall { cidr, room, pods, count });
+        }
+        let max = Self::node_cidr().len() as usize - 2;
+        if options.count > max {
+            return Err(SimError::TooMany { count: options.count, max });
+        }
+        Ok(Self { options, pod_cidr, node_prefix })
+    }
+
+    /// Which node of the plan this is, if it is one.
+    fn index_of(&self, name: &str) -> Option<usize> {
+        let index = name.strip_prefix(self.options.name_prefix.as_str())?.strip_prefix('-')?.parse().ok()?;
+        (index < self.options.count && node_object::name(self, index) == name).then_some(index)
+    }
+
+    fn node_cidr() -> Cidr {
+        Cidr::parse(NODE_CIDR).expect("the constant is a range")
+    }
+}
+
+#[cfg(test)]
+mod tests;
