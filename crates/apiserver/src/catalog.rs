@@ -67,12 +67,21 @@ impl Catalog {
 
     /// A document under `key`, made on first use.
     pub fn document(&self, key: &str, content_type: &'static str, make: impl FnOnce() -> Vec<u8>) -> Document {
+        let mut documents = self.documents.lock();
+        documents.entry(key.to_owned()).or_insert_with(|| Document::new(content_type, make().into())).clone()
+    }
+
+    /// As [`Catalog::document`], for a key that may name nothing.
+    pub fn find_document(
+        &self,
+        key: &str,
+        content_type: &'static str,
+        make: impl FnOnce() -> Option<Vec<u8>>,
+    ) -> Option<Document> {
         if let Some(document) = self.documents.lock().get(key) {
-            return document.clone();
+            return Some(document.clone());
         }
-        let document = Document::new(content_type, make().into());
-        self.documents.lock().insert(key.to_owned(), document.clone());
-        document
+        make().map(|bytes| self.document(key, content_type, || bytes))
     }
 
     /// The preferred version of each resource of a group, for components that look at everything.

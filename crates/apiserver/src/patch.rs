@@ -1,11 +1,9 @@
 //! The four kinds of patch: read from a body, applied to a state.
 
-use self::stub as managed_fields;
-mod stub { use apimachinery::*; pub struct Write<'a> { pub manager: &'a str, pub api_version: &'a str, pub subresource: &'a str, pub now: jiff::Timestamp } pub fn apply(live: Option<&Value>, applied: &Value, _: schema::SchemaRef<'_>, _: &Write<'_>, _: bool) -> Result<Value, Status> { let mut v = live.cloned().unwrap_or(Value::Null); let _ = patch::merge::apply(&mut v, applied.clone()); Ok(v) } }
 use apimachinery::patch::json::JsonPatch;
 use apimachinery::patch::{PatchError, merge, strategic};
 use apimachinery::{Status, Value};
-use registry::{Endpoint, Rewrite};
+use registry::{Endpoint, Rewrite, managed};
 
 use crate::decode::{self, FieldValidation};
 use crate::door::{Call, Mode};
@@ -117,21 +115,20 @@ fn server_side_apply(
     applied: &Value,
     current: Option<&Value>,
 ) -> Result<Rewrite, Status> {
-    let resource = &call.endpoint.resource;
-    let api_version = resource.api_version();
-    let write = managed_fields::Write {
-        manager: mode.field_manager,
-        api_version: &api_version,
-        subresource: call.subresource,
-        now: mode.now,
-    };
     let mut applied = applied.clone();
     decode::applied(call, &mut applied)?;
-    let mut object = managed_fields::apply(current, &applied, resource.schema.root(), &write, mode.force)?;
+    let apply = managed::Apply {
+        applied: &applied,
+        live: current,
+        manager: mode.field_manager,
+        subresource: call.subresource,
+        force: mode.force,
+        now: mode.now,
+    };
+    let mut object = managed::apply(call.endpoint, &apply)?;
     decode::patched(call, &mut object, mode)?;
-    let conditional = current.is_some_and(|current| {
-        object["metadata"]["resourceVersion"] != current["metadata"]["resourceVersion"]
-    });
+    let conditional =
+        current.is_some_and(|current| object["metadata"]["resourceVersion"] != current["metadata"]["resourceVersion"]);
     Ok(Rewrite { object, managed: true, conditional })
 }
 

@@ -125,8 +125,20 @@ impl Platform {
         self.store.close().await.context("closing the store")
     }
 
-    fn start_controllers(&mut self, _ca_pem: &str) {
-        self.server.readiness().set_ready("controllers");
+    fn start_controllers(&mut self, ca_pem: &str) {
+        let user = UserInfo::new(user::KUBE_CONTROLLER_MANAGER).authenticated();
+        let informers = client::Informers::new(self.server.client(user), self.components.clone());
+        let server = &self.server;
+        let api_of = |account: &str| -> Arc<dyn client::Api> {
+            server.client(UserInfo::service_account("kube-system", account, "").authenticated())
+        };
+        let options = controllers::Options { root_ca: ca_pem.to_owned() };
+        self.tasks.extend(controllers::start(&api_of, &informers, options, None, &self.components));
+        let readiness = self.server.readiness().clone();
+        self.tasks.push(rt::spawn("controllers readiness", async move {
+            informers.all_synced().await;
+            readiness.set_ready("controllers");
+        }));
     }
 
     fn start_scheduler(&mut self) {
@@ -136,13 +148,28 @@ impl Platform {
         let (ready, became_ready) = tokio::sync::oneshot::channel();
         let shutdown = self.components.clone();
         self.tasks.push(rt::spawn("scheduler", async move {
-            let _ = scheduler::run(api, &informers, scheduler::Options::default(), ready, shutdown).await;
+            let options = scheduler::Options::default();
+            if let Err(error) = scheduler::run(api, &informers, options, ready, shutdown).await {
+                tracing::error!(error = %telemetry::chain(&error), "Scheduler did not start");
+            }
         }));
         self.mark_ready("scheduler", became_ready);
     }
 
-    fn start_nodes(&mut self, _count: u32) {
-        self.server.readiness().set_ready("nodes");
+    fn start_nodes(&mut self, count: u32) {
+        // One identity for all simulated nodes, as KWOK has; it stands for as many kubelets.
+        let user = UserInfo::new("system:pintle:simulated-nodes").with_groups([user::MASTERS]).authenticated();
+        let api: Arc<dyn client::Api> = self.server.client(user);
+        let informers = client::Informers::new(api.clone(), self.components.clone());
+        let (ready, became_ready) = tokio::sync::oneshot::channel();
+        let shutdown = self.components.clone();
+        let options = node::sim::SimOptions { count: count as usize, ..node::sim::SimOptions::default() };
+        self.tasks.push(rt::spawn("simulated nodes", async move {
+            if let Err(error) = node::sim::run(api, &informers, options, ready, shutdown).await {
+                tracing::error!(error = %telemetry::chain(&error), "Simulated nodes did not start");
+            }
+        }));
+        self.mark_ready("nodes", became_ready);
     }
 
     fn mark_ready(&mut self, role: &'static str, became_ready: tokio::sync::oneshot::Receiver<()>) {

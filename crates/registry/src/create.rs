@@ -58,13 +58,10 @@ impl Registry {
             return Err(Status::internal("resourceVersion should not be set on objects to be created"));
         }
         metadata::ensure_namespace(resource, ctx, &mut object)?;
-        if !already_managed {
-            object.remove_at(&["metadata", "managedFields"]);
-        }
         strategy.default(&mut object);
         // Before admission: what a plugin fills in belongs to nobody.
         if !already_managed {
-            managed::track_create(endpoint, ctx, &mut object);
+            managed::track(endpoint, ctx, &mut object, None);
         }
         let name = object.str_at(&["metadata", "name"]).to_owned();
         let attributes = Attributes {

@@ -13,7 +13,7 @@
 pub mod admission;
 mod create;
 mod delete;
-mod managed;
+pub mod managed;
 mod metadata;
 mod modify;
 pub mod pods;

@@ -91,7 +91,7 @@ impl Registry {
         strategy.default(&mut new);
         // Before admission: what a plugin fills in belongs to nobody.
         if !fields_managed {
-            managed::track_update(endpoint, ctx, &mut new, &old);
+            managed::track(endpoint, ctx, &mut new, Some(&old));
         }
         let attributes = Attributes {
             operation: Operation::Update,

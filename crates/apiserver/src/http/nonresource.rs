@@ -1,8 +1,7 @@
 //! Discovery, OpenAPI, version, health, metrics and the keys of service-account tokens.
 
 use api::discovery::{self, AggregatedVersion};
-use self::stub as openapi;
-mod stub { type R = [std::sync::Arc<api::Resource>]; pub fn v2_protobuf(_: &R) -> Vec<u8> { vec![] } pub fn v2_json(_: &R) -> Vec<u8> { vec![] } pub fn v3_index(_: &R) -> Vec<u8> { vec![] } pub fn v3_json(_: &R, _: &str) -> Option<Vec<u8>> { None } pub fn v3_protobuf(_: &R, _: &str) -> Option<Vec<u8>> { None } }
+use api::openapi;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
 use super::body::ResponseBody;
@@ -19,8 +18,6 @@ const AGGREGATED_V2BETA1: &str = "application/json;g=apidiscovery.k8s.io;v=v2bet
 /// As clients ask for it; `@` is not allowed in a media type, so the answer spells it with a dot, as upstream's does.
 const OPENAPI_V2_PROTOBUF_ACCEPT: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 const OPENAPI_V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
-const OPENAPI_V3_PROTOBUF_ACCEPT: &str = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf";
-const OPENAPI_V3_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf";
 
 /// Answers a path that names no resource. The caller was authorized for it.
 pub fn answer(
@@ -101,12 +98,7 @@ fn openapi_document(catalog: &Catalog, path: &[&str], headers: &HeaderMap) -> Op
         ["v3"] => Some(catalog.document("openapi v3", JSON, || openapi::v3_index(resources))),
         ["v3", rest @ ..] => {
             let key = rest.join("/");
-            if accept.contains(OPENAPI_V3_PROTOBUF_ACCEPT) && !accept.contains(JSON) {
-                let body = openapi::v3_protobuf(resources, &key)?;
-                return Some(catalog.document(&format!("openapi v3 protobuf {key}"), OPENAPI_V3_PROTOBUF, || body));
-            }
-            let body = openapi::v3_json(resources, &key)?;
-            Some(catalog.document(&format!("openapi v3 {key}"), JSON, || body))
+            catalog.find_document(&format!("openapi v3 {key}"), JSON, || openapi::v3_json(&key, resources))
         }
         _ => None,
     }
