@@ -7,6 +7,8 @@ use apimachinery::{GroupVersionKind, Value};
 
 use crate::Resource;
 
+mod autoscaler;
+
 /// The kind in which a resource's objects are stored.
 pub fn storage_gvk(resource: &Resource) -> GroupVersionKind {
     if resource.kind == "Event" {
@@ -26,6 +28,8 @@ pub fn convert(value: &mut Value, from: &GroupVersionKind, to: &GroupVersionKind
     match (from.kind.as_str(), from.group.as_str(), to.group.as_str()) {
         ("Event", "", "events.k8s.io") => rename(value, &EVENT_FIELDS),
         ("Event", "events.k8s.io", "") => rename(value, &EVENT_FIELDS.map(|(core, events)| (events, core))),
+        ("HorizontalPodAutoscaler", ..) if to.version == "v1" => autoscaler::to_v1(value),
+        ("HorizontalPodAutoscaler", ..) if from.version == "v1" => autoscaler::from_v1(value),
         _ => {}
     }
     let map = value.ensure_object();
