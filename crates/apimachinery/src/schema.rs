@@ -32,7 +32,8 @@ pub struct Node {
 
 #[derive(Debug, Clone)]
 pub enum NodeKind {
-    /// Any JSON: `RawExtension`, `JSON`, preserved unknown fields.
+    /// Any JSON. With a definition (`RawExtension`, `JSON`) it is owned and replaced as a whole; without one (a field
+    /// that a custom resource preserves) its maps are granular.
     Any,
     Scalar(Scalar),
     Struct(Struct),

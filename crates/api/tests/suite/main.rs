@@ -5,5 +5,6 @@
 
 mod discovery;
 mod openapi;
+mod patches;
 mod recorded;
 mod table;

@@ -37,6 +37,9 @@ pub(super) enum Sort {
 pub(super) fn sort(of: Type<'_>) -> Sort {
     let Some(schema) = of else { return Sort::Deduced };
     match schema.kind() {
+        // Go types that hold any JSON (`RawExtension`) have a name and are owned as a whole; fields that a custom
+        // resource preserves without a schema have none and are taken apart.
+        NodeKind::Any if schema.node().definition.is_some() => Sort::Leaf,
         NodeKind::Any => Sort::Deduced,
         NodeKind::Scalar(_) | NodeKind::Map { atomic: true, .. } => Sort::Leaf,
         NodeKind::Struct(object) if object.atomic => Sort::Leaf,

@@ -38,9 +38,11 @@ impl Value {
         Ok(Parsed { value, duplicates })
     }
 
-    /// Parses one YAML document, reading scalars as Go's YAML-to-JSON does (`yes` and `on` are booleans).
+    /// Parses one YAML document, reading scalars as Go's YAML-to-JSON does (`yes` and `on` are booleans); of duplicate
+    /// fields the last wins.
     pub fn parse_yaml(yaml: &str) -> Result<Value, ParseError> {
-        serde_saphyr::from_str(yaml).map_err(|error| ParseError::Yaml(error.to_string()))
+        let options = serde_saphyr::options! { duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins };
+        serde_saphyr::from_str_with_options(yaml, options).map_err(|error| ParseError::Yaml(error.to_string()))
     }
 
     fn parse_noting_duplicates(json: &[u8]) -> Result<(Value, bool), ParseError> {
