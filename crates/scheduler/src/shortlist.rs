@@ -88,6 +88,17 @@ struct Ranking {
     len: usize,
 }
 
+// === impl Answer ===
+
+impl Answer {
+    fn scores(&self) -> Option<&Scores> {
+        match self {
+            Self::Feasible(scores) => Some(scores),
+            Self::Absent | Self::Refused(_) => None,
+        }
+    }
+}
+
 // === impl Shortlist ===
 
 impl Shortlist {
@@ -145,6 +156,13 @@ impl Shortlist {
         let mut best = self.ranking.highest().map(<[Slot]>::to_vec).unwrap_or_default();
         best.sort_unstable();
         best
+    }
+
+    /// Total scores of all feasible nodes.
+    #[cfg(test)]
+    fn totals(&self) -> std::collections::BTreeMap<Slot, i64> {
+        let places = (0..).zip(&self.ranking.places);
+        places.filter_map(|(slot, place)| place.map(|(bucket, _)| (slot, i64::from(bucket)))).collect()
     }
 
     pub fn is_feasible(&self, slot: Slot) -> bool {
@@ -280,8 +298,7 @@ impl Shortlist {
             return false;
         }
         let empty = Scores::default();
-        let scores_of = |answer| if let &Answer::Feasible(ref scores) = answer { scores } else { &empty };
-        let (old, new) = (scores_of(old), scores_of(new));
+        let (old, new) = (old.scores().unwrap_or(&empty), new.scores().unwrap_or(&empty));
         if self.extents.is_empty() {
             // Nothing was feasible before; with normalized scores the extents must be found first.
             return !new.raw.is_empty();
@@ -297,7 +314,7 @@ impl Shortlist {
         self.extents = extents(&self.answers);
         self.ranking.clear(profile.max_total() as usize + 1, self.answers.len());
         for (slot, answer) in (0..).zip(&self.answers) {
-            if let Answer::Feasible(scores) = answer {
+            if let Some(scores) = answer.scores() {
                 self.ranking.put(slot, total(profile, &self.extents, scores, self.skip_score));
             }
         }
@@ -318,12 +335,8 @@ fn total(profile: &Profile, extents: &[Counted], scores: &Scores, skip: PluginSe
 }
 
 fn extents(answers: &[Answer]) -> Vec<Counted> {
-    let feasible = answers.iter().filter_map(|answer| match answer {
-        Answer::Feasible(scores) => Some(scores),
-        _ => None,
-    });
     let mut extents: Vec<Counted> = Vec::new();
-    for scores in feasible {
+    for scores in answers.iter().filter_map(Answer::scores) {
         if extents.is_empty() {
             extents.extend(scores.raw.iter().map(|&raw| Counted::one(raw)));
         } else {
