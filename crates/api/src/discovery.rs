@@ -171,7 +171,8 @@ fn sort_versions<'r>(group: &str, versions: BTreeMap<&'r str, Vec<&'r Resource>>
             Version { name, resources }
         })
         .collect();
-    versions.sort_by_key(|own| (Reverse(priority(group, own.name).1), Reverse(version::rank(own.name))));
+    versions
+        .sort_by_cached_key(|own| (Reverse(priority(group, own.name).1), Reverse(version::rank(own.name))));
     versions
 }
 

@@ -22,8 +22,7 @@ use apimachinery::{GroupVersion, GroupVersionKind, Str};
 pub use selectable::field_value;
 
 use crate::resource::Schema;
-use crate::strategy::Plain;
-use crate::{Resource, Subresource, columns};
+use crate::{Resource, Subresource, columns, kinds};
 
 /// The types of all built-in kinds, served or not.
 pub fn schemas() -> &'static Arc<Schemas> {
@@ -55,17 +54,20 @@ pub fn select(served: impl Fn(&tables::Resource) -> bool) -> Vec<Arc<Resource>> 
 /// The `apiVersion` in which upstream stores a built-in kind; what discovery's `storageVersionHash` is made of.
 /// Empty for kinds that are not stored or not built in.
 pub fn upstream_storage_version(group: &str, kind: &str) -> &'static str {
-    tables::resources().find(|row| row.group == group && row.kind == kind).map_or("", |row| row.store)
+    TYPES.stores.get(&(group, kind)).copied().unwrap_or_default()
 }
 
 struct Types {
     schemas: Arc<Schemas>,
     kinds: HashMap<GroupVersionKind, NodeId>,
+    /// By group and kind: in which `apiVersion` upstream stores it.
+    stores: HashMap<(&'static str, &'static str), &'static str>,
 }
 
 static TYPES: LazyLock<Types> = LazyLock::new(|| {
     let (schemas, kinds) = schema::build();
-    Types { schemas: Arc::new(schemas), kinds }
+    let stores = tables::resources().map(|row| ((row.group, row.kind), row.store)).collect();
+    Types { schemas: Arc::new(schemas), kinds, stores }
 });
 
 /// The version in which we store a kind: upstream's if we serve it, else (a beta that is off) the most preferred
@@ -107,7 +109,7 @@ fn resource(row: &tables::Resource, storage_version: &'static str) -> Resource {
         schema,
         selectable_fields: selectable::fields(row.group, row.kind, row.namespaced),
         columns: columns::for_kind(row.group, row.kind),
-        strategy: Arc::new(Plain),
+        strategy: kinds::strategy(row.group, row.kind),
         type_meta: type_meta(&api_version, row.kind),
         bare_list_items: true,
     }

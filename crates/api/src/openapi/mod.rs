@@ -22,8 +22,13 @@ use std::sync::Arc;
 use crate::Resource;
 use definitions::Types;
 
-/// The `Content-Type` of [`v2_protobuf`].
-pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// The `Content-Type` of an answer with [`v2_protobuf`]. Clients refuse what they ask for themselves: `@` is not
+/// allowed in a media type.
+pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
+/// The media types by which clients ask for [`v2_protobuf`].
+pub const V2_PROTOBUF_ACCEPTED: [&str; 2] =
+    ["application/com.github.proto-openapi.spec.v2@v1.0+protobuf", V2_PROTOBUF];
 
 /// The Kubernetes version whose API this is, as `info.version` gives it.
 const VERSION: &str = "v1.36.2";
