@@ -10,6 +10,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
+use std::time::Duration;
 
 use apimachinery::Str;
 use client::Informer;
@@ -49,6 +50,13 @@ impl<K: Clone + Eq + Hash> Expectations<K> {
     /// the key again; there is nothing to wait for here.
     pub fn met(&self, key: &K, cache: &Informer) -> bool {
         self.pending.lock().get(key).is_none_or(|own| own.revision <= cache.revision())
+    }
+
+    /// Waits, for `limit` at most, until the cache has everything that was written for `key`. For controllers that no
+    /// event of their own writes wakes.
+    pub async fn wait(&self, key: &K, cache: &Informer, limit: Duration) -> bool {
+        let revision = self.pending.lock().get(key).map_or(0, |own| own.revision);
+        rt::timeout(limit, cache.caught_up(revision)).await.is_ok()
     }
 
     /// The child was deleted by us, whatever the cache says.

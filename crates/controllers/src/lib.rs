@@ -10,7 +10,13 @@ pub mod ownership;
 pub mod pods;
 
 mod deployment;
+mod endpoints;
+mod endpointslice;
+mod namespace;
 mod replicaset;
+mod root_ca_publisher;
+mod service;
+mod service_account;
 #[cfg(test)]
 mod testing;
 
@@ -30,7 +36,15 @@ pub struct Options {
 
 /// Every controller, in no particular order.
 pub fn descriptors() -> Vec<ControllerDescriptor<Options>> {
-    vec![deployment::descriptor(), replicaset::descriptor()]
+    vec![
+        deployment::descriptor(),
+        endpoints::descriptor(),
+        endpointslice::descriptor(),
+        namespace::descriptor(),
+        replicaset::descriptor(),
+        root_ca_publisher::descriptor(),
+        service_account::descriptor(),
+    ]
 }
 
 /// Starts all controllers. `api_of` gives the API under the identity of a service account of `kube-system`;

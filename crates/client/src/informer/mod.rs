@@ -158,6 +158,11 @@ impl Informer {
         self.store.read().index_len(index, value)
     }
 
+    /// How many objects a namespace has.
+    pub fn namespace_len(&self, namespace: &str) -> usize {
+        self.store.read().namespace_len(namespace)
+    }
+
     pub fn len(&self) -> usize {
         self.store.read().len()
     }

@@ -78,6 +78,10 @@ impl Store {
         self.len
     }
 
+    pub(super) fn namespace_len(&self, namespace: &str) -> usize {
+        self.namespaces.get(namespace).map_or(0, |table| table.0.len())
+    }
+
     pub(super) fn get(&self, namespace: &str, name: &str) -> Option<&Arc<Object>> {
         self.namespaces.get(namespace)?.get(&self.hasher, namespace, name)
     }
