@@ -87,7 +87,9 @@ pub fn decode(
     let noting = validation != FieldValidation::Ignore;
     let mut decoder = Decoder { noting, notes: Vec::new() };
     if noting {
-        decoder.notes.extend(duplicates.iter().take(NOTES_MAX).map(|path| format!("duplicate field {}", go_quote(path))));
+        decoder.notes.extend(
+            duplicates.iter().take(NOTES_MAX).map(|path| format!("duplicate field {}", go_quote(path))),
+        );
     }
     decoder.value(value, schema, &Place::Root)?;
     if validation == FieldValidation::Strict && !decoder.notes.is_empty() {
@@ -105,9 +107,19 @@ pub fn normalize(value: &mut Value, schema: SchemaRef<'_>) -> Result<(), DecodeE
 enum Place<'a> {
     Root,
     /// A field of the struct type with this definition name.
-    Field { parent: &'a Place<'a>, name: &'a str, owner: Option<&'a str> },
-    Key { parent: &'a Place<'a>, key: &'a str },
-    Index { parent: &'a Place<'a>, index: usize },
+    Field {
+        parent: &'a Place<'a>,
+        name: &'a str,
+        owner: Option<&'a str>,
+    },
+    Key {
+        parent: &'a Place<'a>,
+        key: &'a str,
+    },
+    Index {
+        parent: &'a Place<'a>,
+        index: usize,
+    },
 }
 
 impl Place<'_> {
@@ -174,10 +186,9 @@ impl Decoder {
             NodeKind::Map { values, .. } => {
                 let values = schema.schemas.at(*values);
                 match value {
-                    Value::Object(map) => map
-                        .entries_mut()
-                        .iter_mut()
-                        .try_for_each(|(key, value)| self.value(value, values, &Place::Key { parent: place, key })),
+                    Value::Object(map) => map.entries_mut().iter_mut().try_for_each(|(key, value)| {
+                        self.value(value, values, &Place::Key { parent: place, key })
+                    }),
                     other => Err(mismatch(other, schema, place)),
                 }
             }
@@ -194,7 +205,13 @@ impl Decoder {
     }
 
     /// Walks the fields sent and the fields known together; both are sorted by name.
-    fn fields(&mut self, map: &mut Map, object: &Struct, schema: SchemaRef<'_>, place: &Place<'_>) -> Result<()> {
+    fn fields(
+        &mut self,
+        map: &mut Map,
+        object: &Struct,
+        schema: SchemaRef<'_>,
+        place: &Place<'_>,
+    ) -> Result<()> {
         let owner = schema.node().definition.as_deref();
         let mut missing: smallvec::SmallVec<[&Field; 4]> = smallvec::SmallVec::new();
         let mut known = object.fields.iter().peekable();
@@ -232,7 +249,13 @@ impl Decoder {
     }
 
     /// Decodes a field and says whether Go would write it.
-    fn field(&mut self, value: &mut Value, field: &Field, schema: SchemaRef<'_>, place: &Place<'_>) -> Result<bool> {
+    fn field(
+        &mut self,
+        value: &mut Value,
+        field: &Field,
+        schema: SchemaRef<'_>,
+        place: &Place<'_>,
+    ) -> Result<bool> {
         if value.is_null() {
             if field.always_present {
                 *value = schema.zero_field(field);
@@ -266,9 +289,9 @@ impl Decoder {
 
 fn scalar(value: &mut Value, kind: Scalar, schema: SchemaRef<'_>, place: &Place<'_>) -> Result<()> {
     match (kind, &mut *value) {
-        (Scalar::Boolean, Value::Bool(_)) | (Scalar::String, Value::String(_)) | (Scalar::Double, Value::Number(_)) => {
-            Ok(())
-        }
+        (Scalar::Boolean, Value::Bool(_))
+        | (Scalar::String, Value::String(_))
+        | (Scalar::Double, Value::Number(_)) => Ok(()),
         (Scalar::Int32, Value::Number(Number::Int(n))) if i32::try_from(*n).is_ok() => Ok(()),
         (Scalar::Int64, Value::Number(Number::Int(_))) => Ok(()),
         (Scalar::Int32 | Scalar::Int64, Value::Number(number)) => {
@@ -282,7 +305,9 @@ fn scalar(value: &mut Value, kind: Scalar, schema: SchemaRef<'_>, place: &Place<
         }
         (Scalar::IntOrString, Value::String(_)) => Ok(()),
         (Scalar::IntOrString, Value::Number(Number::Int(n))) if i32::try_from(*n).is_ok() => Ok(()),
-        (Scalar::IntOrString, Value::Number(number)) => Err(custom(format!("number {}", go_number(*number)), "int32")),
+        (Scalar::IntOrString, Value::Number(number)) => {
+            Err(custom(format!("number {}", go_number(*number)), "int32"))
+        }
         (Scalar::IntOrString, other) => Err(custom(kind_of(other).into(), "int32")),
         (Scalar::Quantity, other) => quantity(other),
         (Scalar::Time | Scalar::MicroTime, Value::String(text)) => {
@@ -295,9 +320,15 @@ fn scalar(value: &mut Value, kind: Scalar, schema: SchemaRef<'_>, place: &Place<
             Ok(())
         }
         (Scalar::Duration, Value::String(text)) => {
-            if is_duration(text) { Ok(()) } else { Err(DecodeError::Duration(text.to_string())) }
+            if is_duration(text) {
+                Ok(())
+            } else {
+                Err(DecodeError::Duration(text.to_string()))
+            }
         }
-        (Scalar::Time | Scalar::MicroTime | Scalar::Duration, other) => Err(custom(kind_of(other).into(), "string")),
+        (Scalar::Time | Scalar::MicroTime | Scalar::Duration, other) => {
+            Err(custom(kind_of(other).into(), "string"))
+        }
         (_, other) => Err(mismatch(other, schema, place)),
     }
 }

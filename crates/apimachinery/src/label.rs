@@ -81,7 +81,9 @@ mod tests {
         for good in ["a", "A.b_c-9", "example.com/Name", &"a".repeat(63)] {
             assert!(key_errors(good).is_empty(), "{good}");
         }
-        for (bad, count) in [("", 2), ("/a", 1), ("a/", 2), ("A/b", 1), ("a/b/c", 1), ("-a", 1), (&*"a".repeat(64), 1)] {
+        for (bad, count) in
+            [("", 2), ("/a", 1), ("a/", 2), ("A/b", 1), ("a/b/c", 1), ("-a", 1), (&*"a".repeat(64), 1)]
+        {
             assert_eq!(key_errors(bad).len(), count, "{bad}");
         }
     }

@@ -182,6 +182,12 @@ impl FieldManager<'_> {
         let mut before = live.cloned().unwrap_or_else(|| self.empty_object());
         let kept = before.remove_at(&["metadata", "managedFields"]).unwrap_or_default();
         let mut entries = Entries::of_live(&kept).ok_or_else(|| ApplyError::undecodable_entries(&kept))?;
+        // Only here and not in every update: a stale entry does no harm until somebody applies.
+        for entry in entries.iter_mut() {
+            if let Some(set) = merge::reconciled(&entry.set(), Some(self.schema)) {
+                entry.replace(set);
+            }
+        }
         if entries.is_empty() && live.is_some() {
             let changes = compare(&self.empty_object(), &before, Some(self.schema)).map_err(unmergeable)?;
             self.hand_over(&mut entries, changes, self.manager(BEFORE_FIRST_APPLY, Operation::Update), now);
@@ -228,7 +234,8 @@ impl FieldManager<'_> {
             Some(last) => self.prune(merged, &entries, &owned, last).map_err(unmergeable)?,
             None => merged,
         };
-        let Changes { mut added, modified, mut removed } = compare(live, &merged, schema).map_err(unmergeable)?;
+        let Changes { mut added, modified, mut removed } =
+            compare(live, &merged, schema).map_err(unmergeable)?;
         added.unite(&modified);
         self.filter.apply(&mut added);
         self.filter.apply(&mut removed);
@@ -248,7 +255,13 @@ impl FieldManager<'_> {
     }
 
     /// Takes out of the merged object what this manager applied last time, does not apply now, and nobody else owns.
-    fn prune(&self, merged: Value, others: &Entries, owned: &Set, last: &entry::Entry) -> Result<Value, NoElement> {
+    fn prune(
+        &self,
+        merged: Value,
+        others: &Entries,
+        owned: &Set,
+        last: &entry::Entry,
+    ) -> Result<Value, NoElement> {
         let schema = Some(self.schema);
         let last = last.set();
         if last.is_empty() {
@@ -279,7 +292,8 @@ impl FieldManager<'_> {
         let kind = applied.str_at(&["kind"]);
         let named = crate::GroupVersion::parse(api_version).map(|version| version.with_kind(kind));
         if named.as_ref() != Some(self.kind) {
-            let shown = named.map_or_else(|| format!("{api_version}, Kind={kind}"), |named| named.to_string());
+            let shown =
+                named.map_or_else(|| format!("{api_version}, Kind={kind}"), |named| named.to_string());
             return Err(ApplyError::BadRequest(format!("invalid object type: {shown}")));
         }
         if applied["metadata"].get("managedFields").is_some_and(|fields| fields.as_array().is_some()) {
@@ -354,7 +368,9 @@ pub fn keep_timestamps_of_unchanged(live: &Value, new: &mut Value) {
 
 /// `resourceVersion` counts only where both have one: the new state of an object has none yet.
 fn equal_but_for_managed_fields(a: &Value, b: &Value) -> bool {
-    let plain = |value: &'_ Value, name: &str| value.as_object().map(|map| map.len() - usize::from(map.contains_key(name)));
+    let plain = |value: &'_ Value, name: &str| {
+        value.as_object().map(|map| map.len() - usize::from(map.contains_key(name)))
+    };
     if plain(a, "metadata") != plain(b, "metadata") {
         return false;
     }

@@ -36,9 +36,8 @@ impl PatchError {
     pub fn into_status(self) -> Status {
         match self {
             Self::Malformed(text) => Status::bad_request(text),
-            Self::TooManyOperations { .. } => {
-                Status::too_large(format!("Request entity too large: {self}")).with_details(Details::default())
-            }
+            Self::TooManyOperations { .. } => Status::too_large(format!("Request entity too large: {self}"))
+                .with_details(Details::default()),
             Self::Inapplicable(_) => {
                 Status::new(422, "Invalid", "the server rejected our request due to an error in our request")
                     .with_details(Details::default())
@@ -57,7 +56,10 @@ impl PatchError {
 
     /// The document has another JSON type than patches of its kind.
     fn not_a(wanted: &str, found: &Value) -> Self {
-        Self::Malformed(format!("error decoding patch: json: cannot unmarshal {} into Go value of type {wanted}", kind_of(found)))
+        Self::Malformed(format!(
+            "error decoding patch: json: cannot unmarshal {} into Go value of type {wanted}",
+            kind_of(found)
+        ))
     }
 }
 
@@ -116,7 +118,8 @@ pub fn invalid_result(patched: &str, why: &str) -> String {
 /// the patch) as text, `why` the decoder's message.
 pub fn undecodable(patched: &str, why: &str) -> Status {
     let detail = format!("Invalid value: {}: {why}", go_quote(patched));
-    let cause = crate::status::Cause { reason: "FieldValueInvalid".into(), message: detail, field: "patch".into() };
+    let cause =
+        crate::status::Cause { reason: "FieldValueInvalid".into(), message: detail, field: "patch".into() };
     Status::new(422, "Invalid", invalid_result(patched, why))
         .with_details(Details { causes: vec![cause], ..Details::default() })
 }

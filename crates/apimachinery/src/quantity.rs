@@ -54,6 +54,10 @@ pub struct Quantity {
     pub format: Format,
 }
 
+#[expect(
+    clippy::should_implement_trait,
+    reason = "operators would hide that sums saturate and keep a format"
+)]
 impl Quantity {
     pub const ZERO: Self = Self { value: 0, scale: 0, format: Format::DecimalSi };
 
@@ -108,7 +112,11 @@ impl Quantity {
 
     /// Rounds away from zero to a multiple of 10^scale.
     pub fn round_up(self, scale: i32) -> Self {
-        if self.scale >= scale { self } else { Self { value: rescale(self.value, self.scale, scale), scale, ..self } }
+        if self.scale >= scale {
+            self
+        } else {
+            Self { value: rescale(self.value, self.scale, scale), scale, ..self }
+        }
     }
 
     /// The sum, in the format of `self` unless that is zero. Saturates.
@@ -199,7 +207,10 @@ impl Ord for Quantity {
         if signs.is_ne() || self.is_zero() {
             return signs;
         }
-        let magnitudes = compare_magnitudes((self.value.unsigned_abs(), self.scale), (other.value.unsigned_abs(), other.scale));
+        let magnitudes = compare_magnitudes(
+            (self.value.unsigned_abs(), self.scale),
+            (other.value.unsigned_abs(), other.scale),
+        );
         if self.sign() < 0 { magnitudes.reverse() } else { magnitudes }
     }
 }
@@ -518,7 +529,10 @@ mod tests {
     }
 
     fn texts() -> impl Strategy<Value = String> {
-        ("[+-]?[0-9]{0,12}(\\.[0-9]{0,9})?", prop::sample::select(vec!["", "n", "u", "m", "k", "M", "G", "Ki", "Mi", "e3", "e-2"]))
+        (
+            "[+-]?[0-9]{0,12}(\\.[0-9]{0,9})?",
+            prop::sample::select(vec!["", "n", "u", "m", "k", "M", "G", "Ki", "Mi", "e3", "e-2"]),
+        )
             .prop_map(|(number, suffix)| format!("{number}{suffix}"))
     }
 

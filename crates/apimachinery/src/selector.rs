@@ -131,7 +131,10 @@ impl Selector {
             operator: expression.str_at(&["operator"]),
             values: expression.array_at(&["values"]).iter().map(|value| value.as_str().unwrap_or_default()),
         });
-        Self::from_parts(labels.map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default())), expressions)
+        Self::from_parts(
+            labels.map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default())),
+            expressions,
+        )
     }
 
     fn of(mut requirements: Vec<Requirement>) -> Self {
@@ -166,7 +169,8 @@ impl Selector {
 
     /// Hot path: asks `label` for each key it needs, at most once per requirement.
     pub fn matches<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
-        !self.nothing && self.requirements.iter().all(|requirement| requirement.matches(label(&requirement.key)))
+        !self.nothing
+            && self.requirements.iter().all(|requirement| requirement.matches(label(&requirement.key)))
     }
 
     pub fn matches_object(&self, object: &Object) -> bool {
@@ -191,20 +195,33 @@ impl Requirement {
         let shown = || values.iter().map(|value| Value::from(value.clone())).collect::<Value>();
         match operator {
             Operator::In | Operator::NotIn if values.is_empty() => {
-                errors.push(field::Error::invalid(&path, shown(), "for 'in', 'notin' operators, values set can't be empty"));
+                errors.push(field::Error::invalid(
+                    &path,
+                    shown(),
+                    "for 'in', 'notin' operators, values set can't be empty",
+                ));
             }
             Operator::Equals | Operator::DoubleEquals | Operator::NotEquals if values.len() != 1 => {
-                errors.push(field::Error::invalid(&path, shown(), "exact-match compatibility requires one single value"));
+                errors.push(field::Error::invalid(
+                    &path,
+                    shown(),
+                    "exact-match compatibility requires one single value",
+                ));
             }
             Operator::Exists | Operator::DoesNotExist if !values.is_empty() => {
-                errors.push(field::Error::invalid(&path, shown(), "values set must be empty for exists and does not exist"));
+                errors.push(field::Error::invalid(
+                    &path,
+                    shown(),
+                    "values set must be empty for exists and does not exist",
+                ));
             }
             Operator::GreaterThan | Operator::LessThan => {
                 if values.len() != 1 {
                     let detail = "for 'Gt', 'Lt' operators, exactly one value is required";
                     errors.push(field::Error::invalid(&path, shown(), detail));
                 }
-                for (index, value) in values.iter().enumerate().filter(|(_, value)| integer(value).is_none()) {
+                for (index, value) in values.iter().enumerate().filter(|(_, value)| integer(value).is_none())
+                {
                     let detail = "for 'Gt', 'Lt' operators, the value must be an integer";
                     errors.push(field::Error::invalid(&path.index(index), value.as_str(), detail));
                 }
@@ -214,7 +231,11 @@ impl Requirement {
         for (index, value) in values.iter().enumerate() {
             let wrong = label::value_errors(value);
             if !wrong.is_empty() {
-                errors.push(field::Error::invalid(&path.index(index).key(key), value.as_str(), wrong.join("; ")));
+                errors.push(field::Error::invalid(
+                    &path.index(index).key(key),
+                    value.as_str(),
+                    wrong.join("; "),
+                ));
             }
         }
         aggregate(&errors)?;
@@ -236,7 +257,9 @@ impl Requirement {
     /// Whether a label with this value, or no such label, satisfies the requirement.
     pub fn matches(&self, value: Option<&str>) -> bool {
         match self.operator {
-            Operator::In | Operator::Equals | Operator::DoubleEquals => value.is_some_and(|value| self.has(value)),
+            Operator::In | Operator::Equals | Operator::DoubleEquals => {
+                value.is_some_and(|value| self.has(value))
+            }
             Operator::NotIn | Operator::NotEquals => !value.is_some_and(|value| self.has(value)),
             Operator::Exists => value.is_some(),
             Operator::DoesNotExist => value.is_none(),

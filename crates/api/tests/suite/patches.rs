@@ -22,7 +22,8 @@ struct Exchange {
 
 fn exchanges(file: &str) -> Option<Vec<Exchange>> {
     let path = folder("PINTLE_TESTDATA", "testdata")?.join("upstream-transcripts").join(file);
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("reading {}: {error}", path.display()));
+    let text =
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("reading {}: {error}", path.display()));
     Some(text.lines().map(exchange).collect())
 }
 
@@ -99,13 +100,19 @@ fn timeless(entry: &Value) -> Value {
 }
 
 fn entry_of(object: &Value, manager: &str) -> Value {
-    entries(object).iter().find(|entry| entry.str_at(&["manager"]) == manager).map(timeless).unwrap_or_default()
+    entries(object)
+        .iter()
+        .find(|entry| entry.str_at(&["manager"]) == manager)
+        .map(timeless)
+        .unwrap_or_default()
 }
 
 #[test]
 fn answers_of_upstream_are_in_canonical_form() {
     let mut seen = 0;
-    for file in ["create-minimal.jsonl", "patches.jsonl", "conversions-and-subresources.jsonl", "update-rules.jsonl"] {
+    for file in
+        ["create-minimal.jsonl", "patches.jsonl", "conversions-and-subresources.jsonl", "update-rules.jsonl"]
+    {
         let Some(exchanges) = exchanges(file) else { return };
         for exchange in exchanges.into_iter().filter(|exchange| exchange.status < 300) {
             let answer = filled(exchange.answer);
@@ -137,7 +144,8 @@ fn what_cannot_be_decoded_is_refused_as_upstream_refuses_it() {
             continue;
         }
         let mut object = exchange.request.clone();
-        let error = decode::decode(&mut object, schema.root(), decode::FieldValidation::Strict, &[]).unwrap_err();
+        let error =
+            decode::decode(&mut object, schema.root(), decode::FieldValidation::Strict, &[]).unwrap_err();
         assert_eq!(error.to_string(), why, "{}", exchange.case);
         seen += 1;
     }
@@ -154,7 +162,8 @@ fn a_creator_owns_what_upstream_says() {
         let (Some((kind, schema)), [recorded]) = (kind_of(&answer), entries(&answer)) else { continue };
         let Some(resource) = resources.iter().find(|resource| resource.gvk() == kind) else { continue };
         let mut object = exchange.request.clone();
-        decode::normalize(&mut object, schema.root()).unwrap_or_else(|error| panic!("{}: {error}", exchange.case));
+        decode::normalize(&mut object, schema.root())
+            .unwrap_or_else(|error| panic!("{}: {error}", exchange.case));
         resource.strategy.default(&mut object);
         let filter = Filter::except(&[&["status"]]);
         let manager = FieldManager { schema: schema.root(), kind: &kind, subresource: "", filter: &filter };
@@ -176,7 +185,9 @@ fn patched(exchange: &Exchange, live: &Value) -> Result<Value, Status> {
     let mut object = live.clone();
     let patch = exchange.request.clone();
     let applied: Result<(), PatchError> = match exchange.media.as_str() {
-        "application/json-patch+json" => JsonPatch::parse(patch).and_then(|(patch, _)| patch.apply(&mut object)),
+        "application/json-patch+json" => {
+            JsonPatch::parse(patch).and_then(|(patch, _)| patch.apply(&mut object))
+        }
         "application/merge-patch+json" => merge::apply(&mut object, patch),
         _ => strategic::apply(&mut object, patch, schema.root()),
     };
@@ -256,7 +267,10 @@ fn apply(exchange: &Exchange, live: Option<&Value>) -> Result<Value, Status> {
     let (kind, schema) = kind_of(config).expect("a built-in kind");
     let filter = Filter::except(&[&["status"]]);
     let manager = FieldManager { schema: schema.root(), kind: &kind, subresource: "", filter: &filter };
-    let name = exchange.path.split_once("fieldManager=").map_or("", |(_, rest)| rest.split('&').next().unwrap_or(rest));
+    let name = exchange
+        .path
+        .split_once("fieldManager=")
+        .map_or("", |(_, rest)| rest.split('&').next().unwrap_or(rest));
     let force = exchange.path.contains("force=true");
     manager.apply(live, config, name, force, now()).map_err(|error| error.into_status())
 }
@@ -299,10 +313,14 @@ fn applies_have_upstreams_results_and_owners() {
             Err(status) => {
                 let value = status.to_value();
                 assert_eq!(value["message"], answer["message"], "{}", exchange.case);
-                assert_eq!((value["code"].clone(), value["reason"].clone()), (answer["code"].clone(), answer["reason"].clone()));
+                assert_eq!(
+                    (value["code"].clone(), value["reason"].clone()),
+                    (answer["code"].clone(), answer["reason"].clone())
+                );
                 // Upstream lists causes by manager in no order.
                 let causes = |status: &Value| {
-                    let mut causes: Vec<String> = status.array_at(&["details", "causes"]).iter().map(Value::to_string).collect();
+                    let mut causes: Vec<String> =
+                        status.array_at(&["details", "causes"]).iter().map(Value::to_string).collect();
                     causes.sort();
                     causes
                 };

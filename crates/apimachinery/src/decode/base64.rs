@@ -89,7 +89,16 @@ mod tests {
 
     #[test]
     fn the_error_names_the_byte() {
-        for (text, at) in [("***", 0), ("dg=", 3), ("dg", 0), ("dmFs!", 4), ("=", 0), ("dg==x", 4), ("dgx", 0), ("dmFsd", 4)] {
+        for (text, at) in [
+            ("***", 0),
+            ("dg=", 3),
+            ("dg", 0),
+            ("dmFs!", 4),
+            ("=", 0),
+            ("dg==x", 4),
+            ("dgx", 0),
+            ("dmFsd", 4),
+        ] {
             assert_eq!(canonicalize(text), Err(Base64Error { at }), "{text:?}");
         }
     }

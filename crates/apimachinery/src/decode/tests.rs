@@ -41,7 +41,13 @@ fn fields_that_go_always_writes_appear() {
 
 #[test]
 fn empty_values_go_where_go_omits_them_and_stay_behind_pointers() {
-    for path in [&["spec", "paused"], &["spec", "replicas"], &["status", "ready"], &["spec", "data"], &["spec", "free"]] {
+    for path in [
+        &["spec", "paused"],
+        &["spec", "replicas"],
+        &["status", "ready"],
+        &["spec", "data"],
+        &["spec", "free"],
+    ] {
         assert_eq!(decoded(with(path, Value::Null)), minimal(), "{path:?}");
     }
     for (path, empty) in [
@@ -106,24 +112,52 @@ fn notes_name_unknown_and_duplicate_fields() {
 #[test]
 fn a_value_of_another_type_is_refused_in_gos_words() {
     for (path, value, message) in [
-        (&["spec", "replicas"], json!("x"), "cannot unmarshal string into Go struct field ThingSpec.spec.replicas of type int32"),
-        (&["spec", "replicas"], json!(1.5), "cannot unmarshal number 1.5 into Go struct field ThingSpec.spec.replicas of type int32"),
+        (
+            &["spec", "replicas"],
+            json!("x"),
+            "cannot unmarshal string into Go struct field ThingSpec.spec.replicas of type int32",
+        ),
+        (
+            &["spec", "replicas"],
+            json!(1.5),
+            "cannot unmarshal number 1.5 into Go struct field ThingSpec.spec.replicas of type int32",
+        ),
         (
             &["spec", "replicas"],
             json!(3_000_000_000_i64),
             "cannot unmarshal number 3000000000 into Go struct field ThingSpec.spec.replicas of type int32",
         ),
-        (&["metadata", "labels"], json!({"a": 1}), "cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string"),
-        (&["metadata", "labels"], json!([]), "cannot unmarshal array into Go struct field ObjectMeta.metadata.labels of type map[string]string"),
-        (&["spec", "containers"], json!({}), "cannot unmarshal object into Go struct field ThingSpec.spec.containers of type []v1.Container"),
-        (&["spec", "containers"], json!([1]), "cannot unmarshal number into Go struct field ThingSpec.spec.containers of type v1.Container"),
+        (
+            &["metadata", "labels"],
+            json!({"a": 1}),
+            "cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string",
+        ),
+        (
+            &["metadata", "labels"],
+            json!([]),
+            "cannot unmarshal array into Go struct field ObjectMeta.metadata.labels of type map[string]string",
+        ),
+        (
+            &["spec", "containers"],
+            json!({}),
+            "cannot unmarshal object into Go struct field ThingSpec.spec.containers of type []v1.Container",
+        ),
+        (
+            &["spec", "containers"],
+            json!([1]),
+            "cannot unmarshal number into Go struct field ThingSpec.spec.containers of type v1.Container",
+        ),
         (
             &["spec", "containers"],
             json!([{"env": [{"name": true}]}]),
             "cannot unmarshal bool into Go struct field EnvVar.spec.containers.env.name of type string",
         ),
         (&["spec", "until"], json!(1), "cannot unmarshal number into Go value of type string"),
-        (&["spec", "strategy"], json!({"rolling": {"maxSurge": true}}), "cannot unmarshal bool into Go value of type int32"),
+        (
+            &["spec", "strategy"],
+            json!({"rolling": {"maxSurge": true}}),
+            "cannot unmarshal bool into Go value of type int32",
+        ),
     ] {
         assert_eq!(error(with(path, value)), format!("json: {message}"));
     }
@@ -158,14 +192,31 @@ mod properties {
             "[a-z0-9:.TZ=+/-]{0,12}".prop_map(Value::from),
         ];
         let names = prop::sample::select(vec![
-            "metadata", "spec", "status", "containers", "name", "labels", "resources", "limits", "cpu", "until", "ports",
-            "port", "strategy", "selector", "data", "conditions", "zzz",
+            "metadata",
+            "spec",
+            "status",
+            "containers",
+            "name",
+            "labels",
+            "resources",
+            "limits",
+            "cpu",
+            "until",
+            "ports",
+            "port",
+            "strategy",
+            "selector",
+            "data",
+            "conditions",
+            "zzz",
         ]);
         leaf.prop_recursive(6, 64, 6, move |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-                prop::collection::vec((names.clone(), inner), 0..6)
-                    .prop_map(|fields| fields.into_iter().map(|(name, value)| (Str::from(name), value)).collect::<Value>()),
+                prop::collection::vec((names.clone(), inner), 0..6).prop_map(|fields| fields
+                    .into_iter()
+                    .map(|(name, value)| (Str::from(name), value))
+                    .collect::<Value>()),
             ]
         })
     }

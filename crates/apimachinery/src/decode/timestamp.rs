@@ -71,7 +71,7 @@ fn check(text: &str, micros: bool) -> Result<&str, TimeError> {
 
 fn days_in(year: u32, month: u32) -> u32 {
     match month {
-        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 if year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)) => 29,
         2 => 28,
         4 | 6 | 9 | 11 => 30,
         _ => 31,
@@ -90,7 +90,12 @@ impl<'a> Reader<'a> {
     }
 
     fn fail<T>(&self, element: &'static str) -> Result<T, TimeError> {
-        Err(TimeError::Form { text: self.text.into(), layout: self.layout, rest: self.rest().into(), element })
+        Err(TimeError::Form {
+            text: self.text.into(),
+            layout: self.layout,
+            rest: self.rest().into(),
+            element,
+        })
     }
 
     fn number(&mut self, digits: usize, element: &'static str) -> Result<u32, TimeError> {
@@ -191,8 +196,16 @@ mod tests {
     #[test]
     fn what_is_no_time_is_refused_in_gos_words() {
         for (text, micros, expected) in [
-            ("yesterday", false, r#"parsing time "yesterday" as "2006-01-02T15:04:05Z07:00": cannot parse "yesterday" as "2006""#),
-            ("2026-01-02", false, r#"parsing time "2026-01-02" as "2006-01-02T15:04:05Z07:00": cannot parse "" as "T""#),
+            (
+                "yesterday",
+                false,
+                r#"parsing time "yesterday" as "2006-01-02T15:04:05Z07:00": cannot parse "yesterday" as "2006""#,
+            ),
+            (
+                "2026-01-02",
+                false,
+                r#"parsing time "2026-01-02" as "2006-01-02T15:04:05Z07:00": cannot parse "" as "T""#,
+            ),
             ("2026-13-02T00:00:00Z", false, r#"parsing time "2026-13-02T00:00:00Z": month out of range"#),
             ("2026-02-29T00:00:00Z", false, r#"parsing time "2026-02-29T00:00:00Z": day out of range"#),
             ("2026-01-02T03:04:05Zx", false, r#"parsing time "2026-01-02T03:04:05Zx": extra text: "x""#),

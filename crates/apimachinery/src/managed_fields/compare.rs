@@ -2,7 +2,7 @@
 //!
 //! Walks both trees together and allocates only for what differs.
 
-use super::set::{Set, field_element, make_node};
+use super::set::{Set, field_element, make_node, own_node};
 use super::typed::{NoElement, Shape, Sort, Type, element, field_type, item_type, shape, sort};
 use crate::{Map, Str, Value};
 
@@ -141,7 +141,10 @@ fn fields(old: Option<&Map>, new: Option<&Map>, of: Type<'_>, nodes: &mut Nodes)
 
 /// Items by their elements, in the order of these; equal elements stay in list order.
 fn indexed<'v>(items: &'v [Value], of: Type<'_>) -> Result<Vec<(Str, &'v Value)>> {
-    let mut found = items.iter().map(|item| Ok((element(item, of)?, item))).collect::<Result<Vec<_>>>()?;
+    let mut found = Vec::with_capacity(items.len());
+    for item in items {
+        found.push((element(item, of)?, item));
+    }
     found.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(found)
 }
@@ -205,21 +208,28 @@ fn take_run<'i, 'v>(items: &mut &'i [(Str, &'v Value)], element: &Str) -> &'i [(
 
 /// The node of a value that is there on one side only: it and everything in it.
 fn whole(value: &Value, of: Type<'_>) -> Result<Value> {
-    let below = match value {
-        Value::Object(map) if matches!(sort(of), Sort::Granular | Sort::Deduced) => map
-            .iter()
-            .map(|(name, field)| Ok((field_element(name), whole(field, field_type(of, name))?)))
-            .collect::<Result<Vec<_>>>()?,
-        Value::Array(items) if sort(of) == Sort::Items => whole_items(items, of)?,
-        _ => Vec::new(),
-    };
-    Ok(make_node(below, true).unwrap_or_default())
+    let mut nodes = Vec::new();
+    match value {
+        Value::Object(map) if !map.is_empty() && matches!(sort(of), Sort::Granular | Sort::Deduced) => {
+            nodes.reserve_exact(map.len() + 1);
+            nodes.push(own_node());
+            for (name, field) in map {
+                nodes.push((field_element(name), whole(field, field_type(of, name))?));
+            }
+        }
+        Value::Array(items) if !items.is_empty() && sort(of) == Sort::Items => {
+            nodes.reserve_exact(items.len() + 1);
+            nodes.push(own_node());
+            whole_items(items, of, &mut nodes)?;
+        }
+        _ => {}
+    }
+    Ok(nodes.into_iter().collect())
 }
 
-fn whole_items(items: &[Value], of: Type<'_>) -> Result<Vec<(Str, Value)>> {
+fn whole_items(items: &[Value], of: Type<'_>, nodes: &mut Vec<(Str, Value)>) -> Result<()> {
     let found = indexed(items, of)?;
     let mut rest = found.as_slice();
-    let mut nodes = Vec::with_capacity(found.len());
     while let Some((element, _)) = rest.first() {
         let node = match take_run(&mut rest, element) {
             [(_, one)] => whole(one, item_type(of))?,
@@ -227,5 +237,5 @@ fn whole_items(items: &[Value], of: Type<'_>) -> Result<Vec<(Str, Value)>> {
         };
         nodes.push((element.clone(), node));
     }
-    Ok(nodes)
+    Ok(())
 }

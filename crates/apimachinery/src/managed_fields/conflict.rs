@@ -55,7 +55,9 @@ impl ApplyError {
             Self::Conflicts(conflicts) => {
                 let causes = conflicts
                     .iter()
-                    .flat_map(|conflict| conflict.fields.paths().into_iter().map(|path| (&conflict.manager, path)))
+                    .flat_map(|conflict| {
+                        conflict.fields.paths().into_iter().map(|path| (&conflict.manager, path))
+                    })
                     .map(|(manager, field)| Cause {
                         reason: "FieldManagerConflict".into(),
                         message: format!("conflict with {manager}"),

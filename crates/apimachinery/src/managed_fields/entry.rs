@@ -118,6 +118,10 @@ impl Entry {
         result
     }
 
+    pub(super) fn replace(&mut self, set: Set) {
+        self.0.set_at(&["fieldsV1"], set.into_fields_v1());
+    }
+
     pub(super) fn subtract(&mut self, set: &Set) -> bool {
         !set.is_empty() && self.edit(|own| own.subtract(set))
     }
@@ -252,7 +256,9 @@ impl Entries {
         }
         let (mut updates, mut rest): (Vec<Entry>, Vec<Entry>) =
             std::mem::take(&mut self.0).into_iter().partition(|entry| entry.operation() == Operation::Update);
-        updates.sort_by(|a, b| (a.time(), a.manager(), a.api_version()).cmp(&(b.time(), b.manager(), b.api_version())));
+        updates.sort_by(|a, b| {
+            (a.time(), a.manager(), a.api_version()).cmp(&(b.time(), b.manager(), b.api_version()))
+        });
         // The first of each version is where the following ones go; it takes the common name once one does.
         let mut firsts: Vec<usize> = Vec::new();
         let mut kept: Vec<Entry> = Vec::with_capacity(updates.len());
@@ -337,7 +343,8 @@ fn is_zero(value: &Value) -> bool {
 pub(super) fn equal_but_for_time(a: &Value, b: &Value) -> bool {
     let (Some(a), Some(b)) = (a.as_object(), b.as_object()) else { return a == b };
     let timeless = |map: &'_ Map| map.len() - usize::from(map.contains_key("time"));
-    timeless(a) == timeless(b) && a.iter().filter(|(name, _)| *name != "time").all(|(name, value)| b.get(name) == Some(value))
+    timeless(a) == timeless(b)
+        && a.iter().filter(|(name, _)| *name != "time").all(|(name, value)| b.get(name) == Some(value))
 }
 
 /// The manager as conflicts name it: `"kubectl" with subresource "status" using apps/v1`.

@@ -29,7 +29,8 @@ pub(super) fn not_excused(
 fn allowed(live: &Value, kind: &GroupVersionKind, schema: SchemaRef<'_>) -> Option<Set> {
     let text = live.str_at(&["metadata", "annotations", ANNOTATION]);
     let last = Value::parse(text.as_bytes()).ok()?;
-    if last.str_at(&["apiVersion"]) != kind.api_version() || !merge::validate(&last, Some(schema)).is_empty() {
+    if last.str_at(&["apiVersion"]) != kind.api_version() || !merge::validate(&last, Some(schema)).is_empty()
+    {
         return None;
     }
     let mut set = merge::field_set(&last, Some(schema)).ok()?;

@@ -20,7 +20,8 @@ pub(super) fn merge(live: &Value, config: &Value, of: Type<'_>) -> Result<Value>
             merge_maps(live_map, config_map, of).map(|merged| merged.unwrap_or_else(|| config.clone()))
         }
         (Shape::Items(live_items), Shape::Items(config_items)) => {
-            let (live_items, config_items) = (live_items.unwrap_or_default(), config_items.unwrap_or_default());
+            let (live_items, config_items) =
+                (live_items.unwrap_or_default(), config_items.unwrap_or_default());
             if live_items.is_empty() && config_items.is_empty() {
                 return Ok(config.clone());
             }
@@ -130,8 +131,12 @@ fn named_below(value: &Value, of: Type<'_>) -> Result<Vec<(Str, Value)>> {
             for (name, field) in map {
                 let field_type = field_type(of, name);
                 let empty = field.is_null() || field.as_object().is_some_and(Map::is_empty);
-                let member = empty || !is_declared(of, name) || matches!(shape(field, field_type), Shape::Leaf);
-                nodes.extend(make_node(named_below(field, field_type)?, member).map(|node| (field_element(name), node)));
+                let member =
+                    empty || !is_declared(of, name) || matches!(shape(field, field_type), Shape::Leaf);
+                nodes.extend(
+                    make_node(named_below(field, field_type)?, member)
+                        .map(|node| (field_element(name), node)),
+                );
             }
             Ok(nodes)
         }
@@ -205,6 +210,35 @@ fn declared_below(node: &Map, of: Type<'_>) -> Vec<(Str, Value)> {
         .collect()
 }
 
+/// The set after its kind's schema changed: what is owned as a whole now, but was owned in parts, is owned whole.
+/// `None` when nothing changed.
+pub(super) fn reconciled(set: &Set, of: Type<'_>) -> Option<Set> {
+    let mut changed = false;
+    let nodes = reconciled_below(set.root(), of, &mut changed);
+    changed.then(|| Set::from_nodes(nodes))
+}
+
+fn reconciled_below(node: &Map, of: Type<'_>, changed: &mut bool) -> Vec<(Str, Value)> {
+    set::children(node)
+        .filter_map(|(element, child)| {
+            let below_type = match element.strip_prefix("f:") {
+                Some(name) => field_type(of, name),
+                None => item_type(of),
+            };
+            let is_whole = has_children(child)
+                && sort(below_type) == Sort::Leaf
+                && !below_type.is_some_and(|schema| matches!(schema.kind(), NodeKind::Scalar(_)));
+            let node = if is_whole {
+                *changed = true;
+                Some(Value::object())
+            } else {
+                make_node(reconciled_below(child, below_type, changed), is_member(child))
+            };
+            node.map(|node| (element.clone(), node))
+        })
+        .collect()
+}
+
 /// What is wrong with a configuration: fields the schema does not have, values of other types, ambiguous items.
 /// Each message begins with its path (`.spec.zz: field not declared in schema`).
 pub(super) fn validate(value: &Value, of: Type<'_>) -> Vec<String> {
@@ -229,6 +263,10 @@ fn check(value: &Value, of: Type<'_>, path: &str, errors: &mut Vec<String>) {
             let open = !matches!(schema.kind(), NodeKind::Struct(object) if !object.preserve_unknown);
             for (name, field) in map {
                 let path = format!("{path}.{name}");
+                if path_is_type_meta(&path) && !is_declared(of, name) {
+                    // The schema of a custom resource need not repeat what every object has.
+                    continue;
+                }
                 if !open && !is_declared(of, name) {
                     errors.push(format!("{path}: field not declared in schema"));
                     return;
@@ -242,6 +280,10 @@ fn check(value: &Value, of: Type<'_>, path: &str, errors: &mut Vec<String>) {
         }
         (NodeKind::List { .. }, other) => complain(format!("expected list, got &{{{}}}", go_value(other))),
     }
+}
+
+fn path_is_type_meta(path: &str) -> bool {
+    matches!(path, ".apiVersion" | ".kind" | ".metadata")
 }
 
 fn check_items(items: &[Value], of: Type<'_>, path: &str, errors: &mut Vec<String>) {
@@ -299,8 +341,10 @@ fn go_syntax(value: &Value) -> String {
             format!("[]interface {{}}{{{}}}", shown.join(", "))
         }
         Value::Object(map) => {
-            let shown: Vec<String> =
-                map.iter().map(|(name, value)| format!("{}:{}", crate::field::go_quote(name), go_syntax(value))).collect();
+            let shown: Vec<String> = map
+                .iter()
+                .map(|(name, value)| format!("{}:{}", crate::field::go_quote(name), go_syntax(value)))
+                .collect();
             format!("map[string]interface {{}}{{{}}}", shown.join(", "))
         }
         other => other.to_json_string(),

@@ -141,14 +141,18 @@ pub(super) fn has_children(node: &Map) -> bool {
     node.len() > usize::from(node.contains_key(SELF))
 }
 
+/// What marks a node that has children as being in the set; sorts before every element.
+pub(super) fn own_node() -> (Str, Value) {
+    (Str::const_new(SELF), Value::Object(Map::new()))
+}
+
 /// Makes a node from its children and whether it is in the set; `None` when there is nothing.
 pub(super) fn make_node(mut children: Vec<(Str, Value)>, member: bool) -> Option<Value> {
     if children.is_empty() {
         return member.then(Value::object);
     }
     if member {
-        // `.` sorts before every element.
-        children.insert(0, (SELF.into(), Value::object()));
+        children.insert(0, own_node());
     }
     Some(children.into_iter().collect())
 }
@@ -286,7 +290,7 @@ pub(super) fn key_element<'v>(keys: impl Iterator<Item = (&'v str, &'v Value)>) 
 }
 
 fn text(bytes: Vec<u8>) -> Str {
-    Str::from_utf8(bytes).expect("JSON is written from strings, hence UTF-8")
+    String::from_utf8(bytes).expect("JSON is written from strings, hence UTF-8").into()
 }
 
 fn canonical_element(element: &str) -> Option<Str> {
@@ -366,7 +370,14 @@ mod tests {
         });
         let canonical = json!({"f:a": {}, "f:l": {"k:{\"a\":\"x\",\"b\":1}": {}, "v:\"s\"": {}, "i:7": {}}});
         assert_eq!(set(foreign).into_fields_v1(), canonical);
-        for bad in [json!([]), json!({"a": {}}), json!({"x:a": {}}), json!({"f:a": 1}), json!({"k:{": {}}), json!({"i:x": {}})] {
+        for bad in [
+            json!([]),
+            json!({"a": {}}),
+            json!({"x:a": {}}),
+            json!({"f:a": 1}),
+            json!({"k:{": {}}),
+            json!({"i:x": {}}),
+        ] {
             assert_eq!(Set::from_fields_v1(&bad), None, "{bad}");
         }
     }
@@ -379,13 +390,7 @@ mod tests {
         }));
         assert_eq!(
             set.paths(),
-            [
-                ".finalizers[=\"x\"]",
-                ".i[0]",
-                ".spec.l",
-                ".spec.z",
-                ".spec.l[name=\"c\",port=80].image",
-            ]
+            [".finalizers[=\"x\"]", ".i[0]", ".spec.l", ".spec.z", ".spec.l[name=\"c\",port=80].image",]
         );
     }
 
@@ -401,22 +406,28 @@ mod tests {
             (json!({"f:x": {}}), false, whole.clone()),
         ] {
             let mut left = set(whole.clone());
-            let changed = if trees { left.subtract_trees(&set(gone.clone())) } else { left.subtract(&set(gone.clone())) };
+            let changed = if trees {
+                left.subtract_trees(&set(gone.clone()))
+            } else {
+                left.subtract(&set(gone.clone()))
+            };
             assert_eq!(left.into_fields_v1(), expected, "{gone} {trees}");
             assert_eq!(changed, expected != whole, "{gone} {trees}");
         }
     }
 
     fn sets() -> impl Strategy<Value = Set> {
-        prop::collection::vec(prop::collection::vec(prop::sample::select(vec!["f:a", "f:b", "v:1"]), 1..4), 0..8).prop_map(
-            |paths| {
-                let mut set = Set::new();
-                for path in paths {
-                    set.insert(&path.into_iter().map(Str::from).collect::<Vec<_>>());
-                }
-                set
-            },
+        prop::collection::vec(
+            prop::collection::vec(prop::sample::select(vec!["f:a", "f:b", "v:1"]), 1..4),
+            0..8,
         )
+        .prop_map(|paths| {
+            let mut set = Set::new();
+            for path in paths {
+                set.insert(&path.into_iter().map(Str::from).collect::<Vec<_>>());
+            }
+            set
+        })
     }
 
     /// The laws are those of plain sets, so compare with sets of printed paths.

@@ -13,7 +13,12 @@ struct World {
 /// The schema has to outlive the manager, and both the turn.
 macro_rules! manager {
     ($world:expr, $subresource:expr, $filter:expr) => {
-        FieldManager { schema: $world.fixture.schema(), kind: &$world.kind, subresource: $subresource, filter: $filter }
+        FieldManager {
+            schema: $world.fixture.schema(),
+            kind: &$world.kind,
+            subresource: $subresource,
+            filter: $filter,
+        }
     };
 }
 
@@ -66,7 +71,8 @@ impl World {
     fn apply_config(&mut self, manager: &str, config: Value, force: bool) -> Result<(), ApplyError> {
         let now = self.now();
         let filter = Filter::default();
-        let mut object = manager!(self, "", &filter).apply(self.live.as_ref(), &config, manager, force, now)?;
+        let mut object =
+            manager!(self, "", &filter).apply(self.live.as_ref(), &config, manager, force, now)?;
         object.set_at(&["metadata", "uid"], "u");
         self.decode(&mut object);
         self.live = Some(object);
@@ -86,9 +92,19 @@ impl World {
                 let text = |name: &str| entry.str_at(&[name]).to_owned();
                 let set = Set::from_fields_v1(&entry["fieldsV1"]).expect("a set");
                 assert_eq!(set.clone().into_fields_v1(), entry["fieldsV1"], "stored in canonical form");
-                let subresource = if text("subresource").is_empty() { String::new() } else { format!("/{}", text("subresource")) };
-                let time = text("time").trim_start_matches("1970-01-01T00:00:").trim_end_matches('Z').to_owned();
-                format!("{} {}{subresource}@{time}: {}", text("manager"), text("operation"), set.paths().join(" "))
+                let subresource = if text("subresource").is_empty() {
+                    String::new()
+                } else {
+                    format!("/{}", text("subresource"))
+                };
+                let time =
+                    text("time").trim_start_matches("1970-01-01T00:00:").trim_end_matches('Z').to_owned();
+                format!(
+                    "{} {}{subresource}@{time}: {}",
+                    text("manager"),
+                    text("operation"),
+                    set.paths().join(" ")
+                )
             })
             .collect();
         lines.join("\n")
@@ -141,11 +157,22 @@ fn whoever_changes_a_field_owns_it() {
     world.update("two", spec(json!({"replicas": 2, "strategy": {"type": "A"}})));
     assert_eq!(world.owners(), "one Update@01: .spec.strategy.type\ntwo Update@02: .spec.replicas");
     world.update("three", spec(json!({"replicas": 2, "strategy": {"type": "A"}})));
-    assert_eq!(world.owners(), "one Update@01: .spec.strategy.type\ntwo Update@02: .spec.replicas", "nothing changed");
+    assert_eq!(
+        world.owners(),
+        "one Update@01: .spec.strategy.type\ntwo Update@02: .spec.replicas",
+        "nothing changed"
+    );
     world.update("one", spec(json!({"replicas": 2, "paused": true, "strategy": {"type": "A"}})));
-    assert_eq!(world.owners(), "two Update@02: .spec.replicas\none Update@04: .spec.paused .spec.strategy.type");
+    assert_eq!(
+        world.owners(),
+        "two Update@02: .spec.replicas\none Update@04: .spec.paused .spec.strategy.type"
+    );
     world.update("one", spec(json!({"paused": true})));
-    assert_eq!(world.owners(), "one Update@04: .spec.paused", "what is gone is nobody's, and giving up is no change");
+    assert_eq!(
+        world.owners(),
+        "one Update@04: .spec.paused",
+        "what is gone is nobody's, and giving up is no change"
+    );
 }
 
 #[test]
@@ -174,9 +201,16 @@ fn a_filter_keeps_fields_out_that_the_request_cannot_set() {
     );
     assert_eq!(world.owners(), "one Update@01: .spec.replicas\ntwo Update/status@02: .status.ready");
     let resize = Filter::only(&[&["spec", "containers", "*", "image"]]);
-    world.update_at("resize", &resize, "three", spec(json!({"replicas": 3, "containers": [{"name": "a", "image": "b"}]})));
+    world.update_at(
+        "resize",
+        &resize,
+        "three",
+        spec(json!({"replicas": 3, "containers": [{"name": "a", "image": "b"}]})),
+    );
     assert!(
-        world.owners().ends_with("three Update/resize@03: .spec.containers[name=\"a\"] .spec.containers[name=\"a\"].image"),
+        world.owners().ends_with(
+            "three Update/resize@03: .spec.containers[name=\"a\"] .spec.containers[name=\"a\"].image"
+        ),
         "{}",
         world.owners()
     );
@@ -224,7 +258,10 @@ fn many_updaters_become_ancient_changes() {
     let owners = world.owners();
     let lines: Vec<&str> = owners.lines().collect();
     assert_eq!(lines.len(), 10, "{owners}");
-    assert!(lines[0].starts_with("ancient-changes Update@04: .metadata.labels .metadata.labels.l00"), "{owners}");
+    assert!(
+        lines[0].starts_with("ancient-changes Update@04: .metadata.labels .metadata.labels.l00"),
+        "{owners}"
+    );
     assert_eq!(lines[1], "m04 Update@05: .metadata.labels.l04");
     assert_eq!(lines[9], "m12 Update@13: .metadata.labels.l12");
 }
@@ -254,7 +291,10 @@ fn a_field_of_another_manager_is_a_conflict_unless_forced() {
         "Apply failed with 2 conflicts: conflicts with \"one\":\n- .spec.replicas\n- .spec.containers[name=\"c\"].image"
     );
     let causes = status.details.unwrap().causes;
-    assert_eq!((status.code, causes[1].message.as_str(), causes[1].field.as_str()), (409, "conflict with \"one\"", ".spec.containers[name=\"c\"].image"));
+    assert_eq!(
+        (status.code, causes[1].message.as_str(), causes[1].field.as_str()),
+        (409, "conflict with \"one\"", ".spec.containers[name=\"c\"].image")
+    );
     world.force("two", change);
     assert_eq!(
         world.owners().lines().next().unwrap(),
@@ -284,15 +324,25 @@ fn what_is_given_up_goes_unless_somebody_owns_it() {
         world.spec(),
         json!({"containers": [{"name": "b", "resources": {}}], "tolerations": ["t"], "strategy": {}, "selector": null})
     );
-    assert_eq!(world.owners(), "two Apply@: .spec.tolerations .spec.containers[name=\"b\"] .spec.containers[name=\"b\"].name");
+    assert_eq!(
+        world.owners(),
+        "two Apply@: .spec.tolerations .spec.containers[name=\"b\"] .spec.containers[name=\"b\"].name"
+    );
 }
 
 #[test]
 fn an_item_goes_with_its_owner_even_if_others_own_parts_of_it() {
     let mut world = World::new();
     world.apply("one", json!({"replicas": 1, "containers": [{"name": "a", "image": "i"}]})).unwrap();
-    world.update("two", spec(json!({"replicas": 1, "containers": [{"name": "a", "image": "i", "args": ["x"]}]})));
-    assert!(world.owners().ends_with("two Update@02: .spec.containers[name=\"a\"].args"), "{}", world.owners());
+    world.update(
+        "two",
+        spec(json!({"replicas": 1, "containers": [{"name": "a", "image": "i", "args": ["x"]}]})),
+    );
+    assert!(
+        world.owners().ends_with("two Update@02: .spec.containers[name=\"a\"].args"),
+        "{}",
+        world.owners()
+    );
     world.apply("one", json!({"replicas": 1})).unwrap();
     assert_eq!(world.spec()["containers"], Value::Null);
     assert_eq!(world.owners(), "one Apply@03: .spec.replicas");
@@ -310,8 +360,12 @@ fn items_take_the_order_of_the_configuration() {
         let mut world = World::new();
         world.update("one", spec(named(live)));
         world.apply("two", named(config)).unwrap();
-        let merged: Vec<String> =
-            world.spec().array_at(&["containers"]).iter().map(|item| item.str_at(&["name"]).to_owned()).collect();
+        let merged: Vec<String> = world
+            .spec()
+            .array_at(&["containers"])
+            .iter()
+            .map(|item| item.str_at(&["name"]).to_owned())
+            .collect();
         assert_eq!(merged, expected, "{live:?} {config:?}");
     }
 }
@@ -323,9 +377,24 @@ fn the_first_apply_tracks_what_was_there_before() {
     world.decode(&mut old);
     world.live = Some(old);
     let error = world.apply("one", json!({"replicas": 1})).unwrap_err();
-    assert_eq!(error.to_string(), "Apply failed with 1 conflict: conflict with \"before-first-apply\" using test/v1: .spec.replicas");
+    assert_eq!(
+        error.to_string(),
+        "Apply failed with 1 conflict: conflict with \"before-first-apply\" using test/v1: .spec.replicas"
+    );
     world.apply("one", json!({"paused": true})).unwrap();
     assert_eq!(world.owners(), "one Apply@02: .spec.paused\nbefore-first-apply Update@02: .spec.replicas");
+}
+
+#[test]
+fn what_became_atomic_since_is_owned_as_a_whole() {
+    let mut world = World::new();
+    world.apply("one", json!({"nodeSelector": {"a": "b"}})).unwrap();
+    let mut live = world.live.clone().unwrap();
+    live.ensure_object_at(&["metadata"]).get_mut("managedFields").unwrap().as_array_mut().unwrap()[0]
+        .set_at(&["fieldsV1", "f:spec", "f:nodeSelector"], json!({"f:a": {}}));
+    world.live = Some(live);
+    let error = world.apply("two", json!({"nodeSelector": {"c": "d"}})).unwrap_err();
+    assert_eq!(error.to_string(), "Apply failed with 1 conflict: conflict with \"one\": .spec.nodeSelector");
 }
 
 #[test]
@@ -360,16 +429,26 @@ fn a_bad_configuration_is_refused_in_upstreams_words() {
     for (spec, message) in [
         (json!({"zz": 1}), typed(".spec.zz: field not declared in schema")),
         (json!({"replicas": "x"}), typed(".spec.replicas: expected numeric (int or float), got string")),
-        (json!({"strategy": {"type": true}}), typed(".spec.strategy.type: expected string, got &value.valueUnstructured{Value:true}")),
+        (
+            json!({"strategy": {"type": true}}),
+            typed(".spec.strategy.type: expected string, got &value.valueUnstructured{Value:true}"),
+        ),
         (json!({"strategy": 1}), typed(".spec.strategy: expected map, got &{1}")),
-        (json!({"containers": [{"name": "a"}, {"name": "a"}]}), typed(".spec.containers: duplicate entries for key [name=\"a\"]")),
+        (
+            json!({"containers": [{"name": "a"}, {"name": "a"}]}),
+            typed(".spec.containers: duplicate entries for key [name=\"a\"]"),
+        ),
         (
             json!({"containers": [{"image": "a"}]}),
-            typed(".spec.containers: element 0: associative list with keys has an element that omits all key fields [\"name\"] (and doesn't have default values for any key fields)"),
+            typed(
+                ".spec.containers: element 0: associative list with keys has an element that omits all key fields [\"name\"] (and doesn't have default values for any key fields)",
+            ),
         ),
         (
             json!({"replicas": "x", "paused": 1}),
-            typed("errors:\n  .spec.paused: expected boolean, got &{1}\n  .spec.replicas: expected numeric (int or float), got string"),
+            typed(
+                "errors:\n  .spec.paused: expected boolean, got &{1}\n  .spec.replicas: expected numeric (int or float), got string",
+            ),
         ),
     ] {
         let error = World::new().apply("one", spec).unwrap_err();
@@ -410,27 +489,30 @@ mod properties {
     use super::*;
 
     fn specs() -> impl Strategy<Value = Value> {
-        let containers = prop::collection::btree_map("[a-d]", prop::option::of("[x-z]"), 0..4).prop_map(|items| {
-            let items = items.into_iter().map(|(name, image)| {
-                let mut item = json!({"name": name});
-                if let Some(image) = image {
-                    item.set_at(&["image"], image);
-                }
-                item
+        let containers =
+            prop::collection::btree_map("[a-d]", prop::option::of("[x-z]"), 0..4).prop_map(|items| {
+                let items = items.into_iter().map(|(name, image)| {
+                    let mut item = json!({"name": name});
+                    if let Some(image) = image {
+                        item.set_at(&["image"], image);
+                    }
+                    item
+                });
+                items.collect::<Value>()
             });
-            items.collect::<Value>()
-        });
-        (containers, prop::option::of(0_i64..3), prop::option::of("[ab]")).prop_map(|(containers, replicas, kind)| {
-            let mut spec = json!({});
-            spec.set_at(&["containers"], containers);
-            if let Some(replicas) = replicas {
-                spec.set_at(&["replicas"], replicas);
-            }
-            if let Some(kind) = kind {
-                spec.set_at(&["strategy", "type"], kind);
-            }
-            spec
-        })
+        (containers, prop::option::of(0_i64..3), prop::option::of("[ab]")).prop_map(
+            |(containers, replicas, kind)| {
+                let mut spec = json!({});
+                spec.set_at(&["containers"], containers);
+                if let Some(replicas) = replicas {
+                    spec.set_at(&["replicas"], replicas);
+                }
+                if let Some(kind) = kind {
+                    spec.set_at(&["strategy", "type"], kind);
+                }
+                spec
+            },
+        )
     }
 
     proptest! {

@@ -67,7 +67,12 @@ fn operation(index: usize, item: Value, notes: &mut Vec<String>) -> Result<Opera
         Value::Object(map) => map,
         other => return Err(PatchError::not_a("handlers.jsonPatchOp", &other)),
     };
-    let mut operation = Operation { kind: Kind::Unknown(Str::default()), path: "".into(), from: "".into(), value: Value::Null };
+    let mut operation = Operation {
+        kind: Kind::Unknown(Str::default()),
+        path: "".into(),
+        from: "".into(),
+        value: Value::Null,
+    };
     for (name, member) in map {
         match name.as_str() {
             "op" => operation.kind = kind(text("op", member)?),
@@ -118,7 +123,9 @@ impl Operation {
                 let value = find(document, &from).ok_or_else(|| Misfit::Missing.of("copy", &from))?.clone();
                 *copied = copied.saturating_add(value.to_json().len());
                 if *copied > COPIED_BYTES_MAX {
-                    let text = format!("unable to copy, the accumulated size increase of copy is {copied}, exceeding the limit {COPIED_BYTES_MAX}");
+                    let text = format!(
+                        "unable to copy, the accumulated size increase of copy is {copied}, exceeding the limit {COPIED_BYTES_MAX}"
+                    );
                     return Err(PatchError::Inapplicable(text));
                 }
                 add(document, &path, value).map_err(|why| why.of("copy", &path))
@@ -163,7 +170,11 @@ fn tokens(pointer: &str) -> Option<impl DoubleEndedIterator<Item = Str>> {
         _ => Some(pointer.strip_prefix('/')?),
     };
     Some(rest.into_iter().flat_map(|rest| rest.split('/')).map(|token| {
-        if token.contains('~') { token.replace("~1", "/").replace("~0", "~").into() } else { Str::from(token) }
+        if token.contains('~') {
+            token.replace("~1", "/").replace("~0", "~").into()
+        } else {
+            Str::from(token)
+        }
     }))
 }
 
@@ -171,7 +182,10 @@ fn tokens(pointer: &str) -> Option<impl DoubleEndedIterator<Item = Str>> {
 fn position(token: &str, length: usize) -> Option<usize> {
     // Leading zeros and signs other than minus are no indexes.
     let digits = token.strip_prefix('-').unwrap_or(token);
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) || (digits.len() > 1 && digits.starts_with('0')) {
+    if digits.is_empty()
+        || !digits.bytes().all(|byte| byte.is_ascii_digit())
+        || (digits.len() > 1 && digits.starts_with('0'))
+    {
         return None;
     }
     let index: i64 = token.parse().ok()?;
@@ -262,15 +276,36 @@ mod tests {
     fn each_operation_does_what_the_rfc_says() {
         let document = || json!({"a": {"b": [1, 2]}, "x~y/z": 1});
         for (patch, expected) in [
-            (json!([{"op": "add", "path": "/a/c", "value": 3}]), json!({"a": {"b": [1, 2], "c": 3}, "x~y/z": 1})),
-            (json!([{"op": "add", "path": "/a/b/0", "value": 0}]), json!({"a": {"b": [0, 1, 2]}, "x~y/z": 1})),
-            (json!([{"op": "add", "path": "/a/b/2", "value": 3}]), json!({"a": {"b": [1, 2, 3]}, "x~y/z": 1})),
-            (json!([{"op": "add", "path": "/a/b/-", "value": 3}]), json!({"a": {"b": [1, 2, 3]}, "x~y/z": 1})),
+            (
+                json!([{"op": "add", "path": "/a/c", "value": 3}]),
+                json!({"a": {"b": [1, 2], "c": 3}, "x~y/z": 1}),
+            ),
+            (
+                json!([{"op": "add", "path": "/a/b/0", "value": 0}]),
+                json!({"a": {"b": [0, 1, 2]}, "x~y/z": 1}),
+            ),
+            (
+                json!([{"op": "add", "path": "/a/b/2", "value": 3}]),
+                json!({"a": {"b": [1, 2, 3]}, "x~y/z": 1}),
+            ),
+            (
+                json!([{"op": "add", "path": "/a/b/-", "value": 3}]),
+                json!({"a": {"b": [1, 2, 3]}, "x~y/z": 1}),
+            ),
             (json!([{"op": "remove", "path": "/a/b/-1"}]), json!({"a": {"b": [1]}, "x~y/z": 1})),
             (json!([{"op": "remove", "path": "/x~0y~1z"}]), json!({"a": {"b": [1, 2]}})),
-            (json!([{"op": "replace", "path": "/a/b/1", "value": null}]), json!({"a": {"b": [1, null]}, "x~y/z": 1})),
-            (json!([{"op": "move", "from": "/a/b", "path": "/b"}]), json!({"a": {}, "b": [1, 2], "x~y/z": 1})),
-            (json!([{"op": "copy", "from": "/a/b/0", "path": "/b"}]), json!({"a": {"b": [1, 2]}, "b": 1, "x~y/z": 1})),
+            (
+                json!([{"op": "replace", "path": "/a/b/1", "value": null}]),
+                json!({"a": {"b": [1, null]}, "x~y/z": 1}),
+            ),
+            (
+                json!([{"op": "move", "from": "/a/b", "path": "/b"}]),
+                json!({"a": {}, "b": [1, 2], "x~y/z": 1}),
+            ),
+            (
+                json!([{"op": "copy", "from": "/a/b/0", "path": "/b"}]),
+                json!({"a": {"b": [1, 2]}, "b": 1, "x~y/z": 1}),
+            ),
             (json!([{"op": "test", "path": "/a/b", "value": [1, 2]}]), document()),
             (json!([{"op": "test", "path": "/nope", "value": null}]), document()),
             (json!([{"op": "replace", "path": "", "value": {}}]), json!({})),
@@ -306,7 +341,10 @@ mod tests {
         for (document, message) in [
             (json!({}), "json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp"),
             (json!([1]), "json: cannot unmarshal number into Go value of type handlers.jsonPatchOp"),
-            (json!([{"op": 1}]), "json: cannot unmarshal number into Go struct field jsonPatchOp.op of type string"),
+            (
+                json!([{"op": 1}]),
+                "json: cannot unmarshal number into Go struct field jsonPatchOp.op of type string",
+            ),
         ] {
             let error = JsonPatch::parse(document).unwrap_err();
             assert_eq!(error.to_string(), format!("error decoding patch: {message}"));

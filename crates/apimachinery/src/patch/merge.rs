@@ -75,11 +75,15 @@ mod tests {
     fn objects() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![Just(Value::Null), (0_i64..4).prop_map(Value::from)];
         let fields = |inner: BoxedStrategy<Value>| {
-            prop::collection::vec(("[abc]", inner), 0..4)
-                .prop_map(|fields| fields.into_iter().map(|(name, value)| (Str::from(name), value)).collect::<Value>())
+            prop::collection::vec(("[abc]", inner), 0..4).prop_map(|fields| {
+                fields.into_iter().map(|(name, value)| (Str::from(name), value)).collect::<Value>()
+            })
         };
         let tree = leaf.prop_recursive(3, 24, 4, move |inner| {
-            prop_oneof![fields(inner.clone().boxed()), prop::collection::vec(inner, 0..3).prop_map(Value::from)]
+            prop_oneof![
+                fields(inner.clone().boxed()),
+                prop::collection::vec(inner, 0..3).prop_map(Value::from)
+            ]
         });
         fields(tree.boxed())
     }

@@ -74,11 +74,8 @@ fn merge_field(original: &mut Map, name: Str, change: Value, schema: Option<Sche
             }
         }
         (Some(Value::Array(current)), Value::Array(change)) => {
-            *current = if field.patch.merge {
-                merge_list(std::mem::take(current), change, &field)?
-            } else {
-                change
-            };
+            *current =
+                if field.patch.merge { merge_list(std::mem::take(current), change, &field)? } else { change };
         }
         (_, change) => {
             match without_directives(without_nulls(change)) {
@@ -262,13 +259,20 @@ fn holds_objects(original: &[Value], change: &[Value]) -> Result<bool> {
     }
     if all.any(|item| std::mem::discriminant(item) != std::mem::discriminant(first)) {
         let both = Value::Array(vec![Value::Array(original.to_vec()), Value::Array(change.to_vec())]);
-        return Err(PatchError::unworkable(format!("list element types are not identical: {}", go_print(&both))));
+        return Err(PatchError::unworkable(format!(
+            "list element types are not identical: {}",
+            go_print(&both)
+        )));
     }
     Ok(first.is_object())
 }
 
 /// Obeys `$patch` in items of the patch; what is left of it holds no more directives.
-fn obey_item_directives(mut original: Vec<Value>, change: Vec<Value>, key: &str) -> Result<(Vec<Value>, Vec<Value>)> {
+fn obey_item_directives(
+    mut original: Vec<Value>,
+    change: Vec<Value>,
+    key: &str,
+) -> Result<(Vec<Value>, Vec<Value>)> {
     let (mut rest, mut replace) = (Vec::with_capacity(change.len()), false);
     for item in change {
         match item.get(DIRECTIVE).map(Value::as_str) {
@@ -281,7 +285,9 @@ fn obey_item_directives(mut original: Vec<Value>, change: Vec<Value>, key: &str)
             Some(Some("merge")) => {
                 return Err(PatchError::unworkable("merging lists cannot yet be specified in the patch"));
             }
-            Some(_) => return Err(item.as_object().map_or_else(|| PatchError::unworkable("no map"), bad_directive)),
+            Some(_) => {
+                return Err(item.as_object().map_or_else(|| PatchError::unworkable("no map"), bad_directive));
+            }
         }
     }
     Ok(if replace { (rest, Vec::new()) } else { (original, rest) })
@@ -289,7 +295,12 @@ fn obey_item_directives(mut original: Vec<Value>, change: Vec<Value>, key: &str)
 
 /// Orders a merged list: items of the patch as the patch has them, items only the server has as the server has them,
 /// and the latter before the first of the former that the server has behind them.
-fn in_order(merged: Vec<Value>, patch_order: &[Cow<'_, str>], server_order: &[Cow<'_, str>], key: Option<&str>) -> Vec<Value> {
+fn in_order(
+    merged: Vec<Value>,
+    patch_order: &[Cow<'_, str>],
+    server_order: &[Cow<'_, str>],
+    key: Option<&str>,
+) -> Vec<Value> {
     let places = |order: &[Cow<'_, str>]| {
         let mut places: HashMap<String, usize> = HashMap::with_capacity(order.len());
         for (at, identity) in order.iter().enumerate() {
@@ -312,9 +323,7 @@ fn in_order(merged: Vec<Value>, patch_order: &[Cow<'_, str>], server_order: &[Co
     let mut ordered = Vec::with_capacity(patched.len() + server_only.len());
     let mut server_only = server_only.into_iter().peekable();
     for (_, patched_at, item) in patched {
-        let before = |(_, server_at, _): &(usize, Option<usize>, Value)| {
-            matches!((server_at, patched_at), (Some(server), Some(patched)) if *server < patched)
-        };
+        let before = |(_, server_at, _): &(usize, Option<usize>, Value)| matches!((server_at, patched_at), (Some(server), Some(patched)) if *server < patched);
         while let Some((.., item)) = server_only.next_if(before) {
             ordered.push(item);
         }
@@ -343,7 +352,9 @@ fn identity<'v>(item: &'v Value, key: Option<&str>) -> Result<&'v Value> {
 fn key_of<'v>(item: &'v Value, key: &str) -> Result<&'v Value> {
     if !item.is_object() {
         let found = go_type(item);
-        return Err(PatchError::unworkable(format!("expected a map[string]interface {{}}, but received a {found}")));
+        return Err(PatchError::unworkable(format!(
+            "expected a map[string]interface {{}}, but received a {found}"
+        )));
     }
     item.get(key).ok_or_else(|| {
         PatchError::unworkable(format!("map: {} does not contain declared merge key: {key}", go_print(item)))
@@ -395,9 +406,9 @@ fn without_nulls(value: Value) -> Value {
 fn without_directives(value: Value) -> Option<Value> {
     match value {
         Value::Object(map) if map.contains_key(DIRECTIVE) => None,
-        Value::Object(map) => {
-            Some(map.into_iter().filter_map(|(name, field)| Some((name, without_directives(field)?))).collect())
-        }
+        Value::Object(map) => Some(
+            map.into_iter().filter_map(|(name, field)| Some((name, without_directives(field)?))).collect(),
+        ),
         Value::Array(items) => Some(items.into_iter().filter_map(without_directives).collect()),
         other => Some(other),
     }

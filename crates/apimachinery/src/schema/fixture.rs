@@ -82,7 +82,11 @@ pub(crate) fn thing() -> Fixture {
     let quantities = b.map(quantity, false);
     let data = b.map(bytes, false);
 
-    let owner = b.structure("OwnerReference", true, vec![field("uid", "+", string), field("controller", "*", boolean)]);
+    let owner = b.structure(
+        "OwnerReference",
+        true,
+        vec![field("uid", "+", string), field("controller", "*", boolean)],
+    );
     let owners = b.keyed(owner, &["uid"]);
     let entries = b.list(any, ListType::Atomic);
     let metadata = b.structure(
@@ -105,8 +109,12 @@ pub(crate) fn thing() -> Fixture {
 
     let env = b.structure("EnvVar", false, vec![field("name", "+", string), field("value", "", string)]);
     let envs = b.keyed(env, &["name"]);
-    let mut port_fields =
-        vec![field("port", "+", int32), field("protocol", "", string), field("name", "", string), field("target", "", either)];
+    let mut port_fields = vec![
+        field("port", "+", int32),
+        field("protocol", "", string),
+        field("name", "", string),
+        field("target", "", either),
+    ];
     port_fields[1].default = Some("TCP".into());
     let port = b.structure("Port", false, port_fields);
     let ports = b.keyed(port, &["port", "protocol"]);
@@ -135,7 +143,8 @@ pub(crate) fn thing() -> Fixture {
     let volumes = b.keyed(volume, &["name"]);
     let selector = b.structure("Selector", true, vec![field("matchLabels", "", texts)]);
     let rolling = b.structure("Rolling", false, vec![field("maxSurge", "*", either)]);
-    let strategy = b.structure("Strategy", false, vec![field("type", "", string), field("rolling", "*", rolling)]);
+    let strategy =
+        b.structure("Strategy", false, vec![field("type", "", string), field("rolling", "*", rolling)]);
     let spec = b.structure(
         "ThingSpec",
         false,
@@ -156,7 +165,11 @@ pub(crate) fn thing() -> Fixture {
     let condition = b.structure(
         "Condition",
         false,
-        vec![field("type", "+", string), field("status", "+", string), field("lastTransitionTime", "+", time)],
+        vec![
+            field("type", "+", string),
+            field("status", "+", string),
+            field("lastTransitionTime", "+", time),
+        ],
     );
     let conditions = b.keyed(condition, &["type"]);
     let status = b.structure(

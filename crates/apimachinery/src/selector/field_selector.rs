@@ -42,8 +42,9 @@ impl FieldSelector {
             .into_iter()
             .filter(|term| !term.is_empty())
             .map(|term| {
-                let (field, negated, value) = split(term)
-                    .ok_or_else(|| SelectorError(format!("invalid selector: '{text}'; can't understand '{term}'")))?;
+                let (field, negated, value) = split(term).ok_or_else(|| {
+                    SelectorError(format!("invalid selector: '{text}'; can't understand '{term}'"))
+                })?;
                 Ok(FieldRequirement { field: field.into(), negated, value: unescape(value)?.into() })
             })
             .collect::<Result<_, SelectorError>>()?;
@@ -74,14 +75,17 @@ impl FieldSelector {
 
     /// The first field that is not among `supported`.
     pub fn first_unsupported(&self, supported: &[&str]) -> Option<&str> {
-        self.requirements.iter().map(|requirement| requirement.field.as_str()).find(|name| !supported.contains(name))
+        self.requirements
+            .iter()
+            .map(|requirement| requirement.field.as_str())
+            .find(|name| !supported.contains(name))
     }
 
     /// `value_of` gives a field's value, the empty string for an absent one.
     pub fn matches<'a>(&self, value_of: impl Fn(&str) -> Cow<'a, str>) -> bool {
-        self.requirements
-            .iter()
-            .all(|requirement| (value_of(&requirement.field) == requirement.value.as_str()) != requirement.negated)
+        self.requirements.iter().all(|requirement| {
+            (value_of(&requirement.field) == requirement.value.as_str()) != requirement.negated
+        })
     }
 
     /// Upstream's error for a field that a kind with its own list of selectable fields does not have.
@@ -136,9 +140,13 @@ fn unescape(value: &str) -> Result<String, SelectorError> {
             '\\' => match chars.next() {
                 Some(c @ ('\\' | ',' | '=')) => plain.push(c),
                 Some(c) => {
-                    return Err(SelectorError(format!("invalid field selector: invalid escape sequence: \\{c}")));
+                    return Err(SelectorError(format!(
+                        "invalid field selector: invalid escape sequence: \\{c}"
+                    )));
                 }
-                None => return Err(SelectorError("invalid field selector: invalid escape sequence: \\".into())),
+                None => {
+                    return Err(SelectorError("invalid field selector: invalid escape sequence: \\".into()));
+                }
             },
             // Upstream prints the number of the character.
             ',' | '=' => {

@@ -83,7 +83,8 @@ fn tokens(text: &str) -> Vec<(Token, String)> {
 }
 
 fn word(rest: &str) -> (Token, String, usize) {
-    let end = rest.bytes().position(|byte| is_special(byte) || is_space(byte) || byte == 0).unwrap_or(rest.len());
+    let end =
+        rest.bytes().position(|byte| is_special(byte) || is_space(byte) || byte == 0).unwrap_or(rest.len());
     let literal = &rest[..end];
     (keyword(literal).unwrap_or(Token::Identifier), literal.to_owned(), end)
 }
@@ -118,7 +119,8 @@ fn fail<T>(text: String) -> Result<T> {
 impl Parser {
     fn peek(&self, context: Context) -> (Token, &str) {
         // Reading on past the end stays there.
-        let (token, literal) = self.tokens.get(self.at).unwrap_or_else(|| &self.tokens[self.tokens.len() - 1]);
+        let (token, literal) =
+            self.tokens.get(self.at).unwrap_or_else(|| &self.tokens[self.tokens.len() - 1]);
         let token = match token {
             Token::In | Token::NotIn if context == Context::Value => Token::Identifier,
             other => *other,
@@ -146,13 +148,19 @@ impl Parser {
                         (Token::End, _) => return Ok(requirements),
                         (Token::Comma, _) => match self.peek(Context::Value) {
                             (Token::Identifier | Token::Not, _) => {}
-                            (_, literal) => return fail(format!("found '{literal}', expected: identifier after ','")),
+                            (_, literal) => {
+                                return fail(format!("found '{literal}', expected: identifier after ','"));
+                            }
                         },
-                        (_, literal) => return fail(format!("found '{literal}', expected: ',' or 'end of string'")),
+                        (_, literal) => {
+                            return fail(format!("found '{literal}', expected: ',' or 'end of string'"));
+                        }
                     }
                 }
                 (Token::End, _) => return Ok(requirements),
-                (_, literal) => return fail(format!("found '{literal}', expected: !, identifier, or 'end of string'")),
+                (_, literal) => {
+                    return fail(format!("found '{literal}', expected: !, identifier, or 'end of string'"));
+                }
             }
         }
     }
@@ -193,7 +201,9 @@ impl Parser {
             (Token::NotEquals, _) => Operator::NotEquals,
             (Token::Greater, _) => Operator::GreaterThan,
             (Token::Less, _) => Operator::LessThan,
-            (_, literal) => return fail(format!("found '{literal}', expected: in, notin, =, ==, !=, gt, lt")),
+            (_, literal) => {
+                return fail(format!("found '{literal}', expected: in, notin, =, ==, !=, gt, lt"));
+            }
         })
     }
 

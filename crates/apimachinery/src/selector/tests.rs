@@ -98,7 +98,10 @@ fn the_api_type_converts() {
     assert!(Selector::from_value(&json!({})).unwrap().is_everything());
     assert!(Selector::from_value(&Value::Null).unwrap().is_nothing());
     let bad = json!({"matchExpressions": [{"key": "a", "operator": "Near"}]});
-    assert_eq!(Selector::from_value(&bad).unwrap_err().to_string(), "\"Near\" is not a valid label selector operator");
+    assert_eq!(
+        Selector::from_value(&bad).unwrap_err().to_string(),
+        "\"Near\" is not a valid label selector operator"
+    );
     let bad = json!({"matchExpressions": [{"key": "a", "operator": "In"}]});
     assert_eq!(
         Selector::from_value(&bad).unwrap_err().to_string(),
@@ -121,7 +124,9 @@ fn field_selectors_parse_escape_and_match() {
     assert_eq!(selector.exact("metadata.name"), Some(r"a,b=c\"));
     assert_eq!(selector.exact("spec.nodeName"), None);
     assert_eq!(selector.first_unsupported(&["metadata.name"]), Some("spec.nodeName"));
-    let fields = |node: &'static str| move |name: &str| if name == "spec.nodeName" { node.into() } else { r"a,b=c\".into() };
+    let fields = |node: &'static str| {
+        move |name: &str| if name == "spec.nodeName" { node.into() } else { r"a,b=c\".into() }
+    };
     assert!(selector.matches(fields("other")));
     assert!(!selector.matches(fields("n")));
     assert!(FieldSelector::parse("").unwrap().is_everything());

@@ -9,8 +9,11 @@ fn patched(mut document: Value, patch: Value) -> Result<Value> {
 
 /// Patches `spec` and returns it.
 fn spec(original: Value, patch: Value) -> Value {
-    patched(json!({"spec": serde_json::Value::from(&original)}), json!({"spec": serde_json::Value::from(&patch)}))
-        .unwrap_or_else(|error| panic!("{error}"))["spec"]
+    patched(
+        json!({"spec": serde_json::Value::from(&original)}),
+        json!({"spec": serde_json::Value::from(&patch)}),
+    )
+    .unwrap_or_else(|error| panic!("{error}"))["spec"]
         .clone()
 }
 
@@ -38,7 +41,11 @@ fn the_order_of_merged_lists_is_upstreams() {
         (&["a", "b", "c"], &["b"], &["a", "b", "c"]),
         (&["a", "b"], &["x", "b"], &["x", "a", "b"]),
     ] {
-        assert_eq!(spec(containers(original), containers(patch)), containers(expected), "{original:?} {patch:?}");
+        assert_eq!(
+            spec(containers(original), containers(patch)),
+            containers(expected),
+            "{original:?} {patch:?}"
+        );
     }
 }
 
@@ -66,14 +73,26 @@ fn a_given_order_wins() {
 #[test]
 fn directives_delete_and_replace() {
     for (original, patch, expected) in [
-        (containers(&["a", "b"]), json!({"containers": [{"name": "b", "$patch": "delete"}]}), containers(&["a"])),
+        (
+            containers(&["a", "b"]),
+            json!({"containers": [{"name": "b", "$patch": "delete"}]}),
+            containers(&["a"]),
+        ),
         (
             containers(&["a", "b"]),
             json!({"containers": [{"$patch": "replace"}, {"name": "x"}]}),
             containers(&["x"]),
         ),
-        (json!({"strategy": {"type": "A", "rolling": {}}}), json!({"strategy": {"$patch": "replace", "type": "B"}}), json!({"strategy": {"type": "B"}})),
-        (json!({"strategy": {"type": "A"}}), json!({"strategy": {"$patch": "delete"}}), json!({"strategy": {}})),
+        (
+            json!({"strategy": {"type": "A", "rolling": {}}}),
+            json!({"strategy": {"$patch": "replace", "type": "B"}}),
+            json!({"strategy": {"type": "B"}}),
+        ),
+        (
+            json!({"strategy": {"type": "A"}}),
+            json!({"strategy": {"$patch": "delete"}}),
+            json!({"strategy": {}}),
+        ),
         (
             json!({"strategy": {"type": "A", "rolling": {"maxSurge": 1}}}),
             json!({"strategy": {"$retainKeys": ["type"], "type": "B"}}),
@@ -81,7 +100,11 @@ fn directives_delete_and_replace() {
         ),
         (json!({}), json!({"strategy": {"$patch": "delete"}, "replicas": null}), json!({})),
         (json!({"replicas": 1, "paused": true}), json!({"replicas": null}), json!({"paused": true})),
-        (json!({}), json!({"selector": {"matchLabels": {"a": null, "b": "c"}}}), json!({"selector": {"matchLabels": {"b": "c"}}})),
+        (
+            json!({}),
+            json!({"selector": {"matchLabels": {"a": null, "b": "c"}}}),
+            json!({"selector": {"matchLabels": {"b": "c"}}}),
+        ),
         (
             json!({"volumes": [{"name": "v", "emptyDir": {}}]}),
             json!({"volumes": [{"name": "v", "$retainKeys": ["name", "hostPath"], "hostPath": {"path": "/"}}]}),
@@ -98,21 +121,36 @@ fn scalars_merge_as_sets_where_the_field_says_so() {
     assert_eq!(patched(finalizers(&["a", "b"]), finalizers(&["c", "a"])), Ok(finalizers(&["c", "a", "b"])));
     let patch = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"], "$setElementOrder/finalizers": ["c", "b"]}});
     assert_eq!(patched(finalizers(&["a", "b", "c"]), patch), Ok(finalizers(&["c", "b"])));
-    assert_eq!(spec(json!({"tolerations": ["a"]}), json!({"tolerations": ["b"]})), json!({"tolerations": ["b"]}));
+    assert_eq!(
+        spec(json!({"tolerations": ["a"]}), json!({"tolerations": ["b"]})),
+        json!({"tolerations": ["b"]})
+    );
 }
 
 #[test]
 fn what_cannot_be_merged_is_refused_in_upstreams_words() {
     for (patch, message, code) in [
-        (json!({"spec": {"containers": [{"image": "x"}]}}), "map: map[image:x] does not contain declared merge key: name", 500),
+        (
+            json!({"spec": {"containers": [{"image": "x"}]}}),
+            "map: map[image:x] does not contain declared merge key: name",
+            500,
+        ),
         (json!({"spec": {"$patch": "nope"}}), "unknown patch type: nope in map: map[$patch:nope]", 500),
         (
             json!({"spec": {"containers": [{"name": "a", "$patch": "nope"}]}}),
             "unknown patch type: nope in map: map[$patch:nope name:a]",
             500,
         ),
-        (json!({"spec": {"containers": [{"$patch": "merge"}]}}), "merging lists cannot yet be specified in the patch", 500),
-        (json!({"spec": {"containers": ["x"]}}), "list element types are not identical: [[map[name:a]] [x]]", 500),
+        (
+            json!({"spec": {"containers": [{"$patch": "merge"}]}}),
+            "merging lists cannot yet be specified in the patch",
+            500,
+        ),
+        (
+            json!({"spec": {"containers": ["x"]}}),
+            "list element types are not identical: [[map[name:a]] [x]]",
+            500,
+        ),
         (json!({"spec": {"$retainKeys": ["a"], "b": 1}}), "invalid patch format of retainKeys", 400),
         (json!({"spec": {"$setElementOrder": []}}), "invalid patch format of setElementOrder list", 400),
         (
@@ -120,7 +158,11 @@ fn what_cannot_be_merged_is_refused_in_upstreams_words() {
             "The order in patch list:\n[map[name:b]]\n doesn't match $setElementOrder list:\n[map[name:a]]\n",
             500,
         ),
-        (json!([]), "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}", 400),
+        (
+            json!([]),
+            "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}",
+            400,
+        ),
     ] {
         let error = patched(json!({"spec": {"containers": [{"name": "a"}]}}), patch).unwrap_err();
         assert_eq!(error.to_string(), message);
@@ -134,7 +176,8 @@ mod properties {
     use super::*;
 
     fn specs() -> impl Strategy<Value = Value> {
-        let item = ("[a-d]", prop::option::of("[x-z]")).prop_map(|(name, image)| json!({"name": name, "image": image}));
+        let item = ("[a-d]", prop::option::of("[x-z]"))
+            .prop_map(|(name, image)| json!({"name": name, "image": image}));
         (prop::collection::vec(item, 0..4), prop::option::of(0_i64..3)).prop_map(|(items, replicas)| {
             json!({"spec": {
                 "containers": items.iter().map(serde_json::Value::from).collect::<Vec<_>>(), "replicas": replicas,
