@@ -92,19 +92,18 @@ impl Map {
         &mut self.entries
     }
 
-    /// Makes a map of entries in any order; of equal keys the last wins, and the second result says whether
-    /// there were any.
+    /// Makes a map of entries in any order; of equal keys the last wins, except that objects merge, as when Go decodes
+    /// into a structure. The second result says whether there were any.
     pub(super) fn from_unsorted(mut entries: Vec<(Str, Value)>) -> (Self, bool) {
         if entries.is_sorted_by(|a, b| a.0 < b.0) {
             return (Self { entries }, false);
         }
         entries.sort_by(|a, b| a.0.cmp(&b.0));
         let before = entries.len();
-        // `dedup_by` keeps the earlier of two; swapping first makes the later one stay.
         entries.dedup_by(|later, earlier| {
             let same = later.0 == earlier.0;
             if same {
-                std::mem::swap(&mut later.1, &mut earlier.1);
+                earlier.1.absorb(later.1.take());
             }
             same
         });
@@ -124,6 +123,20 @@ impl Map {
             }
         }
         Err(self.entries.len())
+    }
+}
+
+impl Value {
+    /// Takes the place of an earlier value of the same field.
+    fn absorb(&mut self, later: Self) {
+        match (self, later) {
+            (Self::Object(own), Self::Object(later)) => {
+                for (key, value) in later {
+                    own.get_or_insert_with(&key, || Self::Null).absorb(value);
+                }
+            }
+            (own, later) => *own = later,
+        }
     }
 }
 

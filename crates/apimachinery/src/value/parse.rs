@@ -26,7 +26,8 @@ pub struct Parsed {
 }
 
 impl Value {
-    /// Parses one JSON document; of duplicate fields the last wins. Nesting is limited to 128 levels.
+    /// Parses one JSON document; of duplicate fields the last wins, of duplicate objects every field. Nesting is limited
+    /// to 128 levels.
     pub fn parse(json: &[u8]) -> Result<Value, ParseError> {
         Self::parse_noting_duplicates(json).map(|(value, _)| value)
     }
