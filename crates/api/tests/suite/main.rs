@@ -7,4 +7,5 @@ mod discovery;
 mod openapi;
 mod patches;
 mod recorded;
+mod schema;
 mod table;

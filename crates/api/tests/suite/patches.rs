@@ -179,6 +179,66 @@ fn a_creator_owns_what_upstream_says() {
     assert!(seen > 60, "{seen}");
 }
 
+/// Upstream's samples of every kind, with every field filled.
+fn samples() -> Option<Vec<(String, Value)>> {
+    let root = folder("PINTLE_TESTDATA", "testdata")?.join("kubernetes-api-v1.36.0");
+    let mut samples = Vec::new();
+    for entry in
+        std::fs::read_dir(&root).unwrap_or_else(|error| panic!("reading {}: {error}", root.display()))
+    {
+        let path = entry.expect("a folder entry").path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.ends_with(".json") && !name.contains("after_roundtrip") {
+            let json =
+                std::fs::read(&path).unwrap_or_else(|error| panic!("reading {}: {error}", path.display()));
+            samples.push((name, Value::parse(&json).expect("a sample is JSON")));
+        }
+    }
+    Some(samples)
+}
+
+#[test]
+fn an_object_with_every_field_survives_decoding_patching_and_applying() {
+    let Some(samples) = samples() else { return };
+    let mut seen = 0;
+    for (name, sample) in samples {
+        let Some((kind, schema)) = kind_of(&sample) else { continue };
+        let mut object = sample.clone();
+        let notes = decode::decode(&mut object, schema.root(), decode::FieldValidation::Warn, &[])
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(notes, Vec::<String>::new(), "{name}");
+        assert_eq!(object.to_yaml(), sample.to_yaml(), "{name}");
+        if object.get("metadata").is_none() || kind.kind.ends_with("List") {
+            continue;
+        }
+        let filter = Filter::default();
+        let manager = FieldManager { schema: schema.root(), kind: &kind, subresource: "", filter: &filter };
+        object.remove_at(&["metadata", "managedFields"]);
+        manager.update(None, &mut object, "one", now());
+        assert_eq!(entries(&object).len(), 1, "{name}");
+
+        let mut again = object.clone();
+        manager.update(Some(&object), &mut again, "two", now());
+        assert_eq!(again, object, "{name}: an update that changes nothing");
+
+        let mut config = object.clone();
+        config.remove_at(&["metadata", "managedFields"]);
+        let mut patched = object.clone();
+        strategic::apply(&mut patched, config.clone(), schema.root())
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(patched.to_yaml(), object.to_yaml(), "{name}: a strategic patch with the same");
+
+        let mut applied = manager
+            .apply(Some(&object), &config, "three", false, now())
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(entries(&applied).len(), 2, "{name}");
+        applied.set_at(&["metadata", "managedFields"], object["metadata"]["managedFields"].clone());
+        assert_eq!(applied.to_yaml(), object.to_yaml(), "{name}: an apply of the same");
+        seen += 1;
+    }
+    assert!(seen > 60, "{seen}");
+}
+
 /// Applies a recorded patch that is no apply to a state.
 fn patched(exchange: &Exchange, live: &Value) -> Result<Value, Status> {
     let (_, schema) = kind_of(live).expect("a built-in kind");
