@@ -197,6 +197,19 @@ fn samples() -> Option<Vec<(String, Value)>> {
     Some(samples)
 }
 
+/// A `null` in a patch would be a request to remove.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(map) => map
+            .into_iter()
+            .filter(|(_, field)| !field.is_null())
+            .map(|(name, field)| (name, without_nulls(field)))
+            .collect(),
+        Value::Array(items) => items.into_iter().map(without_nulls).collect(),
+        other => other,
+    }
+}
+
 #[test]
 fn an_object_with_every_field_survives_decoding_patching_and_applying() {
     let Some(samples) = samples() else { return };
@@ -221,7 +234,7 @@ fn an_object_with_every_field_survives_decoding_patching_and_applying() {
         manager.update(Some(&object), &mut again, "two", now());
         assert_eq!(again, object, "{name}: an update that changes nothing");
 
-        let mut config = object.clone();
+        let mut config = without_nulls(object.clone());
         config.remove_at(&["metadata", "managedFields"]);
         let mut patched = object.clone();
         strategic::apply(&mut patched, config.clone(), schema.root())
