@@ -59,7 +59,7 @@ fn trust_bundle(object: &Value, _: Timestamp) -> Vec<Value> {
 fn pod_certificate_request(object: &Value, _: Timestamp) -> Vec<Value> {
     let conditions =
         object.array_at(&["status", "conditions"]).iter().map(|condition| condition.str_at(&["type"]));
-    let state = conditions.filter(|kind| matches!(*kind, "Issued" | "Denied" | "Failed")).last();
+    let state = conditions.rev().find(|kind| matches!(*kind, "Issued" | "Denied" | "Failed"));
     vec![
         cell::name(object),
         cell::text(object, &["spec", "podName"]),
