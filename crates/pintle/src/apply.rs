@@ -73,15 +73,33 @@ impl Target {
     }
 }
 
-/// Finds the resource of each manifest, so that an unknown kind is refused before anything is written.
+/// Refuses kinds that nothing serves, before anything is started.
+pub fn check_kinds(manifests: &[Manifest]) -> anyhow::Result<()> {
+    let resources = api::builtin::resources();
+    for manifest in manifests {
+        if gvk_of(manifest).and_then(|gvk| find_kind(&resources, &gvk)).is_none() {
+            bail!(unknown_kind(manifest));
+        }
+    }
+    Ok(())
+}
+
+fn gvk_of(manifest: &Manifest) -> Option<GroupVersionKind> {
+    let object = &manifest.object;
+    GroupVersion::parse(object.str_at(&["apiVersion"])).map(|version| version.with_kind(object.str_at(&["kind"])))
+}
+
+fn unknown_kind(manifest: &Manifest) -> String {
+    let (api_version, kind) = (manifest.object.str_at(&["apiVersion"]), manifest.object.str_at(&["kind"]));
+    format!("{}: no resource of kind {kind} in {api_version} is served", manifest.origin)
+}
+
+/// Finds the resource of each manifest.
 fn resolve(platform: &Platform, manifests: Vec<Manifest>) -> anyhow::Result<Vec<Target>> {
     let mut targets = Vec::with_capacity(manifests.len());
     for manifest in manifests {
-        let (api_version, kind) = (manifest.object.str_at(&["apiVersion"]), manifest.object.str_at(&["kind"]));
-        let gvk = GroupVersion::parse(api_version).map(|version| version.with_kind(kind));
-        let resource = gvk.as_ref().and_then(|gvk| platform.resource_of(gvk));
-        let Some(resource) = resource else {
-            bail!("{}: no resource of kind {kind} in {api_version} is served", manifest.origin);
+        let Some(resource) = gvk_of(&manifest).and_then(|gvk| platform.resource_of(&gvk)) else {
+            bail!(unknown_kind(&manifest));
         };
         let namespace = match manifest.object.str_at(&["metadata", "namespace"]) {
             _ if !resource.namespaced => String::new(),

@@ -183,19 +183,21 @@ impl Platform {
 }
 
 fn open_store(data_dir: &Utf8Path) -> anyhow::Result<Arc<dyn Store>> {
+    make_private(data_dir).with_context(|| format!("--data-dir {data_dir}: it must be a directory you can write"))?;
     let path = data_dir.join("store");
-    std::fs::create_dir_all(data_dir).with_context(|| format!("--data-dir {data_dir}: it must be a directory you can write"))?;
-    restrict(data_dir)?;
     let store = storage_embedded::open(path.as_std_path(), storage_embedded::Options::default())
         .with_context(|| format!("--data-dir {data_dir}"))?;
     Ok(Arc::new(store))
 }
 
-/// The directory holds keys: nobody else may look in.
-fn restrict(data_dir: &Utf8Path) -> anyhow::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(data_dir, std::fs::Permissions::from_mode(0o700))
-        .with_context(|| format!("--data-dir {data_dir}: restricting it to its owner"))
+/// The directory holds keys: nobody else may look in. One that is there already keeps its mode, since it may be
+/// shared; what is made in it is private anyhow.
+fn make_private(directory: &Utf8Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    if directory.is_dir() {
+        return Ok(());
+    }
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
 
 fn write_kubeconfig(authority: &pki::Authority, address: SocketAddr, path: &Utf8Path) -> anyhow::Result<()> {

@@ -14,6 +14,7 @@ use crate::platform::{Config, Platform};
 pub fn run(arguments: UpArguments) -> anyhow::Result<()> {
     // Before anything is started: a malformed manifest leaves nothing half done.
     let manifests = manifest::read_all(&arguments.apply)?;
+    apply::check_kinds(&manifests)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(serve(arguments, manifests))
 }
@@ -25,7 +26,7 @@ async fn serve(arguments: UpArguments, manifests: Vec<manifest::Manifest>) -> an
     let config = Config {
         data_dir: arguments.data_dir,
         listen: arguments.listen,
-        kubeconfig: kubeconfig.clone(),
+        kubeconfig,
         sim_nodes: arguments.sim_nodes,
     };
     let platform = tokio::select! {
@@ -60,7 +61,8 @@ fn announce(platform: &Platform, config: &Config, elapsed: std::time::Duration) 
         count => format!("{count} simulated nodes (pods become ready, no container runs)"),
     };
     println!("Cluster {verb} at https://{} after {:.2} s, with {nodes}", platform.address, elapsed.as_secs_f64());
-    println!("  export KUBECONFIG={}", config.kubeconfig);
+    let kubeconfig = config.kubeconfig.canonicalize_utf8().unwrap_or_else(|_| config.kubeconfig.clone());
+    println!("  export KUBECONFIG={kubeconfig}");
 }
 
 /// SIGINT and SIGTERM.
