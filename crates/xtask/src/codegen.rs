@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 /// Prefix shared by all definition names; left out in the tables.
-const DEFINITION_PREFIX: &str = "io.k8s.";
+pub(crate) const DEFINITION_PREFIX: &str = "io.k8s.";
 const REFERENCE_PREFIX: &str = "#/definitions/io.k8s.";
 /// The verbs of an ordinary stored resource, written as `*`.
 const ALL_VERBS: &str = "create,delete,deletecollection,get,list,patch,update,watch";
@@ -37,14 +37,14 @@ pub fn run(reference_dir: &Path) -> Result<()> {
         let path = data.join(name);
         fs::write(&path, text).with_context(|| format!("writing {path}"))?;
     }
-    Ok(())
+    crate::codegen_protobuf::run(reference_dir, data.as_std_path())
 }
 
-fn read(path: &Path) -> Result<String> {
+pub(crate) fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
 }
 
-fn read_openapi(path: &Path) -> Result<Value> {
+pub(crate) fn read_openapi(path: &Path) -> Result<Value> {
     let file = fs::File::open(path).with_context(|| format!("opening {}", path.display()))?;
     let mut text = String::new();
     flate2::read::GzDecoder::new(file)
