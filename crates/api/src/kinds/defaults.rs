@@ -307,6 +307,8 @@ const ALL: &[(&str, &str, Table)] = &[
             At(
                 "spec.volumeClaimTemplates[]",
                 &[
+                    Empty("apiVersion", Text("v1")),
+                    Empty("kind", Text("PersistentVolumeClaim")),
                     Empty("status.phase", Text("Pending")),
                     At("spec", &[Call(persistent_volume_claim::default_spec)]),
                 ],
@@ -562,7 +564,7 @@ fn crd_names(object: &mut Value) {
 }
 
 /// A definition that stores nothing yet stores its storage version.
-fn crd_stored_versions(object: &mut Value) {
+pub fn crd_stored_versions(object: &mut Value) {
     if !object.array_at(&["status", "storedVersions"]).is_empty() {
         return;
     }

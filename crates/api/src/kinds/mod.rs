@@ -11,15 +11,23 @@
 //!
 //! Start at [`strategy`]; the largest kind is [`core::pod`].
 
+pub mod apiextensions;
 pub mod apps;
+pub mod autoscaling;
+pub mod batch;
+pub mod certificates;
 pub mod coordination;
 pub mod core;
 pub mod defaults;
 pub mod discovery;
 pub mod events;
 pub mod facts;
+pub mod networking;
+pub mod node;
+pub mod policy;
 pub mod rbac;
 pub mod scheduling;
+pub mod storage;
 
 use std::sync::Arc;
 
@@ -35,12 +43,20 @@ type Rules = &'static [(&'static str, &'static dyn Strategy)];
 /// Every group with rules; the one visible list.
 const GROUPS: &[(&str, Rules)] = &[
     ("", core::RULES),
+    ("apiextensions.k8s.io", apiextensions::RULES),
     ("apps", apps::RULES),
+    ("autoscaling", autoscaling::RULES),
+    ("batch", batch::RULES),
+    ("certificates.k8s.io", certificates::RULES),
     ("coordination.k8s.io", coordination::RULES),
     ("discovery.k8s.io", discovery::RULES),
     ("events.k8s.io", events::RULES),
+    ("networking.k8s.io", networking::RULES),
+    ("node.k8s.io", node::RULES),
+    ("policy", policy::RULES),
     ("rbac.authorization.k8s.io", rbac::RULES),
     ("scheduling.k8s.io", scheduling::RULES),
+    ("storage.k8s.io", storage::RULES),
 ];
 
 /// The strategy of a built-in kind. A kind that is not listed anywhere gets the rules of plain data.

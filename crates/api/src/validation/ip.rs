@@ -100,6 +100,30 @@ fn has_host_bits(ip: IpAddr, bits: u32) -> bool {
     }
 }
 
+/// A CIDR block as its address and prefix length.
+pub fn parse_cidr(text: &str) -> Option<(IpAddr, u32)> {
+    let (address, length) = text.split_once('/')?;
+    let ip = parse_sloppy(address)?;
+    if !length.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let bits: u32 = length.parse().ok()?;
+    let max = if address.contains(':') { 128 } else { 32 };
+    (bits <= max).then_some((ip, bits))
+}
+
+/// Whether one block lies inside another and is smaller.
+pub fn is_strict_part(part: (IpAddr, u32), whole: (IpAddr, u32)) -> bool {
+    let keep_v4 = |ip: Ipv4Addr, bits: u32| ip.to_bits().checked_shr(32 - bits.min(32)).unwrap_or(0);
+    let keep_v6 = |ip: Ipv6Addr, bits: u32| ip.to_bits().checked_shr(128 - bits.min(128)).unwrap_or(0);
+    part.1 > whole.1
+        && match (part.0, whole.0) {
+            (IpAddr::V4(part), IpAddr::V4(ip)) => keep_v4(part, whole.1) == keep_v4(ip, whole.1),
+            (IpAddr::V6(part), IpAddr::V6(ip)) => keep_v6(part, whole.1) == keep_v6(ip, whole.1),
+            _ => false,
+        }
+}
+
 /// Complains about an address that no endpoint can have: unspecified, loopback, link-local.
 pub fn check_endpoint_ip(errors: &mut ErrorList, value: &str, path: &Path<'_>) {
     let Some(address) = parse_sloppy(value) else {

@@ -6,6 +6,7 @@ pub mod event;
 pub mod limit_range;
 pub mod namespace;
 pub mod node;
+pub mod persistent_volume;
 pub mod persistent_volume_claim;
 pub mod pod;
 pub mod pod_template;
@@ -22,6 +23,7 @@ pub const RULES: super::Rules = &[
     ("LimitRange", &limit_range::LimitRange),
     ("Namespace", &namespace::Namespace),
     ("Node", &node::Node),
+    ("PersistentVolume", &persistent_volume::PersistentVolume),
     ("PersistentVolumeClaim", &persistent_volume_claim::PersistentVolumeClaim),
     ("Pod", &pod::Pod),
     ("PodTemplate", &pod_template::PodTemplate),

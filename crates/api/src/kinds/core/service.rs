@@ -78,6 +78,7 @@ impl Strategy for Service {
         if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
             list_of_cluster_ips(spec, None);
             ip_families(spec);
+            no_traffic_inside(spec);
         }
     }
 
@@ -99,6 +100,7 @@ impl Strategy for Service {
         drop_fields_of_old_type(new, old);
         if let Some(spec) = new.get_mut("spec").and_then(Value::as_object_mut) {
             ip_families(spec);
+            no_traffic_inside(spec);
         }
     }
 
@@ -216,6 +218,13 @@ fn keep_allocated(spec: &mut Map, old: &Value) {
     if needs_health_check(old) && needs_health_check(spec) && spec.int("healthCheckNodePort") == 0 {
         let number = old.int("healthCheckNodePort");
         spec.insert("healthCheckNodePort", number);
+    }
+}
+
+/// An external name has no traffic that a policy could apply to.
+fn no_traffic_inside(spec: &mut Map) {
+    if spec.text("type") == "ExternalName" {
+        spec.remove("internalTrafficPolicy");
     }
 }
 

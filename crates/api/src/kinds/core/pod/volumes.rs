@@ -137,6 +137,11 @@ fn source(errors: &mut ErrorList, volume: &Value, name: &str, pod_name: &str, is
     }
 }
 
+/// Checks a source that persistent volumes have as well, at `path` of the volume.
+pub fn shared_source(errors: &mut ErrorList, key: &str, source: &Value, path: &Path<'_>) {
+    one_source(errors, key, source, ("", "", false), path);
+}
+
 fn one_source(
     errors: &mut ErrorList,
     key: &str,

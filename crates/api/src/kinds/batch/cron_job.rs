@@ -1,0 +1,131 @@
+//! `batch/v1.CronJob`.
+
+use apimachinery::Value;
+use apimachinery::field::{Error, ErrorList, Path};
+
+use super::{job, schedule};
+use crate::kinds::core::pod;
+use crate::strategy::{Context, Strategy};
+use crate::validation::fields::{Fields, not_negative, one_of, same};
+use crate::validation::selector;
+
+/// What a Job's name, a time and a dash leave for the CronJob's.
+const NAME_MAX: usize = 52;
+const ZONE_PART_MAX: usize = 14;
+
+pub struct CronJob;
+
+impl Strategy for CronJob {
+    fn prepare_for_create(&self, _ctx: &Context<'_>, object: &mut Value) {
+        if let Some(spec) = object.at_mut(&["spec", "jobTemplate", "spec", "template", "spec"]) {
+            pod::drop_disabled_spec_fields(spec);
+        }
+    }
+
+    fn validate(&self, _ctx: &Context<'_>, object: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        spec(&mut errors, &object["spec"], None);
+        let name = object["metadata"].text("name");
+        if name.len() > NAME_MAX {
+            errors.push(Error::invalid(
+                &Path::root("metadata").child("name"),
+                name,
+                format!("must be no more than {NAME_MAX} characters"),
+            ));
+        }
+        errors
+    }
+
+    fn validate_update(&self, ctx: &Context<'_>, new: &Value, old: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        if ctx.subresource.is_none() {
+            spec(&mut errors, &new["spec"], Some(&old["spec"]));
+        }
+        errors
+    }
+}
+
+fn spec(errors: &mut ErrorList, spec: &Value, old: Option<&Value>) {
+    let path = Path::root("spec");
+    schedule_of(errors, spec, old, &path.child("schedule"));
+    not_negative(errors, spec, "startingDeadlineSeconds", &path);
+    if old.is_none_or(|old| !same(&old["timeZone"], &spec["timeZone"]))
+        && let Some(zone) = spec.maybe_text("timeZone")
+    {
+        time_zone(errors, zone, &path.child("timeZone"));
+    }
+    one_of(
+        errors,
+        spec.text("concurrencyPolicy"),
+        &path.child("concurrencyPolicy"),
+        &["Allow", "Forbid", "Replace"],
+    );
+    let template = &spec["jobTemplate"];
+    let template_path = path.child("jobTemplate");
+    let job_path = template_path.child("spec");
+    let job = &template["spec"];
+    job::spec(errors, job, &job_path);
+    if let Some(own) = job.maybe("selector") {
+        errors.push(Error::invalid(
+            &job_path.child("selector"),
+            selector::shown(own),
+            "`selector` will be auto-generated",
+        ));
+    }
+    if job.truth("manualSelector") {
+        errors.push(Error::not_supported(&job_path.child("manualSelector"), true, &["nil", "false"]));
+    }
+    for key in ["successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
+        not_negative(errors, spec, key, &path);
+    }
+}
+
+fn schedule_of(errors: &mut ErrorList, spec: &Value, old: Option<&Value>, path: &Path<'_>) {
+    let schedule = spec.text("schedule");
+    if schedule.is_empty() {
+        errors.push(Error::required(path, ""));
+        return;
+    }
+    if let Err(why) = schedule::check(schedule) {
+        errors.push(Error::invalid(path, schedule, why));
+    }
+    if !schedule.contains("TZ") {
+        return;
+    }
+    let held_before = old.is_some_and(|old| old.text("schedule").contains("TZ"));
+    if !held_before {
+        errors.push(Error::invalid(
+            path,
+            schedule,
+            "cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
+        ));
+    } else if spec.has("timeZone") {
+        errors.push(Error::invalid(
+            path,
+            schedule,
+            "cannot use both timeZone field and TZ or CRON_TZ in schedule",
+        ));
+    }
+}
+
+/// The form of a zone's name; whether the zone exists shows when the schedule is followed.
+fn time_zone(errors: &mut ErrorList, zone: &str, path: &Path<'_>) {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'+');
+    let is_part = |part: &str| {
+        (1..=ZONE_PART_MAX).contains(&part.len())
+            && !matches!(part, "." | "..")
+            && !part.starts_with('-')
+            && part.bytes().all(allowed)
+    };
+    if zone.is_empty() {
+        errors.push(Error::invalid(path, zone, "timeZone must be nil or non-empty string"));
+    } else if !zone.split('/').all(is_part) {
+        errors.push(Error::invalid(path, zone, format!("unknown time zone {zone}")));
+    } else if zone.eq_ignore_ascii_case("Local") {
+        errors.push(Error::invalid(
+            path,
+            zone,
+            "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
+        ));
+    }
+}
