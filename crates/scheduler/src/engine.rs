@@ -333,6 +333,16 @@ impl Engine {
         }
     }
 
+    /// A namespace appeared or changed: affinity terms may select it by label.
+    pub fn on_namespace(&mut self, object: &Object) {
+        let labels = object.labels().map(|(key, value)| (key.into(), value.into())).collect();
+        self.cache.set_namespace(object.name(), labels);
+    }
+
+    pub fn on_namespace_gone(&mut self, name: &str) {
+        self.cache.remove_namespace(name);
+    }
+
     /// Pods were read anew: what is not among them is gone.
     pub fn on_pods(&mut self, pods: &[Arc<Object>], now: Instant) {
         let present: std::collections::HashSet<&str> = pods.iter().map(|pod| pod.uid()).collect();

@@ -13,6 +13,7 @@
 //! `shortlist` for why it is fast, `run` for the loop. A new plugin is a file under `plugins` and a line in the
 //! registry; a program may also bring its own list and call [`run_profile`].
 
+pub mod affinity;
 pub mod cache;
 pub mod diagnosis;
 mod engine;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use api::view::Pod;
 use apimachinery::Str;
 
+use crate::affinity::AffinityTerms;
 use crate::resource::{Missing, Resources};
 
 /// A pod as the scheduler knows it. Immutable; a changed pod is a new `PodInfo`.
@@ -18,6 +19,8 @@ pub struct PodInfo {
     pub scored_cpu_milli: i64,
     pub scored_memory: i64,
     pub host_ports: Box<[HostPort]>,
+    /// What it says about other pods.
+    pub affinity: Option<Arc<AffinityTerms>>,
 }
 
 /// A port of the host that a container wants.
@@ -36,12 +39,15 @@ impl PodInfo {
         let requests = Resources::requested_by(&pod, Missing::Zero);
         let scored = Resources::requested_by(&pod, Missing::Assumed);
         let host_ports = host_ports(&pod);
+        let affinity =
+            AffinityTerms::new(&pod.metadata.namespace, pod.spec.affinity.as_deref()).map(Arc::new);
         Self {
             revision,
             requests,
             scored_cpu_milli: scored.cpu_milli,
             scored_memory: scored.memory,
             host_ports,
+            affinity,
             pod,
         }
     }

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use api::gvr::{NODES, PODS};
+use api::gvr::{NAMESPACES, NODES, PODS};
 use apimachinery::{Str, json, time};
 use client::events::{Recorder, Reference};
 use client::informer::Subscription;
@@ -70,14 +70,16 @@ pub async fn run_profile(
     let seed = (rt::jitter() * u64::MAX as f64) as u64;
     let recorder = Recorder::new(api.clone(), &options.scheduler_name, shutdown.clone());
     let (done, results) = mpsc::channel(options.writes_in_flight.max(1));
-    let (pods, nodes) = (informers.of(&PODS), informers.of(&NODES));
+    let (pods, nodes, namespaces) = (informers.of(&PODS), informers.of(&NODES), informers.of(&NAMESPACES));
     let task = Task {
         engine: Engine::new(profile, seed),
         writer: Arc::new(Writer { api, recorder }),
         pod_deltas: pods.subscribe(),
         node_deltas: nodes.subscribe(),
+        namespace_deltas: namespaces.subscribe(),
         pods,
         nodes,
+        namespaces,
         done,
         results,
         in_flight: 0,
@@ -94,8 +96,10 @@ struct Task {
     writer: Arc<Writer>,
     pods: Arc<Informer>,
     nodes: Arc<Informer>,
+    namespaces: Arc<Informer>,
     pod_deltas: Subscription,
     node_deltas: Subscription,
+    namespace_deltas: Subscription,
     done: mpsc::Sender<Written>,
     results: mpsc::Receiver<Written>,
     in_flight: usize,
@@ -119,6 +123,7 @@ struct Writer {
 
 impl Task {
     async fn run(mut self, ready: oneshot::Sender<()>) {
+        self.namespaces.synced().await;
         self.nodes.synced().await;
         self.pods.synced().await;
         self.read_all();
@@ -143,6 +148,7 @@ impl Task {
     /// The first deltas are resyncs: nodes before pods, so that the first pods find them.
     fn read_all(&mut self) {
         let now = rt::instant();
+        self.namespaces.for_each(|namespace| self.engine.on_namespace(namespace));
         self.engine.on_nodes(&self.nodes.list(), now);
         self.engine.on_pods(&self.pods.list(), now);
     }
@@ -150,7 +156,9 @@ impl Task {
     fn handle_waiting_events(&mut self) -> usize {
         let mut handled = 0;
         while handled < EVENTS_PER_TURN {
-            if let Some(delta) = self.node_deltas.try_recv() {
+            if let Some(delta) = self.namespace_deltas.try_recv() {
+                self.on_namespace_delta(delta);
+            } else if let Some(delta) = self.node_deltas.try_recv() {
                 self.on_node_delta(delta);
             } else if let Ok(written) = self.results.try_recv() {
                 self.on_written(written);
@@ -192,6 +200,10 @@ impl Task {
                 Some(delta) => self.on_node_delta(delta),
                 None => return false,
             },
+            delta = self.namespace_deltas.recv() => match delta {
+                Some(delta) => self.on_namespace_delta(delta),
+                None => return false,
+            },
             delta = self.pod_deltas.recv() => match delta {
                 Some(delta) => self.on_pod_delta(delta),
                 None => return false,
@@ -222,6 +234,15 @@ impl Task {
             Delta::Upsert { new, .. } => self.engine.on_node(&new, now),
             Delta::Delete { old } => self.engine.on_node_gone(old.name(), now),
             Delta::Resync => self.engine.on_nodes(&self.nodes.list(), now),
+        }
+    }
+
+    fn on_namespace_delta(&mut self, delta: Delta) {
+        match delta {
+            Delta::Upsert { new, .. } => self.engine.on_namespace(&new),
+            Delta::Delete { old } => self.engine.on_namespace_gone(old.name()),
+            // Namespaces that went meanwhile stay until the next start: nothing can be in them.
+            Delta::Resync => self.namespaces.for_each(|namespace| self.engine.on_namespace(namespace)),
         }
     }
 

@@ -39,7 +39,7 @@ impl Shortlists {
         pod: &Arc<PodInfo>,
         cache: &Cache,
     ) -> Result<&mut Shortlist, (PluginId, Status)> {
-        if profile.sign(pod, &mut self.signature).is_err() {
+        if profile.sign(pod, cache, &mut self.signature).is_err() {
             let made = Shortlist::new(profile, pod.clone(), cache)?;
             return Ok(self.unshared.insert(made));
         }

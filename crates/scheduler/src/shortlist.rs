@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use crate::cache::{Cache, NodeInfo, Slot};
 use crate::framework::{
-    CycleState, Extent, Normalization, PluginId, PluginSet, Profile, Relevance, Scores, Status,
+    CycleState, Extent, LEFT_OUT, Normalization, PluginId, PluginSet, Profile, Relevance, Scores, Status,
 };
 use crate::pod::PodInfo;
 
@@ -203,32 +203,44 @@ impl Shortlist {
     fn build(&mut self, profile: &Profile, cache: &Cache) -> Result<(), (PluginId, Status)> {
         self.generation = cache.generation();
         self.images_epoch = cache.images_epoch();
-        self.prepare(profile, cache)?;
+        self.prepare_filters(profile, cache)?;
         self.refusals = Refusals::default();
         self.answers.clear();
         self.answers.resize(cache.slot_count(), Answer::Absent);
-        match &self.only {
-            None => {
-                for (slot, node) in cache.nodes() {
-                    self.answers[slot as usize] = self.evaluate(profile, node);
-                    self.count_refusal(slot);
-                }
-            }
-            Some(slots) => {
-                for slot in slots.clone() {
-                    if let Some(node) = cache.node(slot) {
-                        self.answers[slot as usize] = self.evaluate(profile, node);
-                        self.count_refusal(slot);
-                    }
-                }
+        let feasible = self.filter_all(profile, cache);
+        self.prepare_scores(profile, cache, &feasible);
+        for slot in feasible {
+            if let Some(node) = cache.node(slot) {
+                let scores = profile.run_scores(self.skip_score, &self.state, &self.pod, node);
+                self.answers[slot as usize] = Answer::Feasible(scores);
             }
         }
         self.rank_all(profile);
         Ok(())
     }
 
-    /// Runs `PreFilter` and `PreScore`.
-    fn prepare(&mut self, profile: &Profile, cache: &Cache) -> Result<(), (PluginId, Status)> {
+    /// Notes the refusals and returns the other nodes.
+    fn filter_all(&mut self, profile: &Profile, cache: &Cache) -> Vec<Slot> {
+        let asked: Vec<Slot> = match &self.only {
+            None => cache.nodes().map(|(slot, _)| slot).collect(),
+            Some(only) => only.clone(),
+        };
+        let mut feasible = Vec::with_capacity(asked.len());
+        for slot in asked {
+            let Some(node) = cache.node(slot) else { continue };
+            match profile.run_filters(self.skip_filter, &self.state, &self.pod, node) {
+                Ok(()) => feasible.push(slot),
+                Err((plugin, status)) => {
+                    self.answers[slot as usize] = Answer::Refused(self.refusals.index_of(plugin, status));
+                    self.count_refusal(slot);
+                }
+            }
+        }
+        feasible
+    }
+
+    /// Runs `PreFilter`.
+    fn prepare_filters(&mut self, profile: &Profile, cache: &Cache) -> Result<(), (PluginId, Status)> {
         (self.skip_filter, self.skip_score) = Default::default();
         self.only = None;
         for (id, plugin) in &profile.pre_filter {
@@ -246,12 +258,16 @@ impl Shortlist {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Runs `PreScore`.
+    fn prepare_scores(&mut self, profile: &Profile, cache: &Cache, feasible: &[Slot]) {
         for (id, plugin) in &profile.pre_score {
-            if plugin.pre_score(&mut self.state, &self.pod, cache) == Relevance::Skip {
+            if plugin.pre_score(&mut self.state, &self.pod, cache, feasible) == Relevance::Skip {
                 self.skip_score.insert(*id);
             }
         }
-        Ok(())
     }
 
     fn evaluate(&mut self, profile: &Profile, node: &NodeInfo) -> Answer {
@@ -327,6 +343,7 @@ fn total(profile: &Profile, extents: &[Counted], scores: &Scores, skip: PluginSe
         let Some(index) = plugin.normalized.filter(|_| !skip.contains(plugin.id)) else { continue };
         if let (Normalization::By(normalize), Some(counted), Some(&raw)) =
             (plugin.plugin.normalization(), extents.get(index), scores.raw.get(index))
+            && raw != LEFT_OUT
         {
             total += plugin.weight * normalize(raw, counted.extent);
         }
@@ -337,11 +354,8 @@ fn total(profile: &Profile, extents: &[Counted], scores: &Scores, skip: PluginSe
 fn extents(answers: &[Answer]) -> Vec<Counted> {
     let mut extents: Vec<Counted> = Vec::new();
     for scores in answers.iter().filter_map(Answer::scores) {
-        if extents.is_empty() {
-            extents.extend(scores.raw.iter().map(|&raw| Counted::one(raw)));
-        } else {
-            extents.iter_mut().zip(&scores.raw).for_each(|(counted, &raw)| _ = counted.add(raw));
-        }
+        extents.resize(scores.raw.len(), Counted::EMPTY);
+        extents.iter_mut().zip(&scores.raw).for_each(|(counted, &raw)| _ = counted.add(raw));
     }
     extents
 }
@@ -349,13 +363,14 @@ fn extents(answers: &[Answer]) -> Vec<Counted> {
 // === impl Counted ===
 
 impl Counted {
-    fn one(raw: i64) -> Self {
-        Self { extent: Extent { min: raw, max: raw }, at_min: 1, at_max: 1 }
-    }
+    const EMPTY: Self = Self { extent: Extent { min: i64::MAX, max: i64::MIN }, at_min: 0, at_max: 0 };
 
     /// True when the extent has widened.
     fn add(&mut self, raw: i64) -> bool {
         let old = self.extent;
+        if raw == LEFT_OUT {
+            return false;
+        }
         match raw.cmp(&old.min) {
             std::cmp::Ordering::Less => (self.extent.min, self.at_min) = (raw, 1),
             std::cmp::Ordering::Equal => self.at_min += 1,
@@ -376,7 +391,7 @@ impl Counted {
         }
         // First in, then out: a node that was alone at the end may have been replaced by an equal one.
         let widened = new.is_some_and(|raw| self.add(raw));
-        let Some(old) = old else { return widened };
+        let Some(old) = old.filter(|old| *old != LEFT_OUT) else { return widened };
         if old == self.extent.min {
             self.at_min -= 1;
         }

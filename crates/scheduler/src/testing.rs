@@ -13,8 +13,16 @@ fn parse(text: &str) -> Value {
 
 /// A pod whose uid is its name.
 pub fn pod(name: &str, spec: &str) -> Pod {
-    let pod = json!({"metadata": {"name": name, "namespace": "default", "uid": name}, "spec": parse(spec)});
-    serde_json::from_value(pod).expect("test data is a pod")
+    labelled_pod(name, "{}", spec)
+}
+
+fn labelled_pod(name: &str, labels: &str, spec: &str) -> Pod {
+    let metadata = json!({"name": name, "namespace": "default", "uid": name, "labels": parse(labels)});
+    serde_json::from_value(json!({"metadata": metadata, "spec": parse(spec)})).expect("test data is a pod")
+}
+
+pub fn labelled_pod_info(name: &str, labels: &str, spec: &str) -> Arc<PodInfo> {
+    Arc::new(PodInfo::new(Arc::new(labelled_pod(name, labels, spec)), 1))
 }
 
 pub fn pod_info(name: &str, spec: &str) -> Arc<PodInfo> {

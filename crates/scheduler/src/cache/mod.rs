@@ -15,13 +15,14 @@
 
 mod node;
 
-use std::collections::HashMap;
 use std::collections::btree_map::{self, BTreeMap};
+use std::collections::hash_map::{self, HashMap};
 use std::sync::Arc;
 
 use api::view::Node;
 use apimachinery::Str;
 
+use crate::affinity::AffinityTerms;
 use crate::pod::PodInfo;
 pub use node::NodeInfo;
 
@@ -38,6 +39,9 @@ pub struct Cache {
     by_name: HashMap<Str, Slot>,
     pods: HashMap<Str, Placed>,
     images: BTreeMap<Str, ImageState>,
+    /// Placed pods with affinity, by what they say.
+    affinity: HashMap<Str, AffinityGroup>,
+    namespaces: HashMap<Str, BTreeMap<Str, Str>>,
     /// How many pods have each priority.
     priorities: BTreeMap<i32, usize>,
     node_count: usize,
@@ -61,6 +65,13 @@ struct Placed {
     assumed: bool,
 }
 
+/// Placed pods that say the same about other pods. Deployments make many of those: terms are matched once for all.
+#[derive(Debug)]
+pub struct AffinityGroup {
+    pub terms: Arc<AffinityTerms>,
+    nodes: HashMap<Slot, usize>,
+}
+
 /// An image that at least one node has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ImageState {
@@ -79,6 +90,8 @@ impl Default for Cache {
             by_name: HashMap::new(),
             pods: HashMap::new(),
             images: BTreeMap::new(),
+            affinity: HashMap::new(),
+            namespaces: HashMap::new(),
             priorities: BTreeMap::new(),
             node_count: 0,
             generation: 0,
@@ -147,6 +160,22 @@ impl Cache {
         self.priorities.keys().next().copied()
     }
 
+    pub fn affinity_groups(&self) -> impl Iterator<Item = &AffinityGroup> {
+        self.affinity.values()
+    }
+
+    pub fn namespace_label(&self, namespace: &str, key: &str) -> Option<&str> {
+        self.namespaces.get(namespace)?.get(key).map(Str::as_str)
+    }
+
+    pub fn set_namespace(&mut self, name: &str, labels: BTreeMap<Str, Str>) {
+        self.namespaces.insert(name.into(), labels);
+    }
+
+    pub fn remove_namespace(&mut self, name: &str) {
+        self.namespaces.remove(name);
+    }
+
     pub fn pod(&self, uid: &str) -> Option<&Arc<PodInfo>> {
         self.pods.get(uid).map(|placed| &placed.pod)
     }
@@ -204,6 +233,7 @@ impl Cache {
 
     pub fn remove_pod(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
         let placed = self.pods.remove(uid)?;
+        self.leave_affinity_group(&placed.pod, placed.slot);
         if let btree_map::Entry::Occupied(mut count) = self.priorities.entry(placed.pod.priority()) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
@@ -245,10 +275,34 @@ impl Cache {
             slot
         };
         self.entries[slot as usize].info.add_pod(pod.clone());
+        self.join_affinity_group(&pod, slot);
         *self.priorities.entry(pod.priority()).or_default() += 1;
         self.pods.insert(pod.uid().clone(), Placed { slot, pod, assumed });
         self.touch(slot);
         old
+    }
+
+    fn join_affinity_group(&mut self, pod: &PodInfo, slot: Slot) {
+        let Some(terms) = &pod.affinity else { return };
+        let group = self
+            .affinity
+            .entry(terms.key.clone())
+            .or_insert_with(|| AffinityGroup { terms: terms.clone(), nodes: HashMap::new() });
+        *group.nodes.entry(slot).or_default() += 1;
+    }
+
+    fn leave_affinity_group(&mut self, pod: &PodInfo, slot: Slot) {
+        let Some(terms) = &pod.affinity else { return };
+        let Some(group) = self.affinity.get_mut(&terms.key) else { return };
+        if let hash_map::Entry::Occupied(mut pods) = group.nodes.entry(slot) {
+            *pods.get_mut() -= 1;
+            if *pods.get() == 0 {
+                pods.remove();
+            }
+        }
+        if group.nodes.is_empty() {
+            self.affinity.remove(&terms.key);
+        }
     }
 
     fn set_node(&mut self, slot: Slot, node: Option<Arc<Node>>) -> Option<Arc<Node>> {
@@ -347,6 +401,15 @@ impl Cache {
         if let Some(entry) = self.entries.get_mut(older as usize) {
             entry.newer = newer;
         }
+    }
+}
+
+// === impl AffinityGroup ===
+
+impl AffinityGroup {
+    /// Where these pods are, and how many.
+    pub fn nodes(&self) -> impl Iterator<Item = (Slot, usize)> {
+        self.nodes.iter().map(|(slot, pods)| (*slot, *pods))
     }
 }
 

@@ -25,7 +25,7 @@ use apimachinery::Str;
 use async_trait::async_trait;
 use client::Api;
 
-use crate::cache::{Cache, NodeInfo};
+use crate::cache::{Cache, NodeInfo, Slot};
 use crate::diagnosis::Diagnosis;
 use crate::permit::Waiting;
 use crate::pod::PodInfo;
@@ -39,6 +39,9 @@ pub use profile::{
 pub use signature::{Fragment, NotShareable, Signature};
 pub use status::{Code, Reason, Status};
 
+/// A raw score that takes no part in normalization; it becomes 0.
+pub const LEFT_OUT: i64 = i64::MIN;
+
 /// The best score a plugin can give a node, after normalization.
 pub const MAX_NODE_SCORE: i64 = 100;
 
@@ -50,7 +53,9 @@ pub trait Plugin: Send + Sync + 'static {
 /// Says what of a pod the plugin's answers depend on. Required of every plugin that filters or scores: one that
 /// forgot a field would make pods share answers they must not.
 pub trait Sign: Plugin {
-    fn sign(&self, pod: &PodInfo, signature: &mut Signature) -> Result<(), NotShareable>;
+    /// An error when answers for nodes depend on pods on other nodes, as the cluster is now: they cannot be repaired
+    /// node by node.
+    fn sign(&self, pod: &PodInfo, cluster: &Cache, signature: &mut Signature) -> Result<(), NotShareable>;
 }
 
 /// Says what could let a pod be scheduled that this plugin rejected. Required of every plugin that rejects.
@@ -107,7 +112,15 @@ pub trait PostFilter: Plugin {
 
 /// Looks at a pod before nodes are scored.
 pub trait PreScore: Plugin {
-    fn pre_score(&self, state: &mut CycleState, pod: &PodInfo, cluster: &Cache) -> Relevance;
+    /// `feasible` are the nodes that passed the filters. What is made of them is not repaired when they change: it is
+    /// for plugins whose pods do not share.
+    fn pre_score(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        cluster: &Cache,
+        feasible: &[Slot],
+    ) -> Relevance;
 }
 
 /// Rates a feasible node; higher is better. Must depend on nothing but what was signed, the node and what

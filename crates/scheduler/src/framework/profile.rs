@@ -323,9 +323,14 @@ impl Profile {
     }
 
     /// Signs a pod; an error when its results cannot be shared.
-    pub fn sign(&self, pod: &PodInfo, signature: &mut Signature) -> Result<(), NotShareable> {
+    pub fn sign(
+        &self,
+        pod: &PodInfo,
+        cluster: &Cache,
+        signature: &mut Signature,
+    ) -> Result<(), NotShareable> {
         signature.clear();
-        self.sign.iter().try_for_each(|plugin| plugin.sign(pod, signature))
+        self.sign.iter().try_for_each(|plugin| plugin.sign(pod, cluster, signature))
     }
 
     /// The highest total score a node can have.

@@ -2,7 +2,7 @@
 
 use apimachinery::Str;
 
-use crate::cache::{Cache, NodeInfo};
+use crate::cache::{Cache, NodeInfo, Slot};
 use crate::framework::{
     CycleState, Fragment, MAX_NODE_SCORE, NotShareable, Plugin, PreScore, Relevance, Score, Sign, Signature,
 };
@@ -39,7 +39,7 @@ fn normalized(name: &str) -> Str {
 }
 
 impl Sign for ImageLocality {
-    fn sign(&self, pod: &PodInfo, signature: &mut Signature) -> Result<(), NotShareable> {
+    fn sign(&self, pod: &PodInfo, _: &Cache, signature: &mut Signature) -> Result<(), NotShareable> {
         signature.fragment(Fragment::Images, |out| {
             let spec = &pod.pod.spec;
             out.number((spec.init_containers.len() + spec.containers.len()) as i64);
@@ -53,7 +53,7 @@ impl Sign for ImageLocality {
 }
 
 impl PreScore for ImageLocality {
-    fn pre_score(&self, state: &mut CycleState, pod: &PodInfo, cluster: &Cache) -> Relevance {
+    fn pre_score(&self, state: &mut CycleState, pod: &PodInfo, cluster: &Cache, _: &[Slot]) -> Relevance {
         let gain = |image: Str| {
             let known = cluster.image(&image)?;
             let spread = known.nodes as f64 / cluster.node_count().max(1) as f64;

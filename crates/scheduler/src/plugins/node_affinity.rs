@@ -8,7 +8,7 @@ use api::view::{
 };
 use apimachinery::Str;
 
-use crate::cache::{Cache, NodeInfo};
+use crate::cache::{Cache, NodeInfo, Slot};
 use crate::framework::{
     CycleState, EnqueueExtensions, Event, EventSet, Filter, Fragment, Hint, Normalization, NotShareable,
     Plugin, PreFilter, PreScore, Relevance, Score, Sign, Signature, Status,
@@ -38,7 +38,7 @@ fn preferred(pod: &Pod) -> &[PreferredSchedulingTerm] {
 }
 
 impl Sign for NodeAffinity {
-    fn sign(&self, pod: &PodInfo, signature: &mut Signature) -> Result<(), NotShareable> {
+    fn sign(&self, pod: &PodInfo, _: &Cache, signature: &mut Signature) -> Result<(), NotShareable> {
         let pod = &pod.pod;
         if required(pod).is_some_and(|required| named_nodes(required) != Named::Unrestricted) {
             // One pod per node, as DaemonSets make them: nothing to share, and a table of all nodes for each.
@@ -134,7 +134,7 @@ impl Filter for NodeAffinity {
 }
 
 /// The node satisfies `nodeSelector` and the required node affinity.
-fn is_required_match(pod: &Pod, node: &Node) -> bool {
+pub(super) fn is_required_match(pod: &Pod, node: &Node) -> bool {
     let labels = &node.metadata.labels;
     pod.spec.node_selector.iter().all(|(key, value)| labels.get(key) == Some(value))
         && required(pod)
@@ -180,7 +180,7 @@ fn field_holds(requirement: &NodeSelectorRequirement, name: &Str) -> bool {
 }
 
 impl PreScore for NodeAffinity {
-    fn pre_score(&self, _: &mut CycleState, pod: &PodInfo, _: &Cache) -> Relevance {
+    fn pre_score(&self, _: &mut CycleState, pod: &PodInfo, _: &Cache, _: &[Slot]) -> Relevance {
         if preferred(&pod.pod).is_empty() { Relevance::Skip } else { Relevance::EveryNode }
     }
 }

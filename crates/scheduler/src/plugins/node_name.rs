@@ -1,6 +1,6 @@
 //! Requires the node that the pod names. A pod that names one is bound already, so this matters for what-ifs only.
 
-use crate::cache::NodeInfo;
+use crate::cache::{Cache, NodeInfo};
 use crate::framework::{
     CycleState, EnqueueExtensions, EventSet, Filter, Fragment, NotShareable, Plugin, Sign, Signature, Status,
 };
@@ -15,7 +15,7 @@ impl Plugin for NodeName {
 }
 
 impl Sign for NodeName {
-    fn sign(&self, pod: &PodInfo, signature: &mut Signature) -> Result<(), NotShareable> {
+    fn sign(&self, pod: &PodInfo, _: &Cache, signature: &mut Signature) -> Result<(), NotShareable> {
         signature.fragment(Fragment::NodeName, |out| out.text(pod.node_name()));
         Ok(())
     }

@@ -16,7 +16,7 @@ impl Plugin for NodePorts {
 }
 
 impl Sign for NodePorts {
-    fn sign(&self, pod: &PodInfo, signature: &mut Signature) -> Result<(), NotShareable> {
+    fn sign(&self, pod: &PodInfo, _: &Cache, signature: &mut Signature) -> Result<(), NotShareable> {
         signature.fragment(Fragment::HostPorts, |out| {
             out.number(pod.host_ports.len() as i64);
             for HostPort { ip, protocol, port } in &pod.host_ports {

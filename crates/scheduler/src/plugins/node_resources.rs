@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use api::view::Node;
 use smallvec::SmallVec;
 
-use crate::cache::{Cache, NodeInfo};
+use crate::cache::{Cache, NodeInfo, Slot};
 use crate::framework::{
     Code, CycleState, EnqueueExtensions, Event, EventSet, Filter, Fragment, Hint, MAX_NODE_SCORE,
     NotShareable, Plugin, PreFilter, PreScore, Reason, Relevance, Score, Sign, Signature, Status,
@@ -45,14 +45,14 @@ fn sign_requests(pod: &PodInfo, signature: &mut Signature) {
 }
 
 impl Sign for Fit {
-    fn sign(&self, pod: &PodInfo, signature: &mut Signature) -> Result<(), NotShareable> {
+    fn sign(&self, pod: &PodInfo, _: &Cache, signature: &mut Signature) -> Result<(), NotShareable> {
         sign_requests(pod, signature);
         Ok(())
     }
 }
 
 impl Sign for BalancedAllocation {
-    fn sign(&self, pod: &PodInfo, signature: &mut Signature) -> Result<(), NotShareable> {
+    fn sign(&self, pod: &PodInfo, _: &Cache, signature: &mut Signature) -> Result<(), NotShareable> {
         sign_requests(pod, signature);
         Ok(())
     }
@@ -177,7 +177,7 @@ fn exceeds_in_wanted(wanted: &Resources, more: &Resources, less: &Resources) -> 
 
 impl PreScore for BalancedAllocation {
     /// A pod that requests neither CPU nor memory changes no balance.
-    fn pre_score(&self, _: &mut CycleState, pod: &PodInfo, _: &Cache) -> Relevance {
+    fn pre_score(&self, _: &mut CycleState, pod: &PodInfo, _: &Cache, _: &[Slot]) -> Relevance {
         let best_effort = pod.requests.cpu_milli == 0 && pod.requests.memory == 0;
         if best_effort { Relevance::Skip } else { Relevance::EveryNode }
     }

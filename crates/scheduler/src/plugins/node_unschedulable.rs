@@ -3,7 +3,7 @@
 use api::view::Taint;
 
 use super::taint_toleration::{is_tolerated, sign_tolerations};
-use crate::cache::NodeInfo;
+use crate::cache::{Cache, NodeInfo};
 use crate::framework::{
     CycleState, EnqueueExtensions, Event, EventSet, Filter, Hint, NotShareable, Plugin, Sign, Signature,
     Status,
@@ -21,7 +21,7 @@ impl Plugin for NodeUnschedulable {
 }
 
 impl Sign for NodeUnschedulable {
-    fn sign(&self, pod: &PodInfo, signature: &mut Signature) -> Result<(), NotShareable> {
+    fn sign(&self, pod: &PodInfo, _: &Cache, signature: &mut Signature) -> Result<(), NotShareable> {
         sign_tolerations(pod, signature);
         Ok(())
     }

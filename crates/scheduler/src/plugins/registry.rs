@@ -3,11 +3,13 @@
 use super::default_binder::DefaultBinder;
 use super::default_preemption::DefaultPreemption;
 use super::image_locality::ImageLocality;
+use super::inter_pod_affinity::InterPodAffinity;
 use super::node_affinity::NodeAffinity;
 use super::node_name::NodeName;
 use super::node_ports::NodePorts;
 use super::node_resources::{BalancedAllocation, Fit};
 use super::node_unschedulable::NodeUnschedulable;
+use super::pod_topology_spread::PodTopologySpread;
 use super::priority_sort::PrioritySort;
 use super::scheduling_gates::SchedulingGates;
 use super::taint_toleration::TaintToleration;
@@ -24,6 +26,8 @@ pub fn default_plugins() -> Vec<Registration> {
         Registration::of(NodeAffinity).pre_filter().filter().pre_score().score(2).done(),
         Registration::of(NodePorts).pre_filter().filter().done(),
         Registration::of(Fit).pre_filter().filter().score(1).done(),
+        Registration::of(PodTopologySpread).pre_filter().filter().pre_score().score(2).done(),
+        Registration::of(InterPodAffinity).pre_filter().filter().pre_score().score(2).done(),
         Registration::of(DefaultPreemption).post_filter().done(),
         Registration::of(BalancedAllocation).pre_score().score(1).done(),
         Registration::of(ImageLocality).pre_score().score(1).done(),

@@ -2,7 +2,7 @@
 
 use api::view::{Taint, Toleration};
 
-use crate::cache::{Cache, NodeInfo};
+use crate::cache::{Cache, NodeInfo, Slot};
 use crate::framework::{
     CycleState, EnqueueExtensions, Event, EventSet, Filter, Fragment, Hint, Normalization, NotShareable,
     Plugin, PreScore, Relevance, Score, Sign, Signature, Status,
@@ -21,7 +21,7 @@ impl Plugin for TaintToleration {
 }
 
 impl Sign for TaintToleration {
-    fn sign(&self, pod: &PodInfo, signature: &mut Signature) -> Result<(), NotShareable> {
+    fn sign(&self, pod: &PodInfo, _: &Cache, signature: &mut Signature) -> Result<(), NotShareable> {
         sign_tolerations(pod, signature);
         Ok(())
     }
@@ -47,7 +47,7 @@ impl Filter for TaintToleration {
 }
 
 impl PreScore for TaintToleration {
-    fn pre_score(&self, state: &mut CycleState, pod: &PodInfo, _: &Cache) -> Relevance {
+    fn pre_score(&self, state: &mut CycleState, pod: &PodInfo, _: &Cache, _: &[Slot]) -> Relevance {
         let soft = |toleration: &&Toleration| matches!(toleration.effect.as_str(), "" | "PreferNoSchedule");
         state.insert(Soft(pod.pod.spec.tolerations.iter().filter(soft).cloned().collect()));
         Relevance::EveryNode
@@ -87,7 +87,7 @@ impl EnqueueExtensions for TaintToleration {
 }
 
 /// Some hard taint is not tolerated.
-fn is_kept_away(taints: &[Taint], tolerations: &[Toleration]) -> bool {
+pub(super) fn is_kept_away(taints: &[Taint], tolerations: &[Toleration]) -> bool {
     let hard = taints.iter().filter(|taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute"));
     hard.into_iter().any(|taint| !is_tolerated(taint, tolerations))
 }

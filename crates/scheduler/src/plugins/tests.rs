@@ -9,7 +9,7 @@ use crate::cache::Cache;
 use crate::framework::Event;
 use crate::pod::PodInfo;
 use crate::shortlist::Shortlist;
-use crate::testing::{labelled_node, node, pod_info};
+use crate::testing::{labelled_node, labelled_pod_info, node, pod_info};
 
 /// `feasible`, or the refusal by the first plugin that refuses.
 fn answer(pod: &Arc<PodInfo>, cache: &Cache) -> String {
@@ -172,6 +172,138 @@ fn scores_prefer_free_even_and_untainted_nodes_with_the_image() {
     let has_image = r#"{"allocatable":{"cpu":"4","memory":"4Gi","pods":"9"},
         "images":[{"names":["app:latest"],"sizeBytes":900000000}]}"#;
     assert_eq!(best(cpu, &[("s", "{}", "{}", &small), ("i", "{}", "{}", has_image)]), ["i"]);
+}
+
+/// Three nodes in zones a, a and b; `placed` are labels, affinity and node of pods that are there.
+fn zones(placed: &[(&str, &str, &str)]) -> Cache {
+    let mut cache = Cache::default();
+    for (name, zone) in [("a1", "a"), ("a2", "a"), ("b1", "b")] {
+        cache.upsert_node(labelled_node(name, &format!(r#"{{"zone":"{zone}"}}"#), "{}", "{}"));
+    }
+    for (at, (labels, affinity, node)) in placed.iter().enumerate() {
+        let spec = format!(r#"{{"affinity":{affinity}}}"#);
+        cache.assume(labelled_pod_info(&format!("placed{at}"), labels, &spec), cache.slot(node).unwrap());
+    }
+    cache
+}
+
+/// Names of the feasible nodes, or all refusals.
+fn feasible(pod: &Arc<PodInfo>, cache: &Cache) -> String {
+    let profile = default_profile("default-scheduler").unwrap();
+    let shortlist =
+        Shortlist::new(&profile, pod.clone(), cache).unwrap_or_else(|_| panic!("rejected by PreFilter"));
+    let names: Vec<&str> = cache
+        .nodes()
+        .filter(|(slot, _)| shortlist.is_feasible(*slot))
+        .map(|(_, node)| node.name.as_str())
+        .collect();
+    match names.is_empty() {
+        false => names.join(" "),
+        true => shortlist
+            .refusals()
+            .map(|r| format!("{} {}", r.nodes, r.status.message()))
+            .collect::<Vec<_>>()
+            .join("; "),
+    }
+}
+
+const NEAR_WEB: &str = r#"{"podAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":
+    [{"topologyKey":"zone","labelSelector":{"matchLabels":{"app":"web"}}}]}}"#;
+const APART_FROM_WEB: &str = r#"{"podAntiAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":
+    [{"topologyKey":"zone","labelSelector":{"matchLabels":{"app":"web"}}}]}}"#;
+const WEB: &str = r#"{"app":"web"}"#;
+
+#[test]
+fn pods_go_near_and_apart_by_domain_in_both_directions() {
+    let pod = |labels: &str, affinity: &str| {
+        labelled_pod_info("p", labels, &format!(r#"{{"affinity":{affinity}}}"#))
+    };
+    let web_in_b = [(WEB, "{}", "b1")];
+    assert_eq!(feasible(&pod("{}", NEAR_WEB), &zones(&web_in_b)), "b1");
+    assert_eq!(feasible(&pod("{}", APART_FROM_WEB), &zones(&web_in_b)), "a1 a2");
+    let loner_in_a = [("{}", APART_FROM_WEB, "a1")];
+    assert_eq!(feasible(&pod(WEB, "{}"), &zones(&loner_in_a)), "b1", "who is there may mind, too");
+    assert_eq!(feasible(&pod("{}", "{}"), &zones(&loner_in_a)), "a1 a2 b1");
+    assert_eq!(feasible(&pod("{}", NEAR_WEB), &zones(&[])), "3 node(s) didn't match pod affinity rules");
+    assert_eq!(
+        feasible(&pod(WEB, NEAR_WEB), &zones(&[])),
+        "a1 a2 b1",
+        "the first of its kind may go anywhere"
+    );
+    let everywhere = [(WEB, "{}", "a2"), (WEB, "{}", "b1")];
+    assert_eq!(
+        feasible(&pod("{}", APART_FROM_WEB), &zones(&everywhere)),
+        "3 node(s) didn't match pod anti-affinity rules"
+    );
+    let minders = [("{}", APART_FROM_WEB, "a1"), ("{}", APART_FROM_WEB, "b1")];
+    assert_eq!(
+        feasible(&pod(WEB, "{}"), &zones(&minders)),
+        "3 node(s) didn't satisfy existing pods anti-affinity rules"
+    );
+}
+
+#[test]
+fn affinity_reaches_other_namespaces_only_when_it_says_so() {
+    let elsewhere = |selector: &str| {
+        let spec = format!(
+            r#"{{"affinity":{{"podAffinity":{{"requiredDuringSchedulingIgnoredDuringExecution":[{{"topologyKey":"zone",
+               "labelSelector":{{"matchLabels":{{"app":"web"}}}},"namespaceSelector":{selector}}}]}}}}}}"#
+        );
+        let mut cache = zones(&[(WEB, "{}", "b1")]);
+        cache.set_namespace("default", [("team".into(), "x".into())].into());
+        feasible(&pod_info("p", &spec), &cache)
+    };
+    assert_eq!(elsewhere("{}"), "b1", "an empty selector is every namespace");
+    assert_eq!(elsewhere(r#"{"matchLabels":{"team":"x"}}"#), "b1");
+    assert_eq!(elsewhere(r#"{"matchLabels":{"team":"y"}}"#), "3 node(s) didn't match pod affinity rules");
+}
+
+#[test]
+fn spread_constraints_bound_the_skew() {
+    let spread = |skew: i32, more: &str| {
+        let spec = format!(
+            r#"{{"topologySpreadConstraints":[{{"maxSkew":{skew},"topologyKey":"zone","whenUnsatisfiable":"DoNotSchedule",
+               "labelSelector":{{"matchLabels":{{"app":"web"}}}}{more}}}]}}"#
+        );
+        labelled_pod_info("p", WEB, &spec)
+    };
+    let in_a = [(WEB, "{}", "a1")];
+    assert_eq!(feasible(&spread(1, ""), &zones(&in_a)), "b1");
+    assert_eq!(feasible(&spread(2, ""), &zones(&in_a)), "a1 a2 b1");
+    assert_eq!(feasible(&spread(1, ""), &zones(&[(WEB, "{}", "a1"), (WEB, "{}", "b1")])), "a1 a2 b1");
+    assert_eq!(
+        feasible(&spread(1, r#","minDomains":3"#), &zones(&[(WEB, "{}", "a1"), (WEB, "{}", "b1")])),
+        "3 node(s) didn't match pod topology spread constraints"
+    );
+    let mut unlabelled = Cache::default();
+    unlabelled.upsert_node(node("n", "{}", "{}"));
+    assert_eq!(
+        feasible(&spread(1, ""), &unlabelled),
+        "1 node(s) didn't match pod topology spread constraints (missing required label)"
+    );
+}
+
+#[test]
+fn soft_spreading_and_preferred_affinity_choose_the_domain() {
+    let profile = default_profile("default-scheduler").unwrap();
+    let best = |spec: &str, cache: &Cache| {
+        let mut shortlist =
+            Shortlist::new(&profile, labelled_pod_info("p", WEB, spec), cache).unwrap_or_else(|_| panic!());
+        let names = shortlist.best_all().into_iter().map(|slot| cache.node(slot).unwrap().name.to_string());
+        names.collect::<Vec<_>>().join(" ")
+    };
+    let soft = r#"{"topologySpreadConstraints":[{"maxSkew":1,"topologyKey":"zone","whenUnsatisfiable":"ScheduleAnyway",
+        "labelSelector":{"matchLabels":{"app":"web"}}}]}"#;
+    assert_eq!(best(soft, &zones(&[(WEB, "{}", "a1")])), "b1");
+    assert_eq!(best(soft, &zones(&[(WEB, "{}", "b1")])), "a1 a2");
+    let prefers = |side: &str| {
+        format!(
+            r#"{{"affinity":{{"{side}":{{"preferredDuringSchedulingIgnoredDuringExecution":[{{"weight":100,"podAffinityTerm":
+               {{"topologyKey":"zone","labelSelector":{{"matchLabels":{{"app":"web"}}}}}}}}]}}}}}}"#
+        )
+    };
+    assert_eq!(best(&prefers("podAffinity"), &zones(&[(WEB, "{}", "a1")])), "a1 a2");
+    assert_eq!(best(&prefers("podAntiAffinity"), &zones(&[(WEB, "{}", "a1")])), "b1");
 }
 
 #[test]

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::framework::{MAX_NODE_SCORE, Signature};
+use crate::framework::{LEFT_OUT, MAX_NODE_SCORE, Signature};
 use crate::plugins::default_profile;
 use crate::shared::{SIGNATURES_MAX, Shortlists};
-use crate::testing::{labelled_node, pod_info};
+use crate::testing::{labelled_node, labelled_pod_info, pod_info};
 
 /// Xorshift; a failure prints the seed.
 struct Random(u64);
@@ -19,7 +19,7 @@ impl Random {
         self.0 % bound
     }
 
-    fn pick<'a>(&mut self, choices: &[&'a str]) -> &'a str {
+    fn pick(&mut self, choices: &[&'static str]) -> &'static str {
         choices[self.below(choices.len() as u64) as usize]
     }
 }
@@ -27,20 +27,34 @@ impl Random {
 /// Nodes with their total scores by the rule of the book: filter each, score each, normalize each plugin's scores
 /// over the feasible nodes, add up.
 fn reference(profile: &Profile, pod: &Arc<PodInfo>, cache: &Cache) -> BTreeMap<Slot, i64> {
-    let (mut state, mut skip_filter, mut skip_score) = Default::default();
+    let (mut state, mut skip_filter, mut skip_score) = <(CycleState, PluginSet, PluginSet)>::default();
     let mut only: Option<Vec<apimachinery::Str>> = None;
-    prepare(profile, pod, cache, &mut state, &mut skip_filter, &mut skip_score, &mut only);
+    for (id, plugin) in &profile.pre_filter {
+        match plugin.pre_filter(&mut state, pod, cache).expect("no random pod contradicts itself") {
+            Relevance::EveryNode => {}
+            Relevance::Skip => skip_filter.insert(*id),
+            Relevance::OnlyNodes(names) => only = Some(names),
+        }
+    }
     let left = |name: &apimachinery::Str| only.as_ref().is_none_or(|only| only.contains(name));
     let feasible: Vec<(Slot, &NodeInfo)> = cache
         .nodes()
         .filter(|(_, node)| left(&node.name) && profile.run_filters(skip_filter, &state, pod, node).is_ok())
         .collect();
+    let slots: Vec<Slot> = feasible.iter().map(|(slot, _)| *slot).collect();
+    for (id, plugin) in &profile.pre_score {
+        if plugin.pre_score(&mut state, pod, cache, &slots) == Relevance::Skip {
+            skip_score.insert(*id);
+        }
+    }
     let mut totals: BTreeMap<Slot, i64> = feasible.iter().map(|(slot, _)| (*slot, 0)).collect();
     for score in profile.score.iter().filter(|score| !skip_score.contains(score.id)) {
         let raw: Vec<i64> = feasible.iter().map(|(_, node)| score.plugin.score(&state, pod, node)).collect();
-        let (Some(&min), Some(&max)) = (raw.iter().min(), raw.iter().max()) else { continue };
-        for ((slot, _), raw) in feasible.iter().zip(raw) {
+        let counted = || raw.iter().filter(|&&raw| raw != LEFT_OUT);
+        let (Some(&min), Some(&max)) = (counted().min(), counted().max()) else { continue };
+        for ((slot, _), &raw) in feasible.iter().zip(&raw) {
             let value = match score.plugin.normalization() {
+                _ if raw == LEFT_OUT => 0,
                 Normalization::None => raw,
                 Normalization::By(normalize) => normalize(raw, Extent { min, max }),
             };
@@ -49,29 +63,6 @@ fn reference(profile: &Profile, pod: &Arc<PodInfo>, cache: &Cache) -> BTreeMap<S
         }
     }
     totals
-}
-
-fn prepare(
-    profile: &Profile,
-    pod: &Arc<PodInfo>,
-    cache: &Cache,
-    state: &mut CycleState,
-    skip_filter: &mut PluginSet,
-    skip_score: &mut PluginSet,
-    only: &mut Option<Vec<apimachinery::Str>>,
-) {
-    for (id, plugin) in &profile.pre_filter {
-        match plugin.pre_filter(state, pod, cache).expect("no random pod contradicts itself") {
-            Relevance::EveryNode => {}
-            Relevance::Skip => skip_filter.insert(*id),
-            Relevance::OnlyNodes(names) => *only = Some(names),
-        }
-    }
-    for (id, plugin) in &profile.pre_score {
-        if plugin.pre_score(state, pod, cache) == Relevance::Skip {
-            skip_score.insert(*id);
-        }
-    }
 }
 
 fn random_node(random: &mut Random, name: &str) -> Arc<api::view::Node> {
@@ -91,6 +82,12 @@ fn random_node(random: &mut Random, name: &str) -> Arc<api::view::Node> {
         random.below(2)
     );
     labelled_node(name, labels, spec, &status)
+}
+
+/// Labels and spec.
+fn random_pod(random: &mut Random) -> (&'static str, String) {
+    let labels = random.pick(&["{}", r#"{"app":"a"}"#, r#"{"app":"b"}"#]);
+    (labels, random_spec(random))
 }
 
 fn random_spec(random: &mut Random) -> String {
@@ -115,9 +112,27 @@ fn random_spec(random: &mut Random) -> String {
         r#"{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[{"matchFields":
            [{"key":"metadata.name","operator":"In","values":["n3"]}]}]}}"#,
     ]);
+    let others = random.pick(&[
+        "",
+        "",
+        "",
+        r#","podAntiAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":[{"topologyKey":"zone",
+           "labelSelector":{"matchLabels":{"app":"a"}}}]}"#,
+        r#","podAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":[{"topologyKey":"zone",
+           "labelSelector":{"matchLabels":{"app":"b"}}}]}"#,
+        r#","podAntiAffinity":{"preferredDuringSchedulingIgnoredDuringExecution":[{"weight":9,"podAffinityTerm":
+           {"topologyKey":"zone","labelSelector":{"matchLabels":{"app":"b"}}}}]}"#,
+    ]);
+    let spread = random.pick(&[
+        "[]",
+        "[]",
+        r#"[{"maxSkew":1,"topologyKey":"zone","whenUnsatisfiable":"DoNotSchedule","labelSelector":{"matchLabels":{"app":"a"}}}]"#,
+        r#"[{"maxSkew":2,"topologyKey":"zone","whenUnsatisfiable":"ScheduleAnyway","labelSelector":{"matchLabels":{"app":"b"}}}]"#,
+    ]);
     format!(
         r#"{{"containers":[{{"image":"app:1","resources":{{"requests":{requests}}},"ports":{ports}}}],
-            "tolerations":{tolerations},"affinity":{{"nodeAffinity":{affinity}}}}}"#
+            "tolerations":{tolerations},"topologySpreadConstraints":{spread},
+            "affinity":{{"nodeAffinity":{affinity}{others}}}}}"#
     )
 }
 
@@ -138,17 +153,17 @@ fn change_cluster(random: &mut Random, cache: &mut Cache, placed: &mut Vec<Strin
 fn shared_and_repaired_shortlists_find_what_a_plain_search_finds() {
     let profile = default_profile("default-scheduler").unwrap();
     let mut placements = 0;
-    for seed in 1..=60 {
+    for seed in 1..=80 {
         let mut random = Random(0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(seed));
         let (mut cache, mut shortlists, mut placed) = (Cache::default(), Shortlists::default(), Vec::new());
         for name in 0..8 {
             cache.upsert_node(random_node(&mut random, &format!("n{name}")));
         }
-        let specs: Vec<String> = (0..5).map(|_| random_spec(&mut random)).collect();
+        let pods: Vec<(&str, String)> = (0..6).map(|_| random_pod(&mut random)).collect();
         for step in 0..60 {
             change_cluster(&mut random, &mut cache, &mut placed);
-            let spec = &specs[random.below(specs.len() as u64) as usize];
-            let pod = pod_info(&format!("p{step}"), spec);
+            let (labels, spec) = &pods[random.below(pods.len() as u64) as usize];
+            let pod = labelled_pod_info(&format!("p{step}"), labels, spec);
             let expected = reference(&profile, &pod, &cache);
             let highest = expected.values().max();
             let best: Vec<Slot> =
@@ -171,7 +186,9 @@ fn signatures_differ_exactly_when_placement_may() {
     let profile = default_profile("default-scheduler").unwrap();
     let sign = |spec: &str| {
         let mut signature = Signature::default();
-        profile.sign(&pod_info("p", spec), &mut signature).map(|()| signature.bytes().to_vec())
+        profile
+            .sign(&pod_info("p", spec), &Cache::default(), &mut signature)
+            .map(|()| signature.bytes().to_vec())
     };
     let plain = sign("{}");
     for same in [r#"{"restartPolicy":"Never"}"#, r#"{"serviceAccountName":"x"}"#, r#"{"priority":5}"#] {

@@ -1,0 +1,266 @@
+//! `spec.topologySpreadConstraints`: pods of a kind spread evenly over topology domains.
+//!
+//! Hard constraints filter by the skew a placement would leave, soft ones score. Pods with constraints share no
+//! results: the skew depends on pods in all domains.
+//!
+//! FIXME: upstream gives pods of a Service or a workload without constraints two soft ones by default (host name and
+//! zone). Here the resource scores alone spread those.
+
+use std::collections::{HashMap, HashSet};
+
+use api::view::{Node, TopologySpreadConstraint};
+use apimachinery::Str;
+use apimachinery::selector::Selector;
+
+use super::node_affinity::is_required_match;
+use super::taint_toleration::is_kept_away;
+use crate::affinity::selector;
+use crate::cache::{Cache, NodeInfo, Slot};
+use crate::framework::{
+    CycleState, EnqueueExtensions, Event, EventSet, Extent, Filter, Hint, LEFT_OUT, MAX_NODE_SCORE,
+    Normalization, NotShareable, Plugin, PreFilter, PreScore, Relevance, Score, Sign, Signature, Status,
+};
+use crate::pod::PodInfo;
+
+pub struct PodTopologySpread;
+
+const HOSTNAME: &str = "kubernetes.io/hostname";
+
+/// A constraint in the form that counts.
+struct Constraint {
+    max_skew: i64,
+    topology_key: Str,
+    selector: Selector,
+    min_domains: usize,
+    honor_affinity: bool,
+    honor_taints: bool,
+}
+
+/// A constraint with the matching pods in each domain.
+struct Spread {
+    constraint: Constraint,
+    pods: HashMap<Str, i64>,
+}
+
+struct Hard(Vec<Spread>);
+
+struct Soft {
+    spreads: Vec<Spread>,
+    /// Of each spread: domains weigh less the more there are.
+    weights: Vec<f64>,
+    /// Feasible nodes that lack a label.
+    left_out: HashSet<Str>,
+}
+
+// === impl Constraint ===
+
+impl Constraint {
+    fn new(pod: &PodInfo, constraint: &TopologySpreadConstraint) -> Self {
+        let labels = &pod.pod.metadata.labels;
+        let keys = constraint.match_label_keys.iter();
+        let same = keys.filter_map(|key| Some((key.as_str(), labels.get(key)?.as_str())));
+        Self {
+            max_skew: constraint.max_skew.into(),
+            topology_key: constraint.topology_key.clone(),
+            selector: selector(constraint.label_selector.as_ref()).and(Selector::of_labels(same)),
+            min_domains: constraint.min_domains.and_then(|min| usize::try_from(min).ok()).unwrap_or(1),
+            honor_affinity: constraint.node_affinity_policy != "Ignore",
+            honor_taints: constraint.node_taints_policy == "Honor",
+        }
+    }
+
+    fn includes(&self, pod: &PodInfo, node: &Node) -> bool {
+        (!self.honor_affinity || is_required_match(&pod.pod, node))
+            && !(self.honor_taints && is_kept_away(&node.spec.taints, &pod.pod.spec.tolerations))
+    }
+
+    fn selects(&self, pod: &PodInfo) -> bool {
+        let labels = &pod.pod.metadata.labels;
+        self.selector.matches(|key| labels.get(key).map(Str::as_str))
+    }
+
+    /// Living pods on the node, of the pod's namespace, that are selected. An empty selector counts none.
+    fn count(&self, pod: &PodInfo, node: &NodeInfo) -> i64 {
+        if self.selector.is_everything() {
+            return 0;
+        }
+        let counts = |placed: &PodInfo| {
+            placed.namespace() == pod.namespace() && !placed.pod.is_deleting() && self.selects(placed)
+        };
+        node.pods.iter().filter(|placed| counts(placed)).count() as i64
+    }
+}
+
+fn constraints(pod: &PodInfo, when_unsatisfiable: &str) -> Vec<Constraint> {
+    let all = pod.pod.spec.topology_spread_constraints.iter();
+    all.filter(|own| own.when_unsatisfiable == when_unsatisfiable)
+        .map(|own| Constraint::new(pod, own))
+        .collect()
+}
+
+fn hard(pod: &PodInfo) -> Vec<Constraint> {
+    constraints(pod, "DoNotSchedule")
+}
+
+fn has_all_labels(node: &Node, spreads: &[Spread]) -> bool {
+    spreads.iter().all(|spread| node.metadata.labels.contains_key(&spread.constraint.topology_key))
+}
+
+/// Counts pods in the domains of nodes that have all labels. `only_known`: domains are not added.
+fn count_pods(spreads: &mut [Spread], pod: &PodInfo, cluster: &Cache, only_known: bool) {
+    for (_, info) in cluster.nodes() {
+        let Some(node) = info.node.as_deref().filter(|node| has_all_labels(node, spreads)) else { continue };
+        for Spread { constraint, pods } in spreads.iter_mut() {
+            let Some(value) = node.metadata.labels.get(&constraint.topology_key) else { continue };
+            if !constraint.includes(pod, node) || (only_known && !pods.contains_key(value)) {
+                continue;
+            }
+            *pods.entry(value.clone()).or_default() += constraint.count(pod, info);
+        }
+    }
+}
+
+// === impl PodTopologySpread ===
+
+impl Plugin for PodTopologySpread {
+    fn name(&self) -> &'static str {
+        "PodTopologySpread"
+    }
+}
+
+impl Sign for PodTopologySpread {
+    fn sign(&self, pod: &PodInfo, _: &Cache, _: &mut Signature) -> Result<(), NotShareable> {
+        if pod.pod.spec.topology_spread_constraints.is_empty() { Ok(()) } else { Err(NotShareable) }
+    }
+}
+
+fn spreads(constraints: Vec<Constraint>) -> Vec<Spread> {
+    constraints.into_iter().map(|constraint| Spread { constraint, pods: HashMap::new() }).collect()
+}
+
+impl PreFilter for PodTopologySpread {
+    fn pre_filter(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        cluster: &Cache,
+    ) -> Result<Relevance, Status> {
+        let mut spreads = spreads(hard(pod));
+        if spreads.is_empty() {
+            return Ok(Relevance::Skip);
+        }
+        count_pods(&mut spreads, pod, cluster, false);
+        state.insert(Hard(spreads));
+        Ok(Relevance::EveryNode)
+    }
+}
+
+impl Filter for PodTopologySpread {
+    fn filter(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<(), Status> {
+        let Some(Hard(spreads)) = state.get::<Hard>() else { return Ok(()) };
+        for Spread { constraint, pods } in spreads {
+            let value =
+                node.node.as_ref().and_then(|node| node.metadata.labels.get(&constraint.topology_key));
+            let Some(value) = value else {
+                return Err(Status::unresolvable(
+                    "node(s) didn't match pod topology spread constraints (missing required label)",
+                ));
+            };
+            let enough_domains = pods.len() >= constraint.min_domains;
+            let fewest = pods.values().min().copied().filter(|_| enough_domains).unwrap_or(0);
+            let own = i64::from(constraint.selects(pod));
+            if pods.get(value).copied().unwrap_or(0) + own - fewest > constraint.max_skew {
+                return Err(Status::unschedulable("node(s) didn't match pod topology spread constraints"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl PreScore for PodTopologySpread {
+    fn pre_score(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        cluster: &Cache,
+        feasible: &[Slot],
+    ) -> Relevance {
+        let mut spreads = spreads(constraints(pod, "ScheduleAnyway"));
+        if spreads.is_empty() {
+            return Relevance::Skip;
+        }
+        let nodes: Vec<&Node> =
+            feasible.iter().filter_map(|&slot| cluster.node(slot)?.node.as_deref()).collect();
+        let (complete, incomplete): (Vec<&Node>, Vec<&Node>) =
+            nodes.into_iter().partition(|node| has_all_labels(node, &spreads));
+        for spread in spreads.iter_mut().filter(|spread| spread.constraint.topology_key != HOSTNAME) {
+            let values =
+                complete.iter().filter_map(|node| node.metadata.labels.get(&spread.constraint.topology_key));
+            spread.pods.extend(values.map(|value| (value.clone(), 0)));
+        }
+        let size = |spread: &Spread| match spread.constraint.topology_key == HOSTNAME {
+            true => complete.len(),
+            false => spread.pods.len(),
+        };
+        let weights = spreads.iter().map(|spread| ((size(spread) + 2) as f64).ln()).collect();
+        count_pods(&mut spreads, pod, cluster, true);
+        let left_out = incomplete.into_iter().map(|node| node.metadata.name.clone()).collect();
+        state.insert(Soft { spreads, weights, left_out });
+        Relevance::EveryNode
+    }
+}
+
+impl Score for PodTopologySpread {
+    /// Matching pods in the node's domains, weighted; fewer is better.
+    fn score(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> i64 {
+        let Some(Soft { spreads, weights, left_out }) = state.get::<Soft>() else { return 0 };
+        if left_out.contains(&node.name) {
+            return LEFT_OUT;
+        }
+        let Some(labels) = node.node.as_ref().map(|node| &node.metadata.labels) else { return LEFT_OUT };
+        let mut score = 0.0;
+        for (Spread { constraint, pods }, weight) in spreads.iter().zip(weights) {
+            let Some(value) = labels.get(&constraint.topology_key) else { continue };
+            let count = match constraint.topology_key == HOSTNAME {
+                true => constraint.count(pod, node),
+                false => pods.get(value).copied().unwrap_or(0),
+            };
+            score += count as f64 * weight + (constraint.max_skew - 1) as f64;
+        }
+        score.round() as i64
+    }
+
+    fn normalization(&self) -> Normalization {
+        Normalization::By(|score, Extent { min, max }| match max {
+            0 => MAX_NODE_SCORE,
+            max => MAX_NODE_SCORE * (max + min - score) / max,
+        })
+    }
+}
+
+impl EnqueueExtensions for PodTopologySpread {
+    fn events(&self) -> EventSet {
+        let pods = EventSet::POD_ASSIGNED.with(EventSet::POD_LABEL).with(EventSet::POD_DELETE);
+        let nodes = EventSet::NODE_ADD.with(EventSet::NODE_DELETE).with(EventSet::NODE_LABEL);
+        pods.with(EventSet::POD_TOLERATION).with(nodes).with(EventSet::NODE_TAINT)
+    }
+
+    fn hint(&self, pod: &PodInfo, event: &Event<'_>) -> Hint {
+        let constraints = hard(pod);
+        let counts = |other: &PodInfo| {
+            other.namespace() == pod.namespace()
+                && constraints.iter().any(|constraint| constraint.selects(other))
+        };
+        let in_domains = |node: &Node| {
+            constraints.iter().all(|constraint| node.metadata.labels.contains_key(&constraint.topology_key))
+        };
+        let helps = match event {
+            Event::PodAssigned(other) | Event::AssignedPodDeleted(other) => counts(other),
+            Event::AssignedPodUpdated { old, new } => counts(old) != counts(new),
+            Event::PodUpdated { new, .. } => new.uid() == pod.uid(),
+            Event::NodeAdded(node) | Event::NodeDeleted(node) => in_domains(node),
+            Event::NodeUpdated { old, new } => in_domains(old) || in_domains(new),
+        };
+        if helps { Hint::Queue } else { Hint::Skip }
+    }
+}
