@@ -12,11 +12,15 @@ pub mod pods;
 mod deployment;
 mod endpoints;
 mod endpointslice;
+mod garbage_collector;
 mod namespace;
+mod node_lifecycle;
+mod pod_gc;
 mod replicaset;
 mod root_ca_publisher;
 mod service;
 mod service_account;
+mod taint_eviction;
 #[cfg(test)]
 mod testing;
 
@@ -40,10 +44,14 @@ pub fn descriptors() -> Vec<ControllerDescriptor<Options>> {
         deployment::descriptor(),
         endpoints::descriptor(),
         endpointslice::descriptor(),
+        garbage_collector::descriptor(),
         namespace::descriptor(),
+        node_lifecycle::descriptor(),
+        pod_gc::descriptor(),
         replicaset::descriptor(),
         root_ca_publisher::descriptor(),
         service_account::descriptor(),
+        taint_eviction::descriptor(),
     ]
 }
 

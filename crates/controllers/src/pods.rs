@@ -1,10 +1,22 @@
-//! What controllers ask about pods, pure.
+//! What controllers ask about pods.
 
 use std::time::Duration;
 
 use api::view::Pod;
 use apimachinery::{Str, time};
+use client::Informer;
 use jiff::Timestamp;
+
+/// Index of pods by the name of their node.
+pub const BY_NODE: &str = "node";
+
+/// Declares [`BY_NODE`].
+pub fn index_by_node(pods: &Informer) {
+    pods.add_index(BY_NODE, |object| match object.view::<Pod>() {
+        Ok(pod) if !pod.spec.node_name.is_empty() => vec![pod.spec.node_name.clone()],
+        _ => Vec::new(),
+    });
+}
 
 /// Counts as a replica: not done and not on its way out.
 pub fn is_active(pod: &Pod) -> bool {
