@@ -2,7 +2,7 @@
 
 use apimachinery::time::format_seconds;
 use apimachinery::{Object, Status, Value, field};
-mod validation { use super::*; pub fn object_meta(_: bool, _: api::strategy::NameRule, _: &Value, _: &field::Path<'_>) -> field::ErrorList { vec![] } pub fn object_meta_update(_: &Value, _: &Value, _: &field::Path<'_>) -> field::ErrorList { vec![] } }
+use api::validation::{ObjectMetaRules, object_meta, object_meta_update};
 use api::{Resource, strategy::Context};
 use jiff::Timestamp;
 
@@ -78,6 +78,12 @@ pub(crate) fn begin_update(resource: &Resource, new: &mut Value, old: &Value) {
             metadata.insert(field, value.clone());
         }
     }
+    // An update that names no version is about the present one.
+    if matches!(metadata.get("resourceVersion").and_then(Value::as_str), None | Some("" | "0"))
+        && let Some(present) = old_metadata.get("resourceVersion")
+    {
+        metadata.insert("resourceVersion", present.clone());
+    }
     for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
         match old_metadata.get(field) {
             Some(value) => {
@@ -119,11 +125,14 @@ fn same_spec(new: &Value, old: &Value) -> bool {
     }
 }
 
+fn rules(resource: &Resource) -> ObjectMetaRules {
+    ObjectMetaRules { namespaced: resource.namespaced, name: resource.strategy.name_rule(), qualified_finalizers: true }
+}
+
 /// Metadata and kind-specific complaints about a new object.
 pub(crate) fn validate_create(resource: &Resource, ctx: &WriteContext<'_>, object: &Value) -> field::ErrorList {
     let path = field::Path::root("metadata");
-    let rule = resource.strategy.name_rule();
-    let mut errors = validation::object_meta(resource.namespaced, rule, &object["metadata"], &path);
+    let mut errors = object_meta(rules(resource), &object["metadata"], &path);
     errors.extend(resource.strategy.validate(&strategy_context(ctx), object));
     errors
 }
@@ -136,7 +145,7 @@ pub(crate) fn validate_update(
     old: &Value,
 ) -> field::ErrorList {
     let path = field::Path::root("metadata");
-    let mut errors = validation::object_meta_update(&new["metadata"], &old["metadata"], &path);
+    let mut errors = object_meta_update(rules(resource), &new["metadata"], &old["metadata"], &path);
     errors.extend(resource.strategy.validate_update(&strategy_context(ctx), new, old));
     errors
 }

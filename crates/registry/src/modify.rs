@@ -116,6 +116,7 @@ impl Registry {
         }
         strategy.warnings(&strategy_ctx, &new, Some(&old)).into_iter().for_each(|text| ctx.warnings.add(text));
         admission.validate(&attributes, Some(&new)).await?;
+        apimachinery::managed_fields::keep_timestamps_of_unchanged(&old, &mut new);
         let finished = metadata::is_finished(resource, &new);
         let draft = endpoint.draft(new)?;
         if draft.json() == current.json() {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use api::Resource;
+use api::builtin::field_value;
 use apimachinery::selector::{FieldSelector, Selector};
 use apimachinery::{Object, Status};
 use base64::Engine;
@@ -162,16 +164,17 @@ fn expired_continue(token: &str) -> Status {
 }
 
 /// Label and field selectors resolved against a resource's selectable fields.
-pub(crate) struct Filter<'a> {
-    labels: &'a Selector,
+pub(crate) struct Filter {
+    resource: Arc<Resource>,
+    labels: Selector,
     /// Index into the resource's selectable fields, wanted value, and whether it must be equal.
     fields: Vec<(usize, String, bool)>,
 }
 
-impl<'a> Filter<'a> {
-    pub fn new(endpoint: &Endpoint, labels: &'a Selector, fields: &FieldSelector) -> Result<Self, Status> {
-        let fields = resolve_fields(endpoint, fields)?;
-        Ok(Self { labels, fields })
+impl Filter {
+    pub fn new(endpoint: &Endpoint, labels: &Selector, fields: &FieldSelector) -> Result<Self, Status> {
+        let resource = endpoint.resource.clone();
+        Ok(Self { fields: resolve_fields(&resource, fields)?, labels: labels.clone(), resource })
     }
 
     pub fn is_everything(&self) -> bool {
@@ -179,20 +182,15 @@ impl<'a> Filter<'a> {
     }
 
     pub fn matches(&self, object: &Object) -> bool {
-        fields_match(&self.fields, object) && self.labels.matches_object(object)
+        let field_is = |index: usize, wanted: &str| field_value(&self.resource, object, index) == wanted;
+        self.fields.iter().all(|(index, wanted, equal)| field_is(*index, wanted) == *equal)
+            && self.labels.matches_object(object)
     }
 }
 
-pub(crate) fn fields_match(fields: &[(usize, String, bool)], object: &Object) -> bool {
-    fields.iter().all(|(index, wanted, equal)| (object.field(*index) == wanted.as_str()) == *equal)
-}
-
 /// Finds each requirement's field among the resource's selectable ones: index, wanted value, whether it must be equal.
-pub(crate) fn resolve_fields(
-    endpoint: &Endpoint,
-    selector: &FieldSelector,
-) -> Result<Vec<(usize, String, bool)>, Status> {
-    let known = endpoint.resource.selectable_fields;
+fn resolve_fields(resource: &Resource, selector: &FieldSelector) -> Result<Vec<(usize, String, bool)>, Status> {
+    let known = resource.selectable_fields;
     let only_metadata = known.iter().all(|name| name.starts_with("metadata."));
     selector
         .requirements()

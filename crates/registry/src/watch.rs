@@ -7,7 +7,7 @@ use apimachinery::selector::{FieldSelector, Selector};
 use apimachinery::{Object, Status};
 use watch_cache::{Event, EventKind, Next, Watcher};
 
-use crate::read::{fields_match, resolve_fields};
+use crate::read::Filter;
 use crate::{Endpoint, Registry};
 
 /// A checked watch request.
@@ -44,8 +44,7 @@ pub struct WatchEvent {
 /// The events of one watch.
 pub struct WatchStream {
     prefix: String,
-    labels: Selector,
-    fields: Vec<(usize, String, bool)>,
+    filter: Filter,
     initial: VecDeque<Arc<Object>>,
     pending: VecDeque<WatchEvent>,
     watcher: Watcher,
@@ -53,7 +52,7 @@ pub struct WatchStream {
 
 impl Registry {
     pub fn watch(&self, endpoint: &Endpoint, namespace: &str, request: WatchRequest) -> Result<WatchStream, Status> {
-        let fields = resolve_fields(endpoint, &request.fields)?;
+        let filter = Filter::new(endpoint, &request.labels, &request.fields)?;
         let prefix = endpoint.resource.key_prefix(namespace);
         let too_old = |expired: watch_cache::Expired| {
             Status::expired(format!("too old resource version: {} ({})", expired.requested, expired.oldest))
@@ -69,7 +68,7 @@ impl Registry {
                 let objects = snapshot
                     .range(&prefix, None)
                     .map(|(_, object)| object)
-                    .filter(|object| fields_match(&fields, object) && request.labels.matches_object(object))
+                    .filter(|object| filter.matches(object))
                     .cloned()
                     .collect();
                 (objects, snapshot.revision)
@@ -77,7 +76,7 @@ impl Registry {
         };
         let watcher = endpoint.cache.watch(revision).map_err(too_old)?;
         let prefix = prefix[endpoint.resource.storage_prefix.len()..].trim_end_matches('/').to_owned();
-        Ok(WatchStream { prefix, labels: request.labels, fields, initial, pending: VecDeque::new(), watcher })
+        Ok(WatchStream { prefix, filter, initial, pending: VecDeque::new(), watcher })
     }
 }
 
@@ -128,8 +127,8 @@ impl WatchStream {
         if !self.prefix.is_empty() && event.object.namespace() != self.prefix {
             return None;
         }
-        let before = event.previous.as_ref().is_some_and(|previous| self.selects(previous));
-        let after = event.kind != EventKind::Deleted && self.selects(&event.object);
+        let before = event.previous.as_ref().is_some_and(|previous| self.filter.matches(previous));
+        let after = event.kind != EventKind::Deleted && self.filter.matches(&event.object);
         let kind = match (before, after) {
             (false, true) => WatchEventKind::Added,
             (true, true) => WatchEventKind::Modified,
@@ -144,10 +143,6 @@ impl WatchStream {
             _ => event.object.clone(),
         };
         Some(WatchEvent { kind, object })
-    }
-
-    fn selects(&self, object: &Object) -> bool {
-        fields_match(&self.fields, object) && self.labels.matches_object(object)
     }
 }
 

@@ -43,7 +43,12 @@ impl Value {
     /// fields the last wins.
     pub fn parse_yaml(yaml: &str) -> Result<Value, ParseError> {
         let options = serde_saphyr::options! { duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins };
-        serde_saphyr::from_str_with_options(yaml, options).map_err(|error| ParseError::Yaml(error.to_string()))
+        serde_saphyr::from_str_with_options(yaml, options).map_err(|error| {
+            // The first line says what and where; the drawing of the place below it does not fit into an API error.
+            let text = error.to_string();
+            let first = text.lines().next().unwrap_or_default();
+            ParseError::Yaml(first.strip_prefix("error: ").unwrap_or(first).to_owned())
+        })
     }
 
     fn parse_noting_duplicates(json: &[u8]) -> Result<(Value, bool), ParseError> {

@@ -1,0 +1,226 @@
+//! The command as a person uses it: what it prints, what it leaves behind, how it fails.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// Longer than any of these takes on a busy machine; waits end when what they wait for happens.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn pintle() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pintle"));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn up(data_dir: &Path) -> Command {
+    let mut command = pintle();
+    command.arg("up").arg("--data-dir").arg(data_dir).args(["--listen", "127.0.0.1:0"]);
+    command
+}
+
+/// A running `pintle up` and its lines.
+struct Running {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Running {
+    fn start(mut command: Command) -> Self {
+        let mut child = command.spawn().expect("the binary starts");
+        let output = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, lines }
+    }
+
+    /// The next line that contains `text`.
+    fn line_with(&mut self, text: &str) -> String {
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) if line.contains(text) => return line,
+                Ok(_) => {}
+                Err(_) => {
+                    let _ = self.child.kill();
+                    let mut errors = String::new();
+                    let _ = self.child.stderr.take().map(|mut stderr| stderr.read_to_string(&mut errors));
+                    panic!("no line with {text:?}; stderr: {errors}");
+                }
+            }
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+        assert!(status.is_ok_and(|status| status.success()), "kill -{name}");
+    }
+
+    fn exit_code(mut self) -> Option<i32> {
+        self.child.wait().expect("the child was started").code()
+    }
+}
+
+/// Runs a command that is to fail and returns what it says.
+fn failure(command: &mut Command) -> String {
+    let Output { status, stderr, .. } = command.output().expect("the binary starts");
+    let text = String::from_utf8(stderr).expect("messages are UTF-8");
+    assert_eq!(status.code(), Some(1), "{text}");
+    assert_eq!(text.lines().count(), 1, "one line: {text}");
+    text
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> String {
+    let path = folder.join(name);
+    fs::write(&path, text).expect("a temporary folder can be written");
+    path.to_str().expect("temporary paths are UTF-8").to_owned()
+}
+
+const DEPLOYMENT: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: shop}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {containers: [{name: c, image: registry.example/web:1}]}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+";
+
+#[test]
+fn an_application_comes_up_and_the_same_directory_continues_the_same_cluster() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data_dir = folder.path().join("data");
+    let manifest = write(folder.path(), "web.yaml", DEPLOYMENT);
+
+    let mut command = up(&data_dir);
+    command.args(["--sim-nodes", "2", "--apply", &manifest]);
+    let mut first = Running::start(command);
+    let ready = first.line_with("Cluster is ready");
+    assert!(ready.contains("2 simulated nodes"), "{ready}");
+    first.line_with("Deployment shop/web: ready");
+    first.line_with("All 2 objects are ready");
+    let kubeconfig = data_dir.join("kubeconfig");
+    assert_eq!(fs::metadata(&kubeconfig).expect("it was written").permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(&data_dir).expect("it was made").permissions().mode() & 0o777, 0o700);
+    let authority = fs::read(data_dir.join("pki/ca.crt")).expect("the authority is kept");
+    first.signal("TERM");
+    assert_eq!(first.exit_code(), Some(0));
+
+    let mut second = Running::start(up(&data_dir));
+    second.line_with("Cluster continues");
+    assert_eq!(fs::read(data_dir.join("pki/ca.crt")).expect("still there"), authority);
+    second.signal("INT");
+    assert_eq!(second.exit_code(), Some(0));
+}
+
+#[test]
+fn after_kill_dash_nine_the_application_is_finished() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data_dir = folder.path().join("data");
+    let manifest = write(folder.path(), "web.yaml", &DEPLOYMENT.replace("replicas: 2", "replicas: 60"));
+    let mut command = up(&data_dir);
+    command.args(["--apply", &manifest]);
+    let mut first = Running::start(command);
+    first.line_with("Deployment shop/web:");
+    first.signal("KILL");
+    assert_eq!(first.exit_code(), None);
+    let mut command = up(&data_dir);
+    command.args(["--apply", &manifest]);
+    let mut second = Running::start(command);
+    second.line_with("Cluster continues");
+    second.line_with("All 2 objects are ready");
+    second.signal("TERM");
+    assert_eq!(second.exit_code(), Some(0));
+}
+
+#[test]
+fn what_is_wrong_is_said_in_one_line_and_nothing_is_started() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path();
+    let broken = write(path, "broken.yaml", &format!("{DEPLOYMENT}---\nkind: [\n"));
+    let unknown = write(path, "unknown.yaml", "apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: w}\n");
+    let data_dir = path.join("data");
+    let data = data_dir.to_str().expect("UTF-8");
+    let cases: [(&[&str], &[&str]); 4] = [
+        (&["--data-dir", data, "--apply", &broken], &["broken.yaml, document 3", "line 16"]),
+        (&["--data-dir", data, "--apply", &unknown], &["unknown.yaml, document 1", "Widget", "example.com/v1"]),
+        (&["--data-dir", data, "--apply", "absent.yaml"], &["--apply absent.yaml", "No such file"]),
+        (&["--data-dir", "/proc/pintle"], &["--data-dir /proc/pintle", "directory you can write"]),
+    ];
+    for (arguments, expected) in cases {
+        let text = failure(pintle().arg("up").args(["--listen", "127.0.0.1:0"]).args(arguments));
+        for part in expected {
+            assert!(text.contains(part), "{part:?} in {text}");
+        }
+        assert!(!data_dir.exists(), "nothing was made: {text}");
+    }
+    fs::create_dir(path.join("empty")).expect("a temporary folder");
+    let empty = path.join("empty");
+    let text = failure(up(&data_dir).arg("--apply").arg(&empty));
+    assert!(text.contains("no .yaml, .yml or .json file"), "{text}");
+}
+
+#[test]
+fn a_port_or_directory_in_use_is_named() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data_dir = folder.path().join("data");
+    let mut first = Running::start(up(&data_dir));
+    let ready = first.line_with("Cluster is ready");
+    let address = ready.split("https://").nth(1).and_then(|rest| rest.split(' ').next()).expect("an address");
+
+    let text = failure(&mut up(&data_dir));
+    assert!(text.contains("in use by another process") && text.contains("--data-dir"), "{text}");
+
+    let other = folder.path().join("other");
+    let text = failure(pintle().args(["up", "--listen", address, "--data-dir"]).arg(&other));
+    assert!(text.contains(&format!("--listen {address}")) && text.contains("port 0"), "{text}");
+    assert!(!other.exists());
+    first.signal("TERM");
+    assert_eq!(first.exit_code(), Some(0));
+}
+
+#[test]
+fn damaged_files_stop_the_start_and_are_named() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data_dir = folder.path().join("data");
+    let mut first = Running::start(up(&data_dir));
+    first.line_with("Cluster is ready");
+    first.signal("TERM");
+    assert_eq!(first.exit_code(), Some(0));
+
+    let keys = data_dir.join("pki/service-account-keys.json");
+    let good = fs::read(&keys).expect("keys are kept");
+    fs::write(&keys, b"{").expect("writable");
+    let text = failure(&mut up(&data_dir));
+    assert!(text.contains("service-account-keys.json"), "{text}");
+    fs::write(&keys, good).expect("writable");
+
+    let format = data_dir.join("store/format");
+    fs::write(&format, b"something else").expect("writable");
+    let text = failure(&mut up(&data_dir));
+    assert!(text.contains("store/format"), "{text}");
+}
+
+#[test]
+fn the_kubeconfig_is_found_or_missed_by_name() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let text = failure(pintle().args(["kubeconfig", "--data-dir"]).arg(folder.path()));
+    assert!(text.contains("pintle up --data-dir"), "{text}");
+    let version = pintle().arg("version").output().expect("the binary starts");
+    assert!(String::from_utf8_lossy(&version.stdout).contains("Kubernetes v1.36"));
+}
