@@ -129,7 +129,7 @@ fn server_side_apply(
     decode::patched(call, &mut object, mode)?;
     let conditional =
         current.is_some_and(|current| object["metadata"]["resourceVersion"] != current["metadata"]["resourceVersion"]);
-    Ok(Rewrite { object, managed: true, conditional })
+    Ok(Rewrite { object, managed: true, conditional, trusted: false })
 }
 
 /// A scale is patched as the small object it looks like, then written into its workload.

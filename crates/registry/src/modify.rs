@@ -18,19 +18,21 @@ pub struct Rewrite {
     pub managed: bool,
     /// `metadata.resourceVersion` was named by the caller, so a conflict is the caller's and not ours to retry.
     pub conditional: bool,
+    /// Made by the server itself (a binding), not by a client's body: it is neither admitted nor validated again.
+    pub trusted: bool,
 }
 
 impl Rewrite {
     /// A replacement as a client sent it: conditional when it names a version.
     pub fn replacement(object: Value) -> Self {
-        Self { object, managed: false, conditional: true }
+        Self { object, managed: false, conditional: true, trusted: false }
     }
 
     /// A state derived from the present one. It is conditional only if the version was changed on the way, as a
     /// patch that names another one does.
     pub fn of_current(object: Value, current: &Value) -> Self {
         let conditional = object["metadata"]["resourceVersion"] != current["metadata"]["resourceVersion"];
-        Self { object, managed: false, conditional }
+        Self { object, managed: false, conditional, trusted: false }
     }
 }
 
@@ -83,7 +85,7 @@ impl Registry {
         let resource = &endpoint.resource;
         let strategy = &resource.strategy;
         let old = endpoint.served(current);
-        let Rewrite { object: mut new, managed: fields_managed, conditional } = produce(Some(&old))?;
+        let Rewrite { object: mut new, managed: fields_managed, conditional, trusted } = produce(Some(&old))?;
         let named_version = conditional && check_version(endpoint, ctx, current, &new)?;
         check_uid(endpoint, current, &new)?;
         metadata::ensure_namespace(resource, ctx, &mut new)?;
@@ -105,17 +107,21 @@ impl Registry {
             warnings: ctx.warnings,
         };
         let admission = self.admission()?;
-        admission.mutate(&attributes, &mut new).await?;
+        if !trusted {
+            admission.mutate(&attributes, &mut new).await?;
+        }
         let strategy_ctx = metadata::strategy_context(ctx);
         strategy.prepare_for_update(&strategy_ctx, &mut new, &old);
         let reservation = self.services.reserve(endpoint, ctx, &mut new, Some(&old))?;
         metadata::bump_generation(resource, &mut new, &old);
-        let errors = metadata::validate_update(resource, ctx, &new, &old);
-        if !errors.is_empty() {
-            return Err(Status::invalid(&resource.group_kind(), current.name(), &errors));
+        if !trusted {
+            let errors = metadata::validate_update(resource, ctx, &new, &old);
+            if !errors.is_empty() {
+                return Err(Status::invalid(&resource.group_kind(), current.name(), &errors));
+            }
+            strategy.warnings(&strategy_ctx, &new, Some(&old)).into_iter().for_each(|text| ctx.warnings.add(text));
+            admission.validate(&attributes, Some(&new)).await?;
         }
-        strategy.warnings(&strategy_ctx, &new, Some(&old)).into_iter().for_each(|text| ctx.warnings.add(text));
-        admission.validate(&attributes, Some(&new)).await?;
         apimachinery::managed_fields::keep_timestamps_of_unchanged(&old, &mut new);
         let finished = metadata::is_finished(resource, &new);
         let draft = endpoint.draft(new)?;

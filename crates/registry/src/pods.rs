@@ -40,7 +40,7 @@ impl Registry {
                 bound.ensure_object_at(&["metadata", "annotations"]).insert(key.clone(), value.clone());
             }
             set_scheduled(&mut bound, &now);
-            Ok(Rewrite::of_current(bound, pod))
+            Ok(Rewrite { trusted: true, ..Rewrite::of_current(bound, pod) })
         };
         let binding_ctx = WriteContext { subresource: Some("binding"), ..*ctx };
         self.modify(pods, &binding_ctx, name, false, &mut produce).await.map(|_| ())
