@@ -19,6 +19,8 @@ pub struct Facts {
     pub unconditional_update: bool,
     /// A PUT of a missing object creates it.
     pub create_on_update: bool,
+    /// A finished delete answers with the object.
+    pub returns_deleted: bool,
 }
 
 /// A kind that is not in the table.
@@ -31,6 +33,7 @@ const UNKNOWN: Facts = Facts {
     generation: true,
     unconditional_update: true,
     create_on_update: false,
+    returns_deleted: false,
 };
 
 /// The row of a kind, or that of an unknown kind.
@@ -64,6 +67,11 @@ impl Facts {
     const fn create_on_update(self) -> Self {
         Self { create_on_update: true, ..self }
     }
+
+    /// A finished delete answers with the object instead of a success `Status`.
+    const fn returns_deleted(self) -> Self {
+        Self { returns_deleted: true, ..self }
+    }
 }
 
 const ADMISSION: &str = "admissionregistration.k8s.io";
@@ -80,17 +88,17 @@ pub const ALL: &[Facts] = &[
     data("", "Endpoints").create_on_update(),
     data("", "Event").create_on_update(),
     data("", "LimitRange").create_on_update(),
-    data("", "Namespace").named(DnsLabel).status(r#"{"phase":"Active"}"#),
+    data("", "Namespace").named(DnsLabel).status(r#"{"phase":"Active"}"#).returns_deleted(),
     Facts { initial_status: None, ..data("", "Node").status("{}") },
-    data("", "PersistentVolume").status(r#"{"phase":"Pending"}"#),
-    data("", "PersistentVolumeClaim").status(r#"{"phase":"Pending"}"#),
-    data("", "Pod").status(r#"{"phase":"Pending"}"#).generation(),
-    data("", "PodTemplate").generation(),
+    data("", "PersistentVolume").status(r#"{"phase":"Pending"}"#).returns_deleted(),
+    data("", "PersistentVolumeClaim").status(r#"{"phase":"Pending"}"#).returns_deleted(),
+    data("", "Pod").status(r#"{"phase":"Pending"}"#).generation().returns_deleted(),
+    data("", "PodTemplate").generation().returns_deleted(),
     data("", "ReplicationController").status(r#"{"replicas":0}"#).generation(),
-    data("", "ResourceQuota").status("{}"),
+    data("", "ResourceQuota").status("{}").returns_deleted(),
     data("", "Secret"),
-    data("", "Service").named(DnsLabel).status(r#"{"loadBalancer":{}}"#).create_on_update(),
-    data("", "ServiceAccount"),
+    data("", "Service").named(DnsLabel).status(r#"{"loadBalancer":{}}"#).create_on_update().returns_deleted(),
+    data("", "ServiceAccount").returns_deleted(),
     data(ADMISSION, "MutatingAdmissionPolicy").generation().conditional(),
     data(ADMISSION, "MutatingAdmissionPolicyBinding").generation().conditional(),
     data(ADMISSION, "MutatingWebhookConfiguration").generation().conditional(),
@@ -140,21 +148,21 @@ pub const ALL: &[Facts] = &[
     data(RBAC, "ClusterRoleBinding").named(PathSegment).create_on_update(),
     data(RBAC, "Role").named(PathSegment).create_on_update(),
     data(RBAC, "RoleBinding").named(PathSegment).create_on_update(),
-    data(RESOURCE, "DeviceClass").generation(),
-    data(RESOURCE, "DeviceTaintRule").status("{}").generation(),
-    data(RESOURCE, "ResourceClaim").status("{}"),
-    data(RESOURCE, "ResourceClaimTemplate"),
-    data(RESOURCE, "ResourcePoolStatusRequest").status("{}").conditional(),
-    data(RESOURCE, "ResourceSlice").generation(),
+    data(RESOURCE, "DeviceClass").generation().returns_deleted(),
+    data(RESOURCE, "DeviceTaintRule").status("{}").generation().returns_deleted(),
+    data(RESOURCE, "ResourceClaim").status("{}").returns_deleted(),
+    data(RESOURCE, "ResourceClaimTemplate").returns_deleted(),
+    data(RESOURCE, "ResourcePoolStatusRequest").status("{}").conditional().returns_deleted(),
+    data(RESOURCE, "ResourceSlice").generation().returns_deleted(),
     data("scheduling.k8s.io", "PodGroup").named(DnsLabel).status("{}"),
     data("scheduling.k8s.io", "PriorityClass").generation(),
     data("scheduling.k8s.io", "Workload"),
-    data(STORAGE, "CSIDriver").conditional(),
-    data(STORAGE, "CSINode").conditional(),
+    data(STORAGE, "CSIDriver").conditional().returns_deleted(),
+    data(STORAGE, "CSINode").conditional().returns_deleted(),
     data(STORAGE, "CSIStorageCapacity").conditional(),
-    data(STORAGE, "StorageClass"),
-    data(STORAGE, "VolumeAttachment").status(r#"{"attached":false}"#).conditional(),
-    data(STORAGE, "VolumeAttributesClass"),
+    data(STORAGE, "StorageClass").returns_deleted(),
+    data(STORAGE, "VolumeAttachment").status(r#"{"attached":false}"#).conditional().returns_deleted(),
+    data(STORAGE, "VolumeAttributesClass").returns_deleted(),
     data("storagemigration.k8s.io", "StorageVersionMigration").status("{}").conditional(),
 ];
 

@@ -131,6 +131,10 @@ impl Strategy for Kind {
         self.rules.deletion(object, grace_seconds)
     }
 
+    fn returns_deleted_object(&self) -> bool {
+        self.facts.returns_deleted
+    }
+
     fn relaxed_durability(&self) -> bool {
         self.rules.relaxed_durability()
     }

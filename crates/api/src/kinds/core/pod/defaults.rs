@@ -62,7 +62,7 @@ fn pod_spec(spec: &mut Map) {
 }
 
 /// The deprecated spelling mirrors the current one.
-fn service_account(spec: &mut Map) {
+pub(super) fn service_account(spec: &mut Map) {
     let (name, old) = (spec.text("serviceAccountName"), spec.text("serviceAccount"));
     if name == old {
         return;

@@ -47,6 +47,10 @@ impl Strategy for Pod {
         let labels = object["metadata"]["labels"].clone();
         if let Some(spec) = object.get_mut("spec") {
             scheduling::merge_label_keys(spec, &labels);
+            // Admission may have chosen an account.
+            if let Some(spec) = spec.as_object_mut() {
+                defaults::service_account(spec);
+            }
         }
     }
 
