@@ -26,7 +26,12 @@ pub use key::ObjectKey;
 /// and "none" for cluster-scoped resources.
 #[async_trait]
 pub trait Api: Send + Sync + 'static {
-    async fn get(&self, gvr: &GroupVersionResource, namespace: &str, name: &str) -> Result<Arc<Object>, Status>;
+    async fn get(
+        &self,
+        gvr: &GroupVersionResource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Arc<Object>, Status>;
 
     async fn list(
         &self,

@@ -31,10 +31,15 @@ impl<K> Default for Backoff<K> {
 impl<K: Clone + Eq + Hash> Backoff<K> {
     /// Counts one more failure of `key` and says how long it waits.
     pub fn failed(&mut self, key: &K, now: Instant) -> Duration {
+        self.conflicted(key).max(self.take_token(now))
+    }
+
+    /// As [`Backoff::failed`], without the bucket that all keys share.
+    pub fn conflicted(&mut self, key: &K) -> Duration {
         let failures = self.failures.entry(key.clone()).or_default();
         let own = FIRST.saturating_mul(1_u32 << (*failures).min(20)).min(LONGEST);
         *failures += 1;
-        own.max(self.take_token(now))
+        own
     }
 
     pub fn succeeded(&mut self, key: &K) {

@@ -153,7 +153,8 @@ impl<R: Reconcile> Controller<R> {
     pub async fn run(self) {
         let Self { name, workers, reconciler, queue, sources, reads, observer, shutdown } = self;
         let informers = sources.iter().map(|(informer, _)| informer.clone()).chain(reads);
-        let synced = futures::future::join_all(informers.map(|informer| async move { informer.synced().await }));
+        let synced =
+            futures::future::join_all(informers.map(|informer| async move { informer.synced().await }));
         for (informer, map) in sources {
             rt::spawn(name, feed(informer, map, queue.clone(), shutdown.clone()));
         }
@@ -280,12 +281,13 @@ impl<R: Reconcile> Worker<R> {
                 queue.add_after(key.clone(), after);
                 Outcome::Requeue
             }
+            Ok(Err(conflict)) if conflict.is_conflict() => {
+                debug!(controller, ?key, error = %conflict, "Reconcile met a newer version");
+                queue.add_conflicted(key.clone());
+                Outcome::Requeue
+            }
             Ok(Err(failure)) => {
-                if failure.is_conflict() {
-                    debug!(controller, ?key, error = %failure, "Reconcile met a newer version");
-                } else {
-                    warn!(controller, ?key, error = %failure, "Reconcile was without success");
-                }
+                warn!(controller, ?key, error = %failure, "Reconcile was without success");
                 queue.add_failed(key.clone());
                 Outcome::Error
             }

@@ -82,6 +82,13 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         self.add_after(key, delay);
     }
 
+    /// As [`Queue::add_failed`], for a conflict with somebody else's write. Those are part of normal work, so they do
+    /// not use up the retries that all keys share.
+    pub fn add_conflicted(&self, key: K) {
+        let delay = self.state.lock().backoff.conflicted(&key);
+        self.add_after(key, delay);
+    }
+
     /// Ends the back-off of `key`.
     pub fn forget(&self, key: &K) {
         self.state.lock().backoff.succeeded(key);
@@ -253,16 +260,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_shorter_delay_wakes_a_sleeping_worker() {
-        let queue = std::sync::Arc::new(Queue::default());
+        let queue = Queue::default();
         queue.add_after("slow", Duration::from_secs(100));
         let start = rt::instant();
-        let worker = tokio::spawn({
-            let queue = queue.clone();
-            async move { (queue.next().await, start.elapsed().as_secs()) }
-        });
-        tokio::task::yield_now().await;
-        queue.add_after("quick", Duration::from_secs(1));
-        assert_eq!(worker.await.unwrap(), (Some("quick"), 1));
+        let worker = async { (queue.next().await, start.elapsed().as_secs()) };
+        let adder = async {
+            tokio::task::yield_now().await;
+            queue.add_after("quick", Duration::from_secs(1));
+        };
+        let (taken, ()) = tokio::join!(worker, adder);
+        assert_eq!(taken, (Some("quick"), 1));
     }
 
     #[tokio::test(start_paused = true)]
@@ -281,31 +288,27 @@ mod tests {
 
     #[tokio::test]
     async fn all_workers_get_work_and_all_end_when_the_queue_closes() {
-        let queue = std::sync::Arc::new(Queue::default());
-        let workers: Vec<_> = (0..8)
-            .map(|_| {
-                let queue = queue.clone();
-                tokio::spawn(async move {
-                    let mut seen = Vec::new();
-                    while let Some(key) = queue.next().await {
-                        seen.push(key);
-                        tokio::task::yield_now().await;
-                        queue.done(&key);
-                    }
-                    seen
-                })
-            })
-            .collect();
-        tokio::task::yield_now().await;
-        queue.add_all(0..200);
-        while !queue.is_empty() {
+        let queue = Queue::default();
+        let workers = futures::future::join_all((0..8).map(|_| async {
+            let mut seen = Vec::new();
+            while let Some(key) = queue.next().await {
+                seen.push(key);
+                tokio::task::yield_now().await;
+                queue.done(&key);
+            }
+            seen
+        }));
+        let feeder = async {
             tokio::task::yield_now().await;
-        }
-        queue.close();
-        let mut all = Vec::new();
-        for worker in workers {
-            all.extend(worker.await.unwrap());
-        }
+            queue.add_all(0..200);
+            while !queue.is_empty() {
+                tokio::task::yield_now().await;
+            }
+            queue.close();
+        };
+        let (seen, ()) = tokio::join!(workers, feeder);
+        assert!(seen.iter().all(|seen| !seen.is_empty()), "{seen:?}");
+        let mut all = seen.concat();
         all.sort_unstable();
         assert_eq!(all, (0..200).collect::<Vec<_>>());
     }

@@ -71,11 +71,72 @@ pub fn start(
 mod tests {
     use std::collections::HashSet;
 
+    use api::gvr::{DEPLOYMENTS, ENDPOINT_SLICES, ENDPOINTS, NAMESPACES, PODS, REPLICA_SETS};
+    use apimachinery::{Value, json};
+    use client::{Api, DeleteOptions, WriteOptions};
+
+    use crate::testing::World;
+
     #[test]
     fn no_two_controllers_share_a_name() {
         let mut names = HashSet::new();
         for descriptor in super::descriptors() {
             assert!(names.insert(descriptor.name), "two controllers are called {}", descriptor.name);
+        }
+    }
+
+    /// All controllers together: an application comes up, and goes with its namespace.
+    #[tokio::test]
+    async fn an_application_lives_and_dies() {
+        let world = World::start(super::descriptors(), vec![]);
+        let options = WriteOptions::default();
+        let create = |gvr: apimachinery::GroupVersionResource, tree: Value| {
+            let (fake, options) = (world.fake.clone(), options.clone());
+            let namespace = if gvr == NAMESPACES { "" } else { "shop" };
+            async move { fake.create(&gvr, namespace, tree, &options).await.expect("the object is valid") }
+        };
+        create(NAMESPACES, json!({"metadata": {"name": "shop"}})).await;
+        let service = json!({"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"},
+            "clusterIP": "10.96.0.1", "ipFamilies": ["IPv4"], "ports": [{"port": 80}]}});
+        create(api::gvr::SERVICES, service).await;
+        let deployment = json!({"metadata": {"name": "web"}, "spec": {"replicas": 1000,
+            "selector": {"matchLabels": {"app": "web"}}, "strategy": {"type": "RollingUpdate"},
+            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c"}]}}}});
+        let started = rt::instant();
+        create(DEPLOYMENTS, deployment).await;
+        world.wait_for("a thousand pods", |fake| fake.peek_all(&PODS).len() == 1000).await;
+        println!("a Deployment's 1,000 pods in {:?}", started.elapsed());
+
+        for (number, pod) in world.fake.peek_all(&PODS).iter().enumerate() {
+            world.fake.edit(&PODS, "shop", pod.name(), |pod| {
+                crate::testing::make_ready(pod);
+                let address = format!("10.0.{}.{}", number / 250, number % 250);
+                pod.set_at(&["status", "podIP"], address.as_str());
+                pod.set_at(&["status", "podIPs"], json!([{"ip": address}]));
+            });
+        }
+        let available = |fake: &client::fake::FakeApi| {
+            fake.peek(&DEPLOYMENTS, "shop", "web")
+                .map(|own| own.to_value()["status"]["availableReplicas"].as_i64())
+        };
+        world.wait_for("all available", |fake| available(fake) == Some(Some(1000))).await;
+        let endpoints = |fake: &client::fake::FakeApi| {
+            let slices = fake.peek_all(&ENDPOINT_SLICES);
+            slices.iter().map(|slice| slice.to_value().array_at(&["endpoints"]).len()).sum::<usize>()
+        };
+        world.wait_for("all addressed", |fake| endpoints(fake) == 1000).await;
+        println!("a Deployment's 1,000 pods available and addressed in {:?}", started.elapsed());
+
+        let started = rt::instant();
+        world
+            .fake
+            .delete(&NAMESPACES, "", "shop", &DeleteOptions::default())
+            .await
+            .expect("the namespace exists");
+        world.wait_for("the namespace gone", |fake| fake.peek(&NAMESPACES, "", "shop").is_none()).await;
+        println!("all gone in {:?}", started.elapsed());
+        for resource in [PODS, REPLICA_SETS, DEPLOYMENTS, ENDPOINTS, ENDPOINT_SLICES] {
+            assert!(world.fake.peek_all(&resource).is_empty(), "{resource}");
         }
     }
 }

@@ -147,10 +147,9 @@ fn release_patch(child_uid: &str, parent_uid: &str) -> Patch {
 pub fn is_namespace_terminating(status: &Status) -> bool {
     status.code == 403
         && (status.message.contains("because it is being terminated")
-            || status
-                .details
-                .as_ref()
-                .is_some_and(|details| details.causes.iter().any(|cause| cause.reason == "NamespaceTerminating")))
+            || status.details.as_ref().is_some_and(|details| {
+                details.causes.iter().any(|cause| cause.reason == "NamespaceTerminating")
+            }))
 }
 
 #[cfg(test)]
@@ -167,8 +166,11 @@ mod tests {
         let mut tree = json!({"apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": name, "namespace": "ns", "uid": name, "labels": {"app": app}}});
         if let Some(uid) = owner {
-            tree.set_at(&["metadata", "ownerReferences"], json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet",
-                "name": "p", "uid": uid, "controller": true}]));
+            tree.set_at(
+                &["metadata", "ownerReferences"],
+                json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet",
+                "name": "p", "uid": uid, "controller": true}]),
+            );
         }
         if deleting {
             tree.set_at(&["metadata", "deletionTimestamp"], "2026-01-01T00:00:00Z");

@@ -36,7 +36,8 @@ pub fn ready_since(pod: &Pod) -> Option<Timestamp> {
 
 /// Ready for at least `min_ready_seconds`.
 pub fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
-    pod.is_ready() && (min_ready_seconds == 0 || until_available(pod, min_ready_seconds, now) == Some(Duration::ZERO))
+    pod.is_ready()
+        && (min_ready_seconds == 0 || until_available(pod, min_ready_seconds, now) == Some(Duration::ZERO))
 }
 
 /// How long a ready pod still has to stay ready to be available; zero when it is, `None` when it is not ready.

@@ -58,7 +58,11 @@ impl World {
     /// Events' reasons and messages, in order of name.
     pub(crate) fn events(&self) -> Vec<String> {
         let events = self.fake.peek_all(&api::gvr::EVENTS);
-        events.iter().map(|event| event.to_value()).map(|e| format!("{}: {}", e.str_at(&["reason"]), e.str_at(&["message"]))).collect()
+        events
+            .iter()
+            .map(|event| event.to_value())
+            .map(|e| format!("{}: {}", e.str_at(&["reason"]), e.str_at(&["message"])))
+            .collect()
     }
 }
 

@@ -26,9 +26,15 @@ const REFILL_PER_SECOND: f64 = 1.0 / 300.0;
 /// What to write.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Verdict {
-    Create { message: String },
+    Create {
+        message: String,
+    },
     /// Raise the count of the event of this name.
-    Repeat { name: Str, message: String, count: u32 },
+    Repeat {
+        name: Str,
+        message: String,
+        count: u32,
+    },
     /// The source speaks too often about this object.
     Drop,
 }
@@ -92,7 +98,8 @@ impl Correlator {
             reason: occurrence.reason.clone(),
         };
         trim(&mut self.written, |written| written.used);
-        self.written.insert((subject, message.to_owned()), Written { name: name.into(), count: 1, used: now });
+        self.written
+            .insert((subject, message.to_owned()), Written { name: name.into(), count: 1, used: now });
     }
 
     /// The event that was to be repeated is gone (they expire); the next occurrence makes a new one.

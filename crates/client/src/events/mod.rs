@@ -176,7 +176,11 @@ impl Writer {
                     let name = event_name(&occurrence);
                     self.correlator.record(&occurrence, &message, &name, now);
                     let event = self.event(&occurrence, &name, &message);
-                    writes.push(Write::Create { namespace: namespace_of(&occurrence), name: name.into(), event });
+                    writes.push(Write::Create {
+                        namespace: namespace_of(&occurrence),
+                        name: name.into(),
+                        event,
+                    });
                 }
                 Verdict::Repeat { name, message, count } => {
                     let fields = json!({
@@ -226,7 +230,8 @@ async fn commit(api: &dyn Api, write: Write) -> Option<Str> {
 fn merge_repeat(writes: &mut Vec<Write>, namespace: Str, name: Str, fields: Value) {
     for write in writes.iter_mut() {
         match write {
-            Write::Create { name: own, event: target, .. } | Write::Repeat { name: own, patch: target, .. }
+            Write::Create { name: own, event: target, .. }
+            | Write::Repeat { name: own, patch: target, .. }
                 if *own == name =>
             {
                 for (key, field) in fields.as_object().into_iter().flatten() {

@@ -109,7 +109,13 @@ impl FakeApi {
     ///
     /// # Panics
     /// When there is no such object: the test is wrong.
-    pub fn edit(&self, resource: &GroupVersionResource, namespace: &str, name: &str, change: impl FnOnce(&mut Value)) {
+    pub fn edit(
+        &self,
+        resource: &GroupVersionResource,
+        namespace: &str,
+        name: &str,
+        change: impl FnOnce(&mut Value),
+    ) {
         self.state.lock().edit(resource, namespace, name, change);
         self.publish();
     }
@@ -198,7 +204,12 @@ impl FakeApi {
 
 #[async_trait]
 impl Api for FakeApi {
-    async fn get(&self, gvr: &GroupVersionResource, namespace: &str, name: &str) -> Result<Arc<Object>, Status> {
+    async fn get(
+        &self,
+        gvr: &GroupVersionResource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Arc<Object>, Status> {
         self.enter("get", gvr, namespace, name, None)?;
         self.state.lock().get(gvr, namespace, name)
     }
@@ -236,7 +247,7 @@ impl Api for FakeApi {
         let (signal, first) = (self.signal.subscribe(), pending);
         // The stream outlives the borrow of `self`, so history is read through a handle of its own.
         let history = self.state.lock().history();
-        tokio::spawn(watcher.run(history, signal, first, sender));
+        rt::spawn("fake-watch", watcher.run(history, signal, first, sender));
         Ok(Box::pin(futures::stream::unfold(receiver, |mut receiver| async move {
             receiver.recv().await.map(|event| (event, receiver))
         })))

@@ -104,7 +104,8 @@ fn union(own: &mut Value, items: Vec<Value>) {
 fn json(target: &mut Value, operations: &Value) -> Result<(), Status> {
     for operation in operations.as_array().into_iter().flatten() {
         let path = operation.str_at(&["path"]);
-        let steps: Vec<String> = path.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~")).collect();
+        let steps: Vec<String> =
+            path.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~")).collect();
         let value = operation.get("value").cloned().unwrap_or_default();
         let done = match operation.str_at(&["op"]) {
             "add" => put(target, &steps, value, true),

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use apimachinery::{FieldSelector, GroupKind, GroupVersionResource, Object, Selector, Status, Str, Value, time};
+use apimachinery::{
+    FieldSelector, GroupKind, GroupVersionResource, Object, Selector, Status, Str, Value, time,
+};
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, watch};
 
@@ -162,11 +164,21 @@ impl State {
         self.resources.get(gvr).map(|resource| &resource.info).ok_or_else(Status::no_such_path)
     }
 
-    pub(super) fn find(&self, gvr: &GroupVersionResource, namespace: &str, name: &str) -> Option<Arc<Object>> {
+    pub(super) fn find(
+        &self,
+        gvr: &GroupVersionResource,
+        namespace: &str,
+        name: &str,
+    ) -> Option<Arc<Object>> {
         self.resources.get(gvr)?.objects.get(&ObjectKey::new(namespace, name)).cloned()
     }
 
-    pub(super) fn get(&self, gvr: &GroupVersionResource, namespace: &str, name: &str) -> Result<Arc<Object>, Status> {
+    pub(super) fn get(
+        &self,
+        gvr: &GroupVersionResource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Arc<Object>, Status> {
         self.known(gvr)?;
         self.find(gvr, namespace, name).ok_or_else(|| Status::not_found(&gvr.group_resource(), name))
     }
@@ -211,7 +223,8 @@ impl State {
         name: &str,
         change: impl FnOnce(&mut Value),
     ) {
-        let mut object = self.find(gvr, namespace, name).expect("the test edits an object that exists").to_value();
+        let mut object =
+            self.find(gvr, namespace, name).expect("the test edits an object that exists").to_value();
         change(&mut object);
         self.store(gvr, object);
     }
@@ -353,7 +366,8 @@ impl State {
             self.erase(gvr, namespace, name);
             return Ok(());
         }
-        let shortened = object.at(&["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64) > Some(grace);
+        let shortened =
+            object.at(&["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64) > Some(grace);
         if !old.is_deleting() || shortened {
             let now = time::format_seconds(rt::now());
             object.set_at(&["metadata", "deletionTimestamp"], now);
@@ -393,7 +407,8 @@ impl State {
         let finished = old.is_deleting()
             && new.array_at(&["metadata", "finalizers"]).is_empty()
             && (gvr.resource != "namespaces" || new.array_at(&["spec", "finalizers"]).is_empty())
-            && (gvr.resource != "pods" || new["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0);
+            && (gvr.resource != "pods"
+                || new["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0);
         if finished {
             self.erase(gvr, old.namespace(), old.name());
             return Ok(Arc::new(encode(&new, self.revision)));
@@ -422,8 +437,12 @@ impl State {
     fn resource_of(&self, object: &Value) -> GroupVersionResource {
         let (api_version, kind) = (object.str_at(&["apiVersion"]), object.str_at(&["kind"]));
         let known = self.resources.values().map(|resource| &resource.info);
-        let mut fits = known.filter(|info| info.kind == kind && info.gvr.group_version().to_string() == api_version);
-        fits.next().unwrap_or_else(|| panic!("the test seeds a kind that is not served: {api_version} {kind}")).gvr.clone()
+        let mut fits =
+            known.filter(|info| info.kind == kind && info.gvr.group_version().to_string() == api_version);
+        fits.next()
+            .unwrap_or_else(|| panic!("the test seeds a kind that is not served: {api_version} {kind}"))
+            .gvr
+            .clone()
     }
 
     fn refuse_in_terminating_namespace(
@@ -434,7 +453,9 @@ impl State {
     ) -> Result<(), Status> {
         match self.find(&api::gvr::NAMESPACES, "", namespace) {
             Some(found) if found.is_deleting() => {
-                let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+                let why = format!(
+                    "unable to create new content in namespace {namespace} because it is being terminated"
+                );
                 Err(Status::forbidden(&gvr.group_resource(), object.str_at(&["metadata", "name"]), why))
             }
             _ => Ok(()),
@@ -447,7 +468,10 @@ fn encode(object: &Value, revision: u64) -> Object {
 }
 
 fn has_status(resource: &str) -> bool {
-    !matches!(resource, "configmaps" | "endpoints" | "endpointslices" | "events" | "leases" | "secrets" | "serviceaccounts")
+    !matches!(
+        resource,
+        "configmaps" | "endpoints" | "endpointslices" | "events" | "leases" | "secrets" | "serviceaccounts"
+    )
 }
 
 fn set_type(object: &mut Value, info: &Discovered) {
@@ -517,7 +541,11 @@ fn copy(source: &Value, target: &mut Value, path: &[&str]) {
     }
 }
 
-fn check_preconditions(gvr: &GroupVersionResource, old: &Object, options: &DeleteOptions) -> Result<(), Status> {
+fn check_preconditions(
+    gvr: &GroupVersionResource,
+    old: &Object,
+    options: &DeleteOptions,
+) -> Result<(), Status> {
     let why = match (&options.uid, options.resource_version) {
         (Some(uid), _) if uid != old.uid() => {
             format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", old.uid())
@@ -599,7 +627,10 @@ impl Watcher {
     fn news(&mut self, history: &RwLock<History>, visible: u64) -> Result<Vec<WatchEvent>, Status> {
         let history = history.read();
         if self.cursor < history.expired {
-            return Err(Status::expired(format!("too old resource version: {} ({})", self.cursor, history.expired)));
+            return Err(Status::expired(format!(
+                "too old resource version: {} ({})",
+                self.cursor, history.expired
+            )));
         }
         let from = history.events.partition_point(|entry| entry.revision <= self.cursor);
         let fresh = history.events.range(from..).take_while(|entry| entry.revision <= visible);

@@ -88,7 +88,8 @@ async fn a_namespace_goes_when_it_is_finalized() {
 
 #[tokio::test]
 async fn patches_of_every_form_are_applied() {
-    let base = json!({"a": 1, "list": [1, 2], "conditions": [{"type": "A", "status": "True"}, {"type": "B"}]});
+    let base =
+        json!({"a": 1, "list": [1, 2], "conditions": [{"type": "A", "status": "True"}, {"type": "B"}]});
     let rows = [
         (
             Patch::Merge(json!({"a": null, "list": [3], "new": {"x": null, "y": 1}})),
@@ -100,8 +101,10 @@ async fn patches_of_every_form_are_applied() {
             json!({"a": 1, "list": [1, 2], "conditions": [{"type": "A", "status": "False"}, {"type": "C"}]}),
         ),
         (
-            Patch::Json(json!([{"op": "test", "path": "/a", "value": 1}, {"op": "remove", "path": "/conditions"},
-                {"op": "add", "path": "/list/-", "value": 3}, {"op": "replace", "path": "/a", "value": 2}])),
+            Patch::Json(
+                json!([{"op": "test", "path": "/a", "value": 1}, {"op": "remove", "path": "/conditions"},
+                {"op": "add", "path": "/list/-", "value": 3}, {"op": "replace", "path": "/a", "value": 2}]),
+            ),
             json!({"a": 2, "list": [1, 2, 3]}),
         ),
     ];

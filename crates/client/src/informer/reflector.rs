@@ -62,7 +62,8 @@ async fn list(api: &dyn Api, informer: &Informer) -> Result<ObjectList, Status> 
     };
     let mut all = api.list(&informer.resource, &informer.scope.namespace, &options).await?;
     while !all.continue_token.is_empty() {
-        let options = ListOptions { continue_token: std::mem::take(&mut all.continue_token), ..options.clone() };
+        let options =
+            ListOptions { continue_token: std::mem::take(&mut all.continue_token), ..options.clone() };
         let page = api.list(&informer.resource, &informer.scope.namespace, &options).await?;
         all.items.extend(page.items);
         all.continue_token = page.continue_token;
@@ -117,6 +118,7 @@ fn apply(informer: &Informer, batch: Vec<Result<WatchEvent, Status>>) -> Option<
     let mut deltas = Vec::with_capacity(batch.len());
     let mut revision = informer.revision();
     let mut end = None;
+    warm(informer, &batch);
     {
         let mut store = informer.store.write();
         for event in batch {
@@ -133,7 +135,11 @@ fn apply(informer: &Informer, batch: Vec<Result<WatchEvent, Status>>) -> Option<
                 }
                 Ok(WatchEvent::Bookmark(bookmark)) => revision = revision.max(bookmark),
                 Err(status) => {
-                    end = Some(if status.is_expired() { WatchEnd::Expired } else { WatchEnd::Closed(Some(status)) });
+                    end = Some(if status.is_expired() {
+                        WatchEnd::Expired
+                    } else {
+                        WatchEnd::Closed(Some(status))
+                    });
                     break;
                 }
             }
@@ -142,6 +148,16 @@ fn apply(informer: &Informer, batch: Vec<Result<WatchEvent, Status>>) -> Option<
     informer.revision.send_replace(revision);
     informer.publish(&deltas);
     end
+}
+
+/// Lets index functions decode the objects before readers are locked out: a typed view is made on first use and kept.
+fn warm(informer: &Informer, batch: &[Result<WatchEvent, Status>]) {
+    let index_fns = informer.store.read().index_fns();
+    for event in batch {
+        if let Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) = event {
+            index_fns.iter().for_each(|values_of| drop(values_of(object)));
+        }
+    }
 }
 
 /// Makes the store equal to a list. The first list is told as a resync, later ones as differences.

@@ -65,7 +65,9 @@ impl Table {
 
     fn remove(&mut self, hasher: &DefaultHashBuilder, namespace: &str, name: &str) -> Option<Arc<Object>> {
         self.0
-            .find_entry(hash(hasher, namespace, name), |own| own.name() == name && own.namespace() == namespace)
+            .find_entry(hash(hasher, namespace, name), |own| {
+                own.name() == name && own.namespace() == namespace
+            })
             .ok()
             .map(|entry| entry.remove().0)
     }
@@ -131,6 +133,11 @@ impl Store {
             index.change(&self.hasher, Some(&old), None);
         }
         Some(old)
+    }
+
+    /// The functions of all indexes.
+    pub(super) fn index_fns(&self) -> Vec<IndexFn> {
+        self.indexes.values().map(|index| index.values_of.clone()).collect()
     }
 
     /// Declares an index and fills it; one that exists already stays as it is.

@@ -168,7 +168,7 @@ async fn a_slow_subscriber_resyncs_instead_of_holding_others_up() {
     let object = fake.seed(pod("a", ""));
     let one = Delta::Upsert { old: None, new: object };
     informer.publish(&vec![one.clone(); QUEUE_MAX]);
-    informer.publish(&[one.clone()]);
+    informer.publish(std::slice::from_ref(&one));
     informer.publish(&[one]);
     let mut batch = Vec::new();
     slow.recv_batch(&mut batch).await;

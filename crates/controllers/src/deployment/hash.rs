@@ -32,7 +32,13 @@ pub(super) fn set_name(object: &Object, deployment: &Deployment) -> String {
 }
 
 /// The tree of a new ReplicaSet.
-pub(super) fn new_set(object: &Object, deployment: &Deployment, name: &str, replicas: i32, number: i64) -> Value {
+pub(super) fn new_set(
+    object: &Object,
+    deployment: &Deployment,
+    name: &str,
+    replicas: i32,
+    number: i64,
+) -> Value {
     let hash = template_hash(deployment);
     let mut template = deployment.spec.template.to_value();
     template.set_at(&["metadata", "labels", POD_TEMPLATE_HASH], hash.as_str());
@@ -66,5 +72,9 @@ fn fnv32a(bytes: &[u8]) -> u32 {
 
 /// A number's digits, each as a letter of the alphabet.
 fn safe_suffix(number: u32) -> String {
-    number.to_string().bytes().map(|digit| char::from(ALPHABET[usize::from(digit) % ALPHABET.len()])).collect()
+    number
+        .to_string()
+        .bytes()
+        .map(|digit| char::from(ALPHABET[usize::from(digit) % ALPHABET.len()]))
+        .collect()
 }

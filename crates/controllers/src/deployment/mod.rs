@@ -44,7 +44,8 @@ pub fn descriptor() -> ControllerDescriptor<Options> {
 
 fn start(context: Context<Options>) -> BoxFuture<'static, ()> {
     let informers = &context.informers;
-    let (deployments, sets, pods) = (informers.of(&DEPLOYMENTS), informers.of(&REPLICA_SETS), informers.of(&PODS));
+    let (deployments, sets, pods) =
+        (informers.of(&DEPLOYMENTS), informers.of(&REPLICA_SETS), informers.of(&PODS));
     ownership::index_by_owner(&sets);
     ownership::index_orphans(&sets);
     ownership::index_by_owner(&pods);
@@ -91,7 +92,8 @@ fn wake_recreate(deployments: &Informer, sets: &Informer, delta: &Delta, keys: &
         .and_then(|set| sets.get(&set.namespace, &set.name))
         .and_then(|set| owner_key(&set, "apps", "Deployment"));
     let Some(key) = key else { return };
-    let deployment = deployments.get(&key.namespace, &key.name).and_then(|object| object.view::<Deployment>().ok());
+    let deployment =
+        deployments.get(&key.namespace, &key.name).and_then(|object| object.view::<Deployment>().ok());
     if deployment.is_some_and(|deployment| deployment.spec.strategy.type_ == "Recreate") {
         keys.push(key);
     }
@@ -139,8 +141,11 @@ impl Reconcile for Controller {
 impl Controller {
     async fn sync(&self, key: &ObjectKey, object: Arc<Object>) -> Result {
         let deployment = view::<Deployment>(&object)?;
-        let selector =
-            deployment.spec.selector.selector().map_err(|error| Error::Stalled { reason: error.to_string() })?;
+        let selector = deployment
+            .spec
+            .selector
+            .selector()
+            .map_err(|error| Error::Stalled { reason: error.to_string() })?;
         if selector.is_everything() {
             return self.refuse_to_select_all(&object, &deployment).await;
         }
@@ -181,7 +186,11 @@ impl Sync<'_> {
         if self.deployment.spec.paused || plan::is_scaling_event(&self.deployment, &self.fleet) {
             return self.scale_only().await;
         }
-        if self.deployment.spec.strategy.type_ == "Recreate" { self.recreate().await } else { self.roll().await }
+        if self.deployment.spec.strategy.type_ == "Recreate" {
+            self.recreate().await
+        } else {
+            self.roll().await
+        }
     }
 
     /// Resizes what there is; a rollout neither starts nor goes on.
@@ -225,9 +234,11 @@ impl Sync<'_> {
     /// Any pod of an old ReplicaSet that is not done.
     fn old_pods_run(&self) -> bool {
         let counted = self.fleet.old.iter().any(|set| set.view.status.replicas > 0);
-        let pods = self.fleet.old.iter().flat_map(|set| {
-            self.controller.pods.by_index(ownership::BY_OWNER, set.object.uid())
-        });
+        let pods = self
+            .fleet
+            .old
+            .iter()
+            .flat_map(|set| self.controller.pods.by_index(ownership::BY_OWNER, set.object.uid()));
         counted || pods.filter_map(|pod| pod.view::<Pod>().ok()).any(|pod| !pod.is_terminal())
     }
 
@@ -255,17 +266,18 @@ impl Sync<'_> {
         let name = hash::set_name(&self.object, &self.deployment);
         let tree = hash::new_set(&self.object, &self.deployment, &name, replicas, number);
         let (controller, namespace) = (self.controller, self.object.namespace().to_owned());
-        let created = match controller.api.create(&REPLICA_SETS, &namespace, tree, &WriteOptions::default()).await {
-            Ok(object) => {
-                self.announce_new_set(&object, replicas);
-                object
-            }
-            Err(status) if status.is_already_exists() => self.existing_set(&name).await?,
-            Err(status) if ownership::is_namespace_terminating(&status) => {
-                return Err(Error::Stalled { reason: status.message });
-            }
-            Err(status) => return Err(self.creation_failed(&name, status).await),
-        };
+        let created =
+            match controller.api.create(&REPLICA_SETS, &namespace, tree, &WriteOptions::default()).await {
+                Ok(object) => {
+                    self.announce_new_set(&object, replicas);
+                    object
+                }
+                Err(status) if status.is_already_exists() => self.existing_set(&name).await?,
+                Err(status) if ownership::is_namespace_terminating(&status) => {
+                    return Err(Error::Stalled { reason: status.message });
+                }
+                Err(status) => return Err(self.creation_failed(&name, status).await),
+            };
         controller.expectations.written(self.key, created.revision());
         self.fleet.new = Some(Set::read(created)?);
         self.write_revision(&number.to_string()).await
@@ -351,7 +363,8 @@ impl Sync<'_> {
     }
 
     async fn write_status(self) -> Result {
-        let wanted = status::calculate(&self.deployment, &self.object, &self.fleet, self.conditions.clone(), self.now);
+        let wanted =
+            status::calculate(&self.deployment, &self.object, &self.fleet, self.conditions.clone(), self.now);
         self.commit(wanted).await?;
         Ok(Action::await_change())
     }
@@ -360,7 +373,8 @@ impl Sync<'_> {
     async fn write_progress(self) -> Result {
         let calculated =
             status::calculate(&self.deployment, &self.object, &self.fleet, self.conditions.clone(), self.now);
-        let wanted = status::progress(&self.deployment, &self.fleet, calculated, self.object.name(), self.now);
+        let wanted =
+            status::progress(&self.deployment, &self.fleet, calculated, self.object.name(), self.now);
         let next = status::next_check(&self.deployment, &wanted, self.now);
         self.commit(wanted).await?;
         Ok(next)

@@ -152,7 +152,8 @@ fn fenceposts(deployment: &Deployment) -> (i32, i32) {
     let rolling = deployment.spec.strategy.rolling_update.as_ref();
     let total = replicas(deployment);
     let surge = rolling.and_then(|rolling| rolling.max_surge.as_ref()?.scaled(total, true)).unwrap_or(0);
-    let missing = rolling.and_then(|rolling| rolling.max_unavailable.as_ref()?.scaled(total, false)).unwrap_or(0);
+    let missing =
+        rolling.and_then(|rolling| rolling.max_unavailable.as_ref()?.scaled(total, false)).unwrap_or(0);
     if surge == 0 && missing == 0 { (0, 1) } else { (surge, missing) }
 }
 
@@ -223,7 +224,8 @@ pub(super) fn fill_new(deployment: &Deployment, fleet: &mut Fleet) {
 
 /// `spec.replicas` is not what the ReplicaSets in use were last sized for.
 pub(super) fn is_scaling_event(deployment: &Deployment, fleet: &Fleet) -> bool {
-    let mut desired = fleet.all().filter(|set| set.replicas > 0).filter_map(|set| set.annotation(DESIRED_REPLICAS));
+    let mut desired =
+        fleet.all().filter(|set| set.replicas > 0).filter_map(|set| set.annotation(DESIRED_REPLICAS));
     desired.any(|desired| desired != replicas(deployment))
 }
 
@@ -263,7 +265,8 @@ fn scale_in_proportion(deployment: &Deployment, fleet: &mut Fleet) {
     let total = fleet.total();
     let allowed = if replicas(deployment) > 0 { replicas(deployment) + max_surge(deployment) } else { 0 };
     let to_add = allowed - total;
-    let mut active: Vec<&mut Set> = fleet.old.iter_mut().chain(&mut fleet.new).filter(|set| set.replicas > 0).collect();
+    let mut active: Vec<&mut Set> =
+        fleet.old.iter_mut().chain(&mut fleet.new).filter(|set| set.replicas > 0).collect();
     // The largest first. Growing favours the younger of equals, shrinking the older.
     active.sort_by(|a, b| age(a).cmp(&age(b)));
     if to_add > 0 {

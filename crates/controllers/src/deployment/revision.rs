@@ -75,7 +75,8 @@ fn remember(annotations: &mut Annotations, revision: &str) {
     let history = annotations.get(REVISION_HISTORY).map(Str::as_str).unwrap_or_default();
     let mut entries: Vec<&str> = history.split(',').filter(|entry| !entry.is_empty()).collect();
     entries.push(revision);
-    let length = |entries: &[&str]| entries.iter().map(|entry| entry.len() + 1).sum::<usize>().saturating_sub(1);
+    let length =
+        |entries: &[&str]| entries.iter().map(|entry| entry.len() + 1).sum::<usize>().saturating_sub(1);
     let mut first = 0;
     while length(&entries[first..]) > HISTORY_MAX && first + 1 < entries.len() {
         first += 1;
@@ -105,11 +106,7 @@ mod tests {
         let shown: Vec<String> = annotations.iter().map(|(key, value)| format!("{key}={value}")).collect();
         assert_eq!(
             shown,
-            [
-                "deployment.kubernetes.io/revision=3",
-                "deployment.kubernetes.io/revision-history=1",
-                "team=a",
-            ]
+            ["deployment.kubernetes.io/revision=3", "deployment.kubernetes.io/revision-history=1", "team=a",]
         );
         annotate(&source, &mut annotations, 7, true);
         assert_eq!(annotations[REVISION_HISTORY], "1,3");
@@ -136,6 +133,9 @@ mod tests {
         let mut annotations = Annotations::from([(REVISION_HISTORY.into(), long.into())]);
         remember(&mut annotations, "9999");
         let history = &annotations[REVISION_HISTORY];
-        assert!(history.len() <= HISTORY_MAX && history.ends_with(",9999") && !history.starts_with("0000"), "{history}");
+        assert!(
+            history.len() <= HISTORY_MAX && history.ends_with(",9999") && !history.starts_with("0000"),
+            "{history}"
+        );
     }
 }

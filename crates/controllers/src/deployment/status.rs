@@ -21,7 +21,13 @@ type Conditions = Vec<DeploymentCondition>;
 
 // === Conditions ===
 
-fn condition(type_: &str, status: &str, reason: &str, message: String, now: Timestamp) -> DeploymentCondition {
+fn condition(
+    type_: &str,
+    status: &str,
+    reason: &str,
+    message: String,
+    now: Timestamp,
+) -> DeploymentCondition {
     let now: Str = time::format_seconds(now).into();
     DeploymentCondition {
         type_: type_.into(),
@@ -90,7 +96,12 @@ pub(super) fn note_created(deployment: &Deployment, conditions: &mut Conditions,
     }
 }
 
-pub(super) fn note_creation_failed(deployment: &Deployment, conditions: &mut Conditions, why: &str, now: Timestamp) {
+pub(super) fn note_creation_failed(
+    deployment: &Deployment,
+    conditions: &mut Conditions,
+    why: &str,
+    now: Timestamp,
+) {
     if progress_deadline(deployment).is_some() {
         set(conditions, condition(PROGRESSING, "False", "ReplicaSetCreateError", why.into(), now));
     }
@@ -110,7 +121,13 @@ pub(super) fn calculate(
     let available = sum(|set| set.view.status.available_replicas);
     let enough = available >= deployment.spec.replicas.unwrap_or(1) - max_unavailable(deployment);
     let verdict = if enough {
-        condition(AVAILABLE, "True", "MinimumReplicasAvailable", "Deployment has minimum availability.".into(), now)
+        condition(
+            AVAILABLE,
+            "True",
+            "MinimumReplicasAvailable",
+            "Deployment has minimum availability.".into(),
+            now,
+        )
     } else {
         let message = "Deployment does not have minimum availability.".into();
         condition(AVAILABLE, "False", "MinimumReplicasUnavailable", message, now)
@@ -227,7 +244,8 @@ pub(super) fn next_check(deployment: &Deployment, status: &DeploymentStatus, now
 
 /// The first failure of the new ReplicaSet, or of any other.
 fn replica_failure(fleet: &Fleet) -> Option<DeploymentCondition> {
-    let failing = |set: &Set| set.view.status.conditions.iter().find(|own| own.type_ == REPLICA_FAILURE).cloned();
+    let failing =
+        |set: &Set| set.view.status.conditions.iter().find(|own| own.type_ == REPLICA_FAILURE).cloned();
     let failure: Condition = fleet.new.iter().chain(&fleet.old).find_map(failing)?;
     Some(DeploymentCondition {
         type_: failure.type_,

@@ -43,7 +43,8 @@ fn is_done(fake: &FakeApi) -> bool {
 
 fn set_image(world: &World, image: &str) {
     world.fake.edit(&DEPLOYMENTS, "ns", "web", |tree| {
-        let containers = tree.at_mut(&["spec", "template", "spec", "containers"]).and_then(Value::as_array_mut).unwrap();
+        let containers =
+            tree.at_mut(&["spec", "template", "spec", "containers"]).and_then(Value::as_array_mut).unwrap();
         containers[0].set_at(&["image"], image);
         let generation = tree["metadata"]["generation"].as_i64().unwrap_or_default();
         tree.set_at(&["metadata", "generation"], generation + 1);
@@ -52,7 +53,9 @@ fn set_image(world: &World, image: &str) {
 
 fn sets(world: &World) -> Vec<Value> {
     let mut sets: Vec<Value> = world.fake.peek_all(&REPLICA_SETS).iter().map(|set| set.to_value()).collect();
-    sets.sort_by_key(|set| set["metadata"]["annotations"].str_at(&[revision::REVISION]).parse::<i64>().unwrap_or(0));
+    sets.sort_by_key(|set| {
+        set["metadata"]["annotations"].str_at(&[revision::REVISION]).parse::<i64>().unwrap_or(0)
+    });
     sets
 }
 
@@ -80,16 +83,32 @@ async fn a_new_deployment_gets_a_set_with_hash_revision_and_sizes() {
     let shown: Vec<String> = status
         .array_at(&["conditions"])
         .iter()
-        .map(|c| format!("{}={} {}: {}", c.str_at(&["type"]), c.str_at(&["status"]), c.str_at(&["reason"]), c.str_at(&["message"])))
+        .map(|c| {
+            format!(
+                "{}={} {}: {}",
+                c.str_at(&["type"]),
+                c.str_at(&["status"]),
+                c.str_at(&["reason"]),
+                c.str_at(&["message"])
+            )
+        })
         .collect();
     assert_eq!(
         shown,
         [
             "Available=True MinimumReplicasAvailable: Deployment has minimum availability.".to_owned(),
-            format!("Progressing=True NewReplicaSetAvailable: ReplicaSet \"web-{hash}\" has successfully progressed."),
+            format!(
+                "Progressing=True NewReplicaSetAvailable: ReplicaSet \"web-{hash}\" has successfully progressed."
+            ),
         ]
     );
-    world.wait_for("an event", |_| world.events().contains(&format!("ScalingReplicaSet: Scaled up replica set web-{hash} from 0 to 4"))).await;
+    world
+        .wait_for("an event", |_| {
+            world
+                .events()
+                .contains(&format!("ScalingReplicaSet: Scaled up replica set web-{hash} from 0 to 4"))
+        })
+        .await;
 }
 
 #[tokio::test]
@@ -107,7 +126,8 @@ async fn a_rolling_update_keeps_availability_and_can_be_undone() {
         rt::sleep(std::time::Duration::from_millis(1)).await;
     }
     roll_out(&world, "revision 2").await;
-    let sizes: Vec<i64> = sets(&world).iter().map(|set| set["spec"]["replicas"].as_i64().unwrap_or(-1)).collect();
+    let sizes: Vec<i64> =
+        sets(&world).iter().map(|set| set["spec"]["replicas"].as_i64().unwrap_or(-1)).collect();
     assert_eq!(sizes, [0, 4]);
 
     set_image(&world, "v1");
@@ -117,7 +137,10 @@ async fn a_rolling_update_keeps_availability_and_can_be_undone() {
     let annotations = &all[1]["metadata"]["annotations"];
     assert_eq!(annotations.str_at(&[revision::REVISION]), "3");
     assert_eq!(annotations.str_at(&["deployment.kubernetes.io/revision-history"]), "1");
-    assert_eq!(world.tree(&DEPLOYMENTS, "ns", "web")["metadata"]["annotations"].str_at(&[revision::REVISION]), "3");
+    assert_eq!(
+        world.tree(&DEPLOYMENTS, "ns", "web")["metadata"]["annotations"].str_at(&[revision::REVISION]),
+        "3"
+    );
 }
 
 #[tokio::test]
@@ -172,8 +195,12 @@ async fn a_paused_deployment_is_scaled_but_not_rolled() {
     world.wait_for("three pods", |fake| fake.peek_all(&PODS).len() == 3).await;
     world
         .wait_for("the condition", |fake| {
-            let tree = fake.peek(&DEPLOYMENTS, "ns", "web").map(|object| object.to_value()).unwrap_or_default();
-            tree["status"].array_at(&["conditions"]).iter().any(|c| c.str_at(&["reason"]) == "DeploymentPaused")
+            let tree =
+                fake.peek(&DEPLOYMENTS, "ns", "web").map(|object| object.to_value()).unwrap_or_default();
+            tree["status"]
+                .array_at(&["conditions"])
+                .iter()
+                .any(|c| c.str_at(&["reason"]) == "DeploymentPaused")
         })
         .await;
     assert_eq!(sets(&world).len(), 1);
@@ -240,20 +267,84 @@ fn sizes(fleet: &Fleet) -> (Vec<i32>, i32) {
 fn rolling_updates_stay_within_surge_and_availability() {
     let rows = [
         // The new set takes the surge first; nothing old may go yet.
-        Row { replicas: 10, surge: "2", unavailable: "0", old: &[(10, 10, 12)], new: (0, 0, 12), wanted_old: &[10], wanted_new: 2 },
+        Row {
+            replicas: 10,
+            surge: "2",
+            unavailable: "0",
+            old: &[(10, 10, 12)],
+            new: (0, 0, 12),
+            wanted_old: &[10],
+            wanted_new: 2,
+        },
         // Surge used up, unavailability allows three old ones to go.
-        Row { replicas: 10, surge: "0", unavailable: "3", old: &[(10, 10, 10)], new: (0, 0, 10), wanted_old: &[7], wanted_new: 0 },
+        Row {
+            replicas: 10,
+            surge: "0",
+            unavailable: "3",
+            old: &[(10, 10, 10)],
+            new: (0, 0, 10),
+            wanted_old: &[7],
+            wanted_new: 0,
+        },
         // New pods that are not available yet hold back old ones.
-        Row { replicas: 10, surge: "2", unavailable: "0", old: &[(10, 10, 12)], new: (2, 0, 12), wanted_old: &[10], wanted_new: 2 },
-        Row { replicas: 10, surge: "2", unavailable: "0", old: &[(10, 10, 12)], new: (2, 2, 12), wanted_old: &[8], wanted_new: 2 },
+        Row {
+            replicas: 10,
+            surge: "2",
+            unavailable: "0",
+            old: &[(10, 10, 12)],
+            new: (2, 0, 12),
+            wanted_old: &[10],
+            wanted_new: 2,
+        },
+        Row {
+            replicas: 10,
+            surge: "2",
+            unavailable: "0",
+            old: &[(10, 10, 12)],
+            new: (2, 2, 12),
+            wanted_old: &[8],
+            wanted_new: 2,
+        },
         // Unhealthy old pods go first, oldest set first, then healthy ones.
-        Row { replicas: 10, surge: "0", unavailable: "2", old: &[(5, 2, 10), (5, 5, 10)], new: (0, 0, 10), wanted_old: &[3, 5], wanted_new: 0 },
+        Row {
+            replicas: 10,
+            surge: "0",
+            unavailable: "2",
+            old: &[(5, 2, 10), (5, 5, 10)],
+            new: (0, 0, 10),
+            wanted_old: &[3, 5],
+            wanted_new: 0,
+        },
         // Neither surge nor unavailability: one pod may be missing all the same.
-        Row { replicas: 3, surge: "0", unavailable: "0", old: &[(3, 3, 3)], new: (0, 0, 3), wanted_old: &[2], wanted_new: 0 },
+        Row {
+            replicas: 3,
+            surge: "0",
+            unavailable: "0",
+            old: &[(3, 3, 3)],
+            new: (0, 0, 3),
+            wanted_old: &[2],
+            wanted_new: 0,
+        },
         // Percentages: surge is rounded up, unavailability down.
-        Row { replicas: 10, surge: "25%", unavailable: "25%", old: &[(10, 10, 13)], new: (3, 0, 13), wanted_old: &[8], wanted_new: 3 },
+        Row {
+            replicas: 10,
+            surge: "25%",
+            unavailable: "25%",
+            old: &[(10, 10, 13)],
+            new: (3, 0, 13),
+            wanted_old: &[8],
+            wanted_new: 3,
+        },
         // Too large a new set shrinks.
-        Row { replicas: 2, surge: "1", unavailable: "0", old: &[], new: (5, 5, 3), wanted_old: &[], wanted_new: 2 },
+        Row {
+            replicas: 2,
+            surge: "1",
+            unavailable: "0",
+            old: &[],
+            new: (5, 5, 3),
+            wanted_old: &[],
+            wanted_new: 2,
+        },
     ];
     for (at, row) in rows.iter().enumerate() {
         let (deployment, mut fleet) = fleet_of(row);
@@ -268,17 +359,65 @@ fn rolling_updates_stay_within_surge_and_availability() {
 fn scaling_in_the_middle_of_a_rollout_is_proportional() {
     let rows = [
         // Twice as many: each set twice as large.
-        Row { replicas: 20, surge: "0", unavailable: "1", old: &[(5, 5, 10)], new: (5, 5, 10), wanted_old: &[10], wanted_new: 10 },
+        Row {
+            replicas: 20,
+            surge: "0",
+            unavailable: "1",
+            old: &[(5, 5, 10)],
+            new: (5, 5, 10),
+            wanted_old: &[10],
+            wanted_new: 10,
+        },
         // Half as many.
-        Row { replicas: 5, surge: "0", unavailable: "1", old: &[(8, 8, 10)], new: (2, 2, 10), wanted_old: &[4], wanted_new: 1 },
+        Row {
+            replicas: 5,
+            surge: "0",
+            unavailable: "1",
+            old: &[(8, 8, 10)],
+            new: (2, 2, 10),
+            wanted_old: &[4],
+            wanted_new: 1,
+        },
         // The rest that rounding leaves goes to the largest; among equals growing favours the new one.
-        Row { replicas: 11, surge: "0", unavailable: "1", old: &[(5, 5, 10)], new: (5, 5, 10), wanted_old: &[5], wanted_new: 6 },
+        Row {
+            replicas: 11,
+            surge: "0",
+            unavailable: "1",
+            old: &[(5, 5, 10)],
+            new: (5, 5, 10),
+            wanted_old: &[5],
+            wanted_new: 6,
+        },
         // To nothing.
-        Row { replicas: 0, surge: "2", unavailable: "0", old: &[(5, 5, 12)], new: (7, 5, 12), wanted_old: &[0], wanted_new: 0 },
+        Row {
+            replicas: 0,
+            surge: "2",
+            unavailable: "0",
+            old: &[(5, 5, 12)],
+            new: (7, 5, 12),
+            wanted_old: &[0],
+            wanted_new: 0,
+        },
         // Only one in use: it takes all.
-        Row { replicas: 7, surge: "2", unavailable: "0", old: &[(5, 5, 7)], new: (0, 0, 7), wanted_old: &[7], wanted_new: 0 },
+        Row {
+            replicas: 7,
+            surge: "2",
+            unavailable: "0",
+            old: &[(5, 5, 7)],
+            new: (0, 0, 7),
+            wanted_old: &[7],
+            wanted_new: 0,
+        },
         // None in use: the new one.
-        Row { replicas: 7, surge: "2", unavailable: "0", old: &[(0, 0, 7)], new: (0, 0, 7), wanted_old: &[0], wanted_new: 7 },
+        Row {
+            replicas: 7,
+            surge: "2",
+            unavailable: "0",
+            old: &[(0, 0, 7)],
+            new: (0, 0, 7),
+            wanted_old: &[0],
+            wanted_new: 7,
+        },
     ];
     for (at, row) in rows.iter().enumerate() {
         let (deployment, mut fleet) = fleet_of(row);
@@ -300,7 +439,8 @@ fn a_rollout_without_progress_times_out_and_is_looked_at_when_it_does() {
         ..DeploymentCondition::default()
     }];
     let at = |text: &str| time::parse(text).unwrap();
-    let judged = |now| status::progress(&deployment, &Fleet::default(), deployment.status.clone(), "web", now);
+    let judged =
+        |now| status::progress(&deployment, &Fleet::default(), deployment.status.clone(), "web", now);
 
     let early = at("2026-01-01T00:00:50Z");
     assert_eq!(judged(early), deployment.status);

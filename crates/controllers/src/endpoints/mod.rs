@@ -35,7 +35,8 @@ pub fn descriptor() -> ControllerDescriptor<Options> {
 
 fn start(context: Context<Options>) -> BoxFuture<'static, ()> {
     let informers = &context.informers;
-    let (services, pods, endpoints) = (informers.of(&SERVICES), informers.of(&PODS), informers.of(&ENDPOINTS));
+    let (services, pods, endpoints) =
+        (informers.of(&SERVICES), informers.of(&PODS), informers.of(&ENDPOINTS));
     let reconciler = Arc::new(Controller {
         api: context.api.clone(),
         recorder: context.recorder.clone(),

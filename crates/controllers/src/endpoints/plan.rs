@@ -77,7 +77,8 @@ fn subsets(service: &Service, pods: &[Arc<Pod>]) -> Vec<Subset> {
     }
     let mut subsets: Vec<Subset> = subsets.into_values().collect();
     for subset in &mut subsets {
-        let by_address = |own: &Value| (own.str_at(&["ip"]).to_owned(), own["targetRef"].str_at(&["uid"]).to_owned());
+        let by_address =
+            |own: &Value| (own.str_at(&["ip"]).to_owned(), own["targetRef"].str_at(&["uid"]).to_owned());
         subset.ready.sort_by_cached_key(by_address);
         subset.not_ready.sort_by_cached_key(by_address);
     }

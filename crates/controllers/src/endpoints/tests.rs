@@ -88,7 +88,10 @@ fn more_than_a_thousand_addresses_are_cut_and_marked() {
     let subset = &tree["subsets"][0];
     assert_eq!(subset.array_at(&["addresses"]).len(), 900);
     assert_eq!(subset.array_at(&["notReadyAddresses"]).len(), 100);
-    assert_eq!(tree["metadata"]["annotations"].str_at(&["endpoints.kubernetes.io/over-capacity"]), "truncated");
+    assert_eq!(
+        tree["metadata"]["annotations"].str_at(&["endpoints.kubernetes.io/over-capacity"]),
+        "truncated"
+    );
     let pods: Vec<Value> = (0..1100).map(|number| pod(number, number < 1050)).collect();
     let subset = planned(service(|_| {}), pods, None).unwrap()["subsets"][0].clone();
     assert_eq!(subset.array_at(&["addresses"]).len(), 1000);

@@ -146,7 +146,8 @@ impl Controller {
         }
         for tree in changes.update {
             let name = tree.str_at(&["metadata", "name"]).to_owned();
-            let slice = self.api.update(&ENDPOINT_SLICES, &key.namespace, &name, None, tree, &options).await?;
+            let slice =
+                self.api.update(&ENDPOINT_SLICES, &key.namespace, &name, None, tree, &options).await?;
             self.expectations.written(key, slice.revision());
         }
         for slice in changes.delete {

@@ -66,13 +66,16 @@ pub(super) fn wanted(service: &Service, pods: &[Arc<Pod>], zone: impl Fn(&str) -
         if zone.is_none() && !service.spec.publish_not_ready_addresses {
             let (namespace, name) = (&service.metadata.namespace, &service.metadata.name);
             let pod = &pod.metadata.name;
-            wanted.skipped.push(format!("skipping Pod {pod} for Service {namespace}/{name}: Node {node} Not Found"));
+            wanted
+                .skipped
+                .push(format!("skipping Pod {pod} for Service {namespace}/{name}: Node {node} Not Found"));
             continue;
         }
         let ports = ports(service, pod);
         let group = ports.to_string();
         for (family, groups) in &mut wanted.families {
-            let (_, endpoints) = groups.entry(group.clone()).or_insert_with(|| (ports.clone(), Endpoints::new()));
+            let (_, endpoints) =
+                groups.entry(group.clone()).or_insert_with(|| (ports.clone(), Endpoints::new()));
             let addresses = backends::addresses(pod, *family);
             if !addresses.is_empty() {
                 let endpoint = endpoint(service, pod, addresses, zone.as_deref().unwrap_or_default());
@@ -156,9 +159,15 @@ fn identity(endpoint: &Value) -> String {
 // === Endpoints to slices ===
 
 /// What makes `existing` slices hold what is wanted.
-pub(super) fn changes(object: &Object, service: &Service, wanted: &Wanted, existing: &[Arc<Object>]) -> Changes {
+pub(super) fn changes(
+    object: &Object,
+    service: &Service,
+    wanted: &Wanted,
+    existing: &[Arc<Object>],
+) -> Changes {
     let mut changes = Changes::default();
-    let parsed: Vec<(Arc<Object>, Value)> = existing.iter().map(|slice| (slice.clone(), slice.to_value())).collect();
+    let parsed: Vec<(Arc<Object>, Value)> =
+        existing.iter().map(|slice| (slice.clone(), slice.to_value())).collect();
     let family_of = |tree: &Value| Family::parse(tree.str_at(&["addressType"]));
     for (slice, tree) in &parsed {
         if family_of(tree).is_none_or(|family| !wanted.families.contains_key(&family)) {
@@ -186,7 +195,10 @@ fn pack_family(
     let mut by_ports: BTreeMap<String, Vec<(Arc<Object>, Value)>> = BTreeMap::new();
     for (slice, tree) in existing {
         if ownership::is_controlled_by(&slice, object.uid()) {
-            by_ports.entry(sorted(tree.array_at(&["ports"]).to_vec()).to_string()).or_default().push((slice, tree));
+            by_ports
+                .entry(sorted(tree.array_at(&["ports"]).to_vec()).to_string())
+                .or_default()
+                .push((slice, tree));
         } else {
             delete.push((slice, tree));
         }
@@ -213,7 +225,12 @@ fn pack_family(
 }
 
 /// Slices that would be deleted become the ones that would be created: one event instead of two.
-fn reuse(object: &Object, create: &mut Vec<Value>, delete: &mut Vec<(Arc<Object>, Value)>, changes: &mut Changes) {
+fn reuse(
+    object: &Object,
+    create: &mut Vec<Value>,
+    delete: &mut Vec<(Arc<Object>, Value)>,
+    changes: &mut Changes,
+) {
     let mut kept = Vec::new();
     for (slice, mut tree) in std::mem::take(delete) {
         if create.is_empty() || !ownership::is_controlled_by(&slice, object.uid()) {
@@ -251,7 +268,8 @@ fn pack(existing: Vec<(Arc<Object>, Value)>, mut wanted: Endpoints, labels: &Val
         match best_fit(&mut packings, wanted.len()) {
             Some(own) => own.fill(&mut wanted),
             None => {
-                let mut new = Packing { source: None, tree: Value::Null, endpoints: Vec::new(), changed: true };
+                let mut new =
+                    Packing { source: None, tree: Value::Null, endpoints: Vec::new(), changed: true };
                 new.fill(&mut wanted);
                 packings.push(new);
             }
@@ -263,8 +281,9 @@ fn pack(existing: Vec<(Arc<Object>, Value)>, mut wanted: Endpoints, labels: &Val
 /// The unchanged slice that `count` more endpoints fill best.
 fn best_fit(packings: &mut [Packing], count: usize) -> Option<&mut Packing> {
     // A full slice of new endpoints is better off as one of its own.
-    let fits =
-        |own: &&mut Packing| count < ENDPOINTS_MAX && !own.changed && own.endpoints.len() + count <= ENDPOINTS_MAX;
+    let fits = |own: &&mut Packing| {
+        count < ENDPOINTS_MAX && !own.changed && own.endpoints.len() + count <= ENDPOINTS_MAX
+    };
     packings.iter_mut().filter(fits).max_by_key(|own| own.endpoints.len())
 }
 

@@ -31,7 +31,8 @@ fn slices(fake: &client::fake::FakeApi) -> Vec<Value> {
 }
 
 fn sizes(fake: &client::fake::FakeApi) -> Vec<usize> {
-    let mut sizes: Vec<usize> = slices(fake).iter().map(|slice| slice.array_at(&["endpoints"]).len()).collect();
+    let mut sizes: Vec<usize> =
+        slices(fake).iter().map(|slice| slice.array_at(&["endpoints"]).len()).collect();
     sizes.sort_unstable();
     sizes
 }
@@ -84,7 +85,8 @@ async fn slices_hold_a_hundred_and_keep_endpoints_in_place() {
     world.fake.take_writes();
     world.fake.drop_object(&PODS, "ns", "p0000");
     world.wait_for("one fewer", |fake| sizes(fake).iter().sum::<usize>() == 249).await;
-    let writes: Vec<String> = world.fake.take_writes().into_iter().filter(|write| write.contains("slices")).collect();
+    let writes: Vec<String> =
+        world.fake.take_writes().into_iter().filter(|write| write.contains("slices")).collect();
     assert_eq!(writes.len(), 1, "only the slice that had it is written: {writes:?}");
     world.fake.seed(pod(300));
     world.wait_for("one more", |fake| sizes(fake).iter().sum::<usize>() == 250).await;
@@ -114,8 +116,10 @@ async fn services_that_are_not_ours_get_no_slices() {
     let world = World::start(vec![descriptor()], vec![without, external, marker]);
     world.wait_for("the marker's", |fake| !slices(fake).is_empty()).await;
     rt::sleep(std::time::Duration::from_millis(10)).await;
-    let owners: Vec<String> =
-        slices(&world.fake).iter().map(|slice| slice["metadata"]["labels"].str_at(&[plan::SERVICE_NAME]).to_owned()).collect();
+    let owners: Vec<String> = slices(&world.fake)
+        .iter()
+        .map(|slice| slice["metadata"]["labels"].str_at(&[plan::SERVICE_NAME]).to_owned())
+        .collect();
     assert_eq!(owners, ["marker"]);
 }
 

@@ -42,7 +42,11 @@ impl Gone {
 fn compact(uid: &str) -> Option<u128> {
     let dashes = [8, 13, 18, 23];
     let form = |(at, byte): (usize, u8)| {
-        if dashes.contains(&at) { byte == b'-' } else { byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte) }
+        if dashes.contains(&at) {
+            byte == b'-'
+        } else {
+            byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)
+        }
     };
     if uid.len() != 36 || !uid.bytes().enumerate().all(form) {
         return None;

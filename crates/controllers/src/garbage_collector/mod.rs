@@ -157,7 +157,9 @@ impl Controller {
         new: &Object,
         keys: &mut Vec<Item>,
     ) {
-        let asks = |object: &Object| object.is_deleting() && (has_finalizer(object, ORPHAN) || has_finalizer(object, FOREGROUND));
+        let asks = |object: &Object| {
+            object.is_deleting() && (has_finalizer(object, ORPHAN) || has_finalizer(object, FOREGROUND))
+        };
         if asks(new) && !old.is_some_and(asks) {
             keys.push(Item::of(resource, new));
         }
@@ -170,7 +172,9 @@ impl Controller {
             }
             // An owner that waits for this object may wait no longer.
             let kept = |owner: &OwnerReference<'_>| new.owners().any(|own| own == *owner);
-            old.owners().filter(|owner| !kept(owner)).for_each(|owner| self.wake_waiting_owner(old, &owner, keys));
+            old.owners()
+                .filter(|owner| !kept(owner))
+                .for_each(|owner| self.wake_waiting_owner(old, &owner, keys));
         }
         if !new.is_deleting() && new.owners().any(|owner| !self.is_surely_solid(new, &owner)) {
             keys.push(Item::of(resource, new));
@@ -202,7 +206,10 @@ impl Controller {
     }
 
     /// Objects that name `owner` as an owner and may: those of its namespace, or all when it is cluster-scoped.
-    fn dependents(&self, owner: &Object) -> impl Iterator<Item = (Arc<GroupVersionResource>, Arc<Object>)> + use<> {
+    fn dependents(
+        &self,
+        owner: &Object,
+    ) -> impl Iterator<Item = (Arc<GroupVersionResource>, Arc<Object>)> + use<> {
         let namespace = Str::from(owner.namespace());
         let all = self.resources.dependents(owner.uid());
         all.into_iter().filter(move |(_, own)| namespace.is_empty() || own.namespace() == namespace)
@@ -219,7 +226,8 @@ impl Controller {
             let state = self.owner_state(object, &owner).await?;
             match state {
                 OwnerState::UnknownKind => {
-                    let reason = format!("owner's kind {}, Kind={} is not served", owner.api_version, owner.kind);
+                    let reason =
+                        format!("owner's kind {}, Kind={} is not served", owner.api_version, owner.kind);
                     return Err(Error::Waiting { after: UNKNOWN_KIND_AGAIN, reason });
                 }
                 OwnerState::Misplaced => {
@@ -260,7 +268,9 @@ impl Controller {
         }
         let namespace = if kind.namespaced { object.namespace() } else { "" };
         let found = self.api.find(&kind.resource, namespace, owner.name).await?;
-        Ok(found.filter(|found| found.uid() == owner.uid).map_or(OwnerState::Absent, |found| OwnerState::of(&found)))
+        Ok(found
+            .filter(|found| found.uid() == owner.uid)
+            .map_or(OwnerState::Absent, |found| OwnerState::of(&found)))
     }
 
     fn report_misplaced(&self, object: &Object, owner: &OwnerReference<'_>) {
@@ -307,8 +317,10 @@ impl Controller {
     async fn orphan_dependents(&self, item: &Item, object: &Arc<Object>) -> Result {
         let dependents: Vec<_> = self.dependents(object).collect();
         let uids = [item.uid.clone()];
-        let patches: Vec<_> =
-            dependents.iter().map(|(resource, own)| self.patch_references_away(resource, own, &uids)).collect();
+        let patches: Vec<_> = dependents
+            .iter()
+            .map(|(resource, own)| self.patch_references_away(resource, own, &uids))
+            .collect();
         let results: Vec<Result<(), Status>> =
             futures::stream::iter(patches).buffer_unordered(CONCURRENT_MAX).collect().await;
         results.into_iter().collect::<Result<(), Status>>()?;

@@ -71,7 +71,12 @@ mod tests {
             (vec![], true, plain(), Decision::Keep),
             (vec![Solid], true, plain(), Decision::Keep),
             (vec![Solid, Absent], false, plain(), Decision::DropReferences(vec!["u1".into()])),
-            (vec![Waiting, Solid, Absent], true, plain(), Decision::DropReferences(vec!["u0".into(), "u2".into()])),
+            (
+                vec![Waiting, Solid, Absent],
+                true,
+                plain(),
+                Decision::DropReferences(vec!["u0".into(), "u2".into()]),
+            ),
             (vec![Absent], true, plain(), Decision::Delete(Propagation::Background)),
             (vec![Absent, Waiting], true, plain(), Decision::Delete(Propagation::Foreground)),
             (vec![Absent, Waiting], false, plain(), Decision::Delete(Propagation::Background)),

@@ -133,7 +133,13 @@ impl Resources {
         Definitions { subscriptions: served.map(|followed| followed.informer.subscribe()).collect() }
     }
 
-    async fn replace(&self, served: Vec<Discovered>, queue: &Arc<ItemQueue>, on_delta: &OnDelta, shutdown: &Shutdown) {
+    async fn replace(
+        &self,
+        served: Vec<Discovered>,
+        queue: &Arc<ItemQueue>,
+        on_delta: &OnDelta,
+        shutdown: &Shutdown,
+    ) {
         let fresh = self.adopt(served, shutdown);
         let synced = futures::future::join_all(fresh.iter().map(|followed| followed.informer.synced()));
         if rt::timeout(SYNC_MAX, synced).await.is_err() {
@@ -141,7 +147,10 @@ impl Resources {
         }
         for Followed { resource, informer, shutdown } in fresh {
             debug!(resource = %resource, "Follows resource");
-            rt::spawn("garbage-collector", feed(resource, informer, queue.clone(), on_delta.clone(), shutdown));
+            rt::spawn(
+                "garbage-collector",
+                feed(resource, informer, queue.clone(), on_delta.clone(), shutdown),
+            );
         }
     }
 
@@ -161,7 +170,9 @@ impl Resources {
                 })
             });
             let kind = Kind {
-                resource: entry.as_ref().map_or_else(|| Arc::new(own.gvr.clone()), |own| own.resource.clone()),
+                resource: entry
+                    .as_ref()
+                    .map_or_else(|| Arc::new(own.gvr.clone()), |own| own.resource.clone()),
                 namespaced: own.namespaced,
                 informer: entry.as_ref().map(|own| own.informer.clone()),
             };
@@ -185,7 +196,11 @@ impl Resources {
 
 impl Clone for Followed {
     fn clone(&self) -> Self {
-        Self { resource: self.resource.clone(), informer: self.informer.clone(), shutdown: self.shutdown.clone() }
+        Self {
+            resource: self.resource.clone(),
+            informer: self.informer.clone(),
+            shutdown: self.shutdown.clone(),
+        }
     }
 }
 

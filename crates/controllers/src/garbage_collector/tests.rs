@@ -63,7 +63,9 @@ async fn background_deletion_cascades() {
     ready(&world).await;
     let started = rt::instant();
     delete(&world, &DEPLOYMENTS, "d", Propagation::Background).await;
-    world.wait_for("all gone", |fake| fake.peek_all(&PODS).is_empty() && !exists(fake, &REPLICA_SETS, "r")).await;
+    world
+        .wait_for("all gone", |fake| fake.peek_all(&PODS).is_empty() && !exists(fake, &REPLICA_SETS, "r"))
+        .await;
     println!("501 dependents in {:?}", started.elapsed());
 }
 
@@ -101,7 +103,9 @@ async fn a_foreground_deletion_waits_for_dependents() {
     rt::sleep(Duration::from_millis(20)).await;
     assert!(exists(&world.fake, &DEPLOYMENTS, "d") && exists(&world.fake, &REPLICA_SETS, "r"));
     world.fake.drop_object(&PODS, "ns", "p1");
-    world.wait_for("all gone", |fake| !exists(fake, &DEPLOYMENTS, "d") && !exists(fake, &REPLICA_SETS, "r")).await;
+    world
+        .wait_for("all gone", |fake| !exists(fake, &DEPLOYMENTS, "d") && !exists(fake, &REPLICA_SETS, "r"))
+        .await;
 }
 
 #[tokio::test]
@@ -120,12 +124,16 @@ async fn orphaning_leaves_dependents_without_the_reference() {
 #[tokio::test]
 async fn one_remaining_owner_is_enough() {
     let mut seeds = vec![object("v1", "ConfigMap", "a", 1), object("v1", "ConfigMap", "b", 2)];
-    seeds.push(owned(object("v1", "Secret", "s", 3), &[("v1", "ConfigMap", "a", 1), ("v1", "ConfigMap", "b", 2)]));
+    seeds.push(owned(
+        object("v1", "Secret", "s", 3),
+        &[("v1", "ConfigMap", "a", 1), ("v1", "ConfigMap", "b", 2)],
+    ));
     let world = start(seeds);
     ready(&world).await;
     delete(&world, &CONFIG_MAPS, "a", Propagation::Background).await;
     let owners = |fake: &FakeApi| {
-        fake.peek(&api::gvr::SECRETS, "ns", "s").map(|own| own.owners().map(|o| o.name.to_owned()).collect::<Vec<_>>())
+        fake.peek(&api::gvr::SECRETS, "ns", "s")
+            .map(|own| own.owners().map(|o| o.name.to_owned()).collect::<Vec<_>>())
     };
     world.wait_for("one reference gone", |fake| owners(fake) == Some(vec!["b".to_owned()])).await;
     delete(&world, &CONFIG_MAPS, "b", Propagation::Background).await;

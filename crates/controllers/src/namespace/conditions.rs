@@ -11,7 +11,11 @@ use super::Outcome;
 /// Type, and reason and message when all is well.
 const CONDITIONS: [(&str, &str, &str); 5] = [
     ("NamespaceDeletionDiscoveryFailure", "ResourcesDiscovered", "All resources successfully discovered"),
-    ("NamespaceDeletionGroupVersionParsingFailure", "ParsedGroupVersions", "All legacy kube types successfully parsed"),
+    (
+        "NamespaceDeletionGroupVersionParsingFailure",
+        "ParsedGroupVersions",
+        "All legacy kube types successfully parsed",
+    ),
     (
         "NamespaceDeletionContentFailure",
         "ContentDeleted",
@@ -65,13 +69,16 @@ impl Summary {
             summary.content_failures.extend(outcome.failure.iter().map(|status| status.message.clone()));
             let Remaining { resource, count, finalizers: own } = &outcome.remaining;
             if *count > 0 {
-                summary.resources.push(format!("{}.{} has {count} resource instances", resource.resource, resource.group));
+                summary
+                    .resources
+                    .push(format!("{}.{} has {count} resource instances", resource.resource, resource.group));
             }
             for (finalizer, count) in own {
                 *finalizers.entry(finalizer).or_default() += count;
             }
         }
-        let told = finalizers.iter().map(|(finalizer, count)| format!("{finalizer} in {count} resource instances"));
+        let told =
+            finalizers.iter().map(|(finalizer, count)| format!("{finalizer} in {count} resource instances"));
         summary.finalizers = told.collect();
         summary.resources.sort_unstable();
         summary.content_failures.sort_unstable();
@@ -90,8 +97,9 @@ impl Summary {
                 let message = format!("Failed to delete all resource types, {count} remaining: {failures}");
                 ("ContentDeletionFailed", message)
             }),
-            "NamespaceContentRemaining" => list(&self.resources)
-                .map(|resources| ("SomeResourcesRemain", format!("Some resources are remaining: {resources}"))),
+            "NamespaceContentRemaining" => list(&self.resources).map(|resources| {
+                ("SomeResourcesRemain", format!("Some resources are remaining: {resources}"))
+            }),
             "NamespaceFinalizersRemaining" => list(&self.finalizers).map(|finalizers| {
                 let message = format!("Some content in the namespace has finalizers remaining: {finalizers}");
                 ("SomeFinalizersRemain", message)
@@ -120,8 +128,11 @@ pub(super) fn update(tree: &mut Value, summary: &Summary, now: Timestamp) -> boo
             continue;
         }
         changed = true;
-        let since = own.filter(|own| own.str_at(&["status"]) == status).map(|own| own.str_at(&["lastTransitionTime"]));
-        let since = since.filter(|since| !since.is_empty()).map_or_else(|| time::format_seconds(now), Into::into);
+        let since = own
+            .filter(|own| own.str_at(&["status"]) == status)
+            .map(|own| own.str_at(&["lastTransitionTime"]));
+        let since =
+            since.filter(|since| !since.is_empty()).map_or_else(|| time::format_seconds(now), Into::into);
         let new = json!({"type": type_, "status": status, "reason": reason, "message": message,
             "lastTransitionTime": since});
         match at {

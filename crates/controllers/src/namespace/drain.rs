@@ -55,7 +55,12 @@ impl Drain {
     }
 }
 
-async fn follow(informer: Arc<Informer>, queue: Arc<Queue<ObjectKey>>, state: Arc<Mutex<State>>, shutdown: Shutdown) {
+async fn follow(
+    informer: Arc<Informer>,
+    queue: Arc<Queue<ObjectKey>>,
+    state: Arc<Mutex<State>>,
+    shutdown: Shutdown,
+) {
     let mut subscription = informer.subscribe();
     let mut batch = Vec::new();
     loop {
@@ -71,10 +76,11 @@ async fn follow(informer: Arc<Informer>, queue: Arc<Queue<ObjectKey>>, state: Ar
         for delta in batch.drain(..) {
             let state = state.lock();
             match delta {
-                Delta::Delete { old } if state.namespaces.contains(old.namespace()) => {
-                    if informer.namespace_len(old.namespace()) == 0 {
-                        queue.add(ObjectKey::cluster(old.namespace()));
-                    }
+                Delta::Delete { old }
+                    if state.namespaces.contains(old.namespace())
+                        && informer.namespace_len(old.namespace()) == 0 =>
+                {
+                    queue.add(ObjectKey::cluster(old.namespace()));
                 }
                 Delta::Resync => {
                     let empty = state.namespaces.iter().filter(|name| informer.namespace_len(name) == 0);

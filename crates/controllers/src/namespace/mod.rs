@@ -50,8 +50,11 @@ pub fn descriptor() -> ControllerDescriptor<Options> {
 fn start(context: Context<Options>) -> BoxFuture<'static, ()> {
     let namespaces = context.informers.of(&NAMESPACES);
     let drain = Arc::new(Drain::new(context.informers.clone(), context.shutdown.clone()));
-    let reconciler =
-        Arc::new(Controller { api: context.api.clone(), namespaces: namespaces.clone(), drain: drain.clone() });
+    let reconciler = Arc::new(Controller {
+        api: context.api.clone(),
+        namespaces: namespaces.clone(),
+        drain: drain.clone(),
+    });
     let controller = controller_runtime::Controller::new(&context, reconciler).for_kind(&namespaces);
     drain.wakes(controller.queue().clone());
     boxed(controller.run())
@@ -123,10 +126,13 @@ impl Controller {
             Err(status) => return (Vec::new(), Some(status.message)),
         };
         let deletable = |own: &Discovered| own.namespaced && own.verbs.iter().any(|verb| verb == "delete");
-        let (pods, others): (Vec<_>, Vec<_>) =
-            served.into_iter().filter(deletable).partition(|own| own.gvr.group_resource() == PODS.group_resource());
+        let (pods, others): (Vec<_>, Vec<_>) = served
+            .into_iter()
+            .filter(deletable)
+            .partition(|own| own.gvr.group_resource() == PODS.group_resource());
         let mut outcomes = self.delete_all(namespace, pods).await;
-        let pods_left = outcomes.iter().any(|outcome| outcome.failure.is_some() || !outcome.remaining.is_empty());
+        let pods_left =
+            outcomes.iter().any(|outcome| outcome.failure.is_some() || !outcome.remaining.is_empty());
         if !pods_left {
             outcomes.extend(self.delete_all(namespace, others).await);
         }
@@ -134,7 +140,8 @@ impl Controller {
     }
 
     async fn delete_all(&self, namespace: &str, resources: Vec<Discovered>) -> Vec<Outcome> {
-        let deletions: Vec<_> = resources.iter().map(|resource| self.delete_resource(namespace, resource)).collect();
+        let deletions: Vec<_> =
+            resources.iter().map(|resource| self.delete_resource(namespace, resource)).collect();
         futures::stream::iter(deletions).buffer_unordered(CONCURRENT_MAX).collect().await
     }
 
@@ -166,8 +173,14 @@ impl Controller {
         Ok(())
     }
 
-    async fn delete_objects(&self, namespace: &str, resource: &Discovered, all: &[Arc<Object>]) -> Result<(), Status> {
-        let options = DeleteOptions { propagation: Some(Propagation::Background), ..DeleteOptions::default() };
+    async fn delete_objects(
+        &self,
+        namespace: &str,
+        resource: &Discovered,
+        all: &[Arc<Object>],
+    ) -> Result<(), Status> {
+        let options =
+            DeleteOptions { propagation: Some(Propagation::Background), ..DeleteOptions::default() };
         if resource.verbs.iter().any(|verb| verb == "deletecollection") {
             let everything = ListOptions::default();
             match self.api.delete_collection(&resource.gvr, namespace, &everything, &options).await {

@@ -58,7 +58,10 @@ async fn pods_go_first_and_their_end_is_awaited_without_polling() {
     pod.set_at(&["spec", "nodeName"], "n1");
     let world = World::start(vec![descriptor()], vec![terminating(), pod, object("v1", "ConfigMap", "m")]);
     world.wait_for("a condition", |fake| !messages(fake).is_empty()).await;
-    assert_eq!(messages(&world.fake), ["SomeResourcesRemain: Some resources are remaining: pods. has 1 resource instances"]);
+    assert_eq!(
+        messages(&world.fake),
+        ["SomeResourcesRemain: Some resources are remaining: pods. has 1 resource instances"]
+    );
     assert!(world.fake.peek(&CONFIG_MAPS, "ns", "m").is_some(), "the pod may still need it");
     let started = rt::instant();
     world.fake.drop_object(&PODS, "ns", "p");
@@ -93,6 +96,10 @@ async fn failures_are_told_and_tried_again() {
         fails.then(|| Status::internal("out of order"))
     });
     world.fake.seed(terminating());
-    world.wait_for("told", |fake| messages(fake).iter().any(|message| message.starts_with("ContentDeletionFailed"))).await;
+    world
+        .wait_for("told", |fake| {
+            messages(fake).iter().any(|message| message.starts_with("ContentDeletionFailed"))
+        })
+        .await;
     world.wait_for("gone", gone).await;
 }

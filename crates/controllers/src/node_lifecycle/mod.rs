@@ -101,10 +101,12 @@ impl Controller {
         };
         let view_of = |object: &Arc<Object>| object.view::<Node>().ok();
         let (was, Some(is)) = (old.and_then(view_of), view_of(new)) else { return };
-        let heartbeat = |node: &Node| node.condition("Ready").and_then(|ready| ready.last_heartbeat_time.clone());
+        let heartbeat =
+            |node: &Node| node.condition("Ready").and_then(|ready| ready.last_heartbeat_time.clone());
         // Nothing is known of when an object that is seen for the first time was written: its time starts now. Only a
         // node itself says that it is ready, so that is a pulse, too.
-        let recovered = |was: &Node| Readiness::of(was) != Readiness::Ready && Readiness::of(&is) == Readiness::Ready;
+        let recovered =
+            |was: &Node| Readiness::of(was) != Readiness::Ready && Readiness::of(&is) == Readiness::Ready;
         if was.as_ref().is_none_or(|was| heartbeat(was) != heartbeat(&is) || recovered(was)) {
             self.pulses.beat(new.name());
         }
@@ -155,13 +157,20 @@ impl Controller {
     async fn sync(&self, key: &ObjectKey, mut object: Arc<Object>) -> Result {
         let mut node = view::<Node>(&object)?;
         if self.pulses.register(&key.name) {
-            self.node_event(&object, "RegisteredNode", &format!("Registered Node {} in Controller", key.name));
+            self.node_event(
+                &object,
+                "RegisteredNode",
+                &format!("Registered Node {} in Controller", key.name),
+            );
         }
         let grace = if node.condition("Ready").is_some() { MONITOR_GRACE } else { STARTUP_GRACE };
         let silent = self.pulses.silence(&key.name) >= grace;
         if silent && let Some(patch) = plan::unknown_conditions(&node, rt::now()) {
             let options = WriteOptions::default();
-            object = self.api.patch(&NODES, "", &key.name, Some("status"), Patch::Strategic(patch), &options).await?;
+            object = self
+                .api
+                .patch(&NODES, "", &key.name, Some("status"), Patch::Strategic(patch), &options)
+                .await?;
             node = view::<Node>(&object)?;
         }
         let readiness = Readiness::of(&node);
@@ -192,8 +201,12 @@ impl Controller {
             self.revisit_all();
         }
         let evict = turn == zones::Turn::Now;
-        if let Some(patch) = plan::node_patch(object, node, readiness, evict, turn == zones::Turn::Never, rt::now()) {
-            self.api.patch(&NODES, "", &key.name, None, Patch::Merge(patch), &WriteOptions::default()).await?;
+        if let Some(patch) =
+            plan::node_patch(object, node, readiness, evict, turn == zones::Turn::Never, rt::now())
+        {
+            self.api
+                .patch(&NODES, "", &key.name, None, Patch::Merge(patch), &WriteOptions::default())
+                .await?;
         }
         Ok(match turn {
             zones::Turn::After(wait) => Some(wait),
@@ -209,7 +222,12 @@ impl Controller {
     }
 
     /// When a node stops being ready, its pods do too: nobody else is there to say so.
-    async fn note_readiness(&self, key: &ObjectKey, object: &Arc<Object>, readiness: Readiness) -> Result<(), Error> {
+    async fn note_readiness(
+        &self,
+        key: &ObjectKey,
+        object: &Arc<Object>,
+        readiness: Readiness,
+    ) -> Result<(), Error> {
         if readiness == Readiness::Ready {
             self.pulses.set_ready(&key.name, true);
             return Ok(());
@@ -228,7 +246,8 @@ impl Controller {
 
     async fn mark_pods_not_ready(&self, node: &str) -> Result<(), Status> {
         let pods = self.pods.by_index(BY_NODE, node);
-        let ready: Vec<_> = pods.iter().filter(|pod| pod.view::<Pod>().is_ok_and(|pod| pod.is_ready())).collect();
+        let ready: Vec<_> =
+            pods.iter().filter(|pod| pod.view::<Pod>().is_ok_and(|pod| pod.is_ready())).collect();
         let marks: Vec<_> = ready.into_iter().map(|pod| self.mark_pod_not_ready(pod)).collect();
         let results: Vec<Result<(), Status>> =
             futures::stream::iter(marks).buffer_unordered(CONCURRENT_MAX).collect().await;
@@ -241,7 +260,8 @@ impl Controller {
             {"type": "Ready", "status": "False", "lastTransitionTime": now},
         ]}});
         let (namespace, name, options) = (pod.namespace(), pod.name(), WriteOptions::default());
-        match self.api.patch(&PODS, namespace, name, Some("status"), Patch::Strategic(patch), &options).await {
+        match self.api.patch(&PODS, namespace, name, Some("status"), Patch::Strategic(patch), &options).await
+        {
             Ok(_) => {
                 self.recorder.warning(&Reference::of(pod), "NodeNotReady", "Node is not ready");
                 Ok(())
@@ -253,7 +273,12 @@ impl Controller {
 
     fn remove(&self, key: &ObjectKey) {
         if self.pulses.forget(&key.name) {
-            let regarding = Reference { api_version: "v1".into(), kind: "Node".into(), name: key.name.clone(), ..Reference::default() };
+            let regarding = Reference {
+                api_version: "v1".into(),
+                kind: "Node".into(),
+                name: key.name.clone(),
+                ..Reference::default()
+            };
             let message = format!("Node {0} event: Removing Node {0} from Controller", key.name);
             self.recorder.normal(&regarding, "RemovingNode", message);
         }

@@ -157,7 +157,8 @@ fn taints(node: &Node, readiness: Readiness, evict: bool, spare: bool) -> Vec<Ta
 }
 
 fn is_ours(taint: &Taint) -> bool {
-    let by_condition = || TAINTS_BY_CONDITION.iter().any(|(_, _, key)| taint.key == *key) || taint.key == UNSCHEDULABLE;
+    let by_condition =
+        || TAINTS_BY_CONDITION.iter().any(|(_, _, key)| taint.key == *key) || taint.key == UNSCHEDULABLE;
     is_eviction_taint(taint) || (taint.effect == "NoSchedule" && by_condition())
 }
 

@@ -22,7 +22,10 @@ fn taints(tree: &Value) -> Vec<String> {
 fn ready_status(world: &World, name: &str) -> String {
     let tree = world.tree(&NODES, "", name);
     let conditions = tree["status"].array_at(&["conditions"]).iter();
-    conditions.filter(|own| own.str_at(&["type"]) == "Ready").map(|own| own.str_at(&["status"]).to_owned()).collect()
+    conditions
+        .filter(|own| own.str_at(&["type"]) == "Ready")
+        .map(|own| own.str_at(&["status"]).to_owned())
+        .collect()
 }
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
@@ -33,7 +36,10 @@ async fn a_silent_node_becomes_unknown_and_its_pods_not_ready() {
     let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "ns"},
         "spec": {"nodeName": "silent"}});
     crate::testing::make_ready(&mut pod);
-    let world = World::start(vec![descriptor()], vec![node("silent", "True"), node("alive", "True"), lease("alive"), pod]);
+    let world = World::start(
+        vec![descriptor()],
+        vec![node("silent", "True"), node("alive", "True"), lease("alive"), pod],
+    );
     for _ in 0..20 {
         rt::sleep(Duration::from_secs(3)).await;
         world.fake.edit(&LEASES, LEASE_NAMESPACE, "alive", |lease| {
@@ -52,14 +58,18 @@ async fn a_silent_node_becomes_unknown_and_its_pods_not_ready() {
     assert_eq!(ready_status(&world, "silent"), "Unknown");
     assert_eq!(ready_status(&world, "alive"), "True");
     assert!(taints(&world.tree(&NODES, "", "alive")).is_empty());
-    world.wait_for("pod marked", |_| {
-        world.tree(&PODS, "ns", "p")["status"]["conditions"][0].str_at(&["status"]) == "False"
-    }).await;
-    world.wait_for("events", |_| {
-        let events = world.events();
-        events.iter().any(|event| event == "NodeNotReady: Node silent status is now: NodeNotReady")
-            && events.iter().any(|event| event == "NodeNotReady: Node is not ready")
-    }).await;
+    world
+        .wait_for("pod marked", |_| {
+            world.tree(&PODS, "ns", "p")["status"]["conditions"][0].str_at(&["status"]) == "False"
+        })
+        .await;
+    world
+        .wait_for("events", |_| {
+            let events = world.events();
+            events.iter().any(|event| event == "NodeNotReady: Node silent status is now: NodeNotReady")
+                && events.iter().any(|event| event == "NodeNotReady: Node is not ready")
+        })
+        .await;
 
     world.fake.edit(&NODES, "", "silent", |tree| {
         tree.set_at(&["status"], node("silent", "True")["status"].clone());
@@ -94,15 +104,22 @@ fn taints_follow_conditions_and_leave_others_alone() {
         tree.set_at(&["spec", "taints"], json!([{"key": "team", "value": "a", "effect": "NoSchedule"}]));
     };
     let tainted = |tree: &mut Value| {
-        tree.set_at(&["spec", "taints"], json!([{"key": NOT_READY, "effect": "NoSchedule"},
-            {"key": NOT_READY, "effect": "NoExecute"}, {"key": "team", "effect": "NoExecute"}]));
+        tree.set_at(
+            &["spec", "taints"],
+            json!([{"key": NOT_READY, "effect": "NoSchedule"},
+            {"key": NOT_READY, "effect": "NoExecute"}, {"key": "team", "effect": "NoExecute"}]),
+        );
     };
     let list = |taints: &[&str]| Some(taints.iter().map(|own| (*own).to_owned()).collect::<Vec<_>>());
 
     assert_eq!(planned(with("True", |_| {}), true, false), None);
     assert_eq!(
         planned(with("False", foreign), true, false),
-        list(&["team:NoSchedule", "node.kubernetes.io/not-ready:NoSchedule", "node.kubernetes.io/not-ready:NoExecute"])
+        list(&[
+            "team:NoSchedule",
+            "node.kubernetes.io/not-ready:NoSchedule",
+            "node.kubernetes.io/not-ready:NoExecute"
+        ])
     );
     assert_eq!(
         planned(with("False", |_| {}), false, false),
@@ -111,7 +128,11 @@ fn taints_follow_conditions_and_leave_others_alone() {
     );
     assert_eq!(
         planned(with("Unknown", tainted), false, false),
-        list(&["team:NoExecute", "node.kubernetes.io/unreachable:NoSchedule", "node.kubernetes.io/unreachable:NoExecute"]),
+        list(&[
+            "team:NoExecute",
+            "node.kubernetes.io/unreachable:NoSchedule",
+            "node.kubernetes.io/unreachable:NoExecute"
+        ]),
         "an eviction taint is swapped whether it is its turn or not"
     );
     assert_eq!(planned(with("True", tainted), true, false), list(&["team:NoExecute"]));
@@ -126,8 +147,11 @@ fn taints_follow_conditions_and_leave_others_alone() {
         list(&["node.kubernetes.io/unschedulable:NoSchedule"])
     );
     let pressed = |tree: &mut Value| {
-        tree.set_at(&["status", "conditions"], json!([{"type": "Ready", "status": "True"},
-            {"type": "DiskPressure", "status": "True"}, {"type": "PIDPressure", "status": "False"}]));
+        tree.set_at(
+            &["status", "conditions"],
+            json!([{"type": "Ready", "status": "True"},
+            {"type": "DiskPressure", "status": "True"}, {"type": "PIDPressure", "status": "False"}]),
+        );
     };
     assert_eq!(
         planned(with("True", pressed), true, false),
@@ -150,6 +174,10 @@ fn conditions_become_unknown_with_upstreams_reasons() {
         .collect();
     assert_eq!(
         shown,
-        ["Ready NodeStatusUnknown", "MemoryPressure NodeStatusNeverUpdated", "PIDPressure NodeStatusNeverUpdated"]
+        [
+            "Ready NodeStatusUnknown",
+            "MemoryPressure NodeStatusNeverUpdated",
+            "PIDPressure NodeStatusNeverUpdated"
+        ]
     );
 }

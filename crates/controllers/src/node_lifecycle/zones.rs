@@ -147,7 +147,11 @@ mod tests {
         for (ready, not_ready, second) in rows {
             let mut zones = zones(ready, not_ready);
             let first = zones.turn("a", false, now);
-            assert_eq!(first, if second == Turn::Never { Turn::Never } else { Turn::Now }, "{ready} {not_ready}");
+            assert_eq!(
+                first,
+                if second == Turn::Never { Turn::Never } else { Turn::Now },
+                "{ready} {not_ready}"
+            );
             assert_eq!(zones.turn("a", false, now), second, "{ready} {not_ready}");
             assert_eq!(zones.turn("a", true, now), Turn::Now, "free of charge");
         }

@@ -48,8 +48,12 @@ fn start(context: Context<Options>) -> BoxFuture<'static, ()> {
         Ok(pod) if pod.is_terminal() => vec!["".into()],
         _ => Vec::new(),
     });
-    let reconciler =
-        Arc::new(Controller { api: context.api.clone(), nodes: nodes.clone(), pods: pods.clone(), terminated_max: TERMINATED_MAX });
+    let reconciler = Arc::new(Controller {
+        api: context.api.clone(),
+        nodes: nodes.clone(),
+        pods: pods.clone(),
+        terminated_max: TERMINATED_MAX,
+    });
     let controller = controller_runtime::Controller::new(&context, reconciler.clone());
     let (on_node, node_queue) = (reconciler.clone(), controller.queue().clone());
     let (on_pod, pod_queue) = (reconciler, controller.queue().clone());
@@ -93,7 +97,10 @@ impl Controller {
         let Ok(pod) = new.view::<Pod>() else { return };
         let bound = !pod.spec.node_name.is_empty();
         let newly_bound = bound
-            && old.as_ref().and_then(|old| old.view::<Pod>().ok()).is_none_or(|old| old.spec.node_name.is_empty());
+            && old
+                .as_ref()
+                .and_then(|old| old.view::<Pod>().ok())
+                .is_none_or(|old| old.spec.node_name.is_empty());
         if newly_bound && self.nodes.get("", &pod.spec.node_name).is_none() {
             // The node's own cache may be a moment behind; its absence is judged after the quarantine.
             queue.add_after(Key::Node(pod.spec.node_name.to_string()), QUARANTINE);
@@ -132,7 +139,8 @@ impl Controller {
         };
         let pod = view::<Pod>(&object)?;
         let node = self.nodes.get("", &pod.spec.node_name).and_then(|node| node.view::<Node>().ok());
-        let nobody_finishes = pod.spec.node_name.is_empty() || node.is_some_and(|node| is_out_of_service(&node));
+        let nobody_finishes =
+            pod.spec.node_name.is_empty() || node.is_some_and(|node| is_out_of_service(&node));
         if nobody_finishes {
             self.fail_and_delete(&object, &pod, None).await?;
         }
@@ -175,7 +183,12 @@ impl Controller {
     }
 
     /// A pod that is not done is failed first, so that its owner learns of it: no node will.
-    async fn fail_and_delete(&self, object: &Object, pod: &Pod, why: Option<(&str, &str)>) -> Result<(), Status> {
+    async fn fail_and_delete(
+        &self,
+        object: &Object,
+        pod: &Pod,
+        why: Option<(&str, &str)>,
+    ) -> Result<(), Status> {
         if !pod.is_terminal() {
             let mut patch = json!({"metadata": {"uid": object.uid()}, "status": {"phase": "Failed"}});
             if let Some((reason, message)) = why {
@@ -184,7 +197,11 @@ impl Controller {
                 patch.set_at(&["status", "conditions"], condition);
             }
             let (namespace, name, options) = (object.namespace(), object.name(), WriteOptions::default());
-            match self.api.patch(&PODS, namespace, name, Some("status"), Patch::Strategic(patch), &options).await {
+            match self
+                .api
+                .patch(&PODS, namespace, name, Some("status"), Patch::Strategic(patch), &options)
+                .await
+            {
                 Ok(_) => {}
                 Err(status) if status.is_not_found() => return Ok(()),
                 Err(status) => return Err(status),

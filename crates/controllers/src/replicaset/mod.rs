@@ -78,9 +78,8 @@ fn wake_adopters(sets: &Informer, delta: &Delta, keys: &mut Vec<ObjectKey>) {
     if new.controller_owner().is_some() || new.is_deleting() {
         return;
     }
-    let unchanged = old
-        .as_ref()
-        .is_some_and(|old| old.controller_owner().is_none() && old.labels().eq(new.labels()));
+    let unchanged =
+        old.as_ref().is_some_and(|old| old.controller_owner().is_none() && old.labels().eq(new.labels()));
     if unchanged {
         return;
     }
@@ -126,7 +125,8 @@ impl Reconcile for Controller {
 impl Controller {
     async fn sync(&self, key: &ObjectKey, object: &Arc<Object>) -> Result {
         let set = view::<ReplicaSet>(object)?;
-        let selector = set.spec.selector.selector().map_err(|error| Error::Stalled { reason: error.to_string() })?;
+        let selector =
+            set.spec.selector.selector().map_err(|error| Error::Stalled { reason: error.to_string() })?;
         // Read before the pods, so that the pods are at least as new as what the answer is about.
         let current = self.expectations.met(key, &self.pods);
         let pods = self.claimed_pods(key, object, &selector).await?;
@@ -135,9 +135,14 @@ impl Controller {
             .filter(|own| !own.pod.is_terminal())
             .partition(|own| !own.pod.is_deleting() && !self.expectations.is_deleted(key, own.object.uid()));
 
-        let failure = if current && !object.is_deleting() { self.manage(key, object, &set, &active).await } else { None };
+        let failure = if current && !object.is_deleting() {
+            self.manage(key, object, &set, &active).await
+        } else {
+            None
+        };
         let now = rt::now();
-        let wanted = status::calculate(&set, object.generation(), &active, terminating.len(), failure.as_ref(), now);
+        let wanted =
+            status::calculate(&set, object.generation(), &active, terminating.len(), failure.as_ref(), now);
         self.write_status(object, &set, wanted).await?;
         match failure {
             Some(status) => Err(status.into()),
@@ -221,7 +226,12 @@ impl Controller {
         }
     }
 
-    async fn delete_pods(&self, key: &ObjectKey, reference: &Reference, victims: Vec<PodOf>) -> Option<Status> {
+    async fn delete_pods(
+        &self,
+        key: &ObjectKey,
+        reference: &Reference,
+        victims: Vec<PodOf>,
+    ) -> Option<Status> {
         first_failure(victims.iter().map(|victim| self.delete_pod(key, reference, victim)).collect()).await
     }
 
@@ -231,7 +241,11 @@ impl Controller {
         match self.api.delete(&PODS, object.namespace(), object.name(), &options).await {
             Ok(()) => {
                 self.expectations.deleted(key, object.uid());
-                self.recorder.normal(reference, "SuccessfulDelete", format!("Deleted pod: {}", object.name()));
+                self.recorder.normal(
+                    reference,
+                    "SuccessfulDelete",
+                    format!("Deleted pod: {}", object.name()),
+                );
                 Ok(())
             }
             // Gone, or another pod of its name: either way the victim is no more.
@@ -256,7 +270,12 @@ impl Controller {
         pods.filter_map(|pod| pod.view::<Pod>().ok()).filter(|pod| crate::pods::is_active(pod)).collect()
     }
 
-    async fn write_status(&self, object: &Arc<Object>, set: &ReplicaSet, wanted: status::Wanted) -> Result<(), Error> {
+    async fn write_status(
+        &self,
+        object: &Arc<Object>,
+        set: &ReplicaSet,
+        wanted: status::Wanted,
+    ) -> Result<(), Error> {
         if status::equal(&set.status, &wanted) {
             return Ok(());
         }

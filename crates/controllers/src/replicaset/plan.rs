@@ -59,7 +59,11 @@ fn name_prefix(name: &str) -> String {
 }
 
 /// When to look again: at the next moment at which a ready pod becomes available.
-pub(super) fn next_check<'a>(set: &ReplicaSet, pods: impl Iterator<Item = &'a Pod>, now: Timestamp) -> Action {
+pub(super) fn next_check<'a>(
+    set: &ReplicaSet,
+    pods: impl Iterator<Item = &'a Pod>,
+    now: Timestamp,
+) -> Action {
     if set.spec.min_ready_seconds == 0 {
         return Action::await_change();
     }

@@ -47,7 +47,12 @@ fn conditions(set: &ReplicaSet, active: usize, failure: Option<&Status>, now: Ti
         Some(status) if !failing => conditions.push(Condition {
             type_: REPLICA_FAILURE.into(),
             status: "True".into(),
-            reason: if count(active) < set.spec.replicas.unwrap_or(1) { "FailedCreate" } else { "FailedDelete" }.into(),
+            reason: if count(active) < set.spec.replicas.unwrap_or(1) {
+                "FailedCreate"
+            } else {
+                "FailedDelete"
+            }
+            .into(),
             message: status.message.as_str().into(),
             last_transition_time: Some(time::format_seconds(now).into()),
             ..Condition::default()

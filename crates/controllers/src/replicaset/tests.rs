@@ -20,8 +20,11 @@ fn pod(name: &str, labels: Value, owner: Option<&str>) -> Value {
         "spec": {}, "status": {"phase": "Running"}});
     pod.set_at(&["metadata", "labels"], labels);
     if let Some(uid) = owner {
-        pod.set_at(&["metadata", "ownerReferences"], json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet",
-            "name": "web", "uid": uid, "controller": true}]));
+        pod.set_at(
+            &["metadata", "ownerReferences"],
+            json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet",
+            "name": "web", "uid": uid, "controller": true}]),
+        );
     }
     pod
 }
@@ -39,13 +42,19 @@ async fn pods_are_made_of_the_template_and_owned() {
     assert!(pod.str_at(&["metadata", "name"]).starts_with("web-"));
     assert_eq!(pod["metadata"]["annotations"], json!({"note": "x"}));
     assert_eq!(pod["spec"]["anUnknownField"].as_i64(), Some(1));
-    assert_eq!(pod["metadata"]["ownerReferences"], json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet",
-        "name": "web", "uid": "set-uid", "controller": true, "blockOwnerDeletion": true}]));
+    assert_eq!(
+        pod["metadata"]["ownerReferences"],
+        json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet",
+        "name": "web", "uid": "set-uid", "controller": true, "blockOwnerDeletion": true}])
+    );
     world.run_pods();
     world.wait_for("both ready", |fake| replicas(fake) == (2, 2)).await;
     let status = world.tree(&REPLICA_SETS, "ns", "web")["status"].clone();
-    assert_eq!(status, json!({"replicas": 2, "fullyLabeledReplicas": 2, "readyReplicas": 2, "availableReplicas": 2,
-        "terminatingReplicas": 0, "observedGeneration": 1}));
+    assert_eq!(
+        status,
+        json!({"replicas": 2, "fullyLabeledReplicas": 2, "readyReplicas": 2, "availableReplicas": 2,
+        "terminatingReplicas": 0, "observedGeneration": 1})
+    );
 }
 
 #[tokio::test]
@@ -61,7 +70,9 @@ async fn a_thousand_pods_are_made_once_and_quickly() {
 #[tokio::test]
 async fn a_stale_cache_makes_no_pod_twice() {
     let world = World::start(vec![descriptor()], vec![]);
-    world.wait_for("caches", |fake| fake.calls().iter().filter(|call| call.verb == "watch").count() >= 2).await;
+    world
+        .wait_for("caches", |fake| fake.calls().iter().filter(|call| call.verb == "watch").count() >= 2)
+        .await;
     world.fake.seed(set(3));
     world.wait_for("three pods", |fake| fake.peek_all(&PODS).len() == 3).await;
     world.fake.pause_watches();
@@ -84,7 +95,9 @@ async fn orphans_are_adopted_and_strays_released() {
     ];
     let world = World::start(vec![descriptor()], seeds);
     world.wait_for("two replicas", |fake| replicas(fake).0 == 2).await;
-    let owner = |name: &str| world.tree(&PODS, "ns", name)["metadata"]["ownerReferences"][0].str_at(&["uid"]).to_owned();
+    let owner = |name: &str| {
+        world.tree(&PODS, "ns", name)["metadata"]["ownerReferences"][0].str_at(&["uid"]).to_owned()
+    };
     assert_eq!(owner("orphan"), "set-uid");
     assert_eq!(owner("stray"), "");
     assert_eq!(owner("foreign"), "other-uid");
@@ -97,7 +110,9 @@ async fn scaling_down_deletes_with_events() {
     world.wait_for("five", |fake| replicas(fake).0 == 5).await;
     world.fake.edit(&REPLICA_SETS, "ns", "web", |set| set.set_at(&["spec", "replicas"], 0));
     world.wait_for("none", |fake| replicas(fake).0 == 0 && fake.peek_all(&PODS).is_empty()).await;
-    world.wait_for("an event", |_| world.events().iter().any(|event| event.starts_with("SuccessfulDelete: "))).await;
+    world
+        .wait_for("an event", |_| world.events().iter().any(|event| event.starts_with("SuccessfulDelete: ")))
+        .await;
 }
 
 #[tokio::test]
@@ -113,9 +128,14 @@ async fn a_refused_create_is_a_condition_and_stops_the_burst() {
         tree["status"]["conditions"][0].str_at(&["reason"]) == "FailedCreate"
     };
     world.wait_for("a condition", failing).await;
-    let creates = world.fake.calls().iter().filter(|call| call.verb == "create" && call.resource == "pods").count();
+    let creates =
+        world.fake.calls().iter().filter(|call| call.verb == "create" && call.resource == "pods").count();
     assert!(creates < 10, "{creates} creates after the first was refused");
-    world.wait_for("an event", |_| world.events().iter().any(|e| e.starts_with("FailedCreate: Error creating: "))).await;
+    world
+        .wait_for("an event", |_| {
+            world.events().iter().any(|e| e.starts_with("FailedCreate: Error creating: "))
+        })
+        .await;
 }
 
 fn ranked(name: &str, node: &str, change: impl FnOnce(&mut Value)) -> PodOf {
@@ -124,8 +144,11 @@ fn ranked(name: &str, node: &str, change: impl FnOnce(&mut Value)) -> PodOf {
     tree.set_at(&["metadata", "creationTimestamp"], "2026-01-01T00:00:00Z");
     tree.set_at(&["spec", "nodeName"], node);
     make_ready(&mut tree);
-    tree.set_at(&["status", "conditions"], json!([{"type": "Ready", "status": "True",
-        "lastTransitionTime": "2026-01-01T00:00:00Z"}]));
+    tree.set_at(
+        &["status", "conditions"],
+        json!([{"type": "Ready", "status": "True",
+        "lastTransitionTime": "2026-01-01T00:00:00Z"}]),
+    );
     change(&mut tree);
     let object = object(tree);
     PodOf { pod: object.view::<Pod>().unwrap(), object }
@@ -140,8 +163,11 @@ fn victims_are_chosen_in_upstreams_order() {
             pod.set_at(&["status", "containerStatuses"], json!([{"name": "c", "restartCount": 3}]));
         }),
         ranked("recent", "n1", |pod| {
-            pod.set_at(&["status", "conditions"], json!([{"type": "Ready", "status": "True",
-                "lastTransitionTime": "2026-01-01T23:59:00Z"}]));
+            pod.set_at(
+                &["status", "conditions"],
+                json!([{"type": "Ready", "status": "True",
+                "lastTransitionTime": "2026-01-01T23:59:00Z"}]),
+            );
         }),
         ranked("crowded", "n2", |_| {}),
         ranked("cheap", "n1", |pod| pod.set_at(&["metadata", "annotations", DELETION_COST_KEY], "-5")),

@@ -41,7 +41,9 @@ fn start(context: Context<Options>) -> BoxFuture<'static, ()> {
     let controller = controller_runtime::Controller::new(&context, reconciler).for_kind(&namespaces).watches(
         &config_maps,
         |delta, keys| match delta {
-            Delta::Upsert { new: changed, .. } | Delta::Delete { old: changed } if changed.name() == CONFIG_MAP => {
+            Delta::Upsert { new: changed, .. } | Delta::Delete { old: changed }
+                if changed.name() == CONFIG_MAP =>
+            {
                 keys.push(ObjectKey::cluster(changed.namespace()));
             }
             _ => {}
@@ -64,11 +66,13 @@ impl Reconcile for Controller {
 
     async fn reconcile(&self, key: &ObjectKey) -> Result {
         let namespace = key.name.as_str();
-        if !self.namespaces.get("", namespace).is_some_and(|own| !own.is_deleting()) {
+        if self.namespaces.get("", namespace).is_none_or(|own| own.is_deleting()) {
             return Ok(Action::await_change());
         }
         let result = match self.config_maps.get(namespace, CONFIG_MAP) {
-            None => self.api.create_if_absent(&CONFIG_MAPS, namespace, self.wanted(namespace)).await.map(drop),
+            None => {
+                self.api.create_if_absent(&CONFIG_MAPS, namespace, self.wanted(namespace)).await.map(drop)
+            }
             Some(present) => {
                 let mut tree = present.to_value();
                 if !self.correct(&mut tree) {
@@ -117,7 +121,8 @@ mod tests {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ns"}});
         let world = World::start(vec![descriptor()], vec![namespace]);
         let published = |fake: &client::fake::FakeApi| {
-            let found = fake.peek(&CONFIG_MAPS, "ns", CONFIG_MAP).map(|own| own.to_value()).unwrap_or_default();
+            let found =
+                fake.peek(&CONFIG_MAPS, "ns", CONFIG_MAP).map(|own| own.to_value()).unwrap_or_default();
             found["data"].str_at(&[CERTIFICATE]) == "-----TEST CA-----" && found["data"]["other"].is_null()
         };
         world.wait_for("published", published).await;

@@ -86,7 +86,8 @@ pub fn find_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
             let sidecars = pod.spec.init_containers.iter().filter(|container| container.is_sidecar());
             let containers = pod.spec.containers.iter().chain(sidecars);
             containers.flat_map(|container: &Container| &container.ports).find_map(|own| {
-                (own.name == *name && protocol(&own.protocol) == protocol(&port.protocol)).then_some(own.container_port)
+                (own.name == *name && protocol(&own.protocol) == protocol(&port.protocol))
+                    .then_some(own.container_port)
             })
         }
     }
@@ -203,7 +204,11 @@ mod tests {
         let base = pod(|_| {});
         let rows: [(&str, Arc<Object>, bool); 5] = [
             ("annotation", pod(|pod| pod.set_at(&["metadata", "annotations", "a"], "b")), false),
-            ("deleting", pod(|pod| pod.set_at(&["metadata", "deletionTimestamp"], "2026-01-01T00:00:00Z")), true),
+            (
+                "deleting",
+                pod(|pod| pod.set_at(&["metadata", "deletionTimestamp"], "2026-01-01T00:00:00Z")),
+                true,
+            ),
             ("ready", pod(crate::testing::make_ready), true),
             ("done", pod(|pod| pod.set_at(&["status", "phase"], "Succeeded")), true),
             ("address", pod(|pod| pod.set_at(&["status", "podIPs"], json!([{"ip": "10.0.0.2"}]))), true),
@@ -212,7 +217,9 @@ mod tests {
             assert_eq!(matters(Some(&base), Some(&changed)), wanted, "{what}");
         }
         let unaddressed = pod(|pod| pod.set_at(&["status"], json!({"phase": "Pending"})));
-        assert!(!matters(None, Some(&unaddressed)) && matters(None, Some(&base)) && matters(Some(&base), None));
+        assert!(
+            !matters(None, Some(&unaddressed)) && matters(None, Some(&base)) && matters(Some(&base), None)
+        );
     }
 
     #[test]

@@ -35,7 +35,8 @@ impl TriggerTimes {
         let mut earliest = created.filter(|created| state.service.is_none_or(|last| *created > last));
         let mut now = HashMap::with_capacity(pods.len());
         for pod in pods {
-            let ready = pod.condition("Ready").and_then(|ready| timestamp(ready.last_transition_time.as_ref()));
+            let ready =
+                pod.condition("Ready").and_then(|ready| timestamp(ready.last_transition_time.as_ref()));
             let Some(changed) = ready else { continue };
             if state.pods.get(&pod.metadata.name).is_none_or(|last| changed > *last) {
                 earliest = Some(earliest.map_or(changed, |earliest| earliest.min(changed)));
@@ -82,8 +83,8 @@ mod tests {
         let (times, key) = (TriggerTimes::default(), ObjectKey::new("ns", "s"));
         let at = |text: &str| time::parse(text);
         let (a, b) = (pod("a", "2026-01-01T00:00:10Z"), pod("b", "2026-01-01T00:00:20Z"));
-        assert_eq!(times.compute(&key, &service, &[a.clone()]), at("2026-01-01T00:00:00Z"));
-        assert_eq!(times.compute(&key, &service, &[a.clone()]), None);
+        assert_eq!(times.compute(&key, &service, std::slice::from_ref(&a)), at("2026-01-01T00:00:00Z"));
+        assert_eq!(times.compute(&key, &service, std::slice::from_ref(&a)), None);
         assert_eq!(times.compute(&key, &service, &[a.clone(), b.clone()]), at("2026-01-01T00:00:20Z"));
         let changed = [pod("a", "2026-01-01T00:00:40Z"), pod("b", "2026-01-01T00:00:30Z")];
         assert_eq!(times.compute(&key, &service, &changed), at("2026-01-01T00:00:30Z"));

@@ -64,7 +64,9 @@ impl Controller {
     fn observe_node(&self, delta: &Delta, keys: &mut Vec<ObjectKey>) {
         let Delta::Upsert { old, new } = delta else { return };
         let taints = |node: &Arc<Object>| {
-            node.view::<Node>().map(|node| plan::evicting(&node).cloned().collect::<Vec<_>>()).unwrap_or_default()
+            node.view::<Node>()
+                .map(|node| plan::evicting(&node).cloned().collect::<Vec<_>>())
+                .unwrap_or_default()
         };
         if old.as_ref().map(taints).unwrap_or_default() != taints(new) {
             keys.extend(self.pods.by_index(BY_NODE, new.name()).iter().map(|pod| ObjectKey::from(&**pod)));
@@ -145,7 +147,10 @@ impl Controller {
         }]}});
         let (namespace, name) = (pod.namespace(), pod.name());
         let options = WriteOptions::default();
-        let marked = self.api.patch(&PODS, namespace, name, Some("status"), Patch::Strategic(condition), &options).await;
+        let marked = self
+            .api
+            .patch(&PODS, namespace, name, Some("status"), Patch::Strategic(condition), &options)
+            .await;
         let options = DeleteOptions { uid: Some(pod.uid().into()), ..DeleteOptions::default() };
         let result = match marked {
             Ok(_) => self.api.delete(&PODS, namespace, name, &options).await,

@@ -32,21 +32,30 @@ async fn pods_go_unless_they_tolerate() {
             pod("later", seconds(1_000_000_000)),
         ],
     );
-    world.wait_for("caches", |fake| fake.calls().iter().filter(|call| call.verb == "watch").count() >= 2).await;
+    world
+        .wait_for("caches", |fake| fake.calls().iter().filter(|call| call.verb == "watch").count() >= 2)
+        .await;
     world.fake.edit(&NODES, "", "n", |node| {
-        node.set_at(&["spec", "taints"], json!([{"key": "t", "effect": "NoExecute", "timeAdded": "2026-01-01T00:00:00Z"}]));
+        node.set_at(
+            &["spec", "taints"],
+            json!([{"key": "t", "effect": "NoExecute", "timeAdded": "2026-01-01T00:00:00Z"}]),
+        );
     });
-    let deleting = |fake: &client::fake::FakeApi, name: &str| fake.peek(&PODS, "ns", name).is_some_and(|pod| pod.is_deleting());
+    let deleting = |fake: &client::fake::FakeApi, name: &str| {
+        fake.peek(&PODS, "ns", name).is_some_and(|pod| pod.is_deleting())
+    };
     world.wait_for("two go", |fake| deleting(fake, "intolerant") && deleting(fake, "soon")).await;
     assert!(!deleting(&world.fake, "tolerant") && !deleting(&world.fake, "later"));
     let condition = world.tree(&PODS, "ns", "intolerant")["status"]["conditions"][0].clone();
     assert_eq!(condition.str_at(&["reason"]), "DeletionByTaintManager");
     world.fake.edit(&NODES, "", "n", |node| node.set_at(&["spec", "taints"], json!([])));
-    world.wait_for("events", |_| {
-        let events = world.events();
-        events.contains(&"TaintManagerEviction: Marking for deletion Pod ns/soon".to_owned())
-            && events.contains(&"TaintManagerEviction: Cancelling deletion of Pod ns/later".to_owned())
-    }).await;
+    world
+        .wait_for("events", |_| {
+            let events = world.events();
+            events.contains(&"TaintManagerEviction: Marking for deletion Pod ns/soon".to_owned())
+                && events.contains(&"TaintManagerEviction: Cancelling deletion of Pod ns/later".to_owned())
+        })
+        .await;
 }
 
 #[test]
@@ -57,24 +66,38 @@ fn the_shortest_toleration_counts_from_when_pod_and_taint_met() {
         let pod = crate::testing::object(pod("p", tolerations)).view::<Pod>().unwrap();
         plan::judge(&pod, &node, read(now))
     };
-    let taint = |key: &str, added: &str| json!({"key": key, "value": "v", "effect": "NoExecute", "timeAdded": added});
-    let for_seconds = |key: &str, number: i64| json!({"key": key, "operator": "Exists", "tolerationSeconds": number});
+    let taint =
+        |key: &str, added: &str| json!({"key": key, "value": "v", "effect": "NoExecute", "timeAdded": added});
+    let for_seconds =
+        |key: &str, number: i64| json!({"key": key, "operator": "Exists", "tolerationSeconds": number});
     let (a, b) = (taint("a", "2026-01-01T00:00:10Z"), taint("b", "2025-12-31T00:00:00Z"));
     let rows = [
         (vec![], vec![], Verdict::Stays),
         (vec![a.clone()], vec![], Verdict::Goes),
         (vec![a.clone()], vec![json!({"key": "a", "value": "v"})], Verdict::Stays),
         (vec![a.clone()], vec![json!({"key": "a", "value": "w"})], Verdict::Goes),
-        (vec![a.clone()], vec![json!({"key": "a", "operator": "Exists", "effect": "NoSchedule"})], Verdict::Goes),
+        (
+            vec![a.clone()],
+            vec![json!({"key": "a", "operator": "Exists", "effect": "NoSchedule"})],
+            Verdict::Goes,
+        ),
         (vec![a.clone()], vec![for_seconds("a", 30)], Verdict::GoesAfter(Duration::from_secs(20))),
         (vec![a.clone()], vec![for_seconds("a", 5)], Verdict::Goes),
         (vec![a.clone()], vec![for_seconds("a", -5)], Verdict::Goes),
         // `b` is older than the pod, so its time counts from the pod's creation.
-        (vec![a.clone(), b.clone()], vec![for_seconds("a", 30), for_seconds("b", 25)], Verdict::GoesAfter(Duration::from_secs(5))),
+        (
+            vec![a.clone(), b.clone()],
+            vec![for_seconds("a", 30), for_seconds("b", 25)],
+            Verdict::GoesAfter(Duration::from_secs(5)),
+        ),
         (vec![json!({"key": "soft", "effect": "NoSchedule"})], vec![], Verdict::Stays),
     ];
     for (taints, tolerations, wanted) in rows {
         let shown = format!("{taints:?} {tolerations:?}");
-        assert_eq!(judge(Value::Array(taints), Value::Array(tolerations), "2026-01-01T00:00:20Z"), wanted, "{shown}");
+        assert_eq!(
+            judge(Value::Array(taints), Value::Array(tolerations), "2026-01-01T00:00:20Z"),
+            wanted,
+            "{shown}"
+        );
     }
 }
