@@ -5,7 +5,7 @@ use std::fmt;
 use apimachinery::{Object, Str};
 
 /// Namespace and name of an object; the namespace is empty for cluster-scoped ones.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKey {
     pub namespace: Str,
     pub name: Str,
@@ -36,5 +36,12 @@ impl fmt::Display for ObjectKey {
         } else {
             write!(f, "{}/{}", self.namespace, self.name)
         }
+    }
+}
+
+/// As shown: keys appear in logs, where this is what one searches for.
+impl fmt::Debug for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }

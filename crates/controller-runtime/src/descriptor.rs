@@ -15,6 +15,8 @@ pub struct ControllerDescriptor<O: 'static> {
     pub name: &'static str,
     /// The service account in `kube-system` under which it writes.
     pub service_account: &'static str,
+    /// `source.component` of its events, by which users know it; often not its name.
+    pub event_source: &'static str,
     /// Keys reconciled at the same time.
     pub workers: usize,
     /// Runs the controller until its context's shutdown.
@@ -51,7 +53,7 @@ pub fn start_all<O: Send + Sync + 'static>(
         let context = Context {
             name: descriptor.name,
             workers: descriptor.workers,
-            recorder: Recorder::new(api.clone(), descriptor.name, shutdown.child_token()),
+            recorder: Recorder::new(api.clone(), descriptor.event_source, shutdown.child_token()),
             api,
             informers: informers.clone(),
             options: options.clone(),

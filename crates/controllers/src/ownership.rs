@@ -98,8 +98,8 @@ pub async fn settle(
     if claim.adopt.is_empty() {
         return Ok(owned);
     }
-    let fresh = api.get(parent_resource, object.namespace(), object.name()).await?;
-    if fresh.uid() != object.uid() || fresh.is_deleting() {
+    let fresh = api.find(parent_resource, object.namespace(), object.name()).await?;
+    if fresh.is_none_or(|fresh| fresh.uid() != object.uid() || fresh.is_deleting()) {
         let why = format!("{} is gone or being deleted and adopts nothing", object.name());
         return Err(Status::conflict(&parent_resource.group_resource(), object.name(), why));
     }

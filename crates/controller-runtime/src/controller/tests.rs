@@ -56,6 +56,7 @@ fn world(script: impl Fn(&ObjectKey, usize) -> Result + Send + Sync + 'static) -
     let descriptor = ControllerDescriptor::<Arc<Scripted>> {
         name: "test-controller",
         service_account: "test-controller",
+        event_source: "test-controller",
         workers: 4,
         start: |context| {
             let (maps, pods) = (context.informers.of(&CONFIG_MAPS), context.informers.of(&PODS));

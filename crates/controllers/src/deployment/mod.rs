@@ -39,7 +39,7 @@ use plan::{Fleet, Set};
 const NAME: &str = "deployment-controller";
 
 pub fn descriptor() -> ControllerDescriptor<Options> {
-    ControllerDescriptor { name: NAME, service_account: NAME, workers: 5, start }
+    ControllerDescriptor { name: NAME, service_account: NAME, event_source: NAME, workers: 5, start }
 }
 
 fn start(context: Context<Options>) -> BoxFuture<'static, ()> {

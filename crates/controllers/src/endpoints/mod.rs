@@ -30,7 +30,13 @@ const NAME: &str = "endpoints-controller";
 const OWN_WRITE_MAX: Duration = Duration::from_secs(1);
 
 pub fn descriptor() -> ControllerDescriptor<Options> {
-    ControllerDescriptor { name: NAME, service_account: "endpoint-controller", workers: 5, start }
+    ControllerDescriptor {
+        name: NAME,
+        service_account: "endpoint-controller",
+        event_source: "endpoint-controller",
+        workers: 5,
+        start,
+    }
 }
 
 fn start(context: Context<Options>) -> BoxFuture<'static, ()> {

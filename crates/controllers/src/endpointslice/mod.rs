@@ -29,7 +29,13 @@ const NAME: &str = "endpointslice-controller";
 const BY_SERVICE: &str = "service";
 
 pub fn descriptor() -> ControllerDescriptor<Options> {
-    ControllerDescriptor { name: NAME, service_account: NAME, workers: 5, start }
+    ControllerDescriptor {
+        name: NAME,
+        service_account: NAME,
+        event_source: "endpoint-slice-controller",
+        workers: 5,
+        start,
+    }
 }
 
 fn start(context: Context<Options>) -> BoxFuture<'static, ()> {

@@ -55,7 +55,13 @@ const UNKNOWN_KIND_AGAIN: Duration = Duration::from_secs(60);
 const FINALIZER_TRIES: u32 = 5;
 
 pub fn descriptor() -> ControllerDescriptor<Options> {
-    ControllerDescriptor { name: NAME, service_account: "generic-garbage-collector", workers: 20, start }
+    ControllerDescriptor {
+        name: NAME,
+        service_account: "generic-garbage-collector",
+        event_source: NAME,
+        workers: 20,
+        start,
+    }
 }
 
 fn start(context: Context<Options>) -> BoxFuture<'static, ()> {

@@ -44,7 +44,7 @@ const CONCURRENT_MAX: usize = 16;
 const ESTIMATE_UNKNOWN: Duration = Duration::from_secs(15);
 
 pub fn descriptor() -> ControllerDescriptor<Options> {
-    ControllerDescriptor { name: NAME, service_account: NAME, workers: 10, start }
+    ControllerDescriptor { name: NAME, service_account: NAME, event_source: NAME, workers: 10, start }
 }
 
 fn start(context: Context<Options>) -> BoxFuture<'static, ()> {

@@ -54,7 +54,13 @@ const LEASE_NAMESPACE: &str = "kube-node-lease";
 const CONCURRENT_MAX: usize = 32;
 
 pub fn descriptor() -> ControllerDescriptor<Options> {
-    ControllerDescriptor { name: NAME, service_account: "node-controller", workers: 8, start }
+    ControllerDescriptor {
+        name: NAME,
+        service_account: "node-controller",
+        event_source: "node-controller",
+        workers: 8,
+        start,
+    }
 }
 
 fn start(context: Context<Options>) -> BoxFuture<'static, ()> {

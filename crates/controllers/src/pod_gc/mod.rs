@@ -38,7 +38,13 @@ const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 const TERMINATED: &str = "terminated";
 
 pub fn descriptor() -> ControllerDescriptor<Options> {
-    ControllerDescriptor { name: NAME, service_account: "pod-garbage-collector", workers: 4, start }
+    ControllerDescriptor {
+        name: NAME,
+        service_account: "pod-garbage-collector",
+        event_source: NAME,
+        workers: 4,
+        start,
+    }
 }
 
 fn start(context: Context<Options>) -> BoxFuture<'static, ()> {

@@ -47,7 +47,7 @@ const FIRST_BATCH: usize = 1;
 const STATUS_TRIES: u32 = 2;
 
 pub fn descriptor() -> ControllerDescriptor<Options> {
-    ControllerDescriptor { name: NAME, service_account: NAME, workers: 5, start }
+    ControllerDescriptor { name: NAME, service_account: NAME, event_source: NAME, workers: 5, start }
 }
 
 fn start(context: Context<Options>) -> BoxFuture<'static, ()> {

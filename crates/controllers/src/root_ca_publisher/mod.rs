@@ -23,7 +23,13 @@ const DESCRIPTION_TEXT: &str = "CA bundle to verify the API server by its intern
     service IP or kubernetes.default.svc. Distributions promise no other use.";
 
 pub fn descriptor() -> ControllerDescriptor<Options> {
-    ControllerDescriptor { name: NAME, service_account: "root-ca-cert-publisher", workers: 4, start }
+    ControllerDescriptor {
+        name: NAME,
+        service_account: "root-ca-cert-publisher",
+        event_source: NAME,
+        workers: 4,
+        start,
+    }
 }
 
 fn start(context: Context<Options>) -> BoxFuture<'static, ()> {

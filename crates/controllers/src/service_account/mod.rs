@@ -17,7 +17,13 @@ const NAME: &str = "serviceaccount-controller";
 const ACCOUNT: &str = "default";
 
 pub fn descriptor() -> ControllerDescriptor<Options> {
-    ControllerDescriptor { name: NAME, service_account: "service-account-controller", workers: 4, start }
+    ControllerDescriptor {
+        name: NAME,
+        service_account: "service-account-controller",
+        event_source: NAME,
+        workers: 4,
+        start,
+    }
 }
 
 fn start(context: Context<Options>) -> BoxFuture<'static, ()> {

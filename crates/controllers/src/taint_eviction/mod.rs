@@ -30,7 +30,13 @@ use plan::Verdict;
 const NAME: &str = "taint-eviction-controller";
 
 pub fn descriptor() -> ControllerDescriptor<Options> {
-    ControllerDescriptor { name: NAME, service_account: "node-controller", workers: 8, start }
+    ControllerDescriptor {
+        name: NAME,
+        service_account: "node-controller",
+        event_source: NAME,
+        workers: 8,
+        start,
+    }
 }
 
 fn start(context: Context<Options>) -> BoxFuture<'static, ()> {
