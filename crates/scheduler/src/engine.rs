@@ -20,7 +20,7 @@ use rt::Instant;
 use crate::cache::{Cache, Slot};
 use crate::diagnosis::{Cause, Diagnosis, NO_NODES};
 use crate::framework::{
-    Code, CycleState, Event, EventSet, PermitOutcome, PluginId, PluginSet, Profile, Status,
+    Code, CycleState, Event, EventSet, Nomination, PermitOutcome, PluginId, PluginSet, Profile, Status,
 };
 use crate::permit::{Waiting, WaitingPod};
 use crate::pod::PodInfo;
@@ -45,7 +45,7 @@ pub enum Decision {
     /// It waits for leave of a `Permit` plugin.
     Held,
     /// It found no place and is queued again; tell the user.
-    Unschedulable { pod: Arc<PodInfo>, reason: &'static str, message: String },
+    Unschedulable { pod: Arc<PodInfo>, reason: &'static str, message: String, nomination: Nomination },
 }
 
 /// Reasons of the condition `PodScheduled`, upstream's.
@@ -56,6 +56,13 @@ pub const SCHEDULER_ERROR: &str = "SchedulerError";
 struct NoPlace {
     failure: Failure,
     message: String,
+    nomination: Nomination,
+}
+
+impl NoPlace {
+    fn new(failure: Failure, message: String) -> Self {
+        Self { failure, message, nomination: Nomination::Keep }
+    }
 }
 
 /// A pod and the node it was assumed on.
@@ -133,7 +140,7 @@ impl Engine {
     fn schedule(&mut self, pod: Arc<PodInfo>, now: Instant) -> Decision {
         if self.cache.node_count() == 0 {
             let failure = Failure::Rejected(self.profile.interested_in(EventSet::NODE_ADD));
-            return self.reject(pod, NoPlace { failure, message: NO_NODES.to_owned() }, now);
+            return self.reject(pod, NoPlace::new(failure, NO_NODES.to_owned()), now);
         }
         match self.find_node(&pod) {
             Ok(slot) => self.assume(pod, slot, now),
@@ -149,7 +156,7 @@ impl Engine {
         let cause = match shortlists.of(profile, pod, cache) {
             Err((plugin, status)) => Cause::PreFilter { plugins: PluginSet::from_iter([plugin]), status },
             Ok(shortlist) => {
-                let nominated = cache.slot(&pod.pod.status.nominated_node_name);
+                let nominated = cache.nomination(pod.uid());
                 if let Some(slot) = nominated.filter(|&slot| shortlist.is_feasible(slot)) {
                     return Ok(slot);
                 }
@@ -161,12 +168,22 @@ impl Engine {
         };
         let diagnosis = Diagnosis { node_count, profile, cause };
         if diagnosis.is_error() {
-            return Err(NoPlace { failure: Failure::Error, message: diagnosis.message("") });
+            return Err(NoPlace::new(Failure::Error, diagnosis.message("")));
         }
-        let told = profile.post_filter.iter().map(|(_, plugin)| plugin.post_filter(pod, cache, &diagnosis));
-        let told: Vec<String> = told.filter(|text| !text.is_empty()).collect();
+        let mut told = Vec::new();
+        let mut nomination = Nomination::Keep;
+        for (_, plugin) in &profile.post_filter {
+            let outcome = plugin.post_filter(pod, cache, &diagnosis);
+            told.extend(Some(outcome.message).filter(|text| !text.is_empty()));
+            if !matches!(outcome.nomination, Nomination::Keep) {
+                nomination = outcome.nomination;
+            }
+            if matches!(nomination, Nomination::Make { .. }) {
+                break;
+            }
+        }
         let failure = Failure::Rejected(diagnosis.rejectors());
-        Err(NoPlace { failure, message: diagnosis.message(&told.join(", ")) })
+        Err(NoPlace { failure, message: diagnosis.message(&told.join(", ")), nomination })
     }
 
     fn assume(&mut self, pod: Arc<PodInfo>, slot: Slot, now: Instant) -> Decision {
@@ -242,10 +259,10 @@ impl Engine {
     ) -> Decision {
         self.unreserve(&mut placement);
         let no_place = match status.code {
-            Code::Error => NoPlace { failure: Failure::Error, message: status.message() },
+            Code::Error => NoPlace::new(Failure::Error, status.message()),
             _ => {
                 let message = format!("0/1 nodes are available: 1 {}.", status.message());
-                NoPlace { failure: Failure::Rejected(rejectors), message }
+                NoPlace::new(Failure::Rejected(rejectors), message)
             }
         };
         self.reject(placement.pod, no_place, now)
@@ -258,10 +275,16 @@ impl Engine {
         self.cache.forget(placement.pod.uid());
     }
 
-    fn reject(&mut self, pod: Arc<PodInfo>, NoPlace { failure, message }: NoPlace, now: Instant) -> Decision {
+    fn reject(&mut self, pod: Arc<PodInfo>, no_place: NoPlace, now: Instant) -> Decision {
+        let NoPlace { failure, message, nomination } = no_place;
+        match &nomination {
+            Nomination::Keep => {}
+            Nomination::Clear => self.cache.clear_nomination(pod.uid()),
+            Nomination::Make { node, .. } => self.cache.nominate(pod.clone(), node),
+        }
         self.queue.fail(pod.uid(), failure, now);
         let reason = if failure == Failure::Error { SCHEDULER_ERROR } else { UNSCHEDULABLE };
-        Decision::Unschedulable { pod, reason, message }
+        Decision::Unschedulable { pod, reason, message, nomination }
     }
 
     fn next_random(&mut self) -> u64 {
@@ -285,14 +308,28 @@ impl Engine {
         } else if pod.spec.scheduler_name == self.profile.scheduler_name
             && !self.cache.is_assumed(&pod.metadata.uid)
         {
-            self.queue.upsert(Arc::new(PodInfo::new(pod, object.revision())), now);
+            self.on_pending_pod(Arc::new(PodInfo::new(pod, object.revision())), now);
         }
+    }
+
+    fn on_pending_pod(&mut self, pod: Arc<PodInfo>, now: Instant) {
+        // Our own nomination shows in the pod only later; until then an unchanged field says nothing.
+        let known = self.queue.pod(pod.uid()).map(|known| known.pod.status.nominated_node_name.clone());
+        let nominated = &pod.pod.status.nominated_node_name;
+        if known.unwrap_or_default() != *nominated {
+            match nominated.is_empty() {
+                true => self.cache.clear_nomination(pod.uid()),
+                false => self.cache.nominate(pod.clone(), nominated),
+            }
+        }
+        self.queue.upsert(pod, now);
     }
 
     /// A pod was deleted or has ended.
     pub fn on_pod_gone(&mut self, uid: &str, now: Instant) {
         self.queue.remove(uid);
         self.waiting.forget(uid);
+        self.cache.clear_nomination(uid);
         if let Some(pod) = self.cache.remove_pod(uid) {
             self.queue.on_event(&Event::AssignedPodDeleted(&pod), now);
         }

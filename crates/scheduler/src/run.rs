@@ -12,20 +12,24 @@ use api::gvr::{NAMESPACES, NODES, PODS};
 use apimachinery::{Str, json, time};
 use client::events::{Recorder, Reference};
 use client::informer::Subscription;
-use client::{Api, Delta, Informer, Informers, Patch, WriteOptions};
+use client::{Api, DeleteOptions, Delta, Informer, Informers, Patch, WriteOptions};
+use futures::StreamExt;
 use rt::Shutdown;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
 use crate::diagnosis::truncated;
 use crate::engine::{Decision, Engine, Placement, SCHEDULER_ERROR};
-use crate::framework::{Profile, ProfileError};
-use crate::plugins::default_profile;
+use crate::framework::{Nomination, Profile, ProfileError};
+use crate::plugins::{PREEMPTION_REASON, default_profile};
 use crate::pod::PodInfo;
 
 /// Events handled before pods get their turn, and pods scheduled before other tasks get theirs: about a millisecond.
 const EVENTS_PER_TURN: usize = 256;
 const PODS_PER_TURN: usize = 128;
+
+/// Victims of one preemption evicted at the same time.
+const EVICTIONS_MAX: usize = 16;
 
 /// `schedulerName` of pods that name none.
 pub const DEFAULT_SCHEDULER: &str = "default-scheduler";
@@ -266,10 +270,13 @@ impl Task {
                     guard.written = Some(writer.bind(&profile, placement).await);
                 });
             }
-            Decision::Unschedulable { pod, reason, message } => {
+            Decision::Unschedulable { pod, reason, message, nomination } => {
                 rt::spawn("tell-unschedulable", async move {
                     let _guard = Answer { done, written: Some(Written::Told) };
-                    writer.tell(&pod, reason, &message).await;
+                    if let Nomination::Make { node, victims } = &nomination {
+                        writer.evict_all(&pod, node, victims).await;
+                    }
+                    writer.tell(&pod, reason, &message, &nomination).await;
                 });
             }
         }
@@ -309,7 +316,7 @@ impl Writer {
             Err(message) => {
                 let pod = &placement.pod;
                 warn!(namespace = %pod.namespace(), name = %pod.name(), node = %placement.node, message, "Bound no pod");
-                self.tell(pod, SCHEDULER_ERROR, &message).await;
+                self.tell(pod, SCHEDULER_ERROR, &message, &Nomination::Keep).await;
                 Written::BindFailed(placement)
             }
         }
@@ -335,17 +342,63 @@ impl Writer {
         Err("no Bind plugin handled the pod".to_owned())
     }
 
-    /// An event, and the condition `PodScheduled` unless it says so already.
-    async fn tell(&self, pod: &PodInfo, reason: &str, message: &str) {
+    /// An event, and the condition `PodScheduled` and the nominated node unless the pod says so already.
+    async fn tell(&self, pod: &PodInfo, reason: &str, message: &str, nomination: &Nomination) {
         self.recorder.warning(&reference(pod), "FailedScheduling", truncated(message));
-        let Some(condition) = failed_condition(pod, reason, message) else { return };
-        let patch = Patch::Strategic(json!({"status": {"conditions": [condition]}}));
+        let mut status = serde_json::Map::new();
+        if let Some(condition) = failed_condition(pod, reason, message) {
+            status.insert("conditions".to_owned(), serde_json::json!([condition]));
+        }
+        match nomination {
+            Nomination::Make { node, .. } => {
+                status.insert("nominatedNodeName".to_owned(), node.as_str().into());
+            }
+            Nomination::Clear if !pod.pod.status.nominated_node_name.is_empty() => {
+                status.insert("nominatedNodeName".to_owned(), serde_json::Value::Null);
+            }
+            _ => {}
+        }
+        if !status.is_empty() {
+            self.patch_status(pod, status.into()).await;
+        }
+    }
+
+    /// Evicts the victims of a preemption. One that cannot be evicted now is a victim again the next time.
+    async fn evict_all(&self, preemptor: &PodInfo, node: &str, victims: &[Arc<PodInfo>]) {
+        let evictions: Vec<_> = victims.iter().map(|victim| self.evict(preemptor, node, victim)).collect();
+        futures::stream::iter(evictions).buffer_unordered(EVICTIONS_MAX).collect::<()>().await;
+    }
+
+    async fn evict(&self, preemptor: &PodInfo, node: &str, victim: &PodInfo) {
+        let scheduler = &preemptor.pod.spec.scheduler_name;
+        let condition = serde_json::json!({
+            "type": "DisruptionTarget", "status": "True", "reason": PREEMPTION_REASON,
+            "message": format!("{scheduler}: preempting to accommodate a higher priority pod"),
+            "lastTransitionTime": time::format_seconds(rt::now()),
+            "observedGeneration": victim.pod.metadata.generation,
+        });
+        self.patch_status(victim, serde_json::json!({"conditions": [condition]})).await;
+        let options = DeleteOptions { uid: Some(victim.uid().clone()), ..DeleteOptions::default() };
+        let (namespace, name) = (victim.namespace(), victim.name());
+        match self.api.delete(&PODS, namespace, name, &options).await {
+            Ok(()) => {
+                info!(%namespace, %name, %node, preemptor = %preemptor.name(), "Preempted pod");
+                let message = format!("Preempted by pod {} on node {node}", preemptor.uid());
+                self.recorder.normal(&reference(victim), "Preempted", message);
+            }
+            Err(status) if status.is_not_found() => {}
+            Err(status) => warn!(%namespace, %name, error = %status, "Preempted no pod"),
+        }
+    }
+
+    async fn patch_status(&self, pod: &PodInfo, status: serde_json::Value) {
+        let patch = Patch::Strategic(json!({"status": status}));
         let (namespace, name) = (pod.namespace(), pod.name());
         let result =
             self.api.patch(&PODS, namespace, name, Some("status"), patch, &WriteOptions::default()).await;
         match result {
             Err(status) if !status.is_not_found() => {
-                warn!(%namespace, %name, error = %status, "Patched no PodScheduled condition");
+                warn!(%namespace, %name, error = %status, "Patched no pod status");
             }
             _ => {}
         }

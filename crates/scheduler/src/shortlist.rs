@@ -195,9 +195,39 @@ impl Shortlist {
         self.restricted_by
     }
 
-    /// Whether the pod would fit a node as described by `node`, which may be a what-if copy.
-    pub fn try_filters(&self, profile: &Profile, node: &NodeInfo) -> Result<(), Status> {
-        profile.run_filters(self.skip_filter, &self.state, &self.pod, node).map_err(|(_, status)| status)
+    /// Whether `pod`, which is of this signature, would fit the node in `slot` if it were as `node` describes.
+    pub fn try_filters(
+        &self,
+        profile: &Profile,
+        pod: &PodInfo,
+        cache: &Cache,
+        slot: Slot,
+        node: &NodeInfo,
+    ) -> Result<(), Status> {
+        self.filter_as(profile, pod, cache, slot, node).map_err(|(_, status)| status)
+    }
+
+    /// Also with the pods that are nominated for the node and not of lower priority, as if they were there. And
+    /// without, because a filter may be satisfied only by their presence, which is not certain.
+    fn filter_as(
+        &self,
+        profile: &Profile,
+        pod: &PodInfo,
+        cache: &Cache,
+        slot: Slot,
+        node: &NodeInfo,
+    ) -> Result<(), (PluginId, Status)> {
+        if cache.has_nominations() {
+            let stronger =
+                |other: &&Arc<PodInfo>| other.priority() >= pod.priority() && other.uid() != pod.uid();
+            let nominated: Vec<_> = cache.nominated_on(slot).filter(stronger).cloned().collect();
+            if !nominated.is_empty() {
+                let mut crowded = node.clone();
+                nominated.into_iter().for_each(|other| crowded.add_pod(other));
+                profile.run_filters(self.skip_filter, &self.state, pod, &crowded)?;
+            }
+        }
+        profile.run_filters(self.skip_filter, &self.state, pod, node)
     }
 
     fn build(&mut self, profile: &Profile, cache: &Cache) -> Result<(), (PluginId, Status)> {
@@ -228,7 +258,7 @@ impl Shortlist {
         let mut feasible = Vec::with_capacity(asked.len());
         for slot in asked {
             let Some(node) = cache.node(slot) else { continue };
-            match profile.run_filters(self.skip_filter, &self.state, &self.pod, node) {
+            match self.filter_as(profile, &self.pod, cache, slot, node) {
                 Ok(()) => feasible.push(slot),
                 Err((plugin, status)) => {
                     self.answers[slot as usize] = Answer::Refused(self.refusals.index_of(plugin, status));
@@ -270,8 +300,8 @@ impl Shortlist {
         }
     }
 
-    fn evaluate(&mut self, profile: &Profile, node: &NodeInfo) -> Answer {
-        match profile.run_filters(self.skip_filter, &self.state, &self.pod, node) {
+    fn evaluate(&mut self, profile: &Profile, cache: &Cache, slot: Slot, node: &NodeInfo) -> Answer {
+        match self.filter_as(profile, &self.pod, cache, slot, node) {
             Ok(()) => Answer::Feasible(profile.run_scores(self.skip_score, &self.state, &self.pod, node)),
             Err((plugin, status)) => Answer::Refused(self.refusals.index_of(plugin, status)),
         }
@@ -288,7 +318,8 @@ impl Shortlist {
         if self.only.as_ref().is_some_and(|only| !only.contains(&slot)) {
             return false;
         }
-        let answer = cache.node(slot).map_or(Answer::Absent, |node| self.evaluate(profile, node));
+        let answer =
+            cache.node(slot).map_or(Answer::Absent, |node| self.evaluate(profile, cache, slot, node));
         let old = std::mem::replace(&mut self.answers[slot as usize], answer);
         if let Answer::Refused(index) = old {
             self.refusals.distinct[index as usize].nodes -= 1;

@@ -42,6 +42,8 @@ pub struct Cache {
     /// Placed pods with affinity, by what they say.
     affinity: HashMap<Str, AffinityGroup>,
     namespaces: HashMap<Str, BTreeMap<Str, Str>>,
+    /// Pods for which room is being made, by uid.
+    nominated: HashMap<Str, (Slot, Arc<PodInfo>)>,
     /// How many pods have each priority.
     priorities: BTreeMap<i32, usize>,
     node_count: usize,
@@ -92,6 +94,7 @@ impl Default for Cache {
             images: BTreeMap::new(),
             affinity: HashMap::new(),
             namespaces: HashMap::new(),
+            nominated: HashMap::new(),
             priorities: BTreeMap::new(),
             node_count: 0,
             generation: 0,
@@ -158,6 +161,35 @@ impl Cache {
     /// The lowest priority of any pod on a node; `None` without pods.
     pub fn lowest_priority(&self) -> Option<i32> {
         self.priorities.keys().next().copied()
+    }
+
+    pub fn has_nominations(&self) -> bool {
+        !self.nominated.is_empty()
+    }
+
+    /// The node that a pod is nominated for.
+    pub fn nomination(&self, uid: &str) -> Option<Slot> {
+        self.nominated.get(uid).map(|(slot, _)| *slot)
+    }
+
+    /// Pods that are nominated for a node. There are few nominations at a time.
+    pub fn nominated_on(&self, slot: Slot) -> impl Iterator<Item = &Arc<PodInfo>> {
+        self.nominated.values().filter(move |(own, _)| *own == slot).map(|(_, pod)| pod)
+    }
+
+    /// Keeps room on a node for a pod; nothing happens for a node that is not known.
+    pub fn nominate(&mut self, pod: Arc<PodInfo>, node: &str) {
+        self.clear_nomination(pod.uid());
+        if let Some(slot) = self.slot(node) {
+            self.nominated.insert(pod.uid().clone(), (slot, pod));
+            self.touch(slot);
+        }
+    }
+
+    pub fn clear_nomination(&mut self, uid: &str) {
+        if let Some((slot, _)) = self.nominated.remove(uid) {
+            self.touch(slot);
+        }
     }
 
     pub fn affinity_groups(&self) -> impl Iterator<Item = &AffinityGroup> {
@@ -268,6 +300,7 @@ impl Cache {
             return Some(old);
         }
         let old = self.remove_pod(pod.uid());
+        self.clear_nomination(pod.uid());
         // Removing the last pod of an unknown node may have freed the slot.
         let slot = if self.entries[slot as usize].info.name.is_empty() {
             self.slot_for(pod.node_name())
@@ -306,6 +339,9 @@ impl Cache {
     }
 
     fn set_node(&mut self, slot: Slot, node: Option<Arc<Node>>) -> Option<Arc<Node>> {
+        if node.is_none() {
+            self.nominated.retain(|_, (own, _)| *own != slot);
+        }
         let info = &mut self.entries[slot as usize].info;
         let old = info.node.clone();
         let old_images = std::mem::take(&mut info.images);

@@ -115,16 +115,93 @@ fn a_daemon_pod_whose_node_is_unfit_is_told_about_that_node_only() {
     );
 }
 
+/// A pod of a priority.
+fn ranked(amount: &str, priority: i64) -> Value {
+    let mut spec = cpu(amount);
+    spec.set_at(&["priority"], priority);
+    spec
+}
+
+impl World {
+    /// Schedules the next pod, which must preempt; returns the node and the victims.
+    fn preempts(&mut self) -> (Str, Vec<Str>) {
+        match self.engine.next(self.now) {
+            Some(Decision::Unschedulable { nomination: Nomination::Make { node, victims }, .. }) => {
+                (node, victims.iter().map(|victim| victim.name().clone()).collect())
+            }
+            _ => panic!("no preemption"),
+        }
+    }
+}
+
 #[test]
-fn lower_priority_pods_in_the_way_are_not_called_unhelpful() {
+fn the_fewest_and_least_important_pods_make_room_and_it_stays_the_preemptors() {
     let mut world = World::new();
     world.node("n", "4");
-    let mut low = cpu("3");
-    low.set_at(&["priority"], -5);
-    world.pod("low", low);
+    for (name, amount, priority) in [("keep", "1", 5), ("small", "1", 1), ("large", "2", 1)] {
+        world.pod(name, ranked(amount, priority));
+        assert_eq!(world.next().unwrap(), format!("{name} -> n"));
+        world.engine.bound(name);
+    }
+    world.pod("high", ranked("2", 10));
+    assert_eq!(world.preempts(), ("n".into(), vec!["large".into()]));
+
+    world.now += Duration::from_secs(2);
+    world.engine.on_pod_gone("large", world.now);
+    world.pod("thief", ranked("2", 2));
+    world.pod("equal", ranked("1", 10));
+    assert_eq!(world.next().unwrap(), "high -> n", "the room was made for it");
+    assert_eq!(world.preempts().1, ["small"], "the next one makes its own");
+    assert!(world.next().unwrap().starts_with("thief: 0/1 nodes are available: 1 Insufficient cpu."));
+}
+
+#[test]
+fn room_that_was_made_is_not_taken_by_lower_priorities_while_the_preemptor_backs_off() {
+    let mut world = World::new();
+    world.node("n", "2");
+    world.pod("low", ranked("2", 0));
     assert_eq!(world.next().unwrap(), "low -> n");
-    world.pod("high", cpu("4"));
-    assert_eq!(world.next().unwrap(), "high: 0/1 nodes are available: 1 Insufficient cpu.");
+    world.pod("high", ranked("2", 10));
+    assert_eq!(world.preempts().1, ["low"]);
+    world.engine.on_pod_gone("low", world.now);
+    assert_eq!(world.engine.queue().place("high"), Some(Place::BackingOff));
+    world.pod("again", ranked("2", 0));
+    assert!(world.next().unwrap().starts_with("again: 0/1 nodes are available: 1 Insufficient cpu."));
+    assert_eq!(world.next().unwrap(), "high -> n");
+}
+
+#[test]
+fn the_cheapest_node_is_chosen() {
+    let mut world = World::new();
+    for (node, pods) in
+        [("dear", vec![("2", 8)]), ("two", vec![("1", 1), ("1", 1)]), ("cheap", vec![("2", 1)])]
+    {
+        world.node(node, "2");
+        for (at, (amount, priority)) in pods.into_iter().enumerate() {
+            let mut spec = ranked(amount, priority);
+            spec.set_at(&["nodeName"], node);
+            world.pod(&format!("{node}-{at}"), spec);
+        }
+    }
+    world.pod("high", ranked("2", 9));
+    assert_eq!(world.preempts(), ("cheap".into(), vec!["cheap-0".into()]));
+}
+
+#[test]
+fn pods_that_never_preempt_and_pods_without_victims_say_so() {
+    let mut world = World::new();
+    world.node("n", "2");
+    world.pod("low", ranked("2", 0));
+    assert_eq!(world.next().unwrap(), "low -> n");
+    let mut polite = ranked("2", 10);
+    polite.set_at(&["preemptionPolicy"], "Never");
+    world.pod("polite", polite);
+    assert_eq!(
+        world.next().unwrap(),
+        "polite: 0/1 nodes are available: 1 Insufficient cpu. preemption: not eligible due to preemptionPolicy=Never."
+    );
+    world.pod("equal", ranked("1", 0));
+    assert!(world.next().unwrap().ends_with("1 No preemption victims found for incoming pod."));
 }
 
 #[test]

@@ -106,8 +106,26 @@ pub trait Filter: Sign + EnqueueExtensions {
 
 /// Called when no node is feasible, in order; the answers are told to the user one after the other.
 pub trait PostFilter: Plugin {
-    /// What could be done about it, e.g. `preemption: 0/3 nodes are available: …`; empty when there is nothing to say.
-    fn post_filter(&self, pod: &PodInfo, cluster: &Cache, diagnosis: &Diagnosis<'_>) -> String;
+    fn post_filter(&self, pod: &PodInfo, cluster: &Cache, diagnosis: &Diagnosis<'_>) -> PostFilterOutcome;
+}
+
+/// What a `PostFilter` plugin could do.
+pub struct PostFilterOutcome {
+    /// E.g. `preemption: 0/3 nodes are available: …`; empty when there is nothing to say.
+    pub message: String,
+    pub nomination: Nomination,
+}
+
+/// What becomes of the pod's nomination for a node.
+pub enum Nomination {
+    Keep,
+    /// No node can be made to fit.
+    Clear,
+    /// Room is made there: the victims are evicted, and the room is the pod's against those of lower priority.
+    Make {
+        node: Str,
+        victims: Vec<Arc<PodInfo>>,
+    },
 }
 
 /// Looks at a pod before nodes are scored.

@@ -330,6 +330,13 @@ impl Profile {
         signature: &mut Signature,
     ) -> Result<(), NotShareable> {
         signature.clear();
+        if cluster.has_nominations() {
+            // A nominated pod holds its room against lower priorities, and it alone may use it.
+            if cluster.nomination(pod.uid()).is_some() {
+                return Err(NotShareable);
+            }
+            signature.fragment(Fragment::Priority, |out| out.number(pod.priority().into()));
+        }
         self.sign.iter().try_for_each(|plugin| plugin.sign(pod, cluster, signature))
     }
 

@@ -15,6 +15,8 @@ pub enum Fragment {
     HostPorts,
     Requests,
     Images,
+    /// Only while pods are nominated for nodes.
+    Priority,
 }
 
 /// A pod's answers depend on more than its own fields and single nodes; it takes no part in sharing.

@@ -1,19 +1,46 @@
-//! Says whether evicting pods of lower priority would make room, in upstream's words.
+//! Makes room for a pod by evicting pods of lower priority, as few and as unimportant ones as possible.
 //!
-//! FIXME: it does not evict yet. Where eviction would help, it says nothing and the pod waits for room.
+//! A dry run per node: take all pods of lower priority off a copy of it, see whether the pod fits, then put back as
+//! many as possible, the important ones first. Whoever remains off is a victim.
+//!
+//! FIXME: PodDisruptionBudgets are not looked at; upstream prefers victims whose budgets allow it.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use crate::cache::{Cache, NodeInfo};
+use apimachinery::Str;
+
+use crate::cache::{Cache, NodeInfo, Slot};
 use crate::diagnosis::{Cause, Diagnosis, histogram};
-use crate::framework::{Code, Plugin, PostFilter, Reason, Status};
+use crate::framework::{Code, Nomination, Plugin, PostFilter, PostFilterOutcome, Reason, Status};
 use crate::pod::PodInfo;
 use crate::shortlist::Shortlist;
 
 pub struct DefaultPreemption;
 
+/// Candidates looked for: a tenth of the nodes, and at least so many. More would find hardly better ones.
+const CANDIDATES_MIN: usize = 100;
+
+/// Reason of the condition `DisruptionTarget` on a victim.
+pub const PREEMPTION_REASON: &str = "PreemptionByScheduler";
+
 const NOT_HELPFUL: Reason = Reason::Borrowed("Preemption is not helpful for scheduling");
 const NO_VICTIMS: Reason = Reason::Borrowed("No preemption victims found for incoming pod");
+
+/// A node where eviction would help.
+struct Candidate {
+    node: Str,
+    /// The most important first.
+    victims: Vec<Arc<PodInfo>>,
+}
+
+/// What the dry runs found: candidates, and why the other nodes would still refuse.
+#[derive(Default)]
+struct DryRuns {
+    candidates: Vec<Candidate>,
+    refusals: BTreeMap<Reason, usize>,
+}
 
 impl Plugin for DefaultPreemption {
     fn name(&self) -> &'static str {
@@ -22,69 +49,128 @@ impl Plugin for DefaultPreemption {
 }
 
 impl PostFilter for DefaultPreemption {
-    fn post_filter(&self, pod: &PodInfo, cluster: &Cache, diagnosis: &Diagnosis<'_>) -> String {
-        if pod.pod.spec.preemption_policy == "Never" {
-            return "preemption: not eligible due to preemptionPolicy=Never.".to_owned();
+    fn post_filter(&self, pod: &PodInfo, cluster: &Cache, diagnosis: &Diagnosis<'_>) -> PostFilterOutcome {
+        if let Err(why) = eligible(pod, cluster) {
+            return PostFilterOutcome { message: format!("preemption: {why}"), nomination: Nomination::Keep };
         }
-        match refusals_after_eviction(pod, cluster, diagnosis) {
-            Some(counts) => format!("preemption: {}", histogram(diagnosis.node_count, counts)),
-            None => String::new(),
+        let runs = dry_runs(pod, cluster, diagnosis);
+        match runs.candidates.into_iter().min_by_key(cost) {
+            Some(Candidate { node, victims }) => {
+                PostFilterOutcome { message: String::new(), nomination: Nomination::Make { node, victims } }
+            }
+            None => {
+                let message = format!("preemption: {}", histogram(diagnosis.node_count, runs.refusals));
+                PostFilterOutcome { message, nomination: Nomination::Clear }
+            }
         }
     }
 }
 
-/// Why nodes would still refuse with all pods of lower priority gone; `None` when one would not.
-fn refusals_after_eviction(
-    pod: &PodInfo,
-    cluster: &Cache,
-    diagnosis: &Diagnosis<'_>,
-) -> Option<BTreeMap<Reason, usize>> {
-    let mut counts = BTreeMap::new();
-    if let Cause::Nodes(shortlist) = &diagnosis.cause
-        && diagnosis.is_resolvable()
-    {
+/// A pod whose victims are still on their way out waits for them.
+fn eligible(pod: &PodInfo, cluster: &Cache) -> Result<(), &'static str> {
+    if pod.pod.spec.preemption_policy == "Never" {
+        return Err("not eligible due to preemptionPolicy=Never.");
+    }
+    let nominated = cluster.nomination(pod.uid()).and_then(|slot| cluster.node(slot));
+    let leaving = |placed: &Arc<PodInfo>| placed.priority() < pod.priority() && is_leaving(placed);
+    match nominated.is_some_and(|node| node.pods.iter().any(leaving)) {
+        true => Err("not eligible due to a terminating pod on the nominated node."),
+        false => Ok(()),
+    }
+}
+
+fn is_leaving(pod: &PodInfo) -> bool {
+    let target = pod.pod.condition("DisruptionTarget");
+    pod.pod.is_deleting()
+        && target.is_some_and(|target| target.is_true() && target.reason == PREEMPTION_REASON)
+}
+
+fn dry_runs(pod: &PodInfo, cluster: &Cache, diagnosis: &Diagnosis<'_>) -> DryRuns {
+    let mut runs = DryRuns::default();
+    if let Cause::Nodes(shortlist) = &diagnosis.cause {
+        let refused = shortlist.refused().filter(|(_, refusal)| refusal.status.code == Code::Unschedulable);
+        let resolvable: Vec<Slot> = refused.map(|(slot, _)| slot).collect();
         if cluster.lowest_priority().is_some_and(|lowest| lowest < pod.priority()) {
-            count_dry_runs(pod, cluster, shortlist, diagnosis, &mut counts)?;
-        } else {
-            let resolvable =
-                shortlist.refusals().filter(|refusal| refusal.status.code == Code::Unschedulable);
-            counts.insert(NO_VICTIMS, resolvable.map(|refusal| refusal.nodes).sum());
+            run_on(&resolvable, pod, cluster, shortlist, diagnosis, &mut runs);
+        } else if !resolvable.is_empty() {
+            runs.refusals.insert(NO_VICTIMS, resolvable.len());
         }
     }
-    let told: usize = counts.values().sum();
+    let told: usize = runs.refusals.values().sum();
     if told < diagnosis.node_count {
-        *counts.entry(NOT_HELPFUL).or_default() += diagnosis.node_count - told;
+        *runs.refusals.entry(NOT_HELPFUL).or_default() += diagnosis.node_count - told;
     }
-    Some(counts)
+    runs
 }
 
-fn count_dry_runs(
+fn run_on(
+    nodes: &[Slot],
     pod: &PodInfo,
     cluster: &Cache,
     shortlist: &Shortlist,
     diagnosis: &Diagnosis<'_>,
-    counts: &mut BTreeMap<Reason, usize>,
-) -> Option<()> {
-    let resolvable = shortlist.refused().filter(|(_, refusal)| refusal.status.code == Code::Unschedulable);
-    for node in resolvable.filter_map(|(slot, _)| cluster.node(slot)) {
-        let refusal = match without_lower(node, pod.priority()) {
-            None => Status::unresolvable(NO_VICTIMS),
-            Some(emptied) => shortlist.try_filters(diagnosis.profile, &emptied).err()?,
-        };
-        // One reason a node, so that the counts add up to the nodes.
-        let reason = refusal.reasons.first().cloned().unwrap_or(NOT_HELPFUL);
-        *counts.entry(reason).or_default() += 1;
+    runs: &mut DryRuns,
+) {
+    let wanted = (diagnosis.node_count / 10).max(CANDIDATES_MIN);
+    // Another start each time spreads victims over the nodes.
+    let start = cluster.generation() as usize % nodes.len().max(1);
+    for &slot in nodes[start..].iter().chain(&nodes[..start]) {
+        let Some(node) = cluster.node(slot) else { continue };
+        let fits = |node: &NodeInfo| shortlist.try_filters(diagnosis.profile, pod, cluster, slot, node);
+        match victims_on(node, pod, fits) {
+            Ok(victims) => runs.candidates.push(Candidate { node: node.name.clone(), victims }),
+            Err(status) => {
+                // One reason a node, so that the counts add up to the nodes.
+                let reason = status.reasons.into_iter().next().unwrap_or(NOT_HELPFUL);
+                *runs.refusals.entry(reason).or_default() += 1;
+            }
+        }
+        if runs.candidates.len() >= wanted {
+            return;
+        }
     }
-    Some(())
 }
 
-/// The node as it would be without the pods of lower priority; `None` when it has none.
-fn without_lower(node: &NodeInfo, priority: i32) -> Option<NodeInfo> {
-    let victims: Vec<_> = node.pods.iter().filter(|pod| pod.priority() < priority).cloned().collect();
-    if victims.is_empty() {
-        return None;
+/// The fewest pods that must go, the most important first; or why the pod would not fit with all of them gone.
+fn victims_on(
+    node: &NodeInfo,
+    pod: &PodInfo,
+    fits: impl Fn(&NodeInfo) -> Result<(), Status>,
+) -> Result<Vec<Arc<PodInfo>>, Status> {
+    let mut lower: Vec<Arc<PodInfo>> =
+        node.pods.iter().filter(|placed| placed.priority() < pod.priority()).cloned().collect();
+    if lower.is_empty() {
+        return Err(Status::unresolvable(NO_VICTIMS));
     }
-    let mut emptied = node.clone();
-    victims.iter().for_each(|victim| _ = emptied.remove_pod(victim.uid()));
-    Some(emptied)
+    let mut what_if = node.clone();
+    lower.iter().for_each(|placed| _ = what_if.remove_pod(placed.uid()));
+    fits(&what_if)?;
+    lower.sort_by_key(|placed| importance(placed));
+    let mut victims = Vec::new();
+    for placed in lower {
+        what_if.add_pod(placed.clone());
+        if fits(&what_if).is_err() {
+            what_if.remove_pod(placed.uid());
+            victims.push(placed);
+        }
+    }
+    Ok(victims)
+}
+
+/// More important pods sort first: higher priority, then running for longer. Times are RFC 3339 in UTC, so their
+/// texts sort as they do; a pod that has not started is the least important.
+fn importance(pod: &PodInfo) -> (Reverse<i32>, bool, Option<Str>) {
+    let started = pod.pod.status.start_time.clone();
+    (Reverse(pod.priority()), started.is_none(), started)
+}
+
+/// Cheaper candidates sort first: the most important victim is less important, then the sum of priorities, then the
+/// number of victims, then that the most important ones run for a shorter time.
+fn cost(candidate: &Candidate) -> (i32, i64, usize, Reverse<Option<Str>>) {
+    let highest = candidate.victims.first().map_or(i32::MIN, |victim| victim.priority());
+    // Shifted to be positive, so that more victims of negative priority are not cheaper.
+    let sum = candidate.victims.iter().map(|victim| i64::from(victim.priority()) - i64::from(i32::MIN)).sum();
+    let of_highest = candidate.victims.iter().filter(|victim| victim.priority() == highest);
+    let earliest = of_highest.filter_map(|victim| victim.pod.status.start_time.clone()).min();
+    (highest, sum, candidate.victims.len(), Reverse(earliest))
 }

@@ -15,6 +15,7 @@ mod registry;
 mod scheduling_gates;
 mod taint_toleration;
 
+pub use default_preemption::PREEMPTION_REASON;
 pub use registry::{default_plugins, default_profile};
 
 #[cfg(test)]

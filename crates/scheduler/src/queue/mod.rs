@@ -130,6 +130,11 @@ impl Queue {
         self.by_uid.get(uid).map(|&slot| self.entry(slot).place)
     }
 
+    /// The last known state of a pod.
+    pub fn pod(&self, uid: &str) -> Option<&Arc<PodInfo>> {
+        self.by_uid.get(uid).map(|&slot| &self.entry(slot).queued.pod)
+    }
+
     pub fn uids(&self) -> impl Iterator<Item = &Str> {
         self.by_uid.keys()
     }

@@ -115,3 +115,25 @@ async fn more_pods_than_may_be_in_flight_are_all_bound() {
     assert!(per_node.values().all(|&pods| pods == 60), "equal nodes fill equally: {per_node:?}");
     shutdown.cancel();
 }
+
+#[tokio::test]
+async fn pods_of_lower_priority_are_evicted_for_one_that_needs_their_room() {
+    let (api, shutdown) = (FakeApi::new(), Shutdown::new());
+    seed_node(&api, "a", "2");
+    seed_pod(&api, "low", "2");
+    start(&api, &shutdown).await;
+    until("low bound", || node_of(&api, "low") == "a").await;
+    api.edit(&PODS, "default", "low", |pod| pod.set_at(&["metadata", "finalizers"], json!(["x.io/look"])));
+    api.seed(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "high", "namespace": "default"},
+        "spec": {"schedulerName": "default-scheduler", "priority": 10,
+            "containers": [{"name": "c", "resources": {"requests": {"cpu": "2"}}}]},
+        "status": {"phase": "Pending"}}));
+    until("low marked", || api.peek(&PODS, "default", "low").is_some_and(|low| low.is_deleting())).await;
+    let low = api.peek(&PODS, "default", "low").unwrap().view::<api::view::Pod>().unwrap();
+    assert_eq!(low.condition("DisruptionTarget").unwrap().reason, "PreemptionByScheduler");
+    let nominated = || api.peek(&PODS, "default", "high").unwrap().to_value();
+    until("nominated", || nominated().str_at(&["status", "nominatedNodeName"]) == "a").await;
+    api.drop_object(&PODS, "default", "low");
+    until("high bound", || node_of(&api, "high") == "a").await;
+    shutdown.cancel();
+}

@@ -37,10 +37,15 @@ fn reference(profile: &Profile, pod: &Arc<PodInfo>, cache: &Cache) -> BTreeMap<S
         }
     }
     let left = |name: &apimachinery::Str| only.as_ref().is_none_or(|only| only.contains(name));
-    let feasible: Vec<(Slot, &NodeInfo)> = cache
-        .nodes()
-        .filter(|(_, node)| left(&node.name) && profile.run_filters(skip_filter, &state, pod, node).is_ok())
-        .collect();
+    let fits = |slot: Slot, node: &NodeInfo| {
+        let mut crowded = node.clone();
+        let stronger = |other: &&Arc<PodInfo>| other.priority() >= pod.priority() && other.uid() != pod.uid();
+        cache.nominated_on(slot).filter(stronger).for_each(|other| crowded.add_pod(other.clone()));
+        let run = |node: &NodeInfo| profile.run_filters(skip_filter, &state, pod, node).is_ok();
+        run(&crowded) && run(node)
+    };
+    let feasible: Vec<(Slot, &NodeInfo)> =
+        cache.nodes().filter(|(slot, node)| left(&node.name) && fits(*slot, node)).collect();
     let slots: Vec<Slot> = feasible.iter().map(|(slot, _)| *slot).collect();
     for (id, plugin) in &profile.pre_score {
         if plugin.pre_score(&mut state, pod, cache, &slots) == Relevance::Skip {
@@ -112,6 +117,7 @@ fn random_spec(random: &mut Random) -> String {
         r#"{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[{"matchFields":
            [{"key":"metadata.name","operator":"In","values":["n3"]}]}]}}"#,
     ]);
+    let priority = random.below(3);
     let others = random.pick(&[
         "",
         "",
@@ -130,7 +136,7 @@ fn random_spec(random: &mut Random) -> String {
         r#"[{"maxSkew":2,"topologyKey":"zone","whenUnsatisfiable":"ScheduleAnyway","labelSelector":{"matchLabels":{"app":"b"}}}]"#,
     ]);
     format!(
-        r#"{{"containers":[{{"image":"app:1","resources":{{"requests":{requests}}},"ports":{ports}}}],
+        r#"{{"priority":{priority},"containers":[{{"image":"app:1","resources":{{"requests":{requests}}},"ports":{ports}}}],
             "tolerations":{tolerations},"topologySpreadConstraints":{spread},
             "affinity":{{"nodeAffinity":{affinity}{others}}}}}"#
     )
@@ -145,6 +151,14 @@ fn change_cluster(random: &mut Random, cache: &mut Cache, placed: &mut Vec<Strin
             let at = random.below(placed.len() as u64) as usize;
             cache.remove_pod(&placed.swap_remove(at));
         }
+        5 => {
+            let pod = pod_info(
+                "nominated",
+                r#"{"priority":1,"containers":[{"resources":{"requests":{"cpu":"1"}}}]}"#,
+            );
+            cache.nominate(pod, &name);
+        }
+        6 => cache.clear_nomination("nominated"),
         _ => {}
     }
 }
