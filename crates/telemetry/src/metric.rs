@@ -192,6 +192,8 @@ impl<M, const N: usize> Family<M, N> {
 /// Writes metrics in the Prometheus text format, version 0.0.4.
 pub(crate) struct Encoder {
     out: String,
+    /// Of everything that was offered, also families without a series.
+    names: Vec<&'static str>,
 }
 
 /// A metric that can write its samples.
@@ -202,24 +204,30 @@ pub(crate) trait Samples {
 
 impl Encoder {
     pub(crate) fn new() -> Self {
-        Self { out: String::with_capacity(64 * 1024) }
+        Self { out: String::with_capacity(64 * 1024), names: Vec::new() }
     }
 
     pub(crate) fn finish(self) -> String {
         self.out
     }
 
-    pub(crate) fn single<M: Samples>(&mut self, name: &str, help: &str, metric: &M) {
+    pub(crate) fn names(self) -> Vec<&'static str> {
+        self.names
+    }
+
+    pub(crate) fn single<M: Samples>(&mut self, name: &'static str, help: &str, metric: &M) {
+        self.names.push(name);
         self.head(name, help, M::TYPE);
         metric.write_samples(name, "", &mut self.out);
     }
 
     pub(crate) fn family<M: Samples, const N: usize>(
         &mut self,
-        name: &str,
+        name: &'static str,
         help: &str,
         family: &Family<M, N>,
     ) {
+        self.names.push(name);
         let series = family.series.read();
         if series.is_empty() {
             return;
@@ -232,7 +240,8 @@ impl Encoder {
     }
 
     /// A sample read from elsewhere.
-    pub(crate) fn value(&mut self, name: &str, help: &str, kind: &str, labels: &str, value: f64) {
+    pub(crate) fn value(&mut self, name: &'static str, help: &str, kind: &str, labels: &str, value: f64) {
+        self.names.push(name);
         self.head(name, help, kind);
         sample(&mut self.out, name, "", labels, value);
     }

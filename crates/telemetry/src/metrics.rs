@@ -20,6 +20,7 @@ pub struct Metrics {
     pub apiserver: ApiserverMetrics,
     pub workqueue: WorkqueueMetrics,
     pub controller: ControllerMetrics,
+    pub client: ClientMetrics,
     pub scheduler: SchedulerMetrics,
     pub storage: StorageMetrics,
     build: OnceLock<String>,
@@ -33,8 +34,36 @@ pub struct ApiserverMetrics {
     inflight: Family<Gauge, 1>,
     long_running: Family<Gauge, 7>,
     watch_events: Family<Counter, 3>,
-    objects: Family<Gauge, 2>,
+    caches: WatchCacheFamilies,
     tls_handshake_errors: Counter,
+}
+
+/// One series of each for a resource.
+struct WatchCacheFamilies {
+    objects: Family<Gauge, 2>,
+    storage_objects: Family<Gauge, 1>,
+    revision: Family<Gauge, 2>,
+    events_received: Family<Counter, 2>,
+    capacity: Family<Gauge, 2>,
+    kept_events: Family<Gauge, 2>,
+    superseded_bytes: Family<Gauge, 2>,
+    terminated_watchers: Family<Counter, 2>,
+}
+
+/// The metrics of one resource's watch cache, looked up once.
+#[derive(Clone, Debug)]
+pub struct WatchCacheHandle {
+    objects: Arc<Gauge>,
+    storage_objects: Arc<Gauge>,
+    revision: Arc<Gauge>,
+    /// Events that came from the store.
+    pub events_received: Arc<Counter>,
+    /// Events that are kept at most; the bound of `kept_events`.
+    pub capacity: Arc<Gauge>,
+    kept_events: Arc<Gauge>,
+    superseded_bytes: Arc<Gauge>,
+    /// Watchers that fell further behind than events are kept.
+    pub terminated_watchers: Arc<Counter>,
 }
 
 /// What a request was about; all that upstream's request metrics are labelled with, save the status code.
@@ -76,7 +105,37 @@ pub struct WorkqueueHandle {
 /// Reconciles, by controller.
 pub struct ControllerMetrics {
     reconciles: Family<Counter, 2>,
+    panics: Family<Counter, 1>,
     durations: Family<Histogram, 1>,
+    workers: Family<Gauge, 1>,
+    active_workers: Family<Gauge, 1>,
+}
+
+/// The metrics of one controller, looked up once.
+#[derive(Clone, Debug)]
+pub struct ControllerHandle {
+    pub success: Arc<Counter>,
+    /// Comes back after a back-off without having failed: somebody else's write was in between.
+    pub requeue: Arc<Counter>,
+    /// Comes back after a time that the reconcile chose.
+    pub requeue_after: Arc<Counter>,
+    /// Failed, panics included.
+    pub error: Arc<Counter>,
+    pub panics: Arc<Counter>,
+    pub duration: Arc<Histogram>,
+    /// Reconciles that may run at a time.
+    pub workers: Arc<Gauge>,
+    /// Reconciles that run now.
+    pub active_workers: Arc<Gauge>,
+}
+
+/// What components lose when they are slower than the cluster changes. Bounded queues make room by dropping.
+#[derive(Default)]
+pub struct ClientMetrics {
+    /// Times that the queue between an informer and a subscriber was full, so that the subscriber reads all anew.
+    pub informer_overflows: Counter,
+    /// `Event` objects that were not written because their queue was full.
+    pub events_dropped: Counter,
 }
 
 /// What the scheduler decides and what waits for it.
@@ -85,6 +144,14 @@ pub struct SchedulerMetrics {
     attempt_durations: Family<Histogram, 2>,
     pending: Family<Gauge, 1>,
     incoming: Family<Counter, 2>,
+    goroutines: Family<Gauge, 1>,
+}
+
+/// Attempts of one result, looked up once.
+#[derive(Clone, Debug)]
+pub struct AttemptHandle {
+    attempts: Arc<Counter>,
+    duration: Arc<Histogram>,
 }
 
 /// The embedded store's writer.
@@ -95,6 +162,12 @@ pub struct StorageMetrics {
     pub sync_duration: Histogram,
     /// Time from a write being handed in to its answer.
     pub commit_duration: Histogram,
+    /// Commits that wait for the writer.
+    pub waiting_commits: Gauge,
+    /// Times that the writer had to wait for full journal files to be taken over.
+    pub write_stalls: Counter,
+    /// Changes that are kept only for readers of the past.
+    pub history: Gauge,
     /// Bytes on disk.
     pub size_bytes: Gauge,
     /// The revision of the last write.
@@ -129,6 +202,7 @@ impl Metrics {
             apiserver: ApiserverMetrics::new(),
             workqueue: WorkqueueMetrics::new(),
             controller: ControllerMetrics::new(),
+            client: ClientMetrics::default(),
             scheduler: SchedulerMetrics::new(),
             storage: StorageMetrics::new(),
             build: OnceLock::new(),
@@ -149,10 +223,21 @@ impl Metrics {
 
     /// Everything in the Prometheus text format; see [`crate::METRICS_CONTENT_TYPE`].
     pub fn encode(&self) -> String {
+        self.encoded().finish()
+    }
+
+    /// The names of all metrics, also of families that nothing has fed yet and that are therefore not served. For
+    /// tests: a name that is never served is one that nothing feeds.
+    pub fn names(&self) -> Vec<&'static str> {
+        self.encoded().names()
+    }
+
+    fn encoded(&self) -> Encoder {
         let mut encoder = Encoder::new();
         self.apiserver.encode(&mut encoder);
         self.workqueue.encode(&mut encoder);
         self.controller.encode(&mut encoder);
+        self.client.encode(&mut encoder);
         self.scheduler.encode(&mut encoder);
         self.storage.encode(&mut encoder);
         if let Some(labels) = self.build.get() {
@@ -160,7 +245,7 @@ impl Metrics {
             encoder.value("kubernetes_build_info", help, "gauge", labels, 1.0);
         }
         process::encode(&mut encoder);
-        encoder.finish()
+        encoder
     }
 }
 
@@ -191,7 +276,7 @@ impl ApiserverMetrics {
             inflight: Family::new(["request_kind"], Gauge::default),
             long_running: Family::new(RESOURCE_LABELS, Gauge::default),
             watch_events: Family::new(["group", "version", "resource"], Counter::default),
-            objects: Family::new(["group", "resource"], Gauge::default),
+            caches: WatchCacheFamilies::new(),
             tls_handshake_errors: Counter::default(),
         }
     }
@@ -234,9 +319,9 @@ impl ApiserverMetrics {
         self.watch_events.with([group, version, resource])
     }
 
-    /// Objects stored of a resource.
-    pub fn objects(&self, group: &str, resource: &str) -> Arc<Gauge> {
-        self.objects.with([group, resource])
+    /// The metrics of a resource's watch cache.
+    pub fn watch_cache(&self, group: &str, resource: &str) -> WatchCacheHandle {
+        self.caches.of(group, resource)
     }
 
     pub fn tls_handshake_failed(&self) {
@@ -270,13 +355,98 @@ impl ApiserverMetrics {
             &self.long_running,
         );
         encoder.family("apiserver_watch_events_total", "Events sent to watchers.", &self.watch_events);
-        encoder.family("apiserver_resource_objects", "Objects stored, by resource.", &self.objects);
+        self.caches.encode(encoder);
         encoder.single(
             "apiserver_tls_handshake_errors_total",
             "Connections that did not get through the TLS handshake.",
             &self.tls_handshake_errors,
         );
     }
+}
+
+impl WatchCacheFamilies {
+    fn new() -> Self {
+        const RESOURCE: [&str; 2] = ["group", "resource"];
+        Self {
+            objects: Family::new(RESOURCE, Gauge::default),
+            storage_objects: Family::new(["resource"], Gauge::default),
+            revision: Family::new(RESOURCE, Gauge::default),
+            events_received: Family::new(RESOURCE, Counter::default),
+            capacity: Family::new(RESOURCE, Gauge::default),
+            kept_events: Family::new(RESOURCE, Gauge::default),
+            superseded_bytes: Family::new(RESOURCE, Gauge::default),
+            terminated_watchers: Family::new(RESOURCE, Counter::default),
+        }
+    }
+
+    fn of(&self, group: &str, resource: &str) -> WatchCacheHandle {
+        let labels = [group, resource];
+        let qualified = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
+        WatchCacheHandle {
+            objects: self.objects.with(labels),
+            storage_objects: self.storage_objects.with([&qualified]),
+            revision: self.revision.with(labels),
+            events_received: self.events_received.with(labels),
+            capacity: self.capacity.with(labels),
+            kept_events: self.kept_events.with(labels),
+            superseded_bytes: self.superseded_bytes.with(labels),
+            terminated_watchers: self.terminated_watchers.with(labels),
+        }
+    }
+
+    fn encode(&self, encoder: &mut Encoder) {
+        encoder.family("apiserver_resource_objects", "Objects stored, by resource.", &self.objects);
+        encoder.family(
+            "apiserver_storage_objects",
+            "As apiserver_resource_objects, under the name and label it had before 1.34.",
+            &self.storage_objects,
+        );
+        encoder.family(
+            "apiserver_watch_cache_resource_version",
+            "Revision of a resource's last change that the watch cache knows.",
+            &self.revision,
+        );
+        encoder.family(
+            "apiserver_watch_cache_events_received_total",
+            "Changes that the watch cache got from the store.",
+            &self.events_received,
+        );
+        encoder.family(
+            "apiserver_watch_cache_capacity",
+            "Events that the watch cache keeps at most.",
+            &self.capacity,
+        );
+        encoder.family(
+            "watch_cache_kept_events",
+            "Events that watchers may be behind now; grows to apiserver_watch_cache_capacity.",
+            &self.kept_events,
+        );
+        encoder.family(
+            "watch_cache_superseded_bytes",
+            "Size of old states that only the kept events hold.",
+            &self.superseded_bytes,
+        );
+        encoder.family(
+            "apiserver_terminated_watchers_total",
+            "Watches ended because they fell too far behind.",
+            &self.terminated_watchers,
+        );
+    }
+}
+
+impl WatchCacheHandle {
+    /// Says what a cache holds now: objects at a revision, and recent events with the old states they keep alive.
+    pub fn holds(&self, objects: usize, revision: u64, events: usize, superseded_bytes: usize) {
+        self.objects.set(gauge_value(objects));
+        self.storage_objects.set(gauge_value(objects));
+        self.revision.set(i64::try_from(revision).unwrap_or(i64::MAX));
+        self.kept_events.set(gauge_value(events));
+        self.superseded_bytes.set(gauge_value(superseded_bytes));
+    }
+}
+
+fn gauge_value(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 impl<'a> RequestLabels<'a> {
@@ -342,14 +512,25 @@ impl ControllerMetrics {
     fn new() -> Self {
         Self {
             reconciles: Family::new(["controller", "result"], Counter::default),
+            panics: Family::new(["controller"], Counter::default),
             durations: Family::new(["controller"], || Histogram::new(Unit::Seconds, RECONCILE_SECONDS)),
+            workers: Family::new(["controller"], Gauge::default),
+            active_workers: Family::new(["controller"], Gauge::default),
         }
     }
 
-    /// Counts one reconcile; `result` is `success`, `error`, `requeue` or `requeue_after`.
-    pub fn reconciled(&self, controller: &str, result: &str, elapsed: Duration) {
-        self.reconciles.on([controller, result], Counter::inc);
-        self.durations.on([controller], |durations| durations.observe(elapsed));
+    /// The metrics of the controller with this name.
+    pub fn of(&self, controller: &str) -> ControllerHandle {
+        ControllerHandle {
+            success: self.reconciles.with([controller, "success"]),
+            requeue: self.reconciles.with([controller, "requeue"]),
+            requeue_after: self.reconciles.with([controller, "requeue_after"]),
+            error: self.reconciles.with([controller, "error"]),
+            panics: self.panics.with([controller]),
+            duration: self.durations.with([controller]),
+            workers: self.workers.with([controller]),
+            active_workers: self.active_workers.with([controller]),
+        }
     }
 
     fn encode(&self, encoder: &mut Encoder) {
@@ -358,10 +539,38 @@ impl ControllerMetrics {
             "Reconciles, by controller and how they ended.",
             &self.reconciles,
         );
+        encoder.family("controller_runtime_reconcile_panics_total", "Reconciles that panicked.", &self.panics);
         encoder.family(
             "controller_runtime_reconcile_time_seconds",
             "Time of one reconcile, by controller.",
             &self.durations,
+        );
+        encoder.family(
+            "controller_runtime_max_concurrent_reconciles",
+            "Reconciles that a controller may run at a time.",
+            &self.workers,
+        );
+        encoder.family(
+            "controller_runtime_active_workers",
+            "Reconciles that a controller runs now.",
+            &self.active_workers,
+        );
+    }
+}
+
+// === impl ClientMetrics ===
+
+impl ClientMetrics {
+    fn encode(&self, encoder: &mut Encoder) {
+        encoder.single(
+            "client_informer_overflows_total",
+            "Times that a subscriber of an informer fell so far behind that it read all objects anew.",
+            &self.informer_overflows,
+        );
+        encoder.single(
+            "client_events_dropped_total",
+            "Event objects not written because too many waited.",
+            &self.events_dropped,
         );
     }
 }
@@ -377,14 +586,16 @@ impl SchedulerMetrics {
             }),
             pending: Family::new(["queue"], Gauge::default),
             incoming: Family::new(["queue", "event"], Counter::default),
+            goroutines: Family::new(["operation"], Gauge::default),
         }
     }
 
-    /// Counts one attempt to place a pod; `result` is `scheduled`, `unschedulable` or `error`, `profile` the
-    /// scheduler name.
-    pub fn attempted(&self, result: &str, profile: &str, elapsed: Duration) {
-        self.attempts.on([result, profile], Counter::inc);
-        self.attempt_durations.on([result, profile], |durations| durations.observe(elapsed));
+    /// Attempts to place a pod; `result` is `scheduled`, `unschedulable` or `error`, `profile` the scheduler name.
+    pub fn attempts(&self, result: &str, profile: &str) -> AttemptHandle {
+        AttemptHandle {
+            attempts: self.attempts.with([result, profile]),
+            duration: self.attempt_durations.with([result, profile]),
+        }
     }
 
     /// Pods waiting in `active`, `backoff`, `unschedulable` or `gated`. The queue keeps the gauge.
@@ -392,9 +603,14 @@ impl SchedulerMetrics {
         self.pending.with([queue])
     }
 
-    /// Pods put into a queue, by the event that moved them there.
-    pub fn incoming_pods(&self, queue: &str, event: &str) -> Arc<Counter> {
-        self.incoming.with([queue, event])
+    /// Counts pods put into a queue, by the event that moved them there.
+    pub fn incoming_pods(&self, queue: &str, event: &str) {
+        self.incoming.on([queue, event], Counter::inc);
+    }
+
+    /// Writes under way. Upstream's name for it says how it is built there.
+    pub fn goroutines(&self, operation: &str) -> Arc<Gauge> {
+        self.goroutines.with([operation])
     }
 
     fn encode(&self, encoder: &mut Encoder) {
@@ -414,6 +630,19 @@ impl SchedulerMetrics {
             "Pods added to a scheduling queue, by event.",
             &self.incoming,
         );
+        encoder.family(
+            "scheduler_goroutines",
+            "Bindings and status patches under way, by operation.",
+            &self.goroutines,
+        );
+    }
+}
+
+impl AttemptHandle {
+    /// Counts one attempt.
+    pub fn took(&self, elapsed: Duration) {
+        self.attempts.inc();
+        self.duration.observe(elapsed);
     }
 }
 
@@ -425,6 +654,9 @@ impl StorageMetrics {
             batch_writes: Histogram::new(Unit::Plain, BATCH_WRITES),
             sync_duration: Histogram::new(Unit::Seconds, SYNC_SECONDS),
             commit_duration: Histogram::new(Unit::Seconds, SYNC_SECONDS),
+            waiting_commits: Gauge::default(),
+            write_stalls: Counter::default(),
+            history: Gauge::default(),
             size_bytes: Gauge::default(),
             revision: Gauge::default(),
         }
@@ -441,6 +673,17 @@ impl StorageMetrics {
             "storage_commit_duration_seconds",
             "Time from a write being handed in to its answer.",
             &self.commit_duration,
+        );
+        encoder.single("storage_waiting_commits", "Commits that wait for the writer.", &self.waiting_commits);
+        encoder.single(
+            "storage_write_stalls_total",
+            "Times that commits waited for full journal files to be taken over.",
+            &self.write_stalls,
+        );
+        encoder.single(
+            "storage_history_changes",
+            "Changes kept only for readers of the past.",
+            &self.history,
         );
         encoder.single(
             "apiserver_storage_size_bytes",
@@ -489,6 +732,13 @@ mod tests {
     }
 
     #[test]
+    fn a_family_that_nothing_feeds_is_named_and_not_served() {
+        let metrics = Metrics::new();
+        assert!(metrics.names().contains(&"scheduler_pending_pods"));
+        assert!(!metrics.encode().contains("scheduler_pending_pods"));
+    }
+
+    #[test]
     fn every_metric_shows_once_it_is_fed_and_every_line_is_well_formed() {
         let metrics = Metrics::new();
         let labels = RequestLabels { verb: "GET", resource: "pods", ..RequestLabels::default() };
@@ -497,12 +747,13 @@ mod tests {
         drop(metrics.apiserver.inflight(true).track());
         metrics.apiserver.long_running(&labels).inc();
         metrics.apiserver.watch_events("", "v1", "pods").inc();
-        metrics.apiserver.objects("", "pods").set(3);
+        metrics.apiserver.watch_cache("apps", "deployments").holds(3, 9, 5, 100);
         metrics.workqueue.queue("deployment").queue_duration.observe(Duration::from_millis(1));
-        metrics.controller.reconciled("deployment", "success", Duration::from_millis(1));
-        metrics.scheduler.attempted("scheduled", "default-scheduler", Duration::from_millis(1));
+        metrics.controller.of("deployment").duration.observe(Duration::from_millis(1));
+        metrics.scheduler.attempts("scheduled", "default-scheduler").took(Duration::from_millis(1));
         metrics.scheduler.pending_pods("active").set(1);
-        metrics.scheduler.incoming_pods("active", "PodAdd").inc();
+        metrics.scheduler.incoming_pods("active", "PodAdd");
+        metrics.scheduler.goroutines("binding").inc();
         let text = metrics.encode();
         let names: Vec<&str> =
             text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
@@ -510,7 +761,8 @@ mod tests {
         unique.sort_unstable();
         unique.dedup();
         assert_eq!(unique.len(), names.len(), "a name is written once: {names:?}");
-        assert_eq!(names.len(), 31, "{names:?}");
+        assert_eq!(names, metrics.names(), "every name is served");
+        assert!(text.contains("apiserver_storage_objects{resource=\"deployments.apps\"} 3"), "{text}");
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let (name, value) = line.rsplit_once(' ').expect("a sample has a value");
             assert!(value.parse::<f64>().is_ok() && !name.is_empty(), "{line}");
