@@ -151,10 +151,10 @@ fn change_cluster(random: &mut Random, cache: &mut Cache, placed: &mut Vec<Strin
             let at = random.below(placed.len() as u64) as usize;
             cache.remove_pod(&placed.swap_remove(at));
         }
-        5 => {
+        5 | 7 | 8 => {
             let pod = pod_info(
                 "nominated",
-                r#"{"priority":1,"containers":[{"resources":{"requests":{"cpu":"1"}}}]}"#,
+                r#"{"priority":1,"containers":[{"resources":{"requests":{"cpu":"4"}}}]}"#,
             );
             cache.nominate(pod, &name);
         }
