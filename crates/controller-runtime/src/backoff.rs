@@ -87,6 +87,7 @@ mod tests {
         }
         assert_eq!(backoff.failed(&100, now), Duration::from_millis(100));
         assert_eq!(backoff.failed(&101, now), Duration::from_millis(200));
+        assert_eq!(backoff.conflicted(&101), 2 * FIRST, "a conflict takes nothing from the bucket");
         assert_eq!(backoff.failed(&102, now + Duration::from_secs(20)), FIRST);
     }
 }

@@ -101,6 +101,8 @@ impl Resources {
         let mut definitions = Definitions::default();
         while !shutdown.is_cancelled() {
             let again = match api.discover().await {
+                // A server that serves nothing is starting; believing it would end every informer.
+                Ok(served) if served.is_empty() => Some(RETRY),
                 Ok(served) => {
                     self.replace(served, &queue, &on_delta, &shutdown).await;
                     None
