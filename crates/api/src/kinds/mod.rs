@@ -11,6 +11,7 @@
 //!
 //! Start at [`strategy`]; the largest kind is [`core::pod`].
 
+pub mod admissionregistration;
 pub mod apiextensions;
 pub mod apps;
 pub mod autoscaling;
@@ -22,6 +23,7 @@ pub mod defaults;
 pub mod discovery;
 pub mod events;
 pub mod facts;
+pub mod flowcontrol;
 pub mod networking;
 pub mod node;
 pub mod policy;
@@ -43,6 +45,7 @@ type Rules = &'static [(&'static str, &'static dyn Strategy)];
 /// Every group with rules; the one visible list.
 const GROUPS: &[(&str, Rules)] = &[
     ("", core::RULES),
+    ("admissionregistration.k8s.io", admissionregistration::RULES),
     ("apiextensions.k8s.io", apiextensions::RULES),
     ("apps", apps::RULES),
     ("autoscaling", autoscaling::RULES),
@@ -51,6 +54,7 @@ const GROUPS: &[(&str, Rules)] = &[
     ("coordination.k8s.io", coordination::RULES),
     ("discovery.k8s.io", discovery::RULES),
     ("events.k8s.io", events::RULES),
+    ("flowcontrol.apiserver.k8s.io", flowcontrol::RULES),
     ("networking.k8s.io", networking::RULES),
     ("node.k8s.io", node::RULES),
     ("policy", policy::RULES),

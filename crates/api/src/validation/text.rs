@@ -248,7 +248,9 @@ mod tests {
 
     #[test]
     fn good_values_pass_and_bad_ones_say_why() {
-        let cases: &[(fn(&str) -> Messages, &[&str], &[(&str, usize)])] = &[
+        /// A check, what passes it, and what does not with how many messages.
+        type Case = (fn(&str) -> Messages, &'static [&'static str], &'static [(&'static str, usize)]);
+        let cases: &[Case] = &[
             (dns1123_label, &["a", "a-b", "0a9"], &[("", 1), ("-a", 1), ("a.b", 1), ("A", 1), ("ä", 1)]),
             (dns1123_subdomain, &["a.b", "a-b.c0"], &[("a..b", 1), (".a", 1), ("a_b", 1)]),
             (dns1123_subdomain_with_underscore, &["_a._b", "a_b.c"], &[("a_", 1), ("__a", 1)]),

@@ -57,26 +57,22 @@ fn keys_of_type(errors: &mut ErrorList, object: &Value, path: &Path<'_>) {
         }
     };
     match object.text("type") {
-        "kubernetes.io/service-account-token" => {
-            if object["metadata"]["annotations"].text(ACCOUNT_ANNOTATION).is_empty() {
-                errors.push(Error::required(
-                    &Path::root("metadata").child("annotations").key(ACCOUNT_ANNOTATION),
-                    "",
-                ));
-            }
+        "kubernetes.io/service-account-token"
+            if object["metadata"]["annotations"].text(ACCOUNT_ANNOTATION).is_empty() =>
+        {
+            errors.push(Error::required(
+                &Path::root("metadata").child("annotations").key(ACCOUNT_ANNOTATION),
+                "",
+            ));
         }
         "kubernetes.io/dockercfg" => json_object(errors, object, ".dockercfg", path),
         "kubernetes.io/dockerconfigjson" => json_object(errors, object, ".dockerconfigjson", path),
-        "kubernetes.io/basic-auth" => {
-            if held("username").is_none() && held("password").is_none() {
-                require("username");
-                require("password");
-            }
+        "kubernetes.io/basic-auth" if held("username").is_none() && held("password").is_none() => {
+            require("username");
+            require("password");
         }
-        "kubernetes.io/ssh-auth" => {
-            if object["data"].text("ssh-privatekey").is_empty() {
-                errors.push(Error::required(&path.key("ssh-privatekey"), ""));
-            }
+        "kubernetes.io/ssh-auth" if object["data"].text("ssh-privatekey").is_empty() => {
+            errors.push(Error::required(&path.key("ssh-privatekey"), ""));
         }
         "kubernetes.io/tls" => {
             require("tls.crt");

@@ -358,14 +358,12 @@ fn topology_annotations(errors: &mut ErrorList, annotations: &Value) {
 
 fn of_type(errors: &mut ErrorList, spec: &Value, kind: &str, headless: bool, path: &Path<'_>) {
     match kind {
-        "LoadBalancer" | "NodePort" => {
-            if headless {
-                errors.push(Error::invalid(
-                    &path.child("clusterIPs").index(0),
-                    "None",
-                    format!("may not be set to 'None' for {kind} services"),
-                ));
-            }
+        "LoadBalancer" | "NodePort" if headless => {
+            errors.push(Error::invalid(
+                &path.child("clusterIPs").index(0),
+                "None",
+                format!("may not be set to 'None' for {kind} services"),
+            ));
         }
         "ExternalName" => {
             for key in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
