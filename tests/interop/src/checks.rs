@@ -21,7 +21,7 @@ impl Checks {
     pub fn check(&mut self, what: &str, check: impl FnOnce() -> anyhow::Result<()>) {
         match check() {
             Ok(()) => self.passed += 1,
-            Err(error) => self.failures.push(format!("{what}: {error:#}")),
+            Err(error) => self.failures.push(format!("{what}: {}", shortened(format!("{error:#}")))),
         }
     }
 
@@ -49,6 +49,19 @@ impl Checks {
         text
     }
 }
+
+/// Beginning and end of what a failure says; a whole LIST helps nobody.
+fn shortened(said: String) -> String {
+    let lines: Vec<&str> = said.lines().collect();
+    if lines.len() <= 2 * FAILURE_LINES_SHOWN {
+        return said;
+    }
+    let (first, last) = (&lines[..FAILURE_LINES_SHOWN], &lines[lines.len() - FAILURE_LINES_SHOWN..]);
+    format!("{}\n… {} lines …\n{}", first.join("\n"), lines.len() - 2 * FAILURE_LINES_SHOWN, last.join("\n"))
+}
+
+/// Lines shown of either end.
+const FAILURE_LINES_SHOWN: usize = 15;
 
 /// Between two looks from outside. kubectl itself takes longer than this.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);

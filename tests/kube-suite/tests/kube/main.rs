@@ -8,6 +8,7 @@ mod watching;
 use std::time::Duration;
 
 use anyhow::Context;
+use camino::Utf8Path;
 use interop::{Folder, Server};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::PostParams;
@@ -26,7 +27,7 @@ const NAMESPACE: &str = "suite";
 struct World {
     client: Client,
     server: Server,
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl World {
@@ -36,15 +37,26 @@ impl World {
             interop::skip("no pintle binary; build it or set PINTLE_BINARY");
             return Ok(None);
         };
-        let folder = Folder::new()?;
-        let server = Server::start(&binary, &folder, SIM_NODES)?;
-        let kubeconfig = Kubeconfig::read_from(folder.kubeconfig()).context("reading the kubeconfig")?;
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-        let client = Client::try_from(config)?;
-        let world = Self { client, server, _folder: folder };
-        world.until_ready().await?;
+        let world = Self::start(&binary, Folder::new()?).await?;
         world.namespace(NAMESPACE).await?;
         Ok(Some(world))
+    }
+
+    async fn start(binary: &Utf8Path, folder: Folder) -> anyhow::Result<Self> {
+        let server = Server::start(binary, &folder, SIM_NODES)?;
+        let kubeconfig = Kubeconfig::read_from(folder.kubeconfig()).context("reading the kubeconfig")?;
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        let world = Self { client: Client::try_from(config)?, server, folder };
+        world.until_ready().await?;
+        Ok(world)
+    }
+
+    /// The same cluster after a stop and another start.
+    async fn restart(self) -> anyhow::Result<Self> {
+        let Self { server, folder, .. } = self;
+        server.stop()?;
+        let binary = interop::binary().context("the binary was there before")?;
+        Self::start(&binary, folder).await
     }
 
     async fn until_ready(&self) -> anyhow::Result<()> {
