@@ -18,6 +18,7 @@ pub mod cache;
 pub mod diagnosis;
 mod engine;
 pub mod framework;
+mod metrics;
 pub mod permit;
 pub mod plugins;
 pub mod pod;

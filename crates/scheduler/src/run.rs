@@ -14,13 +14,14 @@ use client::events::{Recorder, Reference};
 use client::informer::Subscription;
 use client::{Api, DeleteOptions, Delta, Informer, Informers, Patch, WriteOptions};
 use futures::StreamExt;
-use rt::Shutdown;
+use rt::{Instant, Shutdown};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
 use crate::diagnosis::truncated;
 use crate::engine::{Decision, Engine, Placement, SCHEDULER_ERROR};
 use crate::framework::{Nomination, Profile, ProfileError};
+use crate::metrics::Metrics;
 use crate::plugins::{PREEMPTION_REASON, default_profile};
 use crate::pod::PodInfo;
 
@@ -76,8 +77,8 @@ pub async fn run_profile(
     let (done, results) = mpsc::channel(options.writes_in_flight.max(1));
     let (pods, nodes, namespaces) = (informers.of(&PODS), informers.of(&NODES), informers.of(&NAMESPACES));
     let task = Task {
+        writer: Arc::new(Writer { api, recorder, metrics: Metrics::new(&profile.scheduler_name) }),
         engine: Engine::new(profile, seed),
-        writer: Arc::new(Writer { api, recorder }),
         pod_deltas: pods.subscribe(),
         node_deltas: nodes.subscribe(),
         namespace_deltas: namespaces.subscribe(),
@@ -121,6 +122,7 @@ enum Written {
 struct Writer {
     api: Arc<dyn Api>,
     recorder: Recorder,
+    metrics: Metrics,
 }
 
 // === impl Task ===
@@ -141,6 +143,7 @@ impl Task {
         loop {
             let events = self.handle_waiting_events();
             let pods = self.schedule_batch();
+            self.writer.metrics.pending(self.engine.queue());
             if events + pods > 0 {
                 tokio::task::yield_now().await;
             } else if !self.wait().await {
@@ -181,10 +184,10 @@ impl Task {
         while scheduled < PODS_PER_TURN && self.in_flight < self.in_flight_max {
             let now = rt::instant();
             for decision in self.engine.next_permitted(now) {
-                self.carry_out(decision);
+                self.carry_out(decision, now);
             }
             let Some(decision) = self.engine.next(now) else { break };
-            self.carry_out(decision);
+            self.carry_out(decision, now);
             scheduled += 1;
         }
         scheduled
@@ -259,19 +262,25 @@ impl Task {
         }
     }
 
-    fn carry_out(&mut self, decision: Decision) {
+    /// `since`: when the attempt began.
+    fn carry_out(&mut self, decision: Decision, since: Instant) {
         let (writer, done) = (self.writer.clone(), self.done.clone());
+        writer.metrics.decided(&decision, since);
         match decision {
             Decision::Held => return,
             Decision::Bind(placement) => {
                 let profile = self.engine.profile().clone();
                 rt::spawn("bind", async move {
+                    let _in_flight = writer.metrics.binding();
                     let mut guard = Answer { done, written: None };
-                    guard.written = Some(writer.bind(&profile, placement).await);
+                    let written = writer.bind(&profile, placement).await;
+                    writer.metrics.bound(matches!(written, Written::Bound { .. }), since);
+                    guard.written = Some(written);
                 });
             }
             Decision::Unschedulable { pod, reason, message, nomination } => {
                 rt::spawn("tell-unschedulable", async move {
+                    let _in_flight = writer.metrics.telling();
                     let _guard = Answer { done, written: Some(Written::Told) };
                     if let Nomination::Make { node, victims } = &nomination {
                         writer.evict_all(&pod, node, victims).await;

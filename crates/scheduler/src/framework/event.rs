@@ -90,6 +90,19 @@ impl BitOr for EventSet {
 // === impl Event ===
 
 impl Event<'_> {
+    /// The event's name in metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::NodeAdded(_) => "NodeAdd",
+            Self::NodeUpdated { .. } => "NodeUpdate",
+            Self::NodeDeleted(_) => "NodeDelete",
+            Self::PodAssigned(_) => "AssignedPodAdd",
+            Self::AssignedPodUpdated { .. } => "AssignedPodUpdate",
+            Self::AssignedPodDeleted(_) => "AssignedPodDelete",
+            Self::PodUpdated { .. } => "UnscheduledPodUpdate",
+        }
+    }
+
     /// The kinds that this event is of; empty when nothing a plugin could wait for has changed.
     pub fn kinds(&self) -> EventSet {
         match *self {

@@ -38,6 +38,9 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// A pod that no event helped is tried again after this long.
 pub const UNSCHEDULABLE_MAX: Duration = Duration::from_secs(300);
 
+/// What moves a pod that found no place, in metrics.
+const ATTEMPT_FAILED: &str = "ScheduleAttemptFailure";
+
 /// A pod in the queue with its history.
 #[derive(Debug)]
 pub struct QueuedPod {
@@ -189,7 +192,7 @@ impl Queue {
             Failure::Error => {
                 queued.errors += 1;
                 queued.rejectors = PluginSet::default();
-                self.enter_back_off(slot, now);
+                self.enter_back_off(slot, ATTEMPT_FAILED, now);
             }
         }
     }
@@ -214,13 +217,13 @@ impl Queue {
         };
         let helped: Vec<u32> =
             self.unschedulable.iter().filter(|at| helped(at)).map(|&(_, slot)| slot).collect();
-        helped.into_iter().for_each(|slot| self.requeue(slot, now));
+        helped.into_iter().for_each(|slot| self.requeue(slot, event.name(), now));
     }
 
     /// Moves every unschedulable pod, whatever it waits for: after the world was read anew.
     pub fn on_resync(&mut self, now: Instant) {
         let all: Vec<u32> = self.unschedulable.iter().map(|&(_, slot)| slot).collect();
-        all.into_iter().for_each(|slot| self.requeue(slot, now));
+        all.into_iter().for_each(|slot| self.requeue(slot, "Resync", now));
     }
 
     /// When [`Queue::pop`] may have something without anything else happening; `None` for never.
@@ -232,10 +235,10 @@ impl Queue {
 
     fn flush(&mut self, now: Instant) {
         while let Some(slot) = self.backing_off.peek().filter(|&slot| self.entry(slot).due <= now) {
-            self.activate(slot, now);
+            self.activate(slot, "BackoffComplete", now);
         }
         while let Some(&(_, slot)) = self.unschedulable.first().filter(|(due, _)| *due <= now) {
-            self.requeue(slot, now);
+            self.requeue(slot, "UnschedulableTimeout", now);
         }
     }
 
@@ -261,7 +264,7 @@ impl Queue {
             }
         };
         self.by_uid.insert(uid, slot);
-        self.activate(slot, now);
+        self.activate(slot, "UnscheduledPodAdd", now);
     }
 
     fn update(&mut self, slot: u32, pod: Arc<PodInfo>, now: Instant) {
@@ -273,12 +276,12 @@ impl Queue {
         }
         let old = std::mem::replace(&mut self.entry_mut(slot).queued.pod, pod.clone());
         match place {
-            Place::Active | Place::Gated => self.activate(slot, now),
+            Place::Active | Place::Gated => self.activate(slot, "UnscheduledPodUpdate", now),
             Place::Unschedulable => {
                 let event = Event::PodUpdated { old: &old, new: &pod };
                 let rejectors = self.entry(slot).queued.rejectors;
                 if self.profile.is_worth_requeuing(&pod, rejectors, &event, event.kinds()) {
-                    self.requeue(slot, now);
+                    self.requeue(slot, event.name(), now);
                 }
             }
             Place::BackingOff | Place::InFlight => {}
@@ -286,17 +289,17 @@ impl Queue {
     }
 
     /// To active if its back-off is over, else to back-off.
-    fn requeue(&mut self, slot: u32, now: Instant) {
+    fn requeue(&mut self, slot: u32, cause: &'static str, now: Instant) {
         if back_off_end(&self.entry(slot).queued) > now {
             self.leave(slot);
-            self.enter_back_off(slot, now);
+            self.enter_back_off(slot, cause, now);
         } else {
-            self.activate(slot, now);
+            self.activate(slot, cause, now);
         }
     }
 
     /// To active, or to gated if a `PreEnqueue` plugin says so.
-    fn activate(&mut self, slot: u32, now: Instant) {
+    fn activate(&mut self, slot: u32, cause: &'static str, now: Instant) {
         self.leave(slot);
         let refused = {
             let pod = &self.entry(slot).queued.pod;
@@ -305,6 +308,7 @@ impl Queue {
         if refused {
             self.entry_mut(slot).place = Place::Gated;
             self.gated += 1;
+            count_incoming("gated", cause);
             return;
         }
         let entry = self.entry_mut(slot);
@@ -313,13 +317,15 @@ impl Queue {
             // Time spent gated is not time spent in the queue.
             entry.queued.queued_at = now;
         }
+        count_incoming("active", cause);
         let Self { active, entries, profile, .. } = self;
         active.push(slot, |a, b| {
             profile.queue_sort.less(&queued(entries, a).queued, &queued(entries, b).queued)
         });
     }
 
-    fn enter_back_off(&mut self, slot: u32, now: Instant) {
+    fn enter_back_off(&mut self, slot: u32, cause: &'static str, now: Instant) {
+        count_incoming("backoff", cause);
         let entry = self.entry_mut(slot);
         entry.place = Place::BackingOff;
         entry.due = back_off_end(&entry.queued).max(now);
@@ -328,6 +334,7 @@ impl Queue {
     }
 
     fn enter_unschedulable(&mut self, slot: u32, now: Instant) {
+        count_incoming("unschedulable", ATTEMPT_FAILED);
         let entry = self.entry_mut(slot);
         entry.place = Place::Unschedulable;
         entry.due = now + UNSCHEDULABLE_MAX;
@@ -373,6 +380,10 @@ impl Queue {
     fn entry_mut(&mut self, slot: u32) -> &mut Entry {
         self.entries[slot as usize].as_mut().expect("slots of indexes are filled")
     }
+}
+
+fn count_incoming(queue: &str, cause: &str) {
+    telemetry::metrics().scheduler.incoming_pods(queue, cause);
 }
 
 fn queued(entries: &[Option<Entry>], slot: u32) -> &Entry {
