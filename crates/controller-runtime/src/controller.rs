@@ -12,7 +12,8 @@ use client::{Delta, Informer, ObjectKey};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use rt::Shutdown;
-use tracing::{debug, error, info, warn};
+use telemetry::ControllerHandle;
+use tracing::{debug, error, info};
 
 use crate::Queue;
 use crate::descriptor::Context;
@@ -49,14 +50,12 @@ pub enum Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Success,
+    /// Comes back after a back-off: somebody else's write was in between.
     Requeue,
+    /// Comes back after a time that the reconcile chose.
+    RequeueAfter,
     Error,
     Panic,
-}
-
-/// Gets told about every reconcile; must not block.
-pub trait Observer: Send + Sync {
-    fn reconciled(&self, controller: &'static str, outcome: Outcome, took: Duration, waiting: usize);
 }
 
 /// The work of a controller on one key: compares wanted with actual and is idempotent.
@@ -78,7 +77,6 @@ pub struct Controller<R: Reconcile> {
     sources: Vec<(Arc<Informer>, Map<R::Key>)>,
     /// Informers that are read but give no keys.
     reads: Vec<Arc<Informer>>,
-    observer: Option<Arc<dyn Observer>>,
     shutdown: Shutdown,
 }
 
@@ -120,10 +118,9 @@ impl<R: Reconcile> Controller<R> {
             name: context.name,
             workers: context.workers,
             reconciler,
-            queue: Arc::default(),
+            queue: Arc::new(Queue::named(context.name)),
             sources: Vec::new(),
             reads: Vec::new(),
-            observer: context.observer.clone(),
             shutdown: context.shutdown.clone(),
         }
     }
@@ -151,7 +148,7 @@ impl<R: Reconcile> Controller<R> {
 
     /// Runs until shutdown: waits for the informers, then reconciles with all workers.
     pub async fn run(self) {
-        let Self { name, workers, reconciler, queue, sources, reads, observer, shutdown } = self;
+        let Self { name, workers, reconciler, queue, sources, reads, shutdown } = self;
         let informers = sources.iter().map(|(informer, _)| informer.clone()).chain(reads);
         let synced =
             futures::future::join_all(informers.map(|informer| async move { informer.synced().await }));
@@ -163,8 +160,11 @@ impl<R: Reconcile> Controller<R> {
             () = shutdown.cancelled() => return,
         }
         debug!(controller = name, "Caches synced");
-        let worker = Arc::new(Worker { name, reconciler, queue: queue.clone(), observer });
-        let tasks: Vec<_> = (0..workers.max(1)).map(|_| rt::spawn(name, worker.clone().run())).collect();
+        let workers = workers.max(1);
+        let metrics = telemetry::metrics().controller.of(name);
+        metrics.workers.set(workers as i64);
+        let worker = Arc::new(Worker { name, reconciler, queue: queue.clone(), metrics });
+        let tasks: Vec<_> = (0..workers).map(|_| rt::spawn(name, worker.clone().run())).collect();
         shutdown.cancelled().await;
         queue.close();
         // A reconcile in flight may finish its write; it is idempotent either way.
@@ -241,18 +241,33 @@ struct Worker<R: Reconcile> {
     name: &'static str,
     reconciler: Arc<R>,
     queue: Arc<Queue<R::Key>>,
-    observer: Option<Arc<dyn Observer>>,
+    metrics: ControllerHandle,
 }
 
 impl<R: Reconcile> Worker<R> {
     async fn run(self: Arc<Self>) {
         while let Some(key) = self.queue.next().await {
             let started = rt::instant();
+            let active = self.metrics.active_workers.track();
             let result = AssertUnwindSafe(self.reconciler.reconcile(&key)).catch_unwind().await;
             let outcome = self.settle(&key, result);
             self.queue.done(&key);
-            if let Some(observer) = &self.observer {
-                observer.reconciled(self.name, outcome, started.elapsed(), self.queue.len());
+            drop(active);
+            self.count(outcome, started.elapsed());
+        }
+    }
+
+    fn count(&self, outcome: Outcome, took: Duration) {
+        let metrics = &self.metrics;
+        metrics.duration.observe(took);
+        match outcome {
+            Outcome::Success => metrics.success.inc(),
+            Outcome::Requeue => metrics.requeue.inc(),
+            Outcome::RequeueAfter => metrics.requeue_after.inc(),
+            Outcome::Error => metrics.error.inc(),
+            Outcome::Panic => {
+                metrics.panics.inc();
+                metrics.error.inc();
             }
         }
     }
@@ -268,7 +283,7 @@ impl<R: Reconcile> Worker<R> {
             Ok(Ok(Action::Requeue(after))) => {
                 queue.forget(key);
                 queue.add_after(key.clone(), after);
-                Outcome::Requeue
+                Outcome::RequeueAfter
             }
             Ok(Err(Error::Stalled { reason })) => {
                 info!(controller, ?key, reason, "Reconcile stalled until the object changes");
@@ -279,7 +294,7 @@ impl<R: Reconcile> Worker<R> {
                 debug!(controller, ?key, reason, "Reconcile waits");
                 queue.forget(key);
                 queue.add_after(key.clone(), after);
-                Outcome::Requeue
+                Outcome::RequeueAfter
             }
             Ok(Err(conflict)) if conflict.is_conflict() => {
                 debug!(controller, ?key, error = %conflict, "Reconcile met a newer version");
@@ -287,7 +302,8 @@ impl<R: Reconcile> Worker<R> {
                 Outcome::Requeue
             }
             Ok(Err(failure)) => {
-                warn!(controller, ?key, error = %failure, "Reconcile was without success");
+                // Not a warning: it is tried again, and what lasts shows in the object's events and conditions.
+                info!(controller, ?key, error = %failure, "Reconcile was without success");
                 queue.add_failed(key.clone());
                 Outcome::Error
             }

@@ -7,8 +7,6 @@ use futures::future::BoxFuture;
 use rt::{JoinHandle, Shutdown};
 use tracing::info;
 
-use crate::controller::Observer;
-
 /// One controller: who it is and how it starts.
 pub struct ControllerDescriptor<O: 'static> {
     /// Upstream's controller name, e.g. `deployment-controller`; unique.
@@ -34,7 +32,6 @@ pub struct Context<O> {
     /// Events, under the controller's own identity and name.
     pub recorder: Recorder,
     pub options: Arc<O>,
-    pub observer: Option<Arc<dyn Observer>>,
     pub shutdown: Shutdown,
 }
 
@@ -45,7 +42,6 @@ pub fn start_all<O: Send + Sync + 'static>(
     api_of: &dyn Fn(&str) -> Arc<dyn Api>,
     informers: &Informers,
     options: &Arc<O>,
-    observer: Option<Arc<dyn Observer>>,
     shutdown: &Shutdown,
 ) -> Vec<JoinHandle<()>> {
     let start = |descriptor: ControllerDescriptor<O>| {
@@ -57,7 +53,6 @@ pub fn start_all<O: Send + Sync + 'static>(
             api,
             informers: informers.clone(),
             options: options.clone(),
-            observer: observer.clone(),
             shutdown: shutdown.child_token(),
         };
         info!(controller = descriptor.name, "Started controller");

@@ -4,12 +4,13 @@
 //! worker is done. Keys can be added for later; the earliest time wins. The queue is bounded by the number of
 //! distinct keys, which is the number of objects.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::Hash;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use rt::Instant;
+use telemetry::WorkqueueHandle;
 use tokio::sync::Notify;
 
 use crate::backoff::Backoff;
@@ -22,34 +23,48 @@ pub struct Queue<K> {
 
 struct State<K> {
     ready: VecDeque<K>,
-    /// Keys that are in `ready`, or that must return to it when their worker is done.
-    dirty: HashSet<K>,
-    processing: HashSet<K>,
+    /// Keys that are in `ready`, or that must return to it when their worker is done, and since when.
+    dirty: HashMap<K, Instant>,
+    /// Since when a worker has them.
+    processing: HashMap<K, Instant>,
     /// The sequence number keeps keys of one instant apart.
     delayed: BTreeMap<(Instant, u64), K>,
     delayed_until: HashMap<K, (Instant, u64)>,
     sequence: u64,
     backoff: Backoff<K>,
     closed: bool,
+    metrics: Option<WorkqueueHandle>,
 }
 
 impl<K> Default for Queue<K> {
     fn default() -> Self {
+        Self::new(None)
+    }
+}
+
+impl<K> Queue<K> {
+    fn new(metrics: Option<WorkqueueHandle>) -> Self {
         let state = State {
             ready: VecDeque::new(),
-            dirty: HashSet::new(),
-            processing: HashSet::new(),
+            dirty: HashMap::new(),
+            processing: HashMap::new(),
             delayed: BTreeMap::new(),
             delayed_until: HashMap::new(),
             sequence: 0,
             backoff: Backoff::default(),
             closed: false,
+            metrics,
         };
         Self { state: Mutex::new(state), changed: Notify::new() }
     }
 }
 
 impl<K: Clone + Eq + Hash> Queue<K> {
+    /// A queue that shows in the `workqueue_*` metrics under this name.
+    pub fn named(name: &str) -> Self {
+        Self::new(Some(telemetry::metrics().workqueue.queue(name)))
+    }
+
     pub fn add(&self, key: K) {
         self.add_all([key]);
     }
@@ -57,7 +72,9 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     /// Adds keys under one lock.
     pub fn add_all(&self, keys: impl IntoIterator<Item = K>) {
         let mut state = self.state.lock();
-        let added = keys.into_iter().filter(|key| state.add(key)).count();
+        let now = rt::instant();
+        let added = keys.into_iter().filter(|key| state.add(key, now)).count();
+        state.show_depth();
         drop(state);
         self.wake(added);
     }
@@ -78,14 +95,22 @@ impl<K: Clone + Eq + Hash> Queue<K> {
 
     /// Adds `key` after its back-off; every call counts as a failure.
     pub fn add_failed(&self, key: K) {
-        let delay = self.state.lock().backoff.failed(&key, rt::instant());
+        let delay = {
+            let mut state = self.state.lock();
+            state.count_retry();
+            state.backoff.failed(&key, rt::instant())
+        };
         self.add_after(key, delay);
     }
 
     /// As [`Queue::add_failed`], for a conflict with somebody else's write. Those are part of normal work, so they do
     /// not use up the retries that all keys share.
     pub fn add_conflicted(&self, key: K) {
-        let delay = self.state.lock().backoff.conflicted(&key);
+        let delay = {
+            let mut state = self.state.lock();
+            state.count_retry();
+            state.backoff.conflicted(&key)
+        };
         self.add_after(key, delay);
     }
 
@@ -107,8 +132,9 @@ impl<K: Clone + Eq + Hash> Queue<K> {
                 if state.closed {
                     return None;
                 }
-                let promoted = state.promote(rt::instant());
-                if let Some(key) = state.take() {
+                let now = rt::instant();
+                let promoted = state.promote(now);
+                if let Some(key) = state.take(now) {
                     drop(state);
                     self.wake(promoted.saturating_sub(1));
                     return Some(key);
@@ -128,10 +154,13 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     /// The worker that had `key` is done with it.
     pub fn done(&self, key: &K) {
         let mut state = self.state.lock();
-        state.processing.remove(key);
-        let again = state.dirty.contains(key);
+        if let (Some(since), Some(metrics)) = (state.processing.remove(key), &state.metrics) {
+            metrics.work_duration.observe(since.elapsed());
+        }
+        let again = state.dirty.contains_key(key);
         if again {
             state.ready.push_back(key.clone());
+            state.show_depth();
         }
         drop(state);
         self.wake(usize::from(again));
@@ -166,11 +195,15 @@ const WAKE_MAX: usize = 64;
 
 impl<K: Clone + Eq + Hash> State<K> {
     /// True when a worker can take the key now.
-    fn add(&mut self, key: &K) -> bool {
-        if self.closed || !self.dirty.insert(key.clone()) {
+    fn add(&mut self, key: &K, now: Instant) -> bool {
+        if self.closed || self.dirty.contains_key(key) {
             return false;
         }
-        if self.processing.contains(key) {
+        self.dirty.insert(key.clone(), now);
+        if let Some(metrics) = &self.metrics {
+            metrics.adds.inc();
+        }
+        if self.processing.contains_key(key) {
             return false;
         }
         self.ready.push_back(key.clone());
@@ -201,16 +234,31 @@ impl<K: Clone + Eq + Hash> State<K> {
             }
             let key = entry.remove();
             self.delayed_until.remove(&key);
-            promoted += usize::from(self.add(&key));
+            promoted += usize::from(self.add(&key, now));
         }
         promoted
     }
 
-    fn take(&mut self) -> Option<K> {
+    fn take(&mut self, now: Instant) -> Option<K> {
         let key = self.ready.pop_front()?;
-        self.dirty.remove(&key);
-        self.processing.insert(key.clone());
+        if let (Some(since), Some(metrics)) = (self.dirty.remove(&key), &self.metrics) {
+            metrics.queue_duration.observe(now.saturating_duration_since(since));
+        }
+        self.processing.insert(key.clone(), now);
+        self.show_depth();
         Some(key)
+    }
+
+    fn show_depth(&self) {
+        if let Some(metrics) = &self.metrics {
+            metrics.depth.set(self.ready.len() as i64);
+        }
+    }
+
+    fn count_retry(&self) {
+        if let Some(metrics) = &self.metrics {
+            metrics.retries.inc();
+        }
     }
 }
 
@@ -284,6 +332,21 @@ mod tests {
         assert_eq!(queue.failures(&"a"), 3);
         queue.forget(&"a");
         assert_eq!(queue.failures(&"a"), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_named_queue_is_measured() {
+        let queue = Queue::named("measured");
+        queue.add_all(["a", "b", "a"]);
+        rt::sleep(Duration::from_secs(2)).await;
+        let metrics = telemetry::metrics().workqueue.queue("measured");
+        assert_eq!((metrics.adds.get(), metrics.depth.get(), metrics.queue_duration.count()), (2, 2, 0));
+        assert_eq!(queue.next().await, Some("a"));
+        queue.add("a");
+        assert_eq!((metrics.adds.get(), metrics.depth.get(), metrics.queue_duration.count()), (3, 1, 1));
+        queue.done(&"a");
+        queue.add_failed("b");
+        assert_eq!((metrics.depth.get(), metrics.work_duration.count(), metrics.retries.get()), (2, 1, 1));
     }
 
     #[tokio::test]

@@ -28,7 +28,6 @@ use std::sync::Arc;
 
 use client::{Api, Informers};
 use controller_runtime::ControllerDescriptor;
-use controller_runtime::controller::Observer;
 use rt::{JoinHandle, Shutdown};
 
 /// What controllers are told from outside.
@@ -61,10 +60,9 @@ pub fn start(
     api_of: &dyn Fn(&str) -> Arc<dyn Api>,
     informers: &Informers,
     options: Options,
-    observer: Option<Arc<dyn Observer>>,
     shutdown: &Shutdown,
 ) -> Vec<JoinHandle<()>> {
-    controller_runtime::start_all(descriptors(), api_of, informers, &Arc::new(options), observer, shutdown)
+    controller_runtime::start_all(descriptors(), api_of, informers, &Arc::new(options), shutdown)
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ impl World {
         let api: Arc<dyn Api> = fake.clone();
         let informers = Informers::new(api.clone(), shutdown.clone());
         let options = Arc::new(Options { root_ca: "-----TEST CA-----".into() });
-        controller_runtime::start_all(descriptors, &|_| api.clone(), &informers, &options, None, &shutdown);
+        controller_runtime::start_all(descriptors, &|_| api.clone(), &informers, &options, &shutdown);
         Self { fake, shutdown }
     }
 

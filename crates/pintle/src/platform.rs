@@ -53,6 +53,9 @@ pub struct Platform {
 impl Platform {
     /// Starts everything; returns when it was started, not yet ready.
     pub async fn start(config: &Config) -> anyhow::Result<Self> {
+        let (major, minor, git_version) = apiserver::KUBERNETES_VERSION;
+        let git_commit = option_env!("PINTLE_GIT_COMMIT").unwrap_or("unknown");
+        telemetry::metrics().set_build_info(major, minor, git_version, git_commit);
         let listener = TcpListener::bind(config.listen)
             .await
             .with_context(|| format!("--listen {}: choose another address or port (port 0 finds a free one)", config.listen))?;
@@ -133,7 +136,7 @@ impl Platform {
             server.client(UserInfo::service_account("kube-system", account, "").authenticated())
         };
         let options = controllers::Options { root_ca: ca_pem.to_owned() };
-        self.tasks.extend(controllers::start(&api_of, &informers, options, None, &self.components));
+        self.tasks.extend(controllers::start(&api_of, &informers, options, &self.components));
         let readiness = self.server.readiness().clone();
         self.tasks.push(rt::spawn("controllers readiness", async move {
             informers.all_synced().await;

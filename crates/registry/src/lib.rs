@@ -107,6 +107,7 @@ impl Registry {
 
     pub fn endpoint(&self, resource: Arc<Resource>) -> Endpoint {
         let cache = self.cache.add_resource(&resource.storage_prefix, resource.selectable_fields);
+        cache.measured_as(&resource.group, &resource.plural);
         Endpoint { resource, cache }
     }
 

@@ -147,6 +147,12 @@ impl Journal {
         Arc::clone(&self.segments.read())
     }
 
+    /// Bytes on disk: files have their full length from the start.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        let files = self.segments.read().len() + usize::from(*self.spare.lock());
+        files as u64 * self.segment_bytes
+    }
+
     /// The file that holds a revision, if it is still in the journal.
     pub(crate) fn find(segments: &[Arc<Segment>], revision: u64) -> Option<&Arc<Segment>> {
         let after = segments.partition_point(|segment| segment.first <= revision);
@@ -238,6 +244,11 @@ impl Appender {
         }
         self.durable = self.written;
         journal.mark.set(self.durable)
+    }
+
+    /// Whether the next append starts a file.
+    pub(crate) fn is_between_files(&self) -> bool {
+        self.active.is_none()
     }
 
     /// Whether there are writes that no sync has covered yet.

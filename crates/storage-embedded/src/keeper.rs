@@ -105,6 +105,7 @@ impl Keeper {
             if requests.stop {
                 return Err(Error::Closed);
             }
+            telemetry::metrics().storage.write_stalls.inc();
             requests.take_over = true;
             self.requested.notify_one();
             self.took_over.wait(&mut requests);
@@ -151,6 +152,8 @@ impl Housekeeping {
     }
 
     pub(crate) fn run(mut self) {
+        telemetry::metrics().storage.revision.set(self.marked as i64);
+        self.shared.log.measure();
         loop {
             let requests = self.wait();
             for (at, answer) in requests.compact {
@@ -254,6 +257,7 @@ impl Housekeeping {
         if let Err(error) = &outcome {
             tracing::warn!(%error, "Left full journal files for later");
         }
+        shared.log.measure();
         let mut requests = shared.keeper.requests.lock();
         requests.failure = outcome.err();
         drop(requests);

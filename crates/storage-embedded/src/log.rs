@@ -76,6 +76,13 @@ impl Log {
         self.view()
     }
 
+    /// Says how big the store is. Called when a file was added or removed.
+    pub(crate) fn measure(&self) {
+        let Self::Disk(disk) = self else { return };
+        let tables = disk.tables.read().as_ref().map_or(0, |tables| tables.disk_bytes());
+        telemetry::metrics().storage.size_bytes.set((disk.journal.disk_bytes() + tables) as i64);
+    }
+
     /// Forgets records in memory; on disk that is the tables' take-over.
     pub(crate) fn forget(&self, revisions: &[u64]) {
         if let Self::Memory(memory) = self {

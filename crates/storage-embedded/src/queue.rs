@@ -67,6 +67,7 @@ impl Queue {
         permit.forget();
         let was_empty = state.waiting.is_empty();
         state.waiting.push(Waiting { write, answer });
+        telemetry::metrics().storage.waiting_commits.set(state.waiting.len() as i64);
         drop(state);
         if was_empty {
             self.arrived.notify_one();
@@ -80,6 +81,7 @@ impl Queue {
         loop {
             if !state.waiting.is_empty() {
                 std::mem::swap(&mut state.waiting, batch);
+                telemetry::metrics().storage.waiting_commits.set(0);
                 self.room.add_permits(batch.len());
                 return Work::Batch;
             }

@@ -77,8 +77,11 @@ impl Store for EmbeddedStore {
     async fn commit(&self, write: Write) -> Result<Committed, Error> {
         check_write(&write)?;
         let key = Key::clone(&write.key);
+        let handed_in = rt::instant();
         let answered = self.shared.queue.push(write).await?;
-        match answered.await {
+        let answer = answered.await;
+        telemetry::metrics().storage.commit_duration.observe(handed_in.elapsed());
+        match answer {
             Ok(Ok(committed)) => Ok(committed),
             Ok(Err(Refusal::Failed(error))) => Err(error),
             Ok(Err(Refusal::Precondition)) => {

@@ -91,6 +91,11 @@ impl Tables {
         &self.path
     }
 
+    /// Bytes on disk.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        self.tree.disk_space()
+    }
+
     /// What the tables consist of now. Only whoever changes them may ask.
     pub(crate) fn mark(&self) -> Result<TablesMark, Error> {
         let pointer = Pointer::read(&self.path)?;

@@ -130,7 +130,12 @@ impl Writer {
 
     fn write_frame(&mut self) -> Result<(), Error> {
         self.shared.keeper.wait_for_room(&self.shared)?;
+        let starts_file = self.appender.as_ref().is_some_and(Appender::is_between_files);
         self.shared.log.append(&mut self.appender, &mut self.frame).map_err(|error| self.failed(error))?;
+        telemetry::metrics().storage.batch_writes.observe_count(self.batch.events.len() as u64);
+        if starts_file {
+            self.shared.log.measure();
+        }
         if self.batch.is_synced {
             return self.sync();
         }
@@ -143,7 +148,10 @@ impl Writer {
     fn sync(&mut self) -> Result<(), Error> {
         self.sync_by = None;
         let (Log::Disk(disk), Some(appender)) = (&self.shared.log, &mut self.appender) else { return Ok(()) };
-        appender.sync(&disk.journal).map_err(|error| {
+        let started = rt::instant();
+        let synced = appender.sync(&disk.journal);
+        telemetry::metrics().storage.sync_duration.observe(started.elapsed());
+        synced.map_err(|error| {
             tracing::error!(%error, "Stopped taking writes");
             self.stop_writing(&error)
         })
@@ -180,6 +188,7 @@ impl Writer {
             }
         }
         self.shared.progress.send_modify(|progress| progress.revision = last);
+        telemetry::metrics().storage.revision.set(last.0 as i64);
         for (answer, event) in self.batch.accepted.drain(..).zip(&self.batch.events) {
             notify(answer, Ok(Committed { revision: event.revision }));
         }
@@ -199,7 +208,9 @@ impl Writer {
             }
             self.shared.keeper.take_over();
         }
-        if self.shared.index.read().history_len() > self.shared.options.history_max {
+        let history = self.shared.index.read().history_len();
+        telemetry::metrics().storage.history.set(history as i64);
+        if history > self.shared.options.history_max {
             self.shared.keeper.trim();
         }
     }

@@ -15,13 +15,14 @@
 mod ring;
 mod watcher;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use apimachinery::Object;
 use apimachinery::object::MalformedObject;
 use parking_lot::RwLock;
 use storage::{Event as StoredEvent, EventKind as StoredKind, Key, Store};
+use telemetry::WatchCacheHandle;
 
 use ring::Ring;
 pub use watcher::{Next, Watcher};
@@ -86,6 +87,8 @@ pub struct ResourceCache {
     newest: tokio::sync::watch::Sender<u64>,
     /// The newest revision of the whole store.
     store_revision: Arc<AtomicU64>,
+    /// Set once the resource has a name; see [`ResourceCache::measured_as`].
+    metrics: OnceLock<WatchCacheHandle>,
 }
 
 struct State {
@@ -148,7 +151,9 @@ impl WatchCache {
             }
         }
         for cache in self.resources.read().iter() {
-            cache.state.write().ring.restart(revision.0);
+            let mut state = cache.state.write();
+            state.ring.restart(revision.0);
+            cache.measure(&state);
         }
         self.revision.store(revision.0, Ordering::Release);
         Ok(())
@@ -190,6 +195,28 @@ impl ResourceCache {
             state: RwLock::new(state),
             newest: tokio::sync::watch::Sender::new(revision),
             store_revision,
+            metrics: OnceLock::new(),
+        }
+    }
+
+    /// Names the resource for the metrics about this cache. Versions of a resource share a cache; the first name
+    /// stays.
+    pub fn measured_as(&self, group: &str, resource: &str) {
+        let metrics = self.metrics.get_or_init(|| telemetry::metrics().apiserver.watch_cache(group, resource));
+        metrics.capacity.set(ring::EVENTS_MAX as i64);
+        self.measure(&self.state.read());
+    }
+
+    fn measure(&self, state: &State) {
+        if let Some(metrics) = self.metrics.get() {
+            let State { objects, revision, ring, .. } = state;
+            metrics.holds(objects.len(), *revision, ring.len(), ring.superseded_bytes());
+        }
+    }
+
+    fn count_terminated_watcher(&self) {
+        if let Some(metrics) = self.metrics.get() {
+            metrics.terminated_watchers.inc();
         }
     }
 
@@ -280,7 +307,11 @@ impl ResourceCache {
             state.revision = revision;
         }
         let newest = state.revision;
+        self.measure(&state);
         drop(state);
+        if let Some(metrics) = self.metrics.get() {
+            metrics.events_received.add(events.len() as u64);
+        }
         self.newest.send_replace(newest);
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::{Event, Expired};
 
 /// A watcher may lag this many events behind before it has to list again.
-const EVENTS_MAX: usize = 32_768;
+pub(crate) const EVENTS_MAX: usize = 32_768;
 /// Superseded states that the ring alone keeps alive: 64 MiB, the price of letting watchers lag.
 const SUPERSEDED_BYTES_MAX: usize = 64 << 20;
 /// Kept however large they are, so that a few huge objects do not make watching impossible.
@@ -31,6 +31,15 @@ impl Ring {
 
     pub fn oldest(&self) -> u64 {
         self.oldest
+    }
+
+    pub fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Size of the old states that only the ring keeps alive.
+    pub fn superseded_bytes(&self) -> usize {
+        self.superseded_bytes
     }
 
     pub fn push(&mut self, event: Arc<Event>) {

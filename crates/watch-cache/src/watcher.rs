@@ -46,7 +46,10 @@ impl Watcher {
         let state = self.cache.state.read();
         let events: Vec<Arc<Event>> = match state.ring.after(self.revision) {
             Ok(events) => events.take(BATCH_MAX).cloned().collect(),
-            Err(expired) => return Some(Next::Expired(expired)),
+            Err(expired) => {
+                self.cache.count_terminated_watcher();
+                return Some(Next::Expired(expired));
+            }
         };
         let last = events.last()?.revision;
         self.revision = last;

@@ -38,6 +38,9 @@ pub struct Handler {
     pub(super) version: Value,
     shutdown: rt::Shutdown,
     in_flight: tokio::sync::Semaphore,
+    /// How many of them read and how many write.
+    reading: Arc<telemetry::Gauge>,
+    writing: Arc<telemetry::Gauge>,
 }
 
 /// The other end of a connection.
@@ -73,7 +76,9 @@ impl Handler {
         shutdown: rt::Shutdown,
     ) -> Self {
         let in_flight = tokio::sync::Semaphore::new(IN_FLIGHT_MAX);
-        Self { door, identifier, readiness, version, shutdown, in_flight }
+        let metrics = &telemetry::metrics().apiserver;
+        let (reading, writing) = (metrics.inflight(false), metrics.inflight(true));
+        Self { door, identifier, readiness, version, shutdown, in_flight, reading, writing }
     }
 
     /// Answers one request; every failure becomes a `Status`.
@@ -157,6 +162,10 @@ impl Handler {
         let _permit = self.in_flight.try_acquire().map_err(|_| {
             Status::too_many_requests("Too many requests, please try again later.", 1)
         })?;
+        let _counted = match exchange.verb {
+            "get" | "list" => self.reading.track(),
+            _ => self.writing.track(),
+        };
         match exchange.verb {
             "get" => {
                 let accepted = exchange.accepted(true)?;
@@ -191,7 +200,8 @@ impl Handler {
         };
         let include = exchange.include_object()?;
         let body = WatchBody::new(call.endpoint, stream, &options, accepted.shape, include, self.shutdown.clone());
-        let mut response = Response::new(ResponseBody::Stream(body.into_stream()));
+        let running = telemetry::metrics().apiserver.long_running(&exchange.labels()).track();
+        let mut response = Response::new(ResponseBody::Stream(body.into_stream(running)));
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(response)
     }
@@ -362,12 +372,19 @@ impl Exchange<'_> {
                 response.headers_mut().append(header::WARNING, text);
             }
         }
+        let size = hyper::body::Body::size_hint(response.body()).exact();
+        let code = response.status().as_u16();
+        telemetry::metrics().apiserver.finished(&self.labels(), code, started.elapsed(), size);
+        response
+    }
+
+    fn labels(&self) -> telemetry::RequestLabels<'_> {
         let scope = match (self.path.namespace.is_empty(), self.path.name.is_empty()) {
             (_, false) => "resource",
             (false, true) => "namespace",
             (true, true) => "cluster",
         };
-        let labels = telemetry::RequestLabels {
+        telemetry::RequestLabels {
             verb: metric_verb(self.verb, &self.method, self.content_type()),
             dry_run: self.query.has("dryRun"),
             group: self.path.group,
@@ -375,10 +392,7 @@ impl Exchange<'_> {
             resource: self.path.resource,
             subresource: self.path.subresource,
             scope,
-        };
-        let size = hyper::body::Body::size_hint(response.body()).exact();
-        telemetry::metrics().apiserver.finished(&labels, response.status().as_u16(), started.elapsed(), size);
-        response
+        }
     }
 }
 

@@ -68,11 +68,11 @@ impl WatchBody {
         }
     }
 
-    /// Frames of whole events, until the watch ends.
-    pub fn into_stream(self) -> Pin<Box<dyn Stream<Item = Bytes> + Send>> {
-        Box::pin(futures::stream::unfold(self, |mut body| async move {
+    /// Frames of whole events, until the watch ends. `running` counts it until then.
+    pub fn into_stream(self, running: telemetry::InFlight) -> Pin<Box<dyn Stream<Item = Bytes> + Send>> {
+        Box::pin(futures::stream::unfold((self, running), |(mut body, running)| async move {
             let frame = body.next_frame().await?;
-            Some((frame, body))
+            Some((frame, (body, running)))
         }))
     }
 

@@ -128,6 +128,7 @@ impl Recorder {
             at: rt::now(),
         };
         if self.queue.try_send(occurrence).is_err() {
+            telemetry::metrics().client.events_dropped.inc();
             debug!(name = %regarding.name, reason, "Dropped an event, the queue is full");
         }
     }

@@ -92,6 +92,7 @@ impl Queue {
         {
             let mut waiting = self.waiting.lock();
             if waiting.len() + deltas.len() > QUEUE_MAX {
+                telemetry::metrics().client.informer_overflows.inc();
                 waiting.clear();
                 waiting.push_back(Delta::Resync);
             } else {

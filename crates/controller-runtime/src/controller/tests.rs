@@ -66,7 +66,7 @@ fn world(script: impl Fn(&ObjectKey, usize) -> Result + Send + Sync + 'static) -
     };
     let api: Arc<dyn Api> = fake.clone();
     let options = Arc::new(reconciler.clone());
-    start_all(vec![descriptor], &|_| api.clone(), &informers, &options, None, &shutdown);
+    start_all(vec![descriptor], &|_| api.clone(), &informers, &options, &shutdown);
     World { fake, reconciler, shutdown }
 }
 
