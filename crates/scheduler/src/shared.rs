@@ -21,7 +21,7 @@ pub struct Shortlists {
     /// Counts uses; a stand-in for time.
     uses: u64,
     signature: Signature,
-    /// Of the last pod that shared nothing.
+    /// Of the last pod that shared nothing; kept for its memory.
     unshared: Option<Shortlist>,
 }
 
@@ -40,8 +40,14 @@ impl Shortlists {
         cache: &Cache,
     ) -> Result<&mut Shortlist, (PluginId, Status)> {
         if profile.sign(pod, cache, &mut self.signature).is_err() {
-            let made = Shortlist::new(profile, pod.clone(), cache)?;
-            return Ok(self.unshared.insert(made));
+            let list = match self.unshared.take() {
+                None => Shortlist::new(profile, pod.clone(), cache)?,
+                Some(mut last) => {
+                    last.renew(profile, pod.clone(), cache)?;
+                    last
+                }
+            };
+            return Ok(self.unshared.insert(list));
         }
         self.uses += 1;
         if !self.kept.contains_key(self.signature.bytes()) {

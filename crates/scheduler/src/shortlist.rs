@@ -122,6 +122,18 @@ impl Shortlist {
         Ok(made)
     }
 
+    /// Asks every node for another pod, in the memory of this list.
+    pub fn renew(
+        &mut self,
+        profile: &Profile,
+        pod: Arc<PodInfo>,
+        cache: &Cache,
+    ) -> Result<(), (PluginId, Status)> {
+        self.pod = pod;
+        self.state = CycleState::default();
+        self.build(profile, cache)
+    }
+
     /// Brings the answers up to date.
     pub fn refresh(&mut self, profile: &Profile, cache: &Cache) -> Result<(), (PluginId, Status)> {
         if self.images_epoch != cache.images_epoch() {
@@ -273,6 +285,7 @@ impl Shortlist {
     fn prepare_filters(&mut self, profile: &Profile, cache: &Cache) -> Result<(), (PluginId, Status)> {
         (self.skip_filter, self.skip_score) = Default::default();
         self.only = None;
+        self.restricted_by = PluginSet::default();
         for (id, plugin) in &profile.pre_filter {
             let relevance = plugin.pre_filter(&mut self.state, &self.pod, cache);
             match relevance.map_err(|status| (*id, status))? {
