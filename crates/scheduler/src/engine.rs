@@ -13,10 +13,11 @@
 
 use std::sync::Arc;
 
-use api::view::{Node, Pod};
+use api::view::{Node, Pod, PodDisruptionBudget};
 use apimachinery::{Object, Str};
 use rt::Instant;
 
+use crate::budget::Budget;
 use crate::cache::{Cache, Slot};
 use crate::diagnosis::{Cause, Diagnosis, NO_NODES};
 use crate::framework::{
@@ -378,6 +379,17 @@ impl Engine {
 
     pub fn on_namespace_gone(&mut self, name: &str) {
         self.cache.remove_namespace(name);
+    }
+
+    /// A PodDisruptionBudget appeared or changed: preemption prefers victims that it allows.
+    pub fn on_budget(&mut self, object: &Object) {
+        if let Ok(budget) = object.view::<PodDisruptionBudget>() {
+            self.cache.set_budget(object.namespace(), object.name(), Budget::new(&budget));
+        }
+    }
+
+    pub fn on_budget_gone(&mut self, namespace: &str, name: &str) {
+        self.cache.remove_budget(namespace, name);
     }
 
     /// Pods were read anew: what is not among them is gone.

@@ -14,6 +14,7 @@
 //! registry; a program may also bring its own list and call [`run_profile`].
 
 pub mod affinity;
+pub mod budget;
 pub mod cache;
 pub mod diagnosis;
 mod engine;

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use api::gvr::{NAMESPACES, NODES, PODS};
-use apimachinery::{Str, json, time};
+use apimachinery::{GroupVersionResource, Str, json, time};
 use client::events::{Recorder, Reference};
 use client::informer::Subscription;
 use client::{Api, DeleteOptions, Delta, Informer, Informers, Patch, WriteOptions};
@@ -28,6 +28,12 @@ use crate::pod::PodInfo;
 /// Events handled before pods get their turn, and pods scheduled before other tasks get theirs: about a millisecond.
 const EVENTS_PER_TURN: usize = 256;
 const PODS_PER_TURN: usize = 128;
+
+const POD_DISRUPTION_BUDGETS: GroupVersionResource = GroupVersionResource {
+    group: Str::const_new("policy"),
+    version: Str::const_new("v1"),
+    resource: Str::const_new("poddisruptionbudgets"),
+};
 
 /// Victims of one preemption evicted at the same time.
 const EVICTIONS_MAX: usize = 16;
@@ -76,15 +82,18 @@ pub async fn run_profile(
     let recorder = Recorder::new(api.clone(), &options.scheduler_name, shutdown.clone());
     let (done, results) = mpsc::channel(options.writes_in_flight.max(1));
     let (pods, nodes, namespaces) = (informers.of(&PODS), informers.of(&NODES), informers.of(&NAMESPACES));
+    let budgets = informers.of(&POD_DISRUPTION_BUDGETS);
     let task = Task {
         writer: Arc::new(Writer { api, recorder, metrics: Metrics::new(&profile.scheduler_name) }),
         engine: Engine::new(profile, seed),
         pod_deltas: pods.subscribe(),
         node_deltas: nodes.subscribe(),
         namespace_deltas: namespaces.subscribe(),
+        budget_deltas: budgets.subscribe(),
         pods,
         nodes,
         namespaces,
+        budgets,
         done,
         results,
         in_flight: 0,
@@ -102,9 +111,11 @@ struct Task {
     pods: Arc<Informer>,
     nodes: Arc<Informer>,
     namespaces: Arc<Informer>,
+    budgets: Arc<Informer>,
     pod_deltas: Subscription,
     node_deltas: Subscription,
     namespace_deltas: Subscription,
+    budget_deltas: Subscription,
     done: mpsc::Sender<Written>,
     results: mpsc::Receiver<Written>,
     in_flight: usize,
@@ -130,6 +141,7 @@ struct Writer {
 impl Task {
     async fn run(mut self, ready: oneshot::Sender<()>) {
         self.namespaces.synced().await;
+        self.budgets.synced().await;
         self.nodes.synced().await;
         self.pods.synced().await;
         self.read_all();
@@ -156,6 +168,7 @@ impl Task {
     fn read_all(&mut self) {
         let now = rt::instant();
         self.namespaces.for_each(|namespace| self.engine.on_namespace(namespace));
+        self.budgets.for_each(|budget| self.engine.on_budget(budget));
         self.engine.on_nodes(&self.nodes.list(), now);
         self.engine.on_pods(&self.pods.list(), now);
     }
@@ -165,6 +178,8 @@ impl Task {
         while handled < EVENTS_PER_TURN {
             if let Some(delta) = self.namespace_deltas.try_recv() {
                 self.on_namespace_delta(delta);
+            } else if let Some(delta) = self.budget_deltas.try_recv() {
+                self.on_budget_delta(delta);
             } else if let Some(delta) = self.node_deltas.try_recv() {
                 self.on_node_delta(delta);
             } else if let Ok(written) = self.results.try_recv() {
@@ -205,6 +220,10 @@ impl Task {
         tokio::select! {
             delta = self.node_deltas.recv() => match delta {
                 Some(delta) => self.on_node_delta(delta),
+                None => return false,
+            },
+            delta = self.budget_deltas.recv() => match delta {
+                Some(delta) => self.on_budget_delta(delta),
                 None => return false,
             },
             delta = self.namespace_deltas.recv() => match delta {
@@ -250,6 +269,14 @@ impl Task {
             Delta::Delete { old } => self.engine.on_namespace_gone(old.name()),
             // Namespaces that went meanwhile stay until the next start: nothing can be in them.
             Delta::Resync => self.namespaces.for_each(|namespace| self.engine.on_namespace(namespace)),
+        }
+    }
+
+    fn on_budget_delta(&mut self, delta: Delta) {
+        match delta {
+            Delta::Upsert { new, .. } => self.engine.on_budget(&new),
+            Delta::Delete { old } => self.engine.on_budget_gone(old.namespace(), old.name()),
+            Delta::Resync => self.budgets.for_each(|budget| self.engine.on_budget(budget)),
         }
     }
 

@@ -12,6 +12,7 @@ mod apps;
 mod meta;
 mod node;
 mod pod;
+mod policy;
 mod service;
 
 pub use apps::{
@@ -20,6 +21,7 @@ pub use apps::{
 };
 pub use meta::{LabelSelector, LabelSelectorRequirement, ObjectMeta, OwnerReference};
 pub use node::{ContainerImage, Node, NodeAddress, NodeSpec, NodeStatus, NodeSystemInfo, Taint};
+pub use policy::{PodDisruptionBudget, PodDisruptionBudgetSpec, PodDisruptionBudgetStatus};
 pub use pod::{
     Affinity, Condition, Container, ContainerPort, ContainerState, ContainerStateRunning, ContainerStateTerminated,
     ContainerStateWaiting, ContainerStatus, EphemeralVolumeSource, NodeAffinity, NodeSelector, NodeSelectorRequirement,

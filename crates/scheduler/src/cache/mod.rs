@@ -23,6 +23,7 @@ use api::view::Node;
 use apimachinery::Str;
 
 use crate::affinity::AffinityTerms;
+use crate::budget::Budget;
 use crate::pod::PodInfo;
 pub use node::NodeInfo;
 
@@ -42,6 +43,8 @@ pub struct Cache {
     /// Placed pods with affinity, by what they say.
     affinity: HashMap<Str, AffinityGroup>,
     namespaces: HashMap<Str, BTreeMap<Str, Str>>,
+    /// By namespace and name.
+    budgets: HashMap<(Str, Str), Budget>,
     /// Pods for which room is being made, by uid.
     nominated: HashMap<Str, (Slot, Arc<PodInfo>)>,
     /// How many pods have each priority.
@@ -94,6 +97,7 @@ impl Default for Cache {
             images: BTreeMap::new(),
             affinity: HashMap::new(),
             namespaces: HashMap::new(),
+            budgets: HashMap::new(),
             nominated: HashMap::new(),
             priorities: BTreeMap::new(),
             node_count: 0,
@@ -161,6 +165,18 @@ impl Cache {
     /// The lowest priority of any pod on a node; `None` without pods.
     pub fn lowest_priority(&self) -> Option<i32> {
         self.priorities.keys().next().copied()
+    }
+
+    pub fn budgets(&self) -> impl Iterator<Item = &Budget> {
+        self.budgets.values()
+    }
+
+    pub fn set_budget(&mut self, namespace: &str, name: &str, budget: Budget) {
+        self.budgets.insert((namespace.into(), name.into()), budget);
+    }
+
+    pub fn remove_budget(&mut self, namespace: &str, name: &str) {
+        self.budgets.remove(&(namespace.into(), name.into()));
     }
 
     pub fn has_nominations(&self) -> bool {

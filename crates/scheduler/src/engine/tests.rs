@@ -188,6 +188,26 @@ fn the_cheapest_node_is_chosen() {
 }
 
 #[test]
+fn victims_whose_disruption_budget_is_spent_are_spared_where_possible() {
+    let mut world = World::new();
+    for node in ["guarded", "open"] {
+        world.node(node, "2");
+        let pod = world.object(json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": node, "namespace": "default", "uid": node, "labels": {"app": node}},
+            "spec": {"nodeName": node, "priority": if node == "open" { 5 } else { 1 },
+                "containers": [{"resources": {"requests": {"cpu": "2"}}}]}}));
+        world.engine.on_pod(&pod, world.now);
+    }
+    let budget = world.object(json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
+        "metadata": {"name": "b", "namespace": "default"}, "spec": {"selector": {"matchLabels": {"app": "guarded"}}}}));
+    world.engine.on_budget(&budget);
+    world.pod("high", ranked("2", 9));
+    assert_eq!(world.preempts(), ("open".into(), vec!["open".into()]), "though it is of higher priority");
+    world.pod("next", ranked("2", 9));
+    assert_eq!(world.preempts().1, ["guarded"], "a budget is no guarantee");
+}
+
+#[test]
 fn pods_that_never_preempt_and_pods_without_victims_say_so() {
     let mut world = World::new();
     world.node("n", "2");

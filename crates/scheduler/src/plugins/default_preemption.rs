@@ -2,8 +2,8 @@
 //!
 //! A dry run per node: take all pods of lower priority off a copy of it, see whether the pod fits, then put back as
 //! many as possible, the important ones first. Whoever remains off is a victim.
-//!
-//! FIXME: PodDisruptionBudgets are not looked at; upstream prefers victims whose budgets allow it.
+//! PodDisruptionBudgets are kept where possible: pods whose budget is spent are put back first, and a node with fewer
+//! of them among its victims is cheaper.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use apimachinery::Str;
 
+use crate::budget::Budget;
 use crate::cache::{Cache, NodeInfo, Slot};
 use crate::diagnosis::{Cause, Diagnosis, histogram};
 use crate::framework::{Code, Nomination, Plugin, PostFilter, PostFilterOutcome, Reason, Status};
@@ -33,6 +34,8 @@ struct Candidate {
     node: Str,
     /// The most important first.
     victims: Vec<Arc<PodInfo>>,
+    /// Victims whose disruption budget does not allow it.
+    violations: usize,
 }
 
 /// What the dry runs found: candidates, and why the other nodes would still refuse.
@@ -55,7 +58,7 @@ impl PostFilter for DefaultPreemption {
         }
         let runs = dry_runs(pod, cluster, diagnosis);
         match runs.candidates.into_iter().min_by_key(cost) {
-            Some(Candidate { node, victims }) => {
+            Some(Candidate { node, victims, violations: _ }) => {
                 PostFilterOutcome { message: String::new(), nomination: Nomination::Make { node, victims } }
             }
             None => {
@@ -117,8 +120,8 @@ fn run_on(
     for &slot in nodes[start..].iter().chain(&nodes[..start]) {
         let Some(node) = cluster.node(slot) else { continue };
         let fits = |node: &NodeInfo| shortlist.try_filters(diagnosis.profile, pod, cluster, slot, node);
-        match victims_on(node, pod, fits) {
-            Ok(victims) => runs.candidates.push(Candidate { node: node.name.clone(), victims }),
+        match candidate(node, pod, cluster, fits) {
+            Ok(candidate) => runs.candidates.push(candidate),
             Err(status) => {
                 // One reason a node, so that the counts add up to the nodes.
                 let reason = status.reasons.into_iter().next().unwrap_or(NOT_HELPFUL);
@@ -131,12 +134,13 @@ fn run_on(
     }
 }
 
-/// The fewest pods that must go, the most important first; or why the pod would not fit with all of them gone.
-fn victims_on(
+/// The fewest pods that must go; or why the pod would not fit with all of lower priority gone.
+fn candidate(
     node: &NodeInfo,
     pod: &PodInfo,
+    cluster: &Cache,
     fits: impl Fn(&NodeInfo) -> Result<(), Status>,
-) -> Result<Vec<Arc<PodInfo>>, Status> {
+) -> Result<Candidate, Status> {
     let mut lower: Vec<Arc<PodInfo>> =
         node.pods.iter().filter(|placed| placed.priority() < pod.priority()).cloned().collect();
     if lower.is_empty() {
@@ -146,15 +150,24 @@ fn victims_on(
     lower.iter().for_each(|placed| _ = what_if.remove_pod(placed.uid()));
     fits(&what_if)?;
     lower.sort_by_key(|placed| importance(placed));
-    let mut victims = Vec::new();
-    for placed in lower {
+    let mut budgets: Vec<Budget> = cluster.budgets().cloned().collect();
+    let (within, beyond): (Vec<_>, Vec<_>) = lower.into_iter().partition(|placed| {
+        // Every budget is charged, also after one that refuses.
+        budgets.iter_mut().fold(true, |allowed, budget| budget.spend_for(placed) && allowed)
+    });
+    let mut must_go = |placed: &Arc<PodInfo>| {
         what_if.add_pod(placed.clone());
-        if fits(&what_if).is_err() {
+        let refused = fits(&what_if).is_err();
+        if refused {
             what_if.remove_pod(placed.uid());
-            victims.push(placed);
         }
-    }
-    Ok(victims)
+        refused
+    };
+    let mut victims: Vec<_> = beyond.into_iter().filter(&mut must_go).collect();
+    let violations = victims.len();
+    victims.extend(within.into_iter().filter(&mut must_go));
+    victims.sort_by_key(|placed| importance(placed));
+    Ok(Candidate { node: node.name.clone(), victims, violations })
 }
 
 /// More important pods sort first: higher priority, then running for longer. Times are RFC 3339 in UTC, so their
@@ -164,13 +177,13 @@ fn importance(pod: &PodInfo) -> (Reverse<i32>, bool, Option<Str>) {
     (Reverse(pod.priority()), started.is_none(), started)
 }
 
-/// Cheaper candidates sort first: the most important victim is less important, then the sum of priorities, then the
+/// Cheaper candidates sort first: fewer budgets are violated, then the most important victim is less important, then the sum of priorities, then the
 /// number of victims, then that the most important ones run for a shorter time.
-fn cost(candidate: &Candidate) -> (i32, i64, usize, Reverse<Option<Str>>) {
+fn cost(candidate: &Candidate) -> (usize, i32, i64, usize, Reverse<Option<Str>>) {
     let highest = candidate.victims.first().map_or(i32::MIN, |victim| victim.priority());
     // Shifted to be positive, so that more victims of negative priority are not cheaper.
     let sum = candidate.victims.iter().map(|victim| i64::from(victim.priority()) - i64::from(i32::MIN)).sum();
     let of_highest = candidate.victims.iter().filter(|victim| victim.priority() == highest);
     let earliest = of_highest.filter_map(|victim| victim.pod.status.start_time.clone()).min();
-    (highest, sum, candidate.victims.len(), Reverse(earliest))
+    (candidate.violations, highest, sum, candidate.victims.len(), Reverse(earliest))
 }
