@@ -52,11 +52,6 @@ const KNOWN: &[Known] = &[
     Known("bad-input.jsonl: service: outside range", ALLOCATOR, &["accepted"]),
     Known("bad-input.jsonl: unknown field Bogus", OPTIONS, &["accepted"]),
     Known(
-        "create-minimal.jsonl: certificates.k8s.io/v1 CertificateSigningRequest bad",
-        "the request inside is not parsed yet",
-        &["accepted"],
-    ),
-    Known(
         "create-minimal.jsonl: certificates.k8s.io/v1 CertificateSigningRequest min",
         "the registry knows groups and UID of the user",
         &[".spec.groups", ".spec.uid", ".spec.username"],

@@ -3,6 +3,7 @@
 use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path};
 
+use crate::kinds::certificates::signer_name;
 use crate::kinds::core::persistent_volume_claim;
 use crate::validation::fields::{Fields, as_go_struct, invalid_each, item_text, one_of, require, supported};
 use crate::validation::meta::{ANNOTATIONS_MAX, template_object_meta};
@@ -695,42 +696,6 @@ fn trust_bundle(errors: &mut ErrorList, bundle: &Value, path: &Path<'_>) {
 }
 
 /// `domain/path`, as in certificate signing requests.
-fn signer_name(errors: &mut ErrorList, name: &str, path: &Path<'_>) {
-    const MAX: usize = 571;
-    if name.is_empty() {
-        errors.push(Error::required(path, ""));
-        return;
-    }
-    let Some((domain, rest)) =
-        name.split_once('/').filter(|(domain, rest)| !domain.is_empty() && !rest.contains('/'))
-    else {
-        errors.push(Error::invalid(
-            path,
-            name,
-            "must be a fully qualified domain and path of the form 'example.com/signer-name'",
-        ));
-        return;
-    };
-    for message in text::dns1123_subdomain(domain) {
-        errors.push(Error::invalid(path, domain, format!("validating label \"{domain}\": {message}")));
-    }
-    for label in rest.split('.') {
-        for message in text::dns1123_subdomain(label) {
-            errors.push(Error::invalid(path, label, format!("validating label \"{label}\": {message}")));
-        }
-    }
-    if !domain.contains('.') {
-        errors.push(Error::invalid(
-            path,
-            domain,
-            "should be a domain with at least two segments separated by dots",
-        ));
-    }
-    if name.len() > MAX {
-        errors.push(Error::too_long(path, MAX));
-    }
-}
-
 fn pod_certificate<'a>(
     errors: &mut ErrorList,
     paths: &mut Vec<&'a str>,
