@@ -99,7 +99,7 @@ impl Event<'_> {
             Self::PodAssigned(_) => "AssignedPodAdd",
             Self::AssignedPodUpdated { .. } => "AssignedPodUpdate",
             Self::AssignedPodDeleted(_) => "AssignedPodDelete",
-            Self::PodUpdated { .. } => "UnscheduledPodUpdate",
+            Self::PodUpdated { .. } => "UnschedulablePodUpdate",
         }
     }
 

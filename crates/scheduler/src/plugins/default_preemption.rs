@@ -153,7 +153,7 @@ fn candidate(
     let mut budgets: Vec<Budget> = cluster.budgets().cloned().collect();
     let (within, beyond): (Vec<_>, Vec<_>) = lower.into_iter().partition(|placed| {
         // Every budget is charged, also after one that refuses.
-        budgets.iter_mut().fold(true, |allowed, budget| budget.spend_for(placed) && allowed)
+        budgets.iter_mut().map(|budget| budget.spend_for(placed)).filter(|allowed| !allowed).count() == 0
     });
     let mut must_go = |placed: &Arc<PodInfo>| {
         what_if.add_pod(placed.clone());

@@ -264,7 +264,7 @@ impl Queue {
             }
         };
         self.by_uid.insert(uid, slot);
-        self.activate(slot, "UnscheduledPodAdd", now);
+        self.activate(slot, "UnschedulablePodAdd", now);
     }
 
     fn update(&mut self, slot: u32, pod: Arc<PodInfo>, now: Instant) {
@@ -276,7 +276,7 @@ impl Queue {
         }
         let old = std::mem::replace(&mut self.entry_mut(slot).queued.pod, pod.clone());
         match place {
-            Place::Active | Place::Gated => self.activate(slot, "UnscheduledPodUpdate", now),
+            Place::Active | Place::Gated => self.activate(slot, "UnschedulablePodUpdate", now),
             Place::Unschedulable => {
                 let event = Event::PodUpdated { old: &old, new: &pod };
                 let rejectors = self.entry(slot).queued.rejectors;
