@@ -1,74 +1,12 @@
 //! The command as a person uses it: what it prints, what it leaves behind, how it fails.
 
+mod running;
+
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
+use std::process::{Command, Output};
 
-/// Longer than any of these takes on a busy machine; waits end when what they wait for happens.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-fn pintle() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pintle"));
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-fn up(data_dir: &Path) -> Command {
-    let mut command = pintle();
-    command.arg("up").arg("--data-dir").arg(data_dir).args(["--listen", "127.0.0.1:0"]);
-    command
-}
-
-/// A running `pintle up` and its lines.
-struct Running {
-    child: Child,
-    lines: mpsc::Receiver<String>,
-}
-
-impl Running {
-    fn start(mut command: Command) -> Self {
-        let mut child = command.spawn().expect("the binary starts");
-        let output = BufReader::new(child.stdout.take().expect("stdout is piped"));
-        let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in output.lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        Self { child, lines }
-    }
-
-    /// The next line that contains `text`.
-    fn line_with(&mut self, text: &str) -> String {
-        loop {
-            match self.lines.recv_timeout(PATIENCE) {
-                Ok(line) if line.contains(text) => return line,
-                Ok(_) => {}
-                Err(_) => {
-                    let _ = self.child.kill();
-                    let mut errors = String::new();
-                    let _ = self.child.stderr.take().map(|mut stderr| stderr.read_to_string(&mut errors));
-                    panic!("no line with {text:?}; stderr: {errors}");
-                }
-            }
-        }
-    }
-
-    fn signal(&self, name: &str) {
-        let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
-        assert!(status.is_ok_and(|status| status.success()), "kill -{name}");
-    }
-
-    fn exit_code(mut self) -> Option<i32> {
-        self.child.wait().expect("the child was started").code()
-    }
-}
+use running::{DEPLOYMENT, Running, pintle, up, write};
 
 /// Runs a command that is to fail and returns what it says.
 fn failure(command: &mut Command) -> String {
@@ -78,28 +16,6 @@ fn failure(command: &mut Command) -> String {
     assert_eq!(text.lines().count(), 1, "one line: {text}");
     text
 }
-
-fn write(folder: &Path, name: &str, text: &str) -> String {
-    let path = folder.join(name);
-    fs::write(&path, text).expect("a temporary folder can be written");
-    path.to_str().expect("temporary paths are UTF-8").to_owned()
-}
-
-const DEPLOYMENT: &str = "
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web, namespace: shop}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec: {containers: [{name: c, image: registry.example/web:1}]}
----
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop}
-";
 
 #[test]
 fn an_application_comes_up_and_the_same_directory_continues_the_same_cluster() {
