@@ -62,6 +62,7 @@ fn every_metric_is_served_and_what_an_application_needs_is_counted() {
     cluster.line_with("All 2 objects are ready");
     let client = Client::of(&data_dir.join("kubeconfig"));
 
+    assert_eq!(client.get("/readyz"), "ok");
     assert!(client.get("/api/v1/namespaces/shop/pods").contains("\"PodList\""));
     // A watch that has ended is counted no more, one that goes on is.
     assert!(client.get("/api/v1/pods?watch=true&timeoutSeconds=1").contains("\"ADDED\""));
@@ -89,6 +90,8 @@ fn every_metric_is_served_and_what_an_application_needs_is_counted() {
     ] {
         assert!(text.lines().any(|line| line == sample), "{sample} in\n{text}");
     }
+    let readyz = "apiserver_request_total{verb=\"GET\",dry_run=\"\",group=\"\",version=\"\",resource=\"\"";
+    assert!(text.lines().any(|line| line.starts_with(readyz) && line.ends_with("code=\"200\"} 1")), "{readyz} in\n{text}");
     let watches = "apiserver_longrunning_requests{verb=\"WATCH\",group=\"\",version=\"v1\",resource=\"pods\"";
     let watches: Vec<_> = text.lines().filter(|line| line.starts_with(watches)).collect();
     assert!(matches!(watches[..], [line] if line.ends_with(" 1")), "{watches:?}");

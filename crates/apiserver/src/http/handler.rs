@@ -89,23 +89,24 @@ impl Handler {
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let user = match self.identifier.identify(peer, &parts.headers, SystemTime::now()) {
             Ok(user) => user,
-            Err(status) => return render::status(&status, Encoding::Json),
+            Err(status) => return counted(&parts.method, render::status(&status, Encoding::Json), started),
         };
         let path = match path::parse(&decoded) {
             Target::Resource(path) => path,
             Target::NonResource(path) => {
                 let answer = self.non_resource(user, &parts.method, path, &query, &parts.headers);
-                return answer.unwrap_or_else(|status| render::status(&status, Encoding::Json));
+                let response = answer.unwrap_or_else(|status| render::status(&status, Encoding::Json));
+                return counted(&parts.method, response, started);
             }
         };
         let watch = query.flag("watch");
         let Some(verb) = path::verb(&parts.method, &path, watch) else {
-            return render::status(&door::not_allowed(), Encoding::Json);
+            return counted(&parts.method, render::status(&door::not_allowed(), Encoding::Json), started);
         };
         let requested = request_attributes(&user, verb, &path);
         let user = match self.identifier.impersonate(&self.door, &requested, &parts.headers) {
             Ok(user) => user,
-            Err(status) => return render::status(&status, Encoding::Json),
+            Err(status) => return counted(&parts.method, render::status(&status, Encoding::Json), started),
         };
         let exchange = Exchange {
             method: parts.method,
@@ -407,6 +408,24 @@ fn request_attributes<'a>(user: &'a UserInfo, verb: &'a str, path: &ResourcePath
         name: path.name,
         ..Attributes::resource(user, verb, path.resource)
     }
+}
+
+/// Counts an answer that is about no resource, or was given before it was known about which.
+fn counted(method: &Method, response: Response<ResponseBody>, started: rt::Instant) -> Response<ResponseBody> {
+    // Clients may make up methods, and each would be a series of its own.
+    let verb = match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        _ => "other",
+    };
+    let labels = telemetry::RequestLabels { verb, ..telemetry::RequestLabels::default() };
+    let size = hyper::body::Body::size_hint(response.body()).exact();
+    telemetry::metrics().apiserver.finished(&labels, response.status().as_u16(), started.elapsed(), size);
+    response
 }
 
 fn metric_verb(verb: &str, method: &Method, content_type: &str) -> &'static str {
