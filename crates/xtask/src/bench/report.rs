@@ -113,7 +113,10 @@ impl Report {
         Ok(report)
     }
 
-    pub(super) fn add(&mut self, measurement: Measurement) {
+    pub(super) fn add(&mut self, mut measurement: Measurement) {
+        if self.smoke {
+            measurement.target = None;
+        }
         self.measurements.push(measurement);
     }
 
