@@ -13,6 +13,7 @@ pub mod discovery;
 pub mod gvr;
 pub mod kinds;
 pub mod openapi;
+pub mod protobuf;
 pub mod resource;
 pub mod strategy;
 pub mod validation;

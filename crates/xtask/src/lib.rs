@@ -8,6 +8,7 @@
 
 pub mod bench;
 pub mod codegen;
+pub mod codegen_protobuf;
 pub mod tidy;
 
 use camino::Utf8PathBuf;
