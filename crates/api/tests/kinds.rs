@@ -25,7 +25,6 @@ const PRIVILEGED: &str =
 const ALLOCATOR: &str = "the registry allocates addresses and ports, and complains about their ranges";
 const OPTIONS: &str = "query parameters are checked where requests are read";
 const CEL: &str = "needs the CEL compiler";
-const SCHEMA: &str = "custom resource schemas are checked where they are compiled";
 const ADMISSION: &str = "an admission plugin does this";
 
 /// Cases in which we differ.
@@ -43,10 +42,7 @@ const KNOWN: &[Known] = &[
         "the registry generates the name before it validates",
         &["metadata.name"],
     ),
-    Known("bad-input.jsonl: crd: bad printer path", SCHEMA, &["accepted"]),
     Known("bad-input.jsonl: crd: cel type", CEL, &["accepted"]),
-    Known("bad-input.jsonl: crd: name mismatch", SCHEMA, &["accepted"]),
-    Known("bad-input.jsonl: crd: non-structural", SCHEMA, &["accepted"]),
     Known("bad-input.jsonl: dryRun bogus", OPTIONS, &["accepted"]),
     Known("bad-input.jsonl: service: nodePort out of range", ALLOCATOR, &["accepted"]),
     Known("bad-input.jsonl: service: outside range", ALLOCATOR, &["accepted"]),

@@ -4,7 +4,7 @@
 //! Expressions are only checked for being there; whoever compiles them reports what is wrong inside.
 
 mod policy;
-mod webhook;
+pub mod webhook;
 
 use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path};

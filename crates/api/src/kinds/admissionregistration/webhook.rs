@@ -31,7 +31,8 @@ impl Strategy for Configuration {
         for (index, hook) in hooks.iter().enumerate() {
             let path = path.index(index);
             self.webhook(&mut errors, hook, &path);
-            review_versions(&mut errors, hook, &path.child("admissionReviewVersions"));
+            let missing = format!("must specify one of {}", REVIEW_VERSIONS.join(", "));
+            review_versions(&mut errors, hook, "admissionReviewVersions", &path, missing);
             let name = hook.text("name");
             if !name.is_empty() && hooks[..index].iter().any(|other| other.text("name") == name) {
                 errors.push(Error::duplicate(&path.child("name"), name));
@@ -92,10 +93,12 @@ fn fully_qualified_name(errors: &mut ErrorList, name: &str, path: &Path<'_>) {
     }
 }
 
-fn review_versions(errors: &mut ErrorList, hook: &Value, path: &Path<'_>) {
-    let versions = hook.list("admissionReviewVersions");
+/// Versions of the review that the other side reads, best first.
+pub fn review_versions(errors: &mut ErrorList, object: &Value, key: &str, path: &Path<'_>, missing: String) {
+    let path = path.child(key);
+    let versions = object.list(key);
     if versions.is_empty() {
-        errors.push(Error::required(path, format!("must specify one of {}", REVIEW_VERSIONS.join(", "))));
+        errors.push(Error::required(&path, missing));
         return;
     }
     for (index, version) in versions.iter().enumerate() {
@@ -109,15 +112,15 @@ fn review_versions(errors: &mut ErrorList, hook: &Value, path: &Path<'_>) {
     }
     if !versions.iter().any(|version| REVIEW_VERSIONS.contains(&item_text(version))) {
         errors.push(Error::invalid(
-            path,
-            &hook["admissionReviewVersions"],
+            &path,
+            &object[key],
             format!("must include at least one of {}", REVIEW_VERSIONS.join(", ")),
         ));
     }
 }
 
-/// Where the webhook listens.
-fn client(errors: &mut ErrorList, client: &Value, path: &Path<'_>) {
+/// Where a webhook listens.
+pub fn client(errors: &mut ErrorList, client: &Value, path: &Path<'_>) {
     match (client.maybe_text("url"), client.maybe("service")) {
         (Some(own), None) => url(errors, own, &path.child("url")),
         (None, Some(own)) => service(errors, own, &path.child("service")),

@@ -16,6 +16,13 @@ const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 pub struct DaemonSet;
 
 impl Strategy for DaemonSet {
+    /// The counter is a field of Go's internal type, so that whoever writes a DaemonSet writes, and owns, it.
+    fn default(&self, object: &mut Value) {
+        if object["metadata"]["annotations"].text(TEMPLATE_GENERATION).is_empty() {
+            object.set_at(&["metadata", "annotations", TEMPLATE_GENERATION], "0");
+        }
+    }
+
     fn prepare_for_create(&self, _ctx: &Context<'_>, object: &mut Value) {
         workload::drop_disabled_template_fields(object);
         object.set_at(&["metadata", "annotations", TEMPLATE_GENERATION], "1");

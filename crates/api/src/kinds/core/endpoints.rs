@@ -24,10 +24,6 @@ impl Strategy for Endpoints {
     fn validate_update(&self, ctx: &Context<'_>, new: &Value, old: &Value) -> ErrorList {
         if same(&new["subsets"], &old["subsets"]) { ErrorList::new() } else { self.validate(ctx, new) }
     }
-
-    fn warnings(&self, _ctx: &Context<'_>, _new: &Value, _old: Option<&Value>) -> Vec<String> {
-        vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()]
-    }
 }
 
 fn subset(errors: &mut ErrorList, subset: &Value, path: &Path<'_>) {
