@@ -16,8 +16,9 @@ pub use error_chain::chain;
 pub use logging::{InvalidFilter, LOG_ENV, init_logging};
 pub use metric::{Counter, Family, Gauge, Histogram, InFlight, Unit};
 pub use metrics::{
-    ApiserverMetrics, AttemptHandle, ClientMetrics, ControllerHandle, ControllerMetrics, Metrics, RequestLabels,
-    SchedulerMetrics, StorageMetrics, WatchCacheHandle, WorkqueueHandle, WorkqueueMetrics, metrics,
+    ApiserverMetrics, AttemptHandle, ClientMetrics, ControllerHandle, ControllerMetrics, Metrics,
+    RequestLabels, SchedulerMetrics, StorageMetrics, WatchCacheHandle, WorkqueueHandle, WorkqueueMetrics,
+    metrics,
 };
 
 /// The content type of [`Metrics::encode`].

@@ -137,13 +137,16 @@ impl Histogram {
     }
 }
 
+/// Label values and the metric they name.
+type Series<M, const N: usize> = ([Box<str>; N], Arc<M>);
+
 /// Metrics of one name that differ in label values.
 #[derive(Debug)]
 pub struct Family<M, const N: usize> {
     names: [&'static str; N],
     make: fn() -> M,
     /// Sorted by label values.
-    series: RwLock<Vec<([Box<str>; N], Arc<M>)>>,
+    series: RwLock<Vec<Series<M, N>>>,
 }
 
 impl<M, const N: usize> Family<M, N> {
@@ -182,7 +185,7 @@ impl<M, const N: usize> Family<M, N> {
         count(&self.with(values));
     }
 
-    fn find(&self, series: &[([Box<str>; N], Arc<M>)], values: &[&str; N]) -> Result<usize, usize> {
+    fn find(&self, series: &[Series<M, N>], values: &[&str; N]) -> Result<usize, usize> {
         series.binary_search_by(|(own, _)| own.iter().map(|text| &**text).cmp(values.iter().copied()))
     }
 }

@@ -539,7 +539,11 @@ impl ControllerMetrics {
             "Reconciles, by controller and how they ended.",
             &self.reconciles,
         );
-        encoder.family("controller_runtime_reconcile_panics_total", "Reconciles that panicked.", &self.panics);
+        encoder.family(
+            "controller_runtime_reconcile_panics_total",
+            "Reconciles that panicked.",
+            &self.panics,
+        );
         encoder.family(
             "controller_runtime_reconcile_time_seconds",
             "Time of one reconcile, by controller.",
