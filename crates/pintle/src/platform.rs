@@ -94,6 +94,8 @@ impl Platform {
         let mut platform =
             Self { server, store, tasks: Vec::new(), components, serving, https, address, continued };
         platform.tasks.push(rt::spawn("certificate renewal", renew(serving_certificate, platform.components.clone())));
+        let expiry = apiserver::event_expiry::run(platform.server.door().clone(), platform.components.clone());
+        platform.tasks.push(rt::spawn("event expiry", expiry));
         platform.start_controllers(&facts.ca_pem);
         platform.start_scheduler();
         platform.start_nodes(config.sim_nodes);

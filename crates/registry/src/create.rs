@@ -34,14 +34,13 @@ impl Registry {
             return self.create_named(endpoint, ctx, object, already_managed).await;
         }
         for _ in 1..GENERATED_NAME_TRIES_MAX {
-            let mut attempt = object.clone();
-            metadata::generate_name(&mut attempt);
-            match self.create_named(endpoint, ctx, attempt, already_managed).await {
-                Err(status) if status.is_already_exists() => {}
-                done => return done,
+            metadata::generate_name(&mut object);
+            let name = object.str_at(&["metadata", "name"]);
+            // Looked up first, so that the tree need not be kept for another try but in a race.
+            if endpoint.cache.get(&endpoint.resource.key(ctx.namespace, name)).is_none() {
+                break;
             }
         }
-        metadata::generate_name(&mut object);
         self.create_named(endpoint, ctx, object, already_managed).await
     }
 
@@ -54,7 +53,7 @@ impl Registry {
     ) -> Result<Arc<Object>, Status> {
         let resource = &endpoint.resource;
         let strategy = &resource.strategy;
-        if !object.str_at(&["metadata", "resourceVersion"]).is_empty() {
+        if !matches!(object.str_at(&["metadata", "resourceVersion"]), "" | "0") {
             return Err(Status::internal("resourceVersion should not be set on objects to be created"));
         }
         metadata::ensure_namespace(resource, ctx, &mut object)?;
@@ -80,19 +79,17 @@ impl Registry {
         metadata::begin_create(resource, ctx, &mut object);
         let strategy_ctx = metadata::strategy_context(ctx);
         strategy.prepare_for_create(&strategy_ctx, &mut object);
+        metadata::record_requester(resource, ctx, &mut object);
         let reservation = self.services.reserve(endpoint, ctx, &mut object, None)?;
         let errors = metadata::validate_create(resource, ctx, &object);
         if !errors.is_empty() {
-            return Err(Status::invalid(&resource.group_kind(), &name, &errors));
+            return Err(Status::invalid(&endpoint.group_kind(), &name, &errors));
         }
         strategy.warnings(&strategy_ctx, &object, None).into_iter().for_each(|text| ctx.warnings.add(text));
         admission.validate(&attributes, Some(&object)).await?;
         let draft = endpoint.draft(object)?;
-        match self.commit(endpoint, ctx, &name, draft, Precondition::Absent).await {
-            Ok(object) => {
-                reservation.keep(ctx);
-                Ok(object)
-            }
+        match self.commit(endpoint, ctx, &name, draft, Precondition::Absent, reservation).await {
+            Ok(object) => Ok(object),
             Err(CommitFailure::Precondition) => Err(Status::already_exists(&resource.group_resource(), &name)),
             Err(CommitFailure::Other(status)) => Err(status),
         }

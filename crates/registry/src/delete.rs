@@ -10,6 +10,7 @@ use storage::{Precondition, Revision};
 
 use crate::admission::{Attributes, Operation};
 use crate::read::ListRequest;
+use crate::services::Reservation;
 use crate::{CONFLICT_RETRIES_MAX, CommitFailure, Endpoint, Registry, WriteContext, metadata};
 
 const FINALIZER_ORPHAN: &str = "orphan";
@@ -94,7 +95,8 @@ impl Registry {
             Plan::Mark(value) => {
                 let draft = endpoint.draft(*value)?;
                 let precondition = Precondition::ModRevision(Revision(current.revision()));
-                self.commit(endpoint, ctx, current.name(), draft, precondition).await.map(Deleted::Pending)
+                let unchanged = Reservation::none();
+                self.commit(endpoint, ctx, current.name(), draft, precondition, unchanged).await.map(Deleted::Pending)
             }
         };
         match outcome {

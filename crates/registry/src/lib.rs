@@ -23,7 +23,7 @@ mod watch;
 
 use std::sync::Arc;
 
-use apimachinery::{GroupVersionKind, Object, Status, Value};
+use apimachinery::{GroupKind, GroupVersionKind, Object, Status, Value};
 use api::Resource;
 use auth::UserInfo;
 use jiff::Timestamp;
@@ -36,6 +36,7 @@ pub use delete::{DeleteRequest, Deleted, Propagation};
 pub use modify::{Modified, Produce, Rewrite};
 pub use read::{ListRequest, Page, RevisionMatch};
 pub use services::ServiceNetwork;
+use services::Reservation;
 pub use watch::{WatchStart, WatchEvent, WatchEventKind, WatchRequest, WatchStream};
 
 /// A conditional write is repeated this often when someone else was quicker, as long as the caller did not name a
@@ -135,7 +136,7 @@ impl Registry {
         self.admission.get().ok_or_else(|| Status::unavailable("admission is not ready yet"))
     }
 
-    /// Encodes, commits and returns the committed object.
+    /// Commits a new state and returns the committed object. `reservation` is kept if that succeeds.
     async fn commit(
         &self,
         endpoint: &Endpoint,
@@ -143,17 +144,20 @@ impl Registry {
         name: &str,
         draft: Object,
         precondition: Precondition,
+        reservation: Reservation,
     ) -> Result<Arc<Object>, CommitFailure> {
         let resource = &endpoint.resource;
+        let key = resource.key(ctx.namespace, name);
         if ctx.dry_run {
-            let revision = match precondition {
-                Precondition::ModRevision(revision) => revision.0,
-                _ => 0,
+            let current = endpoint.cache.get(&key).map_or(0, |object| object.revision());
+            let holds = match precondition {
+                Precondition::Absent => current == 0,
+                Precondition::ModRevision(revision) => current == revision.0,
+                _ => true,
             };
-            return Ok(Arc::new(draft.at_revision(revision)));
+            return if holds { Ok(Arc::new(draft.at_revision(current))) } else { Err(CommitFailure::Precondition) };
         }
         let draft = Arc::new(draft);
-        let key = resource.key(ctx.namespace, name);
         let write = Write {
             key: key.clone(),
             precondition,
@@ -161,14 +165,15 @@ impl Registry {
             attachment: Some(draft.clone()),
             durability: durability(resource),
         };
-        let committed = self.store.commit(write).await.map_err(CommitFailure::from)?;
+        let revision = self.write(write, reservation).await?;
         // The observer ran before the answer, so the cache holds this write, or a later one.
         match endpoint.cache.get(&key) {
-            Some(cached) if cached.revision() == committed.revision.0 => Ok(cached),
-            _ => Ok(Arc::new(draft.at_revision(committed.revision.0))),
+            Some(cached) if cached.revision() == revision => Ok(cached),
+            _ => Ok(Arc::new(draft.at_revision(revision))),
         }
     }
 
+    /// Commits the removal of an object, if it is still in this state.
     async fn remove(
         &self,
         endpoint: &Endpoint,
@@ -185,9 +190,27 @@ impl Registry {
             attachment: None,
             durability: durability(&endpoint.resource),
         };
-        let committed = self.store.commit(write).await.map_err(CommitFailure::from)?;
-        self.services.released(&endpoint.resource, object);
-        Ok(object.at_revision(committed.revision.0))
+        let revision = self.write(write, self.services.releasing(&endpoint.resource, object)).await?;
+        Ok(object.at_revision(revision))
+    }
+
+    /// One conditional write. A caller that gives up waiting (its client went away) does not stop the commit, so
+    /// what depends on the outcome is settled by a task of its own.
+    async fn write(&self, write: Write, reservation: Reservation) -> Result<u64, CommitFailure> {
+        if reservation.is_empty() {
+            return Ok(self.store.commit(write).await?.revision.0);
+        }
+        let store = self.store.clone();
+        let (sender, outcome) = tokio::sync::oneshot::channel();
+        rt::spawn("service commit", async move {
+            let result = store.commit(write).await;
+            if result.is_ok() {
+                reservation.keep();
+            }
+            let _ = sender.send(result);
+        });
+        let result = outcome.await.map_err(|_| CommitFailure::Other(Status::internal("the commit was lost")))?;
+        Ok(result?.revision.0)
     }
 }
 
@@ -250,14 +273,21 @@ impl Endpoint {
     /// Encodes a tree of the served version as it is stored.
     fn draft(&self, mut value: Value) -> Result<Object, Status> {
         self.convert(&mut value, &self.resource.gvk(), &self.stored_gvk());
-        Object::from_value(&value, 0, self.resource.selectable_fields)
-            .map_err(|error| Status::internal(format!("encoding {}: {error}", self.resource.kind)))
+        // The stored form's own fields: both event APIs share a collection, and name them differently.
+        Object::from_value(&value, 0, self.cache.fields())
+            .map_err(|error| Status::bad_request(format!("{} cannot be stored: {error}", self.resource.kind)))
     }
 
     fn convert(&self, value: &mut Value, from: &GroupVersionKind, to: &GroupVersionKind) {
         if from != to {
             api::conversion::convert(value, from, to);
         }
+    }
+
+    /// The kind as failures name it: by the group it is stored in, which for events is the older one.
+    fn group_kind(&self) -> GroupKind {
+        let GroupVersionKind { group, kind, .. } = self.stored_gvk();
+        GroupKind { group, kind }
     }
 
     fn stored_gvk(&self) -> GroupVersionKind {

@@ -52,6 +52,24 @@ pub(crate) fn begin_create(resource: &Resource, ctx: &WriteContext<'_>, object: 
     }
 }
 
+/// A certificate request says who made it: what the server saw, whatever the client wrote.
+pub(crate) fn record_requester(resource: &Resource, ctx: &WriteContext<'_>, object: &mut Value) {
+    if resource.kind != "CertificateSigningRequest" {
+        return;
+    }
+    let spec = object.ensure_object_at(&["spec"]);
+    if !ctx.user.uid().is_empty() {
+        spec.insert("uid", ctx.user.uid());
+    }
+    if !ctx.user.groups().is_empty() {
+        spec.insert("groups", ctx.user.groups().to_vec());
+    }
+    let extra: Value = ctx.user.extra().iter().map(|(key, values)| (key.as_str().into(), values.clone().into())).collect();
+    if extra.as_object().is_some_and(|extra| !extra.is_empty()) {
+        spec.insert("extra", extra);
+    }
+}
+
 /// Whether the object asks for a name made from its `generateName`.
 pub(crate) fn wants_generated_name(object: &Value) -> bool {
     object.str_at(&["metadata", "name"]).is_empty() && !object.str_at(&["metadata", "generateName"]).is_empty()
@@ -101,12 +119,19 @@ pub(crate) fn begin_update(resource: &Resource, new: &mut Value, old: &Value) {
 }
 
 /// Counts a change of anything but metadata and status.
-pub(crate) fn bump_generation(resource: &Resource, new: &mut Value, old: &Value) {
-    if !resource.strategy.has_generation() || same_spec(new, old) {
+pub(crate) fn bump_generation(resource: &Resource, ctx: &WriteContext<'_>, new: &mut Value, old: &Value) {
+    let annotated = || ctx.subresource.is_none() && annotations_count(resource, new, old);
+    if !resource.strategy.has_generation() || (same_spec(new, old) && !annotated()) {
         return;
     }
     let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
     new.set_at(&["metadata", "generation"], generation);
+}
+
+/// Annotations of a Deployment are copied to its ReplicaSets, so a change of them is one of what is wanted.
+fn annotations_count(resource: &Resource, new: &Value, old: &Value) -> bool {
+    let annotations = |object: &Value| object.at(&["metadata", "annotations"]).filter(|map| !map.is_null()).cloned();
+    resource.group == "apps" && resource.kind == "Deployment" && annotations(new) != annotations(old)
 }
 
 fn same_spec(new: &Value, old: &Value) -> bool {

@@ -60,7 +60,9 @@ impl Registry {
                 if !create_if_missing {
                     return Err(Status::not_found(&resource.group_resource(), name));
                 }
-                let rewrite = produce(None)?;
+                let mut rewrite = produce(None)?;
+                // What it was based on is gone; creating is what the caller is allowed here.
+                rewrite.object.remove_at(&["metadata", "resourceVersion"]);
                 match self.create_managed(endpoint, ctx, rewrite.object, rewrite.managed).await {
                     Err(status) if status.is_already_exists() => continue,
                     done => return Ok(Modified { object: done?, created: true }),
@@ -113,11 +115,11 @@ impl Registry {
         let strategy_ctx = metadata::strategy_context(ctx);
         strategy.prepare_for_update(&strategy_ctx, &mut new, &old);
         let reservation = self.services.reserve(endpoint, ctx, &mut new, Some(&old))?;
-        metadata::bump_generation(resource, &mut new, &old);
+        metadata::bump_generation(resource, ctx, &mut new, &old);
         if !trusted {
             let errors = metadata::validate_update(resource, ctx, &new, &old);
             if !errors.is_empty() {
-                return Err(Status::invalid(&resource.group_kind(), current.name(), &errors));
+                return Err(Status::invalid(&endpoint.group_kind(), current.name(), &errors));
             }
             strategy.warnings(&strategy_ctx, &new, Some(&old)).into_iter().for_each(|text| ctx.warnings.add(text));
             admission.validate(&attributes, Some(&new)).await?;
@@ -129,16 +131,14 @@ impl Registry {
             return Ok(Some(current.clone()));
         }
         let outcome = if finished {
+            drop(reservation);
             self.remove(endpoint, ctx, current).await.map(|last| Arc::new(draft.at_revision(last.revision())))
         } else {
             let precondition = Precondition::ModRevision(Revision(current.revision()));
-            self.commit(endpoint, ctx, current.name(), draft, precondition).await
+            self.commit(endpoint, ctx, current.name(), draft, precondition, reservation).await
         };
         match outcome {
-            Ok(object) => {
-                reservation.keep(ctx);
-                Ok(Some(object))
-            }
+            Ok(object) => Ok(Some(object)),
             Err(CommitFailure::Precondition) if named_version => {
                 Err(Status::stale(&resource.group_resource(), current.name()))
             }

@@ -26,7 +26,10 @@ impl Registry {
             errors.push(field::Error::required(&field::Path::root("target.name"), ""));
         }
         if !errors.is_empty() {
-            return Err(Status::invalid(&apimachinery::GroupKind::default(), name, &errors));
+            // Upstream hands these on without making them a 422, and so do we.
+            let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            let text = if let [only] = texts.as_slice() { only.clone() } else { format!("[{}]", texts.join(", ")) };
+            return Err(Status::new(500, "", text));
         }
         let binding_uid: Str = binding.str_at(&["metadata", "uid"]).into();
         let annotations = binding.at(&["metadata", "annotations"]).cloned();

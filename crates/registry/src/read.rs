@@ -114,6 +114,7 @@ impl Registry {
             if token.revision == u64::MAX {
                 return Ok((endpoint.cache.snapshot(), Some(key)));
             }
+            self.check_not_future(token.revision)?;
             let snapshot = endpoint.cache.snapshot_at(token.revision).map_err(|_| {
                 let fresh = Continue { revision: u64::MAX, start: token.start.clone() };
                 expired_continue(&fresh.encode())
@@ -154,13 +155,7 @@ impl Registry {
 }
 
 fn expired_continue(token: &str) -> Status {
-    // The token travels in the list metadata upstream; clients read it from there.
-    let mut status = Status::expired(EXPIRED_CONTINUE);
-    status.details = Some(Box::new(apimachinery::status::Details {
-        causes: vec![apimachinery::status::Cause { reason: "ContinueToken".into(), message: token.into(), field: String::new() }],
-        ..Default::default()
-    }));
-    status
+    Status { continue_token: Some(token.into()), ..Status::expired(EXPIRED_CONTINUE) }
 }
 
 /// Label and field selectors resolved against a resource's selectable fields.

@@ -93,14 +93,20 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
-    /// The write was committed (or, in a dry run, was not meant to be).
-    pub fn keep(mut self, ctx: &WriteContext<'_>) {
-        if ctx.dry_run {
-            return;
-        }
+    /// Nothing taken, nothing given up: every write but those of Services.
+    pub fn none() -> Self {
+        Self { taken: None, addresses: Vec::new(), ports: Vec::new(), freed: Default::default() }
+    }
+
+    /// Whether the outcome of the write makes no difference here.
+    pub fn is_empty(&self) -> bool {
+        self.taken.is_none()
+    }
+
+    /// The write was committed.
+    pub fn keep(mut self) {
         if let Some(taken) = self.taken.take() {
-            let mut taken = taken.lock();
-            taken.free(self.freed.0.iter().copied(), self.freed.1.iter().copied());
+            taken.lock().free(self.freed.0.iter().copied(), self.freed.1.iter().copied());
         }
     }
 }
@@ -129,13 +135,17 @@ impl Allocator {
         }
     }
 
-    /// A Service is gone: its addresses and ports are free again.
-    pub fn released(&self, resource: &Resource, object: &Object) {
+    /// For the removal of an object: a Service's addresses and ports are free once it is gone.
+    pub fn releasing(&self, resource: &Resource, object: &Object) -> Reservation {
         if !is_services(resource) {
-            return;
+            return Reservation::none();
         }
         let service = object.to_value();
-        self.taken.lock().free(addresses_of(&service), ports_of(&service));
+        let freed = (addresses_of(&service).collect(), ports_of(&service).collect());
+        let mut reservation = Reservation::none();
+        reservation.taken = Some(self.taken.clone());
+        reservation.freed = freed;
+        reservation
     }
 
     /// Fills in and takes the addresses and ports that a new or changed Service wants. Does nothing for other
@@ -147,8 +157,7 @@ impl Allocator {
         service: &mut Value,
         old: Option<&Value>,
     ) -> Result<Reservation, Status> {
-        let mut reservation =
-            Reservation { taken: None, addresses: Vec::new(), ports: Vec::new(), freed: Default::default() };
+        let mut reservation = Reservation::none();
         if !is_services(&endpoint.resource) || ctx.subresource.is_some() {
             return Ok(reservation);
         }
@@ -409,12 +418,9 @@ mod tests {
     }
 
     fn reservation(allocator: &Allocator) -> Reservation {
-        Reservation {
-            taken: Some(allocator.taken.clone()),
-            addresses: Vec::new(),
-            ports: Vec::new(),
-            freed: Default::default(),
-        }
+        let mut reservation = Reservation::none();
+        reservation.taken = Some(allocator.taken.clone());
+        reservation
     }
 
     #[test]

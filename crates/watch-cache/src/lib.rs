@@ -33,10 +33,16 @@ pub type Objects = imbl::OrdMap<Key, Arc<Object>>;
 /// Snapshots at older revisions that paging readers came back for; the oldest is dropped beyond this.
 const PINNED_SNAPSHOTS_MAX: usize = 16;
 
+/// A pinned snapshot is dropped this many revisions later, whoever may still page through it; the ring can then still
+/// rebuild it once.
+const PINNED_REVISIONS_MAX: u64 = 10_000;
+
 /// What happened to one object.
 #[derive(Debug)]
 pub struct Event {
     pub kind: EventKind,
+    /// The storage key of the object.
+    pub key: Key,
     pub revision: u64,
     /// The new state; for a deletion the last state, at the deletion's revision.
     pub object: Arc<Object>,
@@ -248,28 +254,31 @@ impl ResourceCache {
 
     /// The state at an earlier revision, while its events are still in the ring.
     pub fn snapshot_at(&self, revision: u64) -> Result<Snapshot, Expired> {
-        let mut state = self.state.write();
-        if revision >= state.revision {
-            return Ok(Snapshot { objects: state.objects.clone(), revision });
-        }
-        if let Some(pinned) = state.pinned.iter().find(|pinned| pinned.revision == revision) {
-            return Ok(pinned.clone());
-        }
-        let mut objects = state.objects.clone();
-        for event in state.ring.after(revision)?.rev() {
-            let key = self.key_of(&event.object);
+        let (mut objects, events) = {
+            let state = self.state.read();
+            if revision >= state.revision {
+                return Ok(Snapshot { objects: state.objects.clone(), revision });
+            }
+            if let Some(pinned) = state.pinned.iter().find(|pinned| pinned.revision == revision) {
+                return Ok(pinned.clone());
+            }
+            let events: Vec<Arc<Event>> = state.ring.after(revision)?.cloned().collect();
+            (state.objects.clone(), events)
+        };
+        // Without the lock: the writer must not wait while thousands of events are undone.
+        for event in events.iter().rev() {
             match &event.previous {
-                Some(previous) => objects.insert(key, previous.clone()),
-                None => objects.remove(&key),
+                Some(previous) => objects.insert(event.key.clone(), previous.clone()),
+                None => objects.remove(&event.key),
             };
         }
         let snapshot = Snapshot { objects, revision };
-        let oldest = state.ring.oldest();
-        state.pinned.retain(|pinned| pinned.revision >= oldest);
+        let mut state = self.state.write();
         if state.pinned.len() == PINNED_SNAPSHOTS_MAX {
             state.pinned.remove(0);
         }
         state.pinned.push(snapshot.clone());
+        state.drop_old_pins();
         Ok(snapshot)
     }
 
@@ -281,14 +290,6 @@ impl ResourceCache {
 
     fn holds(&self, key: &str) -> bool {
         key.starts_with(&*self.prefix)
-    }
-
-    fn key_of(&self, object: &Object) -> Key {
-        if object.namespace().is_empty() {
-            format!("{}{}", self.prefix, object.name()).into()
-        } else {
-            format!("{}{}/{}", self.prefix, object.namespace(), object.name()).into()
-        }
     }
 
     fn fill(&self, objects: Objects, revision: u64) {
@@ -307,6 +308,7 @@ impl ResourceCache {
             state.revision = revision;
         }
         let newest = state.revision;
+        state.drop_old_pins();
         self.measure(&state);
         drop(state);
         if let Some(metrics) = self.metrics.get() {
@@ -320,12 +322,13 @@ impl ResourceCache {
         if event.kind == StoredKind::Delete {
             let last = state.objects.remove(&event.key)?;
             let object = Arc::new(last.at_revision(revision));
-            return Some(Event { kind: EventKind::Deleted, revision, object, previous: Some(last) });
+            let key = event.key.clone();
+            return Some(Event { kind: EventKind::Deleted, key, revision, object, previous: Some(last) });
         }
         let object = Arc::new(self.decode(event)?);
         let previous = state.objects.insert(event.key.clone(), object.clone());
         let kind = if previous.is_some() { EventKind::Modified } else { EventKind::Added };
-        Some(Event { kind, revision, object, previous })
+        Some(Event { kind, key: event.key.clone(), revision, object, previous })
     }
 
     /// The committer hands its own decoded object along; only a write from elsewhere has to be scanned.
@@ -341,6 +344,15 @@ impl ResourceCache {
                 None
             }
         }
+    }
+}
+
+impl State {
+    /// A pinned snapshot keeps superseded objects alive, so it goes with the history it belongs to.
+    fn drop_old_pins(&mut self) {
+        let oldest = self.ring.oldest();
+        let newest = self.revision;
+        self.pinned.retain(|pinned| pinned.revision >= oldest && newest - pinned.revision <= PINNED_REVISIONS_MAX);
     }
 }
 

@@ -311,6 +311,8 @@ impl Scan<'_> {
     }
 
     fn skip_nested(&mut self) -> Result<()> {
+        /// Below the parser's limit of 128 levels, so that what is stored can always be read again.
+        const DEPTH_MAX: usize = 120;
         let mut depth = 0_usize;
         loop {
             match self.peek()? {
@@ -318,6 +320,7 @@ impl Scan<'_> {
                     self.string()?;
                     continue;
                 }
+                b'{' | b'[' if depth == DEPTH_MAX => return Err(self.error("nested too deeply")),
                 b'{' | b'[' => depth += 1,
                 b'}' | b']' => depth -= 1,
                 _ => {}

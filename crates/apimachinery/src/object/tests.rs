@@ -74,6 +74,18 @@ fn damaged_bytes_are_an_error_at_every_cut() {
 }
 
 #[test]
+fn what_could_not_be_parsed_again_is_no_object() {
+    let nested = |levels: usize| {
+        let deep = (0..levels).fold(Value::from(1), |inner, _| Value::Array(vec![inner]));
+        let mut value = pod();
+        value.set_at(&["spec", "deep"], deep);
+        Object::from_value(&value, 1, &[])
+    };
+    assert_eq!(nested(115).unwrap().to_value()["spec"]["hostNetwork"], true.into());
+    assert!(nested(200).is_err());
+}
+
+#[test]
 fn the_view_is_decoded_once() {
     #[derive(serde::Deserialize)]
     struct View {
