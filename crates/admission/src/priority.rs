@@ -2,14 +2,26 @@
 
 use std::sync::Arc;
 
-use apimachinery::{Object, Status, Value, field::go_quote};
+use api::view::ObjectMeta;
+use apimachinery::{Status, Str, Value, field::go_quote};
 use registry::Endpoint;
 use registry::admission::{Attributes, Operation};
+use serde::Deserialize;
 
 use crate::{Plugin, forbidden, look_up};
 
 pub struct Priority {
     classes: Endpoint,
+}
+
+/// What this plugin reads of a PriorityClass; decoded once per stored state.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Class {
+    metadata: ObjectMeta,
+    value: i64,
+    global_default: bool,
+    preemption_policy: Str,
 }
 
 struct Computed {
@@ -24,10 +36,10 @@ impl Priority {
     }
 
     /// The class for pods that name none: the lowest of those marked so.
-    fn default_class(&self) -> Option<Value> {
+    fn default_class(&self) -> Option<Arc<Class>> {
         let snapshot = self.classes.cache.snapshot();
-        let marked = snapshot.objects.values().map(|class: &Arc<Object>| class.to_value());
-        marked.filter(|class| class["globalDefault"].as_bool() == Some(true)).min_by_key(|class| class["value"].as_i64())
+        let classes = snapshot.objects.values().filter_map(|class| class.view::<Class>().ok());
+        classes.filter(|class| class.global_default).min_by_key(|class| class.value)
     }
 
     fn compute(&self, attributes: &Attributes<'_>, pod: &Value) -> Result<Computed, Status> {
@@ -37,15 +49,15 @@ impl Priority {
         } else {
             let class = look_up(&self.classes, "", name);
             let class = class.ok_or_else(|| forbidden(attributes, format!("no PriorityClass with name {name} was found")))?;
-            Some(class.to_value())
+            Some(class.view::<Class>().map_err(Status::internal)?)
         };
         let Some(class) = class else {
             return Ok(Computed { class: String::new(), priority: 0, preemption: "PreemptLowerPriority".into() });
         };
-        let preemption = class.str_at(&["preemptionPolicy"]);
+        let preemption = class.preemption_policy.as_str();
         Ok(Computed {
-            class: class.str_at(&["metadata", "name"]).to_owned(),
-            priority: class["value"].as_i64().unwrap_or(0),
+            class: class.metadata.name.to_string(),
+            priority: class.value,
             preemption: if preemption.is_empty() { "PreemptLowerPriority" } else { preemption }.to_owned(),
         })
     }
@@ -95,13 +107,12 @@ impl Plugin for Priority {
         if class["globalDefault"].as_bool() != Some(true) {
             return Ok(());
         }
-        let other = self.default_class().map(|other| other.str_at(&["metadata", "name"]).to_owned());
-        match other {
-            Some(other) if other != attributes.name => Err(forbidden(
+        match self.default_class() {
+            Some(other) if other.metadata.name != attributes.name => Err(forbidden(
                 attributes,
                 format!(
                     "PriorityClass {} is already marked as default. Only one default can exist",
-                    go_quote(&other)
+                    go_quote(&other.metadata.name)
                 ),
             )),
             _ => Ok(()),

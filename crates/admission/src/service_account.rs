@@ -3,6 +3,7 @@
 use apimachinery::{Object, Status, Value, json};
 use registry::Endpoint;
 use registry::admission::{Attributes, Operation};
+use serde::Deserialize;
 
 use crate::{Plugin, forbidden, look_up};
 
@@ -16,6 +17,14 @@ const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
 pub struct ServiceAccount {
     accounts: Endpoint,
+}
+
+/// What this plugin reads of a service account; decoded once per stored state.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Account {
+    automount_service_account_token: Option<bool>,
+    image_pull_secrets: Vec<Value>,
 }
 
 impl ServiceAccount {
@@ -51,13 +60,13 @@ impl Plugin for ServiceAccount {
         }
         let name = pod.str_at(&["spec", "serviceAccountName"]).to_owned();
         pod.set_at(&["spec", "serviceAccount"], name.as_str());
-        let account = self.account(attributes, &name)?.to_value();
+        let account = self.account(attributes, &name)?.view::<Account>().map_err(Status::internal)?;
         if mounts_token(pod, &account) {
             mount_token(pod);
         }
-        let secrets = account.array_at(&["imagePullSecrets"]);
+        let secrets = &account.image_pull_secrets;
         if !secrets.is_empty() && pod.array_at(&["spec", "imagePullSecrets"]).is_empty() {
-            pod.set_at(&["spec", "imagePullSecrets"], secrets.to_vec());
+            pod.set_at(&["spec", "imagePullSecrets"], secrets.clone());
         }
         Ok(())
     }
@@ -86,11 +95,9 @@ fn is_mirror(pod: &Value) -> bool {
 }
 
 /// The pod decides, then its account, and silence means yes.
-fn mounts_token(pod: &Value, account: &Value) -> bool {
-    let of = |value: &Value| value.as_bool();
-    of(&pod["spec"]["automountServiceAccountToken"])
-        .or_else(|| of(&account["automountServiceAccountToken"]))
-        .unwrap_or(true)
+fn mounts_token(pod: &Value, account: &Account) -> bool {
+    let pod_says = pod["spec"]["automountServiceAccountToken"].as_bool();
+    pod_says.or(account.automount_service_account_token).unwrap_or(true)
 }
 
 /// Adds the projected token volume and mounts it wherever nothing is mounted at its place yet.
@@ -169,7 +176,8 @@ mod tests {
 
     #[test]
     fn the_pod_overrules_its_account() {
-        let (yes, no, silent) = (json!({"automountServiceAccountToken": true}), json!({"automountServiceAccountToken": false}), json!({}));
+        let account = |automount| Account { automount_service_account_token: automount, ..Account::default() };
+        let (yes, no, silent) = (account(Some(true)), account(Some(false)), account(None));
         let refusing_pod = json!({"spec": {"automountServiceAccountToken": false}});
         assert!(!mounts_token(&refusing_pod, &yes));
         assert!(!mounts_token(&json!({"spec": {}}), &no));

@@ -119,20 +119,15 @@ pub fn keep_status_apart(ctx: &Context<'_>, new: &mut Value, old: &Value) {
     match ctx.subresource {
         None => take(new, old, "status"),
         Some("status") => {
-            let status = new.ensure_object().remove("status");
-            let metadata = new.ensure_object().remove("metadata");
-            *new = old.clone();
             let map = new.ensure_object();
-            match status {
-                Some(status) => {
-                    map.insert("status", status);
+            let is_apart = |key: &str| matches!(key, "status" | "metadata");
+            map.retain(|key, _| is_apart(key) || old.get(key).is_some());
+            for (key, value) in old.as_object().into_iter().flatten().filter(|(key, _)| !is_apart(key)) {
+                // A patch of the status starts from the stored object, so all of it is usually there already, and
+                // comparing is cheaper than cloning.
+                if map.get(key) != Some(value) {
+                    map.insert(key.clone(), value.clone());
                 }
-                None => {
-                    map.remove("status");
-                }
-            }
-            if let Some(metadata) = metadata {
-                map.insert("metadata", metadata);
             }
         }
         Some(_) => {}
