@@ -120,7 +120,8 @@ struct Fixture {
 
 fn fixtures() -> Option<Vec<Fixture>> {
     let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/testdata");
-    let folder = std::env::var_os("PINTLE_TESTDATA").map_or_else(beside, PathBuf::from).join("kubernetes-api-v1.36.0");
+    let folder =
+        std::env::var_os("PINTLE_TESTDATA").map_or_else(beside, PathBuf::from).join("kubernetes-api-v1.36.0");
     if !folder.is_dir() {
         println!("skipped: PINTLE_TESTDATA is unset");
         return None;
@@ -187,7 +188,8 @@ fn json_is_written_as_the_same_bytes_as_upstream_writes() {
     let fixtures = known(fixtures);
     let mut unlike = Vec::new();
     for fixture in &fixtures {
-        let bytes = protobuf::encode(&fixture.json).unwrap_or_else(|error| panic!("{}: {error}", fixture.name));
+        let bytes =
+            protobuf::encode(&fixture.json).unwrap_or_else(|error| panic!("{}: {error}", fixture.name));
         if bytes != fixture.protobuf {
             println!("{}\n  {}\n  {}", fixture.name, bytes.escape_ascii(), fixture.protobuf.escape_ascii());
             unlike.push(fixture.name.as_str());
@@ -203,7 +205,8 @@ fn a_watch_event_holds_any_object() {
     let event = fixtures.iter().find(|fixture| fixture.name == WATCH_EVENT).unwrap();
     assert_eq!(protobuf::decode(&event.protobuf).unwrap_err(), Error::KindMissing);
     // Between the envelope's empty type and its empty content type.
-    let message = &event.protobuf[b"k8s\0\x0a\x04\x0a\0\x12\0\x12\x71".len()..event.protobuf.len() - b"\x1a\0\x22\0".len()];
+    let message = &event.protobuf
+        [b"k8s\0\x0a\x04\x0a\0\x12\0\x12\x71".len()..event.protobuf.len() - b"\x1a\0\x22\0".len()];
     let name = "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent";
     assert_eq!(decode(name, message).unwrap(), event.json);
     assert_eq!(protobuf::encode_raw(name, &event.json).unwrap(), message);
@@ -304,7 +307,7 @@ fn unknown_fields_are_skipped_and_groups_are_not() {
     let error = decode(CONFIG_MAP, &[0x20, 0x01, 0x0b, 0x0c]).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "protobuf message io.k8s.api.core.v1.ConfigMap, field after immutable: wire type 3 is not allowed (groups are \
+        "protobuf message io.k8s.api.core.v1.ConfigMap, at the tag after immutable: wire type 3 is not allowed (groups are \
          not supported)"
     );
 }
@@ -389,7 +392,7 @@ fn a_tree_of_another_shape_is_refused_with_its_place() {
     let wrong = json!({"apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"name": 3}]}});
     assert_eq!(
         protobuf::encode(&wrong).unwrap_err().to_string(),
-        "protobuf message io.k8s.api.core.v1.Container, field name: the value is not of type string"
+        "protobuf message io.k8s.api.core.v1.Container, at name: the value is not of type string"
     );
 }
 
@@ -399,7 +402,8 @@ fn envelopes_say_what_they_hold() {
     assert_eq!(protobuf::decode(b"k8s\0").unwrap_err(), Error::KindMissing);
     let custom = json!({"apiVersion": "example.com/v1", "kind": "Widget"});
     assert!(matches!(protobuf::encode(&custom).unwrap_err(), Error::Kind { .. }));
-    let status = json!({"apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure", "code": 404});
+    let status =
+        json!({"apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure", "code": 404});
     let decoded = protobuf::decode(&protobuf::encode(&status).unwrap()).unwrap();
     assert_eq!((decoded.api_version.as_str(), decoded.kind.as_str()), ("v1", "Status"));
     assert_eq!(decoded.value, status);

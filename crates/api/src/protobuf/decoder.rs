@@ -27,10 +27,16 @@ type Entries = Vec<(&'static str, Vec<(Str, Value)>)>;
 
 impl Decoder<'_> {
     /// Adds the fields of a message to `map`, as Go merges a message that comes in parts.
-    pub(super) fn message(self, id: MessageId, bytes: &[u8], map: &mut Map, depth: usize) -> Result<(), Error> {
+    pub(super) fn message(
+        self,
+        id: MessageId,
+        bytes: &[u8],
+        map: &mut Map,
+        depth: usize,
+    ) -> Result<(), Error> {
         let message = self.descriptors.message(id);
         if depth > DEPTH_MAX {
-            return Err(Error::at(message.name, "the whole", Fault::Depth(DEPTH_MAX)));
+            return Err(Error::at(message.name, "its beginning", Fault::Depth(DEPTH_MAX)));
         }
         let mut reader = Reader::new(bytes);
         let mut entries = Entries::new();
@@ -43,7 +49,8 @@ impl Decoder<'_> {
             };
             last = Some(number);
             if let Some(field) = message.field(number) {
-                self.field(field, payload, map, &mut entries, depth).map_err(|failure| failure.within(message, field))?;
+                self.field(field, payload, map, &mut entries, depth)
+                    .map_err(|failure| failure.within(message, field))?;
             }
         }
         for (name, added) in entries {
@@ -94,7 +101,13 @@ impl Decoder<'_> {
     }
 
     /// One item, or several numbers in one piece (packed), which Go never writes but reads.
-    fn items(self, kind: Kind, payload: Payload<'_>, items: &mut Vec<Value>, depth: usize) -> Result<(), Failure> {
+    fn items(
+        self,
+        kind: Kind,
+        payload: Payload<'_>,
+        items: &mut Vec<Value>,
+        depth: usize,
+    ) -> Result<(), Failure> {
         match (kind, payload) {
             (Kind::Bool | Kind::Int32 | Kind::Int64, Payload::Bytes(packed)) => {
                 let mut reader = Reader::new(packed);
@@ -219,7 +232,11 @@ fn zero(kind: Kind) -> Value {
 /// A whole number is the integer that JSON would have been read as.
 fn double(value: f64) -> Value {
     const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
-    if value.fract() == 0.0 && value.abs() <= EXACT_MAX { Value::from(value as i64) } else { Value::from(value) }
+    if value.fract() == 0.0 && value.abs() <= EXACT_MAX {
+        Value::from(value as i64)
+    } else {
+        Value::from(value)
+    }
 }
 
 /// A value without messages in it.
@@ -289,7 +306,8 @@ fn time(bytes: &[u8], micros: bool) -> Result<Value, Failure> {
         return Ok(Value::Null);
     }
     let nanos = if micros { nanos } else { 0 };
-    let time = Timestamp::new(seconds, nanos).ok().filter(|_| seconds > GO_ZERO_TIME).ok_or(Fault::Time(seconds))?;
+    let time =
+        Timestamp::new(seconds, nanos).ok().filter(|_| seconds > GO_ZERO_TIME).ok_or(Fault::Time(seconds))?;
     Ok(if micros { format_micros(time) } else { format_seconds(time) }.into())
 }
 
@@ -306,7 +324,8 @@ fn raw(bytes: &[u8], depth: usize) -> Result<Value, Failure> {
         return Ok(Value::Null);
     }
     if held.starts_with(super::MAGIC) {
-        let embedded = super::decode_within(held, depth + 1).map_err(|error| Fault::Embedded(Box::new(error)))?;
+        let embedded =
+            super::decode_within(held, depth + 1).map_err(|error| Fault::Embedded(Box::new(error)))?;
         return Ok(embedded.value);
     }
     Ok(Value::parse(held).map_err(Fault::from)?)
@@ -354,8 +373,8 @@ impl From<Error> for Failure {
 /// Where bytes are broken that belong to no field yet.
 fn after(message: &Message, last: Option<u32>) -> String {
     match last.map(|number| (number, message.field(number))) {
-        Some((_, Some(field))) => format!("after {}", field.name),
-        Some((number, None)) => format!("after number {number}"),
-        None => "the first".to_owned(),
+        Some((_, Some(field))) => format!("the tag after {}", field.name),
+        Some((number, None)) => format!("the tag after field {number}"),
+        None => "the first tag".to_owned(),
     }
 }

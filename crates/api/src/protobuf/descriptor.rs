@@ -131,7 +131,10 @@ fn build() -> Descriptors {
 
 /// Heads, and the indented lines below them.
 fn blocks() -> impl Iterator<Item = (&'static str, &'static str)> {
-    TABLE.split("\n\n").skip(1).map(|block| block.trim_end().split_once('\n').unwrap_or((block.trim_end(), "")))
+    TABLE
+        .split("\n\n")
+        .skip(1)
+        .map(|block| block.trim_end().split_once('\n').unwrap_or((block.trim_end(), "")))
 }
 
 fn indent(row: &str) -> usize {
@@ -166,7 +169,13 @@ impl Builder {
                 Some(inlined) => {
                     let inner = self.fields(owner, name, rows, depth + 1);
                     let id = self.push(Message { name, fields: inner });
-                    Field { number, name: inlined, kind: Kind::Inline(id), repeated: Repeated::Once, pointer: false }
+                    Field {
+                        number,
+                        name: inlined,
+                        kind: Kind::Inline(id),
+                        repeated: Repeated::Once,
+                        pointer: false,
+                    }
                 }
                 None => self.property(owner, number, rest),
             });
@@ -239,7 +248,10 @@ mod tests {
     fn inlined_structs_are_messages_of_their_own() {
         let descriptors = Descriptors::get();
         let volume = descriptors.message(descriptors.named("io.k8s.api.core.v1.Volume").unwrap());
-        assert_eq!(volume.fields.iter().map(|field| field.name).collect::<Vec<_>>(), ["name", "volumeSource"]);
+        assert_eq!(
+            volume.fields.iter().map(|field| field.name).collect::<Vec<_>>(),
+            ["name", "volumeSource"]
+        );
         let Kind::Inline(source) = volume.fields[1].kind else { panic!("{:?}", volume.fields[1]) };
         assert_eq!(descriptors.message(source).field(1).unwrap().name, "hostPath");
     }

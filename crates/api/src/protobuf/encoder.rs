@@ -24,10 +24,16 @@ struct Place<'a> {
 
 impl Encoder<'_> {
     /// Writes the fields of a message; without a map that of Go's zero value.
-    pub(super) fn message(self, id: MessageId, map: Option<&Map>, out: &mut Vec<u8>, depth: usize) -> Result<(), Error> {
+    pub(super) fn message(
+        self,
+        id: MessageId,
+        map: Option<&Map>,
+        out: &mut Vec<u8>,
+        depth: usize,
+    ) -> Result<(), Error> {
         let message = self.descriptors.message(id);
         if depth > DEPTH_MAX {
-            return Err(Error::at(message.name, "the whole", Fault::Depth(DEPTH_MAX)));
+            return Err(Error::at(message.name, "its beginning", Fault::Depth(DEPTH_MAX)));
         }
         for field in &message.fields {
             let place = Place { message: message.name, field, depth };
@@ -100,7 +106,9 @@ impl Encoder<'_> {
             Value::Array(items) if place.field.kind == Kind::PropsOrArray(id) => {
                 items.iter().try_for_each(|item| self.object(place, id, list, item, out))
             }
-            Value::Array(_) if place.field.kind == Kind::PropsOrStrings(id) => strings(place, list, value, out),
+            Value::Array(_) if place.field.kind == Kind::PropsOrStrings(id) => {
+                strings(place, list, value, out)
+            }
             other => self.object(place, id, schema, other, out),
         }
     }

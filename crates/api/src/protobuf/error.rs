@@ -17,8 +17,8 @@ pub enum Error {
     Message(String),
     #[error("a frame is longer than 4 GiB")]
     TooLong,
-    /// The field is a JSON name, or a number when it is unknown.
-    #[error("protobuf message {message}, field {field}: {fault}")]
+    /// The field is a JSON name, or says where bytes are that belong to no known field.
+    #[error("protobuf message {message}, at {field}: {fault}")]
     At { message: &'static str, field: String, fault: Fault },
 }
 

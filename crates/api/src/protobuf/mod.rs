@@ -80,15 +80,15 @@ fn decode_root(root: MessageId, bytes: &[u8], depth: usize) -> Result<Value, Err
     let message = descriptors.message(root).name;
     match crate::builtin::schemas().definition(message) {
         Some(schema) => normalize(&mut value, schema)
-            .map_err(|fault| Error::at(message, "the whole", Fault::Normalize(fault)))?,
+            .map_err(|fault| Error::at(message, "its beginning", Fault::Normalize(fault)))?,
         None => return Err(Error::Message(message.to_owned())),
     }
     Ok(value)
 }
 
-/// Whether a kind has a protobuf form.
+/// Whether a kind has a protobuf form: all built-in kinds have, and only they.
 pub fn has_kind(gvk: &GroupVersionKind) -> bool {
-    root(gvk).is_ok()
+    crate::builtin::schema(gvk).is_some()
 }
 
 /// Writes an object or list with its envelope; `apiVersion` and `kind` say which message it is.
@@ -122,7 +122,11 @@ pub fn encode_raw(name: &str, value: &Value) -> Result<Vec<u8>, Error> {
 fn encode_root(root: MessageId, value: &Value, out: &mut Vec<u8>) -> Result<(), Error> {
     let descriptors = Descriptors::get();
     let Some(map) = value.as_object() else {
-        return Err(Error::at(descriptors.message(root).name, "the whole", Fault::Type { wanted: "object" }));
+        return Err(Error::at(
+            descriptors.message(root).name,
+            "its beginning",
+            Fault::Type { wanted: "object" },
+        ));
     };
     Encoder { descriptors }.message(root, Some(map), out, 0)
 }
@@ -151,9 +155,14 @@ fn gvk(api_version: &str, kind: &str) -> Result<GroupVersionKind, Error> {
     Ok(GroupVersionKind { group, version, kind: kind.into() })
 }
 
-/// The message of a kind.
+/// The message of a kind. Shared kinds (`DeleteOptions`, `Status`) are known by the core group too.
 fn root(gvk: &GroupVersionKind) -> Result<MessageId, Error> {
+    let shared = || match gvk.group.as_str() {
+        "meta.k8s.io" => crate::builtin::schema(&GroupVersionKind { group: Str::default(), ..gvk.clone() }),
+        _ => None,
+    };
     crate::builtin::schema(gvk)
+        .or_else(shared)
         .and_then(|schema| Descriptors::get().of_node(schema.root()))
         .ok_or_else(|| Error::Kind { api_version: gvk.api_version().to_string(), kind: gvk.kind.to_string() })
 }
@@ -171,7 +180,9 @@ impl<'b> Envelope<'b> {
         const MESSAGE: &str = "io.k8s.apimachinery.pkg.runtime.Unknown";
         let mut reader = Reader::new(bytes.strip_prefix(MAGIC).ok_or(Error::Magic)?);
         let mut envelope = Self::default();
-        while let Some((number, payload)) = reader.next().map_err(|fault| Error::at(MESSAGE, "a tag", fault))? {
+        while let Some((number, payload)) =
+            reader.next().map_err(|fault| Error::at(MESSAGE, "a tag", fault))?
+        {
             match (number, payload) {
                 (1, Payload::Bytes(type_meta)) => envelope.read_type_meta(type_meta)?,
                 (2, Payload::Bytes(raw)) => envelope.raw = raw,
@@ -187,7 +198,9 @@ impl<'b> Envelope<'b> {
     fn read_type_meta(&mut self, bytes: &[u8]) -> Result<(), Error> {
         const MESSAGE: &str = "io.k8s.apimachinery.pkg.runtime.TypeMeta";
         let mut reader = Reader::new(bytes);
-        while let Some((number, payload)) = reader.next().map_err(|fault| Error::at(MESSAGE, "a tag", fault))? {
+        while let Some((number, payload)) =
+            reader.next().map_err(|fault| Error::at(MESSAGE, "a tag", fault))?
+        {
             match (number, payload) {
                 (1, Payload::Bytes(text)) => self.api_version = Str::from_utf8_lossy(text),
                 (2, Payload::Bytes(text)) => self.kind = Str::from_utf8_lossy(text),
@@ -199,5 +212,28 @@ impl<'b> Envelope<'b> {
 
     fn gvk(&self) -> Result<GroupVersionKind, Error> {
         gvk(&self.api_version, &self.kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_message() {
+        let mut kinds = 0;
+        for kind in crate::builtin::tables::definitions().flat_map(crate::builtin::tables::Definition::kinds)
+        {
+            let gvk = GroupVersionKind::new(kind.group, kind.version, kind.kind);
+            assert!(has_kind(&gvk) && root(&gvk).is_ok(), "{gvk:?}");
+            kinds += 1;
+        }
+        assert!(kinds > 200, "{kinds} kinds");
+    }
+
+    #[test]
+    fn shared_kinds_are_found_in_their_own_group() {
+        assert!(root(&GroupVersionKind::new("meta.k8s.io", "v1", "DeleteOptions")).is_ok());
+        assert!(root(&GroupVersionKind::new("example.com", "v1", "DeleteOptions")).is_err());
     }
 }
