@@ -26,7 +26,15 @@ pub fn is_needed(from: &GroupVersionKind, to: &GroupVersionKind) -> bool {
 /// Turns a tree of one version into the other.
 pub fn convert(value: &mut Value, from: &GroupVersionKind, to: &GroupVersionKind) {
     match (from.kind.as_str(), from.group.as_str(), to.group.as_str()) {
-        ("Event", "", "events.k8s.io") => rename(value, &EVENT_FIELDS),
+        ("Event", "", "events.k8s.io") => {
+            rename(value, &EVENT_FIELDS);
+            // Go writes these even when they are empty in core/v1, and leaves them out here.
+            for key in ["reportingController", "reportingInstance"] {
+                if value.str_at(&[key]).is_empty() {
+                    value.remove_at(&[key]);
+                }
+            }
+        }
         ("Event", "events.k8s.io", "") => rename(value, &EVENT_FIELDS.map(|(core, events)| (events, core))),
         ("HorizontalPodAutoscaler", ..) if to.version == "v1" => autoscaler::to_v1(value),
         ("HorizontalPodAutoscaler", ..) if from.version == "v1" => autoscaler::from_v1(value),

@@ -15,6 +15,8 @@ pub struct Status {
     pub reason: &'static str,
     pub message: String,
     pub details: Option<Box<Details>>,
+    /// `metadata.continue`: where a list whose history is gone can go on, inconsistently.
+    pub continue_token: Option<Box<str>>,
 }
 
 /// `metav1.StatusDetails`.
@@ -39,7 +41,7 @@ pub struct Cause {
 
 impl Status {
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: None }
+        Self { code, reason, message: message.into(), details: None, continue_token: None }
     }
 
     fn about(mut self, resource: &GroupResource, name: &str) -> Self {
@@ -159,7 +161,7 @@ impl Status {
     }
 
     pub fn too_large(message: impl Into<String>) -> Self {
-        Self::new(413, "RequestEntityTooLarge", message)
+        Self::new(413, "RequestEntityTooLarge", format!("Request entity too large: {}", message.into()))
     }
 
     pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: u32) -> Self {
@@ -211,6 +213,9 @@ impl Status {
         });
         if !self.reason.is_empty() {
             body.ensure_object().insert("reason", self.reason);
+        }
+        if let Some(token) = self.continue_token.as_deref() {
+            body.set_at(&["metadata", "continue"], token);
         }
         if let Some(details) = &self.details {
             body.ensure_object().insert("details", details.to_value());

@@ -107,6 +107,8 @@ fn objects(facts: &ClusterFacts) -> Vec<(GroupVersionResource, &'static str, Val
         let object = json!({"metadata": {"name": name}, "value": value, "description": description});
         (api::gvr::PRIORITY_CLASSES, "", object)
     };
+    // From when on the use of tokens kept in Secrets has been watched.
+    let today = rt::now().strftime("%Y-%m-%d").to_string();
     let mut objects = vec![
         class("system-cluster-critical", 2_000_000_000, "For pods the cluster cannot do without, wherever they run."),
         class("system-node-critical", 2_000_001_000, "For pods their node cannot do without."),
@@ -116,6 +118,14 @@ fn objects(facts: &ClusterFacts) -> Vec<(GroupVersionResource, &'static str, Val
             json!({
                 "metadata": {"name": "extension-apiserver-authentication"},
                 "data": {"client-ca-file": facts.ca_pem.as_str()},
+            }),
+        ),
+        (
+            api::gvr::CONFIG_MAPS,
+            "kube-system",
+            json!({
+                "metadata": {"name": "kube-apiserver-legacy-service-account-token-tracking"},
+                "data": {"since": today.as_str()},
             }),
         ),
         (
@@ -129,7 +139,7 @@ fn objects(facts: &ClusterFacts) -> Vec<(GroupVersionResource, &'static str, Val
             json!({
                 "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},
                 "spec": {
-                    "type": "ClusterIP", "clusterIP": facts.service_ip.to_string(), "sessionAffinity": "None",
+                    "type": "ClusterIP", "clusterIP": facts.service_ip.to_string(), "sessionAffinity": "None", "ipFamilyPolicy": "SingleStack",
                     "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": facts.port}],
                 },
             }),

@@ -5,7 +5,7 @@ use apimachinery::decode::{self as typed, DecodeError};
 use apimachinery::patch;
 use apimachinery::value::ParseError;
 use apimachinery::{GroupVersion, GroupVersionKind, Status, Value};
-use api::Resource;
+use api::{Resource, protobuf};
 
 use crate::door::{Call, Mode};
 
@@ -13,16 +13,21 @@ use crate::door::{Call, Mode};
 enum Media {
     Json,
     Yaml,
+    Protobuf,
 }
 
-fn media(content_type: &str) -> Result<Media, Status> {
+/// `kind` is what the body has to be: custom resources have no protobuf.
+fn media(content_type: &str, kind: &GroupVersionKind) -> Result<Media, Status> {
+    let has_protobuf = || protobuf::has_kind(kind);
     match content_type {
         "" | "application/json" | "*/*" => Ok(Media::Json),
         "application/yaml" | "application/x-yaml" | "text/yaml" => Ok(Media::Yaml),
-        _ => Err(Status::unsupported_media_type(
+        protobuf::CONTENT_TYPE if has_protobuf() => Ok(Media::Protobuf),
+        _ => Err(Status::unsupported_media_type(format!(
             "the body of the request was in an unknown format - accepted media types include: application/json, \
-             application/yaml",
-        )),
+             application/yaml{}",
+            if has_protobuf() { ", application/vnd.kubernetes.protobuf" } else { "" }
+        ))),
     }
 }
 
@@ -35,14 +40,9 @@ fn expected_kind(call: &Call<'_>) -> GroupVersionKind {
 /// Reads the object that a create or update sends.
 pub fn object(call: &Call<'_>, bytes: &[u8], content_type: &str, mode: &Mode<'_>) -> Result<Value, Status> {
     let expected = expected_kind(call);
-    let (mut value, duplicates) = parse(bytes, media(content_type)?).map_err(|why| {
-        let shown = if bytes.is_empty() { "<empty>".to_owned() } else { shorten(bytes) };
-        Status::bad_request(format!(
-            "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: \
-             {why} ({shown})",
-            expected.kind
-        ))
-    })?;
+    let media = media(content_type, &expected)?;
+    let (mut value, duplicates) =
+        parse(bytes, media).map_err(|why| Status::bad_request(unrecognized(bytes, media, &expected, &why)))?;
     check_kind(&mut value, &expected)?;
     let schema = if expected == call.endpoint.resource.gvk() {
         Some(call.endpoint.resource.schema.clone())
@@ -78,8 +78,19 @@ pub fn patched(call: &Call<'_>, value: &mut Value, mode: &Mode<'_>) -> Result<()
     }
 }
 
-/// Checks an applied configuration: it must name the same object as the path, and say which kind it is.
-pub fn applied(call: &Call<'_>, value: &mut Value) -> Result<(), Status> {
+/// Checks a patched scale against its kind.
+pub fn scale(value: &mut Value, mode: &Mode<'_>) -> Result<(), Status> {
+    let kind = GroupVersionKind::new("autoscaling", "v1", "Scale");
+    check_kind(value, &kind)?;
+    let Some(schema) = api::builtin::schema(&kind) else { return Ok(()) };
+    let notes = typed::decode(value, schema.root(), mode.validation, &[])
+        .map_err(|error| patch::undecodable(&value.to_json_string(), &error.to_string()))?;
+    notes.into_iter().for_each(|note| mode.warnings.add(note));
+    Ok(())
+}
+
+/// Checks that an applied configuration says which kind it is, and that it is the path's.
+pub fn applied(call: &Call<'_>, value: &Value) -> Result<(), Status> {
     let kind = call.endpoint.resource.gvk();
     let given = (value.str_at(&["apiVersion"]).to_owned(), value.str_at(&["kind"]).to_owned());
     if given.1.is_empty() {
@@ -94,27 +105,28 @@ pub fn applied(call: &Call<'_>, value: &mut Value) -> Result<(), Status> {
             kind.kind
         )));
     }
-    let name = value.str_at(&["metadata", "name"]);
-    if name.is_empty() {
-        value.set_at(&["metadata", "name"], call.name);
-    } else if name != call.name {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            call.name
-        )));
-    }
-    if !call.namespace.is_empty() && value.str_at(&["metadata", "namespace"]).is_empty() {
-        value.set_at(&["metadata", "namespace"], call.namespace);
-    }
     Ok(())
 }
 
-/// Reads a `DeleteOptions` body.
+/// Reads a `DeleteOptions` body. A mistyped field is an error: ignoring a `dryRun` or a precondition would delete
+/// what the caller meant to keep.
 pub fn options(bytes: &[u8], content_type: &str) -> Result<Value, Status> {
-    let (value, _) = parse(bytes, media(content_type)?)
-        .map_err(|why| Status::bad_request(format!("couldn't get version/kind; json parse error: {why}")))?;
+    let wrong = |why: String| Status::bad_request(format!("couldn't get version/kind; json parse error: {why}"));
+    let expected = GroupVersionKind::new("", "v1", "DeleteOptions");
+    let media = media(content_type, &expected)?;
+    let (mut value, _) = parse(bytes, media).map_err(|why| match media {
+        Media::Protobuf => Status::bad_request(unrecognized(bytes, media, &expected, &why)),
+        Media::Json | Media::Yaml => wrong(why),
+    })?;
     if !value.is_object() {
-        return Err(Status::bad_request("couldn't get version/kind; json parse error: DeleteOptions must be an object"));
+        return Err(wrong("DeleteOptions must be an object".to_owned()));
+    }
+    let kind = value.str_at(&["kind"]);
+    if !matches!(kind, "" | "DeleteOptions") {
+        return Err(Status::bad_request(format!("{kind} cannot be handled as a DeleteOptions")));
+    }
+    if let Some(schema) = api::builtin::schema(&expected) {
+        typed::normalize(&mut value, schema.root()).map_err(|error| Status::bad_request(error.to_string()))?;
     }
     Ok(value)
 }
@@ -129,7 +141,24 @@ fn parse(bytes: &[u8], media: Media) -> Result<(Value, Vec<String>), String> {
             let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
             Ok((Value::parse_yaml(text).map_err(|error| error.to_string())?, Vec::new()))
         }
+        Media::Protobuf => {
+            let decoded = protobuf::decode(bytes).map_err(|error| error.to_string())?;
+            Ok((decoded.value, Vec::new()))
+        }
     }
+}
+
+fn unrecognized(bytes: &[u8], media: Media, expected: &GroupVersionKind, why: &str) -> String {
+    let kind = &expected.kind;
+    let shown = match media {
+        Media::Protobuf => return format!("the object provided is unrecognized (must be of type {kind}): {why}"),
+        _ if bytes.is_empty() => "<empty>".to_owned(),
+        _ => shorten(bytes),
+    };
+    format!(
+        "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: \
+         {why} ({shown})"
+    )
 }
 
 /// The error as Go's `encoding/json` would word it, where that can be told.

@@ -142,7 +142,7 @@ impl Door {
                 let bound = Call { endpoint: &pods, name: &name, subresource: "binding", ..*call };
                 self.registry.bind(&pods, &context(&bound, mode), &name, &object).await.map(|()| Answer::Done)
             }
-            ("", _, _) if !resource.is_stored() => self.reviewer.review(self, call.user, call, object).map(Answer::Value),
+            ("", _, _) if !resource.is_stored() => self.reviewer.review(self, call.user, call, mode, object).map(Answer::Value),
             ("", _, _) => {
                 self.check_grants(call, &object, None)?;
                 let ctx = context(call, mode);
@@ -178,6 +178,9 @@ impl Door {
         let create = call.subresource.is_empty() && resource.strategy.allow_create_on_update();
         let is_scale = call.subresource == "scale";
         let mut produce = |current: Option<&Value>| {
+            if current.is_none() {
+                self.authorize(call, "create")?;
+            }
             self.check_grants(call, &object, current)?;
             match current {
                 Some(workload) if is_scale => {
@@ -200,14 +203,14 @@ impl Door {
         }
         let create = call.subresource.is_empty() && matches!(body, PatchBody::Apply(_));
         let mut produce = |current: Option<&Value>| {
+            if current.is_none() {
+                // A patch that would create needs the right to create as well.
+                self.authorize(call, "create")?;
+            }
             let rewrite = patch::apply(call, mode, body, current)?;
             self.check_grants(call, &rewrite.object, current)?;
             Ok(rewrite)
         };
-        if create && self.registry.get(call.endpoint, call.namespace, call.name).is_err() {
-            // A patch that would create needs the right to create as well.
-            self.authorize(&Call { ..*call }, "create")?;
-        }
         let ctx = context(call, mode);
         let modified = self.registry.modify(call.endpoint, &ctx, call.name, create, &mut produce).await?;
         Ok((self.shown(call, modified.object), modified.created))
@@ -255,15 +258,18 @@ fn context<'a>(call: &Call<'a>, mode: &Mode<'a>) -> WriteContext<'a> {
     }
 }
 
-/// The path names one object and the body another.
-fn check_name(call: &Call<'_>, object: &Value) -> Result<(), Status> {
+/// A body must name the object that the path names: what is authorized is the path's name.
+pub(crate) fn check_name(call: &Call<'_>, object: &Value) -> Result<(), Status> {
     let given = object.str_at(&["metadata", "name"]);
-    if given.is_empty() || given == call.name {
+    if given == call.name {
         return Ok(());
     }
-    let message =
-        format!("the name of the object ({given}) does not match the name on the URL ({})", call.name);
-    Err(Status::bad_request(message))
+    let name = call.name;
+    Err(Status::bad_request(if given.is_empty() {
+        format!("the name of the object ({name} based on URL) was undeterminable: name must be provided")
+    } else {
+        format!("the name of the object ({given}) does not match the name on the URL ({name})")
+    }))
 }
 
 pub(crate) fn not_allowed() -> Status {

@@ -6,7 +6,7 @@ use apimachinery::{Status, Value};
 use registry::{Endpoint, Rewrite, managed};
 
 use crate::decode::{self, FieldValidation};
-use crate::door::{Call, Mode};
+use crate::door::{self, Call, Mode};
 use crate::scale;
 
 /// A patch, parsed.
@@ -115,10 +115,9 @@ fn server_side_apply(
     applied: &Value,
     current: Option<&Value>,
 ) -> Result<Rewrite, Status> {
-    let mut applied = applied.clone();
-    decode::applied(call, &mut applied)?;
+    decode::applied(call, applied)?;
     let apply = managed::Apply {
-        applied: &applied,
+        applied,
         live: current,
         manager: mode.field_manager,
         subresource: call.subresource,
@@ -126,6 +125,7 @@ fn server_side_apply(
         now: mode.now,
     };
     let mut object = managed::apply(call.endpoint, &apply)?;
+    door::check_name(call, &object)?;
     decode::patched(call, &mut object, mode)?;
     let conditional =
         current.is_some_and(|current| object["metadata"]["resourceVersion"] != current["metadata"]["resourceVersion"]);
@@ -151,6 +151,7 @@ fn apply_to_scale(
         }
     }
     .map_err(PatchError::into_status)?;
+    decode::scale(&mut patched, mode)?;
     let scaled = scale::apply(workload, &patched)?;
     Ok(Rewrite::of_current(scaled, workload))
 }

@@ -1,7 +1,7 @@
 //! The seam between the verbs and the admission chain (crate `admission`).
 
-use apimachinery::{Object, Status, Value};
 use api::Resource;
+use apimachinery::{Object, Status, Value};
 use async_trait::async_trait;
 use auth::UserInfo;
 

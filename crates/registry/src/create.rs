@@ -90,7 +90,9 @@ impl Registry {
         let draft = endpoint.draft(object)?;
         match self.commit(endpoint, ctx, &name, draft, Precondition::Absent, reservation).await {
             Ok(object) => Ok(object),
-            Err(CommitFailure::Precondition) => Err(Status::already_exists(&resource.group_resource(), &name)),
+            Err(CommitFailure::Precondition) => {
+                Err(Status::already_exists(&resource.group_resource(), &name))
+            }
             Err(CommitFailure::Other(status)) => Err(status),
         }
     }

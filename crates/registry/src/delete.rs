@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use apimachinery::{Object, Status, Str, Value};
 use api::strategy::Deletion;
+use apimachinery::{Object, Status, Str, Value};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use storage::{Precondition, Revision};
@@ -96,7 +96,9 @@ impl Registry {
                 let draft = endpoint.draft(*value)?;
                 let precondition = Precondition::ModRevision(Revision(current.revision()));
                 let unchanged = Reservation::none();
-                self.commit(endpoint, ctx, current.name(), draft, precondition, unchanged).await.map(Deleted::Pending)
+                self.commit(endpoint, ctx, current.name(), draft, precondition, unchanged)
+                    .await
+                    .map(Deleted::Pending)
             }
         };
         match outcome {
@@ -205,7 +207,8 @@ fn grace_of(object: &Object) -> Option<i64> {
 /// A namespace is emptied by its controller first; only without `spec.finalizers` does it go.
 fn plan_namespace(endpoint: &Endpoint, ctx: &WriteContext<'_>, current: &Object) -> Plan {
     let mut value = endpoint.served(current);
-    let finalizers_left = !value.array_at(&["spec", "finalizers"]).is_empty() || metadata::has_finalizers(current);
+    let finalizers_left =
+        !value.array_at(&["spec", "finalizers"]).is_empty() || metadata::has_finalizers(current);
     if !finalizers_left {
         return Plan::Remove;
     }
@@ -237,7 +240,8 @@ fn finalizers_after(current: &Object, propagation: Option<Propagation>) -> Vec<S
     if foreground {
         finalizers.push(FINALIZER_FOREGROUND.to_owned());
     }
-    if finalizers.len() == current.finalizers().len() && current.finalizers().all(|own| finalizers.iter().any(|f| f == own))
+    if finalizers.len() == current.finalizers().len()
+        && current.finalizers().all(|own| finalizers.iter().any(|f| f == own))
     {
         return current.finalizers().map(str::to_owned).collect();
     }
@@ -256,7 +260,9 @@ fn check_preconditions(endpoint: &Endpoint, current: &Object, request: &DeleteRe
             current.uid()
         ));
     }
-    if let Some(version) = request.resource_version.as_deref().filter(|v| **v != *current.revision().to_string()) {
+    if let Some(version) =
+        request.resource_version.as_deref().filter(|v| **v != *current.revision().to_string())
+    {
         return conflict(format!(
             "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({}). \
              The object might have been modified",

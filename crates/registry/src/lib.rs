@@ -23,8 +23,8 @@ mod watch;
 
 use std::sync::Arc;
 
-use apimachinery::{GroupKind, GroupVersionKind, Object, Status, Value};
 use api::Resource;
+use apimachinery::{GroupKind, GroupVersionKind, Object, Status, Value};
 use auth::UserInfo;
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -35,9 +35,9 @@ pub use admission::Admission;
 pub use delete::{DeleteRequest, Deleted, Propagation};
 pub use modify::{Modified, Produce, Rewrite};
 pub use read::{ListRequest, Page, RevisionMatch};
-pub use services::ServiceNetwork;
 use services::Reservation;
-pub use watch::{WatchStart, WatchEvent, WatchEventKind, WatchRequest, WatchStream};
+pub use services::ServiceNetwork;
+pub use watch::{WatchEvent, WatchEventKind, WatchRequest, WatchStart, WatchStream};
 
 /// A conditional write is repeated this often when someone else was quicker, as long as the caller did not name a
 /// version; then the conflict is the caller's.
@@ -155,7 +155,11 @@ impl Registry {
                 Precondition::ModRevision(revision) => current == revision.0,
                 _ => true,
             };
-            return if holds { Ok(Arc::new(draft.at_revision(current))) } else { Err(CommitFailure::Precondition) };
+            return if holds {
+                Ok(Arc::new(draft.at_revision(current)))
+            } else {
+                Err(CommitFailure::Precondition)
+            };
         }
         let draft = Arc::new(draft);
         let write = Write {
@@ -209,7 +213,8 @@ impl Registry {
             }
             let _ = sender.send(result);
         });
-        let result = outcome.await.map_err(|_| CommitFailure::Other(Status::internal("the commit was lost")))?;
+        let result =
+            outcome.await.map_err(|_| CommitFailure::Other(Status::internal("the commit was lost")))?;
         Ok(result?.revision.0)
     }
 }
@@ -237,7 +242,9 @@ impl From<storage::Error> for CommitFailure {
 /// Storage's failures as the API reports them.
 fn storage_status(error: &storage::Error) -> Status {
     match error {
-        storage::Error::Compacted { .. } => Status::expired("The resourceVersion for the provided list is too old."),
+        storage::Error::Compacted { .. } => {
+            Status::expired("The resourceVersion for the provided list is too old.")
+        }
         storage::Error::Closed => Status::unavailable("the store is closed: the server is shutting down"),
         other => {
             tracing::error!(error = %telemetry_chain(other), "Store refused a write");

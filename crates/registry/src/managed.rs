@@ -11,7 +11,8 @@ use crate::{Endpoint, WriteContext};
 
 static EVERYTHING: LazyLock<Filter> = LazyLock::new(Filter::default);
 static ALL_BUT_STATUS: LazyLock<Filter> = LazyLock::new(|| Filter::except(&[&["status"]]));
-static ALL_BUT_SPEC_AND_STATUS: LazyLock<Filter> = LazyLock::new(|| Filter::except(&[&["spec"], &["status"]]));
+static ALL_BUT_SPEC_AND_STATUS: LazyLock<Filter> =
+    LazyLock::new(|| Filter::except(&[&["spec"], &["status"]]));
 static ALL_BUT_SPEC: LazyLock<Filter> = LazyLock::new(|| Filter::except(&[&["spec"]]));
 
 /// The fields a request to this (sub)resource can set at all.
@@ -25,7 +26,11 @@ fn filter(resource: &Resource, subresource: &str) -> &'static Filter {
     }
 }
 
-fn field_manager<'a>(resource: &'a Resource, kind: &'a GroupVersionKind, subresource: &'a str) -> FieldManager<'a> {
+fn field_manager<'a>(
+    resource: &'a Resource,
+    kind: &'a GroupVersionKind,
+    subresource: &'a str,
+) -> FieldManager<'a> {
     FieldManager { schema: resource.schema.root(), kind, subresource, filter: filter(resource, subresource) }
 }
 
@@ -70,5 +75,7 @@ pub struct Apply<'a> {
 pub fn apply(endpoint: &Endpoint, apply: &Apply<'_>) -> Result<Value, Status> {
     let kind = endpoint.resource.gvk();
     let manager = field_manager(&endpoint.resource, &kind, apply.subresource);
-    manager.apply(apply.live, apply.applied, apply.manager, apply.force, apply.now).map_err(|error| error.into_status())
+    manager
+        .apply(apply.live, apply.applied, apply.manager, apply.force, apply.now)
+        .map_err(|error| error.into_status())
 }

@@ -1,9 +1,9 @@
 //! The part of an object's metadata that the server decides, the same for every kind.
 
-use apimachinery::time::format_seconds;
-use apimachinery::{Object, Status, Value, field};
 use api::validation::{ObjectMetaRules, object_meta, object_meta_update};
 use api::{Resource, strategy::Context};
+use apimachinery::time::format_seconds;
+use apimachinery::{Object, Status, Value, field};
 use jiff::Timestamp;
 
 use crate::WriteContext;
@@ -17,7 +17,11 @@ pub(crate) fn strategy_context<'a>(ctx: &'a WriteContext<'_>) -> Context<'a> {
 }
 
 /// Checks that body and path agree on the namespace and fills it in.
-pub(crate) fn ensure_namespace(resource: &Resource, ctx: &WriteContext<'_>, object: &mut Value) -> Result<(), Status> {
+pub(crate) fn ensure_namespace(
+    resource: &Resource,
+    ctx: &WriteContext<'_>,
+    object: &mut Value,
+) -> Result<(), Status> {
     let given = object.str_at(&["metadata", "namespace"]);
     if !resource.namespaced {
         if given.is_empty() {
@@ -64,7 +68,8 @@ pub(crate) fn record_requester(resource: &Resource, ctx: &WriteContext<'_>, obje
     if !ctx.user.groups().is_empty() {
         spec.insert("groups", ctx.user.groups().to_vec());
     }
-    let extra: Value = ctx.user.extra().iter().map(|(key, values)| (key.as_str().into(), values.clone().into())).collect();
+    let extra: Value =
+        ctx.user.extra().iter().map(|(key, values)| (key.as_str().into(), values.clone().into())).collect();
     if extra.as_object().is_some_and(|extra| !extra.is_empty()) {
         spec.insert("extra", extra);
     }
@@ -72,7 +77,8 @@ pub(crate) fn record_requester(resource: &Resource, ctx: &WriteContext<'_>, obje
 
 /// Whether the object asks for a name made from its `generateName`.
 pub(crate) fn wants_generated_name(object: &Value) -> bool {
-    object.str_at(&["metadata", "name"]).is_empty() && !object.str_at(&["metadata", "generateName"]).is_empty()
+    object.str_at(&["metadata", "name"]).is_empty()
+        && !object.str_at(&["metadata", "generateName"]).is_empty()
 }
 
 /// Gives the object a name made from its `generateName`.
@@ -130,7 +136,8 @@ pub(crate) fn bump_generation(resource: &Resource, ctx: &WriteContext<'_>, new: 
 
 /// Annotations of a Deployment are copied to its ReplicaSets, so a change of them is one of what is wanted.
 fn annotations_count(resource: &Resource, new: &Value, old: &Value) -> bool {
-    let annotations = |object: &Value| object.at(&["metadata", "annotations"]).filter(|map| !map.is_null()).cloned();
+    let annotations =
+        |object: &Value| object.at(&["metadata", "annotations"]).filter(|map| !map.is_null()).cloned();
     resource.group == "apps" && resource.kind == "Deployment" && annotations(new) != annotations(old)
 }
 
@@ -151,11 +158,19 @@ fn same_spec(new: &Value, old: &Value) -> bool {
 }
 
 fn rules(resource: &Resource) -> ObjectMetaRules {
-    ObjectMetaRules { namespaced: resource.namespaced, name: resource.strategy.name_rule(), qualified_finalizers: true }
+    ObjectMetaRules {
+        namespaced: resource.namespaced,
+        name: resource.strategy.name_rule(),
+        qualified_finalizers: true,
+    }
 }
 
 /// Metadata and kind-specific complaints about a new object.
-pub(crate) fn validate_create(resource: &Resource, ctx: &WriteContext<'_>, object: &Value) -> field::ErrorList {
+pub(crate) fn validate_create(
+    resource: &Resource,
+    ctx: &WriteContext<'_>,
+    object: &Value,
+) -> field::ErrorList {
     let path = field::Path::root("metadata");
     let mut errors = object_meta(rules(resource), &object["metadata"], &path);
     errors.extend(resource.strategy.validate(&strategy_context(ctx), object));
@@ -180,9 +195,10 @@ pub(crate) fn mark_deleted(object: &mut Value, now: Timestamp, grace_seconds: i6
     let deadline = now.checked_add(jiff::SignedDuration::from_secs(grace_seconds)).unwrap_or(now);
     let generation = object["metadata"]["generation"].as_i64().unwrap_or(0);
     let metadata = object.ensure_object_at(&["metadata"]);
+    let first = metadata.get("deletionTimestamp").is_none_or(Value::is_null);
     metadata.insert("deletionTimestamp", format_seconds(deadline));
     metadata.insert("deletionGracePeriodSeconds", grace_seconds);
-    if generation > 0 {
+    if generation > 0 && first {
         metadata.insert("generation", generation + 1);
     }
 }

@@ -121,7 +121,10 @@ impl Registry {
             if !errors.is_empty() {
                 return Err(Status::invalid(&endpoint.group_kind(), current.name(), &errors));
             }
-            strategy.warnings(&strategy_ctx, &new, Some(&old)).into_iter().for_each(|text| ctx.warnings.add(text));
+            strategy
+                .warnings(&strategy_ctx, &new, Some(&old))
+                .into_iter()
+                .for_each(|text| ctx.warnings.add(text));
             admission.validate(&attributes, Some(&new)).await?;
         }
         apimachinery::managed_fields::keep_timestamps_of_unchanged(&old, &mut new);
@@ -179,6 +182,7 @@ fn check_uid(endpoint: &Endpoint, current: &Object, new: &Value) -> Result<(), S
     if given.is_empty() || given == current.uid() {
         return Ok(());
     }
-    let why = format!("Precondition failed: UID in precondition: {given}, UID in object meta: {}", current.uid());
+    let why =
+        format!("Precondition failed: UID in precondition: {given}, UID in object meta: {}", current.uid());
     Err(Status::conflict(&endpoint.resource.group_resource(), current.name(), why))
 }

@@ -1,10 +1,28 @@
 //! What is special about Pods: binding to a node and eviction.
 
+use std::sync::Arc;
+
 use apimachinery::time::format_seconds;
-use apimachinery::{GroupResource, Status, Str, Value, field};
+use apimachinery::{GroupResource, Object, Status, Str, Value, field};
 
 use crate::modify::Rewrite;
-use crate::{DeleteRequest, Deleted, Endpoint, Registry, WriteContext};
+use crate::{DeleteRequest, Deleted, Endpoint, Registry, WriteContext, metadata};
+
+/// The last state of a deleted object as its answer shows it: upstream marks a pod before it removes it, also when
+/// it removes it at once.
+pub fn last_state(
+    endpoint: &Endpoint,
+    object: Arc<Object>,
+    now: jiff::Timestamp,
+) -> Result<Arc<Object>, Status> {
+    let is_pod = endpoint.resource.group.is_empty() && endpoint.resource.plural == "pods";
+    if !is_pod || object.is_deleting() {
+        return Ok(object);
+    }
+    let mut pod = endpoint.served(&object);
+    metadata::mark_deleted(&mut pod, now, 0);
+    Ok(Arc::new(endpoint.draft(pod)?.at_revision(object.revision())))
+}
 
 impl Registry {
     /// Assigns a pod to a node: what a POST to `pods/{name}/binding` does.
@@ -28,7 +46,8 @@ impl Registry {
         if !errors.is_empty() {
             // Upstream hands these on without making them a 422, and so do we.
             let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            let text = if let [only] = texts.as_slice() { only.clone() } else { format!("[{}]", texts.join(", ")) };
+            let text =
+                if let [only] = texts.as_slice() { only.clone() } else { format!("[{}]", texts.join(", ")) };
             return Err(Status::new(500, "", text));
         }
         let binding_uid: Str = binding.str_at(&["metadata", "uid"]).into();
@@ -72,7 +91,7 @@ impl Registry {
         &self,
         budgets: &Endpoint,
         ctx: &WriteContext<'_>,
-        pod: &apimachinery::Object,
+        pod: &Object,
     ) -> Result<(), Status> {
         let snapshot = budgets.cache.snapshot();
         let prefix = budgets.resource.key_prefix(ctx.namespace);
@@ -134,7 +153,11 @@ fn check_bindable(pod: &Value, name: &str, uid: &str) -> Result<(), Status> {
         return Err(Status::conflict(&resource, name, why));
     }
     if !pod["metadata"]["deletionTimestamp"].is_null() {
-        return Err(Status::conflict(&resource, name, format!("pod {name} is being deleted, cannot be assigned to a host")));
+        return Err(Status::conflict(
+            &resource,
+            name,
+            format!("pod {name} is being deleted, cannot be assigned to a host"),
+        ));
     }
     let node = pod.str_at(&["spec", "nodeName"]);
     if !node.is_empty() {

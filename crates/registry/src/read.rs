@@ -90,7 +90,8 @@ impl Registry {
         }
         let (continue_token, remaining) = match last_key {
             Some(last) if more => {
-                let token = Continue { revision: snapshot.revision, start: format!("{}\0", &last[prefix.len()..]) };
+                let token =
+                    Continue { revision: snapshot.revision, start: format!("{}\0", &last[prefix.len()..]) };
                 let remaining =
                     filter.is_everything().then(|| snapshot.range(&prefix, Some(last)).count() as u64);
                 (token.encode(), remaining)
@@ -184,7 +185,10 @@ impl Filter {
 }
 
 /// Finds each requirement's field among the resource's selectable ones: index, wanted value, whether it must be equal.
-fn resolve_fields(resource: &Resource, selector: &FieldSelector) -> Result<Vec<(usize, String, bool)>, Status> {
+fn resolve_fields(
+    resource: &Resource,
+    selector: &FieldSelector,
+) -> Result<Vec<(usize, String, bool)>, Status> {
     let known = resource.selectable_fields;
     let only_metadata = known.iter().all(|name| name.starts_with("metadata."));
     selector
@@ -217,7 +221,9 @@ impl Continue {
     }
 
     fn decode(token: &str) -> Result<Self, Status> {
-        let invalid = |why: &str| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
+        let invalid = |why: &str| {
+            Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
+        };
         let bytes = URL_SAFE_NO_PAD
             .decode(token.trim_end_matches('='))
             .map_err(|error| invalid(&error.to_string()))?;
@@ -234,7 +240,10 @@ impl Continue {
             return Err(invalid("incorrect encoded start resourceVersion (version meta.k8s.io/v1)"));
         }
         // The start is appended to the collection's own prefix, so it must not climb out of it.
-        if start.is_empty() || start.starts_with('/') || start.split('/').any(|part| part == ".." || part == ".") {
+        if start.is_empty()
+            || start.starts_with('/')
+            || start.split('/').any(|part| part == ".." || part == ".")
+        {
             return Err(invalid("encoded start key not valid"));
         }
         Ok(Self { revision: u64::try_from(revision).unwrap_or(u64::MAX), start })

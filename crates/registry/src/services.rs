@@ -10,8 +10,8 @@ use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use apimachinery::{Object, Status, Value, field};
 use api::Resource;
+use apimachinery::{Object, Status, Value, field};
 use parking_lot::Mutex;
 
 use crate::{Endpoint, WriteContext};
@@ -262,7 +262,8 @@ impl Allocator {
         let old_ports: Vec<u16> = old.into_iter().flat_map(ports_of).collect();
         let kind = service.str_at(&["spec", "type"]).to_owned();
         let wants_ports = kind == "NodePort"
-            || kind == "LoadBalancer" && service["spec"]["allocateLoadBalancerNodePorts"].as_bool() != Some(false);
+            || kind == "LoadBalancer"
+                && service["spec"]["allocateLoadBalancerNodePorts"].as_bool() != Some(false);
         let mut own: HashSet<(u16, String)> = HashSet::new();
         let mut in_use: HashSet<u16> = HashSet::new();
         if let Some(ports) = service.at_mut(&["spec", "ports"]).and_then(Value::as_array_mut) {
@@ -274,7 +275,8 @@ impl Allocator {
                 }
                 if given == 0 && wants_ports {
                     // One number can serve several protocols of the same Service, but only when asked for.
-                    let reuse = old.and_then(|old| same_port(old, port)).filter(|reuse| old_ports.contains(reuse));
+                    let reuse =
+                        old.and_then(|old| same_port(old, port)).filter(|reuse| old_ports.contains(reuse));
                     match reuse.or_else(|| self.take_any_port(reservation)) {
                         Some(number) => {
                             port.set_at(&["nodePort"], i64::from(number));
@@ -289,7 +291,8 @@ impl Allocator {
                 } else if given != 0 {
                     let taken_here = u16::try_from(given).is_ok_and(|number| in_use.contains(&number));
                     let duplicate = u16::try_from(given).is_ok_and(|number| !own.insert((number, protocol)));
-                    if let Some(error) = self.take_port(index, given, &old_ports, taken_here && !duplicate, reservation)
+                    if let Some(error) =
+                        self.take_port(index, given, &old_ports, taken_here && !duplicate, reservation)
                     {
                         errors.push(error);
                     } else if let Ok(number) = u16::try_from(given) {
@@ -318,7 +321,9 @@ impl Allocator {
         let given = service["spec"]["healthCheckNodePort"].as_i64().unwrap_or(0);
         let old_port = old.and_then(|old| old["spec"]["healthCheckNodePort"].as_i64()).unwrap_or(0);
         let number = if given != 0 {
-            if given != old_port && let Some(error) = self.take_port(0, given, &[], false, reservation) {
+            if given != old_port
+                && let Some(error) = self.take_port(0, given, &[], false, reservation)
+            {
                 let path = field::Path::root("spec.healthCheckNodePort");
                 errors.push(field::Error { path: path.to_string(), ..error });
                 return;
@@ -346,7 +351,11 @@ impl Allocator {
     ) -> Option<field::Error> {
         let range = &self.network.node_ports;
         let invalid = |why: String| {
-            Some(field::Error::invalid(&field::Path::root(&format!("spec.ports[{index}].nodePort")), given, why))
+            Some(field::Error::invalid(
+                &field::Path::root(&format!("spec.ports[{index}].nodePort")),
+                given,
+                why,
+            ))
         };
         let number = u16::try_from(given).ok().filter(|number| range.contains(number));
         let Some(number) = number else {
@@ -431,7 +440,9 @@ mod tests {
             assert!(allocator.take_any_address(&mut taken).is_some());
         }
         assert!(allocator.take_any_address(&mut taken).is_none(), "a /29 holds six addresses");
-        assert!(allocator.take_any_port(&mut taken).is_some() && allocator.take_any_port(&mut taken).is_some());
+        assert!(
+            allocator.take_any_port(&mut taken).is_some() && allocator.take_any_port(&mut taken).is_some()
+        );
         assert!(allocator.take_any_port(&mut taken).is_none());
         drop(taken);
         assert!(allocator.take_any_address(&mut reservation(&allocator)).is_some());

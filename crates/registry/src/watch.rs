@@ -51,7 +51,12 @@ pub struct WatchStream {
 }
 
 impl Registry {
-    pub fn watch(&self, endpoint: &Endpoint, namespace: &str, request: WatchRequest) -> Result<WatchStream, Status> {
+    pub fn watch(
+        &self,
+        endpoint: &Endpoint,
+        namespace: &str,
+        request: WatchRequest,
+    ) -> Result<WatchStream, Status> {
         let filter = Filter::new(endpoint, &request.labels, &request.fields)?;
         let prefix = endpoint.resource.key_prefix(namespace);
         let too_old = |expired: watch_cache::Expired| {

@@ -20,7 +20,8 @@ pub struct JsonPatch {
 #[derive(Debug, Clone, PartialEq)]
 struct Operation {
     kind: Kind,
-    path: Str,
+    /// `None` when it is missing or null, which is a pointer to nothing; an empty one points to the document.
+    path: Option<Str>,
     from: Str,
     value: Value,
 }
@@ -69,14 +70,15 @@ fn operation(index: usize, item: Value, notes: &mut Vec<String>) -> Result<Opera
     };
     let mut operation = Operation {
         kind: Kind::Unknown(Str::default()),
-        path: "".into(),
+        path: None,
         from: "".into(),
         value: Value::Null,
     };
     for (name, member) in map {
         match name.as_str() {
             "op" => operation.kind = kind(text("op", member)?),
-            "path" => operation.path = text("path", member)?,
+            "path" if member.is_null() => operation.path = None,
+            "path" => operation.path = Some(text("path", member)?),
             "from" => operation.from = text("from", member)?,
             "value" => operation.value = member,
             _ => notes.push(format!("json patch unknown field \"[{index}].{name}\"")),
@@ -111,6 +113,9 @@ fn kind(name: Str) -> Kind {
 impl Operation {
     fn apply(self, document: &mut Value, copied: &mut usize) -> Result<(), PatchError> {
         let Self { kind, path, from, value } = self;
+        let Some(path) = path else {
+            return Err(PatchError::Inapplicable("operation missing path field: missing value".to_owned()));
+        };
         match kind {
             Kind::Add => add(document, &path, value).map_err(|why| why.of("add", &path)),
             Kind::Remove => remove(document, &path).map(drop).map_err(|why| why.of("remove", &path)),

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use apimachinery::object::Form;
 use apimachinery::{Object, Status};
@@ -14,6 +15,9 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 /// Largest request body: upstream's `MaxRequestBodyBytes`, 3 MiB.
 pub const REQUEST_BODY_BYTES_MAX: usize = 3 << 20;
+
+/// A body has this long to arrive: whoever is slower keeps a place that others need.
+pub const REQUEST_BODY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A list is written in pieces of about this size, so that memory does not grow with the list: 128 KiB fills eight
 /// TLS records.
@@ -115,7 +119,10 @@ impl ListBody {
 /// Reads a request's body up to the limit.
 pub async fn read(body: Incoming) -> Result<Bytes, Status> {
     let limited = http_body_util::Limited::new(body, REQUEST_BODY_BYTES_MAX);
-    match limited.collect().await {
+    let Ok(collected) = rt::timeout(REQUEST_BODY_TIMEOUT, limited.collect()).await else {
+        return Err(Status::new(408, "Timeout", "the request's body did not arrive in time"));
+    };
+    match collected {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {
             Err(Status::too_large(format!("limit is {REQUEST_BODY_BYTES_MAX}")))

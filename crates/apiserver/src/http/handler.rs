@@ -3,12 +3,15 @@
 //! The order is upstream's filter chain: authentication, impersonation, in-flight limit, authorization, then the verb.
 
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use apimachinery::selector::FieldSelector;
 use apimachinery::{Status, Value};
 use auth::authenticator::PeerCertificate;
 use auth::{Attributes, UserInfo};
+use futures::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use hyper::body::Incoming;
 use registry::{Deleted, Warnings, WatchRequest};
@@ -19,7 +22,7 @@ use super::identity::Identifier;
 use super::negotiate::{self, Accepted, Encoding};
 use super::path::{self, ResourcePath, Target};
 use super::query::{self, Query};
-use super::watch::WatchBody;
+use super::watch::{self, WatchBody};
 use super::{compress, nonresource, render};
 use crate::decode::{self, FieldValidation};
 use crate::door::{self, Call, Door, Mode};
@@ -64,6 +67,8 @@ struct Exchange<'a> {
     path: ResourcePath<'a>,
     verb: &'static str,
     user: UserInfo,
+    /// The one name that a list, watch or deletion of a collection is limited to; empty without.
+    selected: String,
     warnings: Warnings,
 }
 
@@ -81,13 +86,28 @@ impl Handler {
         Self { door, identifier, readiness, version, shutdown, in_flight, reading, writing }
     }
 
-    /// Answers one request; every failure becomes a `Status`.
+    /// Answers one request; every failure becomes a `Status`. A panic, which no input should cause, ends the request
+    /// and not the connection with everything else on it.
     pub async fn handle(&self, peer: &Peer, request: Request<Incoming>) -> Response<ResponseBody> {
+        match AssertUnwindSafe(self.answer(peer, request)).catch_unwind().await {
+            Ok(response) => response,
+            Err(_) => {
+                tracing::error!(peer = %peer.address, "A request panicked");
+                render::status(&Status::internal("the request could not be served"), Encoding::Json)
+            }
+        }
+    }
+
+    async fn answer(&self, peer: &Peer, request: Request<Incoming>) -> Response<ResponseBody> {
         let started = rt::instant();
         let (parts, incoming) = request.into_parts();
+        if parts.uri.path_and_query().is_some_and(|target| !path::is_well_escaped(target.as_str())) {
+            let refused = Status::bad_request("the request's path or query has a % that two hexadecimal digits do not follow");
+            return counted(&parts.method, render::status(&refused, Encoding::Json), started);
+        }
         let decoded = percent_encoding::percent_decode_str(parts.uri.path()).decode_utf8_lossy().into_owned();
         let query = Query::parse(parts.uri.query().unwrap_or_default());
-        let user = match self.identifier.identify(peer, &parts.headers, SystemTime::now()) {
+        let user = match self.identifier.identify(peer, &parts.headers, rt::now().into()) {
             Ok(user) => user,
             Err(status) => return counted(&parts.method, render::status(&status, Encoding::Json), started),
         };
@@ -103,7 +123,8 @@ impl Handler {
         let Some(verb) = path::verb(&parts.method, &path, watch) else {
             return counted(&parts.method, render::status(&door::not_allowed(), Encoding::Json), started);
         };
-        let requested = request_attributes(&user, verb, &path);
+        let selected = selected_name(verb, &path, &query);
+        let requested = request_attributes(&user, verb, &path, &selected);
         let user = match self.identifier.impersonate(&self.door, &requested, &parts.headers) {
             Ok(user) => user,
             Err(status) => return counted(&parts.method, render::status(&status, Encoding::Json), started),
@@ -115,6 +136,7 @@ impl Handler {
             path,
             verb,
             user,
+            selected,
             warnings: Warnings::default(),
         };
         let response = match self.resource(&exchange, incoming).await {
@@ -147,7 +169,7 @@ impl Handler {
             catalog.get(path.group, path.version, path.resource).cloned()
         };
         // The right to do it is checked before whether it exists, so that a stranger learns nothing.
-        self.door.check(&request_attributes(&exchange.user, exchange.verb, path))?;
+        self.door.check(&request_attributes(&exchange.user, exchange.verb, path, &exchange.selected))?;
         let endpoint = endpoint.ok_or_else(Status::no_such_path)?;
         let call = Call {
             user: &exchange.user,
@@ -157,6 +179,12 @@ impl Handler {
             subresource: path.subresource,
         };
         check_served(&call, exchange)?;
+        if exchange.error_encoding() == Encoding::Protobuf && !api::protobuf::has_kind(&endpoint.resource.gvk()) {
+            return Err(negotiate::no_protobuf());
+        }
+        if let Some(warning) = deprecation(&call) {
+            exchange.warnings.add(warning);
+        }
         if exchange.verb == "watch" {
             return self.watch(exchange, &call);
         }
@@ -196,14 +224,15 @@ impl Handler {
             WatchRequest { labels: options.labels.clone(), fields: options.fields.clone(), start: options.start };
         let stream = match self.door.watch(call, request) {
             // Upstream answers 200 and tells in the stream that history is gone.
-            Err(status) if status.is_expired() => return Ok(expired_watch(&status)),
+            Err(status) if status.is_expired() => return Ok(expired_watch(&status, accepted.encoding)),
             stream => stream?,
         };
         let include = exchange.include_object()?;
-        let body = WatchBody::new(call.endpoint, stream, &options, accepted.shape, include, self.shutdown.clone());
+        let body = WatchBody::new(call.endpoint, stream, &options, accepted, include, self.shutdown.clone());
         let running = telemetry::metrics().apiserver.long_running(&exchange.labels()).track();
         let mut response = Response::new(ResponseBody::Stream(body.into_stream(running)));
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let content_type = HeaderValue::from_static(accepted.encoding.watch_content_type());
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
         Ok(response)
     }
 
@@ -284,6 +313,7 @@ impl Handler {
         match self.door.delete(call, &mode, &request).await? {
             Deleted::Pending(object) => Ok(render::object(200, call.endpoint, &object, accepted, include)),
             Deleted::Gone(object) if call.endpoint.resource.strategy.returns_deleted_object() => {
+                let object = registry::pods::last_state(call.endpoint, object, mode.now)?;
                 Ok(render::object(200, call.endpoint, &object, accepted, include))
             }
             Deleted::Gone(object) => Ok(render::deleted(call.endpoint, &object, accepted)),
@@ -397,17 +427,44 @@ impl Exchange<'_> {
     }
 }
 
+/// What every user of a deprecated API is told.
+fn deprecation(call: &Call<'_>) -> Option<&'static str> {
+    let resource = &call.endpoint.resource;
+    match (resource.group.as_str(), resource.plural.as_str()) {
+        ("", "endpoints") => Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
+        ("", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+"),
+        _ => None,
+    }
+}
+
 /// What is authorized, also where the path names nothing that is served.
-fn request_attributes<'a>(user: &'a UserInfo, verb: &'a str, path: &ResourcePath<'a>) -> Attributes<'a> {
+fn request_attributes<'a>(
+    user: &'a UserInfo,
+    verb: &'a str,
+    path: &ResourcePath<'a>,
+    selected: &'a str,
+) -> Attributes<'a> {
     Attributes {
         api_group: path.group,
         api_version: path.version,
         subresource: path.subresource,
         // As upstream: a namespace is its own namespace, so that a Role in it may grant reading it.
         namespace: if path.group.is_empty() && path.resource == "namespaces" { path.name } else { path.namespace },
-        name: path.name,
+        name: if path.name.is_empty() { selected } else { path.name },
         ..Attributes::resource(user, verb, path.resource)
     }
+}
+
+/// As upstream: a collection request with `fieldSelector=metadata.name=x` counts as one about `x`, so that a rule
+/// with resource names can allow it.
+fn selected_name(verb: &str, path: &ResourcePath<'_>, query: &Query) -> String {
+    if !path.name.is_empty() || !matches!(verb, "list" | "watch" | "deletecollection") {
+        return String::new();
+    }
+    let selector = FieldSelector::parse(query.get("fieldSelector")).unwrap_or_default();
+    let name = selector.exact("metadata.name").unwrap_or_default();
+    let is_path_segment = !matches!(name, "." | "..") && !name.contains(['/', '%']);
+    if is_path_segment { name.to_owned() } else { String::new() }
 }
 
 /// Counts an answer that is about no resource, or was given before it was known about which.
@@ -465,15 +522,17 @@ fn check_served(call: &Call<'_>, exchange: &Exchange<'_>) -> Result<(), Status> 
     let needs_namespace = resource.namespaced
         && path.namespace.is_empty()
         && !(path.name.is_empty() && matches!(exchange.verb, "list" | "watch"));
-    if needs_namespace || (!resource.namespaced && !path.namespace.is_empty()) {
+    if !resource.namespaced && !path.namespace.is_empty() {
+        return Err(Status::no_such_path());
+    }
+    if needs_namespace {
         return Err(if path.name.is_empty() { door::not_allowed() } else { Status::no_such_path() });
     }
     Ok(())
 }
 
-fn expired_watch(status: &Status) -> Response<ResponseBody> {
-    let mut line = b"{\"type\":\"ERROR\",\"object\":".to_vec();
-    status.to_value().write_json(&mut line);
-    line.extend_from_slice(b"}\n");
-    render::bytes(200, "application/json", line)
+fn expired_watch(status: &Status, encoding: Encoding) -> Response<ResponseBody> {
+    let mut frame = Vec::new();
+    watch::write_tree("ERROR", &status.to_value(), encoding, &mut frame);
+    render::bytes(200, encoding.watch_content_type(), frame)
 }

@@ -35,11 +35,11 @@ impl Identifier {
     }
 
     pub(super) fn identify(&self, peer: &Peer, headers: &HeaderMap, now: SystemTime) -> Result<UserInfo, Status> {
-        let protocols = text(headers, header::SEC_WEBSOCKET_PROTOCOL);
+        let protocols = text(headers, header::SEC_WEBSOCKET_PROTOCOL)?;
         let web_socket = protocols.map(web_socket_token).transpose().map_err(Status::bad_request)?.flatten();
         let credentials = Credentials {
             certificate: peer.certificate.as_ref(),
-            authorization: text(headers, header::AUTHORIZATION),
+            authorization: text(headers, header::AUTHORIZATION)?,
             web_socket_token: web_socket.as_ref().map(|(token, _)| token.as_str()),
         };
         match self.authenticator.authenticate(credentials, now) {
@@ -61,7 +61,16 @@ impl Identifier {
         if !headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
             return Ok(request.user.clone());
         }
-        let pairs = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap_or_default()));
+        let mut pairs = Vec::new();
+        for (name, value) in headers.iter().filter(|(name, _)| name.as_str().starts_with("impersonate-")) {
+            // A value that cannot be read must not count as absent: the request would go on as the impersonator.
+            let value = std::str::from_utf8(value.as_bytes())
+                .map_err(|_| Status::bad_request(format!("header {name} is not valid UTF-8")))?;
+            if name.as_str() == "impersonate-user" && value.is_empty() {
+                return Err(Status::bad_request("header impersonate-user is empty"));
+            }
+            pairs.push((name.as_str(), value));
+        }
         match Impersonation::from_headers(pairs)? {
             Some(impersonation) => impersonation.authorize(door.authorizer().as_ref(), request),
             None => Ok(request.user.clone()),
@@ -85,6 +94,8 @@ impl Identifier {
     }
 }
 
-fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
-    headers.get(name).and_then(|value| value.to_str().ok())
+/// A header's text, if it is there. One that cannot be read must not count as absent, or a request with bad
+/// credentials would pass as one without.
+fn text(headers: &HeaderMap, name: header::HeaderName) -> Result<Option<&str>, Status> {
+    headers.get(name).map(|value| value.to_str().map_err(|_| Status::unauthorized())).transpose()
 }

@@ -1,5 +1,6 @@
 //! Which form an answer takes.
 
+use api::protobuf;
 use api::table::MetaVersion;
 use apimachinery::Status;
 
@@ -9,6 +10,8 @@ pub enum Encoding {
     Json,
     JsonPretty,
     Yaml,
+    /// Only for a client that takes nothing else.
+    Protobuf,
 }
 
 /// What is written.
@@ -32,12 +35,20 @@ impl Encoding {
         match self {
             Self::Json | Self::JsonPretty => "application/json",
             Self::Yaml => "application/yaml",
+            Self::Protobuf => protobuf::CONTENT_TYPE,
+        }
+    }
+
+    pub fn watch_content_type(self) -> &'static str {
+        match self {
+            Self::Protobuf => protobuf::WATCH_CONTENT_TYPE,
+            _ => "application/json",
         }
     }
 }
 
 /// Picks the first acceptable form in the client's order of preference. `transformable` answers may be asked for as a
-/// table or as metadata only.
+/// table or as metadata only. What is stored is JSON, so protobuf comes last wherever the client puts it.
 pub fn accept(header: &str, transformable: bool, pretty: bool) -> Result<Accepted, Status> {
     let json = if pretty { Encoding::JsonPretty } else { Encoding::Json };
     if header.trim().is_empty() {
@@ -46,10 +57,15 @@ pub fn accept(header: &str, transformable: bool, pretty: bool) -> Result<Accepte
     let mut clauses: Vec<(f32, Clause<'_>)> = header.split(',').map(Clause::parse).collect();
     // A stable sort keeps the order of equally preferred clauses.
     clauses.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let mut takes_protobuf = false;
     for (_, clause) in clauses {
         let encoding = match clause.media {
             "application/json" | "*/*" | "application/*" => json,
             "application/yaml" => Encoding::Yaml,
+            protobuf::CONTENT_TYPE => {
+                takes_protobuf |= clause.shape() == Some(Shape::Object);
+                continue;
+            }
             _ => continue,
         };
         let shape = match clause.shape() {
@@ -59,8 +75,20 @@ pub fn accept(header: &str, transformable: bool, pretty: bool) -> Result<Accepte
         };
         return Ok(Accepted { encoding, shape });
     }
-    Err(Status::not_acceptable("406: Not Acceptable\n\nAvailable representations: application/json, application/yaml")
-        .with_details(apimachinery::status::Details::default()))
+    if takes_protobuf {
+        return Ok(Accepted { encoding: Encoding::Protobuf, shape: Shape::Object });
+    }
+    Err(not_acceptable(", application/vnd.kubernetes.protobuf"))
+}
+
+/// For a client that takes protobuf only, of a kind that has none.
+pub fn no_protobuf() -> Status {
+    not_acceptable("")
+}
+
+fn not_acceptable(more: &str) -> Status {
+    let available = "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml";
+    Status::not_acceptable(format!("{available}{more}")).with_details(apimachinery::status::Details::default())
 }
 
 struct Clause<'a> {
@@ -114,6 +142,8 @@ mod tests {
             ("", Encoding::Json, Shape::Object),
             ("*/*", Encoding::Json, Shape::Object),
             ("application/vnd.kubernetes.protobuf,application/json", Encoding::Json, Shape::Object),
+            ("application/vnd.kubernetes.protobuf", Encoding::Protobuf, Shape::Object),
+            ("application/vnd.kubernetes.protobuf;stream=watch", Encoding::Protobuf, Shape::Object),
             ("application/yaml", Encoding::Yaml, Shape::Object),
             ("application/yaml;q=0.5, application/json", Encoding::Json, Shape::Object),
             (&format!("{table},application/json"), Encoding::Json, Shape::Table(MetaVersion::V1)),
@@ -128,6 +158,8 @@ mod tests {
             assert_eq!(accept(header, true, false).unwrap(), Accepted { encoding, shape }, "{header}");
         }
         assert_eq!(accept("application/msword", true, false).unwrap_err().code, 406);
+        let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
+        assert_eq!(accept(metadata, true, false).unwrap_err().code, 406);
         assert_eq!(accept(table, false, false).unwrap_err().code, 406);
     }
 }

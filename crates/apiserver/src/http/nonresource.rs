@@ -95,7 +95,8 @@ fn openapi_document(catalog: &Catalog, path: &[&str], headers: &HeaderMap) -> Op
             Some(catalog.document("openapi v2 protobuf", OPENAPI_V2_PROTOBUF, || openapi::v2_protobuf(resources)))
         }
         ["v2"] => Some(catalog.document("openapi v2", JSON, || openapi::v2_json(resources))),
-        ["v3"] => Some(catalog.document("openapi v3", JSON, || openapi::v3_index(resources))),
+        // Upstream does not say what its index is, and Go takes it for text.
+        ["v3"] => Some(catalog.document("openapi v3", "text/plain; charset=utf-8", || openapi::v3_index(resources))),
         ["v3", rest @ ..] => {
             let key = rest.join("/");
             catalog.find_document(&format!("openapi v3 {key}"), JSON, || openapi::v3_json(&key, resources))

@@ -29,6 +29,14 @@ pub struct ResourcePath<'a> {
 /// Subresources of `namespaces` themselves, which would otherwise read as resources in a namespace.
 const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
 
+/// Whether every `%` begins an escape. What is not must not be guessed at: a selector read wrongly selects too much.
+pub fn is_well_escaped(target: &str) -> bool {
+    let bytes = target.as_bytes();
+    let is_digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
+    let mut percents = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'%');
+    percents.all(|(at, _)| is_digit(at + 1) && is_digit(at + 2))
+}
+
 /// Takes a path apart. `path` is without the query and already percent-decoded.
 pub fn parse(path: &str) -> Target<'_> {
     let trimmed = path.trim_matches('/');

@@ -37,6 +37,10 @@ pub fn value(code: u16, encoding: Encoding, value: &Value) -> Response<ResponseB
             body
         }
         Encoding::Yaml => value.to_yaml().into_bytes(),
+        Encoding::Protobuf => match api::protobuf::encode(value) {
+            Ok(body) => body,
+            Err(error) => return status(&Status::internal(error), Encoding::Json),
+        },
     };
     bytes(code, encoding.content_type(), body)
 }

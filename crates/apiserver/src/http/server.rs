@@ -100,7 +100,7 @@ impl Connection {
             async move { Ok::<_, Infallible>(handler.handle(&peer, request).await) }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).half_close(true);
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).half_close(false);
         builder
             .http2()
             .timer(TokioTimer::new())

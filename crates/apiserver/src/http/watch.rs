@@ -1,23 +1,26 @@
-//! The body of a watch: one JSON event a line, as they happen.
+//! The body of a watch: one JSON event a line, as they happen, or frames of protobuf.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::object::Form;
+use apimachinery::{Object, Status, Value, json};
+use api::protobuf;
 use api::table::{self, IncludeObject, MetaVersion, TableOptions};
-use apimachinery::{Object, Value, json};
 use bytes::Bytes;
 use futures::Stream;
 use registry::{Endpoint, WatchEventKind, WatchStream};
 
-use super::negotiate::Shape;
+use super::negotiate::{Accepted, Encoding, Shape};
 use super::query::WatchOptions;
 
 /// Between two bookmarks of a quiet watch; upstream's is about a minute.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// A watch without `timeoutSeconds` ends after this long plus up to as much again, so that clients spread out.
 const TIMEOUT_MIN: Duration = Duration::from_secs(1800);
+/// However long a client asks for; a watch is cheap to resume.
+const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Events that are there already are put into one frame up to about this size.
 const FRAME_BYTES: usize = 64 << 10;
 
@@ -25,6 +28,7 @@ const FRAME_BYTES: usize = 64 << 10;
 pub struct WatchBody {
     endpoint: Endpoint,
     stream: WatchStream,
+    encoding: Encoding,
     shape: Shape,
     bookmarks: bool,
     /// Still to be sent after the initial events.
@@ -44,17 +48,19 @@ impl WatchBody {
         endpoint: &Endpoint,
         stream: WatchStream,
         options: &WatchOptions,
-        shape: Shape,
+        accepted: Accepted,
         include_object: IncludeObject,
         shutdown: rt::Shutdown,
     ) -> Self {
         let timeout = options.timeout_seconds.map_or_else(|| rt::jittered(TIMEOUT_MIN, 1.0), Duration::from_secs);
+        let timeout = timeout.min(TIMEOUT_MAX);
         let now = rt::instant();
         let resource = &endpoint.resource;
         Self {
             endpoint: endpoint.clone(),
             stream,
-            shape,
+            encoding: accepted.encoding,
+            shape: accepted.shape,
             bookmarks: options.bookmarks,
             initial_end: options.initial_events_end && options.bookmarks,
             in_initial: true,
@@ -127,7 +133,7 @@ impl WatchBody {
         }
     }
 
-    fn write(&mut self, next: Result<registry::WatchEvent, apimachinery::Status>, frame: &mut Vec<u8>) {
+    fn write(&mut self, next: Result<registry::WatchEvent, Status>, frame: &mut Vec<u8>) {
         match next {
             Ok(event) => {
                 let kind = match event.kind {
@@ -139,7 +145,7 @@ impl WatchBody {
             }
             Err(status) => {
                 self.ended = true;
-                write_line("ERROR", frame, |frame| status.to_value().write_json(frame));
+                write_tree("ERROR", &status.to_value(), self.encoding, frame);
             }
         }
     }
@@ -149,6 +155,9 @@ impl WatchBody {
         let (endpoint, shape) = (&self.endpoint, self.shape);
         let definitions = !std::mem::replace(&mut self.headers_sent, true);
         let include = self.include_object;
+        if self.encoding == Encoding::Protobuf {
+            return write_tree(kind, &endpoint.served(object), self.encoding, frame);
+        }
         write_line(kind, frame, |frame| match shape {
             Shape::Object if endpoint.needs_conversion() => endpoint.served(object).write_json(frame),
             Shape::Object => object.write(Form::As(&endpoint.resource.type_meta), frame),
@@ -177,7 +186,7 @@ impl WatchBody {
             Shape::Table(version) => object = table_bookmark(version, &metadata),
         }
         object.set_at(&["metadata"], metadata);
-        write_line("BOOKMARK", frame, |frame| object.write_json(frame));
+        write_tree("BOOKMARK", &object, self.encoding, frame);
     }
 }
 
@@ -194,6 +203,18 @@ fn meta_api_version(version: MetaVersion) -> &'static str {
         MetaVersion::V1 => "meta.k8s.io/v1",
         MetaVersion::V1Beta1 => "meta.k8s.io/v1beta1",
     }
+}
+
+/// Adds an event whose object is a tree. One that has no protobuf ends as an error that the client can read.
+pub(super) fn write_tree(kind: &str, object: &Value, encoding: Encoding, frame: &mut Vec<u8>) {
+    if encoding != Encoding::Protobuf {
+        return write_line(kind, frame, |frame| object.write_json(frame));
+    }
+    let written = protobuf::watch_frame(kind, object).or_else(|error| {
+        let status = Status::internal(error);
+        protobuf::watch_frame("ERROR", &status.to_value())
+    });
+    frame.extend_from_slice(&written.unwrap_or_default());
 }
 
 fn write_line(kind: &str, frame: &mut Vec<u8>, object: impl FnOnce(&mut Vec<u8>)) {

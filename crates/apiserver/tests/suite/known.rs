@@ -1,0 +1,239 @@
+//! Where answers differ from upstream's, each with the reason. A case that stops to differ has to leave.
+
+/// A known difference.
+pub struct Known {
+    pub file: &'static str,
+    pub case: &'static str,
+    pub reason: &'static str,
+}
+
+const fn known(file: &'static str, case: &'static str, reason: &'static str) -> Known {
+    Known { file, case, reason }
+}
+
+/// Why a case differs, if it is known to.
+pub fn reason(file: &str, case: &str) -> Option<&'static str> {
+    KNOWN.iter().find(|known| known.file == file && known.case == case).map(|known| known.reason)
+}
+
+pub const KNOWN: &[Known] = &[
+    known("discovery", "/", "lists the paths of upstream's own checks and debug pages"),
+    known("discovery", "/version", "names this build, not Go's"),
+    known("discovery", "/livez?verbose", "lists this server's own checks"),
+    known("discovery", "fresh cluster: flowschemas", "priority and fairness: a later milestone"),
+    known(
+        "discovery",
+        "fresh cluster: prioritylevelconfigurations",
+        "priority and fairness: a later milestone",
+    ),
+    known("discovery", "fresh cluster: priorityclasses", "descriptions are our own words"),
+    known(
+        "discovery",
+        "fresh cluster: servicecidrs",
+        "the network is kubeadm's default; its controller is a later milestone",
+    ),
+    known("discovery", "fresh cluster: kubernetes service", "the port that the server happens to listen on"),
+    known(
+        "create-minimal",
+        "v1 PersistentVolumeClaim min",
+        "protection of storage in use: a later milestone, with the controllers that take the finalizers off",
+    ),
+    known(
+        "create-minimal",
+        "v1 PersistentVolume min",
+        "protection of storage in use: a later milestone, with the controllers that take the finalizers off",
+    ),
+    known(
+        "create-minimal",
+        "autoscaling/v2 HorizontalPodAutoscaler min",
+        "autoscaling: zeroes that Go writes in the status of a new object",
+    ),
+    known(
+        "create-minimal",
+        "autoscaling/v1 HorizontalPodAutoscaler v1",
+        "autoscaling: zeroes that Go writes in the status of a new object",
+    ),
+    known(
+        "create-minimal",
+        "autoscaling/v2 HorizontalPodAutoscaler behaviour",
+        "autoscaling: zeroes that Go writes in the status of a new object",
+    ),
+    known(
+        "create-minimal",
+        "storage.k8s.io/v1 CSINode min",
+        "storage: Go writes an empty list of drivers as null",
+    ),
+    known(
+        "create-minimal",
+        "storage.k8s.io/v1 VolumeAttributesClass min",
+        "protection of storage in use: a later milestone, with the controllers that take the finalizers off",
+    ),
+    known(
+        "tables",
+        "v1 PersistentVolume min",
+        "protection of storage in use: a later milestone, with the controllers that take the finalizers off",
+    ),
+    known(
+        "tables",
+        "apps/v1 DaemonSet min",
+        "Go keeps this annotation in a field of its internal type, which metadata does not show",
+    ),
+    known(
+        "tables",
+        "storage.k8s.io/v1 VolumeAttributesClass min",
+        "protection of storage in use: a later milestone, with the controllers that take the finalizers off",
+    ),
+    known(
+        "partial-metadata",
+        "apps/v1 DaemonSet min",
+        "Go keeps this annotation in a field of its internal type, which metadata does not show",
+    ),
+    known(
+        "partial-metadata",
+        "storage.k8s.io/v1 VolumeAttributesClass min",
+        "protection of storage in use: a later milestone, with the controllers that take the finalizers off",
+    ),
+    known(
+        "partial-metadata",
+        "flowcontrol.apiserver.k8s.io/v1 FlowSchema min",
+        "priority and fairness writes the status: a later milestone",
+    ),
+    known(
+        "conversions-and-subresources",
+        "/apis/autoscaling/v1/namespaces/rec/horizontalpodautoscalers/behaviour",
+        "autoscaling/v1: the annotation has the names of Go's internal struct",
+    ),
+    known(
+        "conversions-and-subresources",
+        "/apis/example.com/v1/namespaces/rec/widgets",
+        "custom resources: a later milestone",
+    ),
+    known(
+        "conversions-and-subresources",
+        "/openapi/v3/apis/example.com/v1",
+        "custom resources: a later milestone",
+    ),
+    known(
+        "conversions-and-subresources",
+        "custom resource /apis/example.com/v1",
+        "custom resources: a later milestone",
+    ),
+    known(
+        "conversions-and-subresources",
+        "custom resource /openapi/v3/apis/example.com/v1",
+        "custom resources: a later milestone",
+    ),
+    known(
+        "validate-nonsense",
+        "admissionregistration.k8s.io.v1.MutatingAdmissionPolicy",
+        "compiles CEL expressions: a later milestone",
+    ),
+    known(
+        "validate-nonsense",
+        "admissionregistration.k8s.io.v1.MutatingWebhookConfiguration",
+        "compiles CEL expressions: a later milestone",
+    ),
+    known(
+        "validate-nonsense",
+        "admissionregistration.k8s.io.v1.ValidatingAdmissionPolicy",
+        "compiles CEL expressions: a later milestone",
+    ),
+    known(
+        "validate-nonsense",
+        "admissionregistration.k8s.io.v1.ValidatingWebhookConfiguration",
+        "compiles CEL expressions: a later milestone",
+    ),
+    known(
+        "validate-nonsense",
+        "apps.v1.DaemonSet",
+        "privileged containers are allowed, as every distribution has it; upstream's bare default refuses them",
+    ),
+    known(
+        "validate-nonsense",
+        "authorization.k8s.io.v1.LocalSubjectAccessReview",
+        "metadata is printed in alphabetical order, not in that of Go's struct",
+    ),
+    known(
+        "validate-nonsense",
+        "authorization.k8s.io.v1.SelfSubjectAccessReview",
+        "metadata is printed in alphabetical order, not in that of Go's struct",
+    ),
+    known(
+        "validate-nonsense",
+        "authorization.k8s.io.v1.SubjectAccessReview",
+        "metadata is printed in alphabetical order, not in that of Go's struct",
+    ),
+    known(
+        "validate-nonsense",
+        "batch.v1.Job",
+        "privileged containers are allowed, as every distribution has it; upstream's bare default refuses them",
+    ),
+    known(
+        "validate-nonsense",
+        "core.v1.ReplicationController",
+        "privileged containers are allowed, as every distribution has it; upstream's bare default refuses them",
+    ),
+    known(
+        "validate-nonsense",
+        "resource.k8s.io.v1.DeviceClass",
+        "compiles CEL expressions: a later milestone",
+    ),
+    known(
+        "validate-nonsense",
+        "resource.k8s.io.v1.ResourceClaim",
+        "admin access of claims: a later milestone, with CEL",
+    ),
+    known(
+        "validate-nonsense",
+        "storage.k8s.io.v1.VolumeAttributesClass",
+        "protection of storage in use: a later milestone, with the controllers that take the finalizers off",
+    ),
+    known("bad-input", "pod: negative grace", "LimitRanger: a later milestone"),
+    known("bad-input", "custom resource: size missing", "custom resources: a later milestone"),
+    known("bad-input", "custom resource: size a string", "custom resources: a later milestone"),
+    known("bad-input", "custom resource: size too big", "custom resources: a later milestone"),
+    known("bad-input", "custom resource: enum", "custom resources: a later milestone"),
+    known("bad-input", "custom resource: rule", "custom resources: a later milestone"),
+    known("bad-input", "custom resource: duplicate map key", "custom resources: a later milestone"),
+    known("bad-input", "custom resource: strict unknown", "custom resources: a later milestone"),
+    known("bad-input", "custom resource: shrink by merge patch", "custom resources: a later milestone"),
+    known("bad-input", "custom resource: strategic patch", "custom resources: a later milestone"),
+    known("bad-input", "custom resource: scale", "custom resources: a later milestone"),
+    known("bad-input", "custom resource: status", "custom resources: a later milestone"),
+    known("bad-input", "crd: cel type", "custom resources, compiles CEL expressions: a later milestone"),
+    known("update-rules", "pod: container name", "shows the change as a diff of JSON, not of Go's structs"),
+    known("update-rules", "pod: nodeName", "shows the change as a diff of JSON, not of Go's structs"),
+    known(
+        "update-rules",
+        "pod: resources without resize",
+        "shows the change as a diff of JSON, not of Go's structs",
+    ),
+    known("update-rules", "claim: shrink", "shows the change as a diff of JSON, not of Go's structs"),
+    known("update-rules", "volume: source", "shows the change as a diff of JSON, not of Go's structs"),
+    known("patches", "merge: wrong type", "shows the whole object with the status that a controller wrote"),
+    known("patches", "json: escape", "a controller put its annotation back in between"),
+    known("patches", "apply: custom resource map list", "custom resources: a later milestone"),
+    known("patches", "apply: custom resource other item", "custom resources: a later milestone"),
+    known("requests", "list configmaps limit 1", "upstream counts one object too many"),
+    known("requests", "get absent custom resource", "custom resources: a later milestone"),
+    known("requests", "yaml answer", "quotes keys that need no quotes"),
+    known("requests", "anonymous version", "names this build, not Go's"),
+    known(
+        "admission",
+        "pod security",
+        "privileged containers are allowed, as every distribution has it; upstream's bare default refuses them",
+    ),
+    known("admission", "pod security: deployment only warns", "PodSecurity: a later milestone"),
+    known("admission", "limit range defaults a pod", "LimitRanger: a later milestone"),
+    known("admission", "limit range: over max", "LimitRanger: a later milestone"),
+    known("admission", "limit range: under min", "LimitRanger: a later milestone"),
+    known("admission", "quota: memory must be given", "ResourceQuota: a later milestone"),
+    known("admission", "quota: memory exceeded", "ResourceQuota: a later milestone"),
+    known("admission", "quota: configmaps exceeded", "ResourceQuota: a later milestone"),
+    known("admission", "priority: system class outside kube-system", "LimitRanger: a later milestone"),
+    known("admission", "default tolerations", "LimitRanger: a later milestone"),
+    known("admission", "policy: message expression", "ValidatingAdmissionPolicy: a later milestone"),
+    known("admission", "policy: message", "ValidatingAdmissionPolicy: a later milestone"),
+    known("admission", "policy: bad expression", "ValidatingAdmissionPolicy: a later milestone"),
+    known("watch", "too old", "what a policy refuses upstream came and went"),
+];

@@ -1,0 +1,19 @@
+//! The API server as clients meet it: over HTTPS, with certificates and tokens.
+//!
+//! [`replay`] sends recorded requests and compares the answers with upstream's; the other modules test the generic
+//! machinery where nothing was recorded. Each test starts a server of its own ([`server`]), on port 0 and in memory.
+
+#![allow(clippy::disallowed_methods, reason = "a suite looks at a server from outside, in real time")]
+
+mod access;
+mod compare;
+mod deletes;
+mod known;
+mod protocol;
+mod reads;
+mod recorded;
+mod replay;
+mod server;
+mod watches;
+mod wire;
+mod writes;

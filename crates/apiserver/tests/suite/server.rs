@@ -1,0 +1,130 @@
+//! A server of a test's own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use apiserver::{ApiServer, Parts, bootstrap};
+use registry::ServiceNetwork;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::wire::{Client, Protocol};
+
+/// As long as a test may run.
+const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(3600);
+
+/// A served, bootstrapped cluster without controllers. Dropping it ends it.
+pub struct Server {
+    pub api: ApiServer,
+    address: SocketAddr,
+    authority: Arc<pki::Authority>,
+    shutdown: rt::Shutdown,
+    _folder: tempfile::TempDir,
+}
+
+impl Server {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let folder = tempfile::tempdir().expect("a folder");
+        let keys = camino::Utf8Path::from_path(folder.path()).expect("a UTF-8 path");
+        let authority = Arc::new(pki::Authority::load_or_create(keys, SystemTime::now()).expect("keys"));
+        let names = pki::ServerNames::in_cluster().with(&address.ip().to_string());
+        let certificate = authority.serving_certificate(names, SystemTime::now()).expect("a certificate");
+        let tls =
+            pki::server_config(certificate, &authority.client_verifier().expect("a verifier")).expect("TLS");
+        let network = ServiceNetwork::default();
+        let facts = bootstrap::ClusterFacts {
+            service_ip: network.first().into(),
+            service_cidr: network.cidr(),
+            address: address.ip(),
+            port: address.port(),
+            ca_pem: authority.ca_pem().to_owned(),
+        };
+        let shutdown = rt::Shutdown::new();
+        let parts = Parts {
+            store: Arc::new(storage_embedded::memory()),
+            network,
+            authority: authority.clone(),
+            address,
+            shutdown: shutdown.clone(),
+        };
+        let api = ApiServer::assemble(parts).expect("an assembled server");
+        rt::spawn("https", api.listen(listener, Arc::new(tls)).run(shutdown.clone()));
+        bootstrap::run(api.door(), &facts, &shutdown).await.expect("bootstrap");
+        Self { api, address, authority, shutdown, _folder: folder }
+    }
+
+    /// A started server with a namespace `t` to work in.
+    pub async fn with_namespace() -> (Self, Client) {
+        let server = Self::start().await;
+        let admin = server.admin();
+        server.add_namespace("t", json!({})).await;
+        (server, admin)
+    }
+
+    /// The administrator by certificate.
+    pub fn admin(&self) -> Client {
+        self.user("kubernetes-admin", &["system:masters"])
+    }
+
+    /// Somebody by certificate.
+    pub fn user(&self, name: &str, groups: &[&str]) -> Client {
+        let issued = self
+            .authority
+            .issue_client(name, groups, CERTIFICATE_VALIDITY, SystemTime::now())
+            .expect("a client certificate");
+        let tls = pki::client_config(self.authority.ca_pem(), Some(&issued)).expect("TLS");
+        Client::new(self.address, tls, Protocol::Http1)
+    }
+
+    /// Nobody in particular.
+    pub fn anonymous(&self) -> Client {
+        let tls = pki::client_config(self.authority.ca_pem(), None).expect("TLS");
+        Client::new(self.address, tls, Protocol::Http1)
+    }
+
+    /// The administrator over HTTP/2.
+    pub fn admin_http2(&self) -> Client {
+        let issued = self.authority.issue_admin(SystemTime::now()).expect("a client certificate");
+        let tls = pki::client_config(self.authority.ca_pem(), Some(&issued)).expect("TLS");
+        Client::new(self.address, tls, Protocol::Http2)
+    }
+
+    /// A bearer token.
+    pub fn token(&self, token: &str) -> Client {
+        self.anonymous().with_header("authorization", &format!("Bearer {token}"))
+    }
+
+    /// Makes a namespace, and in it what controllers would: the default account and the authority's certificate.
+    pub async fn add_namespace(&self, name: &str, labels: Value) {
+        let admin = self.admin();
+        let namespace = json!({"metadata": {"name": name, "labels": labels}});
+        admin.post("/api/v1/namespaces", &namespace).await.expect(201);
+        self.fill_namespace(name).await;
+    }
+
+    /// As [`Server::add_namespace`], for one that is there.
+    pub async fn fill_namespace(&self, name: &str) {
+        let admin = self.admin();
+        let base = format!("/api/v1/namespaces/{name}");
+        let manager = "fieldManager=kube-controller-manager";
+        let account = json!({"metadata": {"name": "default"}});
+        admin.post(&format!("{base}/serviceaccounts?{manager}"), &account).await.expect(201);
+        let description = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal \
+                           endpoints such as the internal service IP or kubernetes.default.svc. No other usage is \
+                           guaranteed across distributions of Kubernetes clusters.";
+        let bundle = json!({
+            "metadata": {"name": "kube-root-ca.crt", "annotations": {"kubernetes.io/description": description}},
+            "data": {"ca.crt": self.authority.ca_pem()},
+        });
+        admin.post(&format!("{base}/configmaps?{manager}"), &bundle).await.expect(201);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
