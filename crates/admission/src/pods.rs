@@ -32,7 +32,8 @@ impl Plugin for DefaultTolerationSeconds {
         if missing.is_empty() {
             return Ok(());
         }
-        let list = pod.ensure_object_at(&["spec"]).get_or_insert_with("tolerations", || Value::Array(Vec::new()));
+        let list =
+            pod.ensure_object_at(&["spec"]).get_or_insert_with("tolerations", || Value::Array(Vec::new()));
         if let Some(list) = list.as_array_mut() {
             list.extend(missing);
         }
@@ -83,7 +84,9 @@ impl Plugin for RuntimeClass {
         if let Some(overhead) = class.at(&["overhead", "podFixed"]) {
             pod.set_at(&["spec", "overhead"], overhead.clone());
         }
-        for (key, value) in class.at(&["scheduling", "nodeSelector"]).and_then(Value::as_object).into_iter().flatten() {
+        for (key, value) in
+            class.at(&["scheduling", "nodeSelector"]).and_then(Value::as_object).into_iter().flatten()
+        {
             let selector = pod.ensure_object_at(&["spec", "nodeSelector"]);
             let clash = selector.get(key).is_some_and(|own| own != value);
             if clash {
@@ -94,7 +97,9 @@ impl Plugin for RuntimeClass {
         }
         let wanted = class.array_at(&["scheduling", "tolerations"]);
         if !wanted.is_empty() {
-            let list = pod.ensure_object_at(&["spec"]).get_or_insert_with("tolerations", || Value::Array(Vec::new()));
+            let list = pod
+                .ensure_object_at(&["spec"])
+                .get_or_insert_with("tolerations", || Value::Array(Vec::new()));
             if let Some(list) = list.as_array_mut() {
                 let missing: Vec<Value> = wanted.iter().filter(|own| !list.contains(own)).cloned().collect();
                 list.extend(missing);
@@ -104,12 +109,16 @@ impl Plugin for RuntimeClass {
     }
 
     fn validate(&self, attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {
-        let Some(pod) = object.filter(|_| attributes.operation == Operation::Create && attributes.is("", "pods")) else {
+        let Some(pod) =
+            object.filter(|_| attributes.operation == Operation::Create && attributes.is("", "pods"))
+        else {
             return Ok(());
         };
         let class = self.class(attributes, pod)?;
         let wanted = class.as_ref().and_then(|class| class.at(&["overhead", "podFixed"]));
-        let given = pod.at(&["spec", "overhead"]).filter(|overhead| overhead.as_object().is_some_and(|map| !map.is_empty()));
+        let given = pod
+            .at(&["spec", "overhead"])
+            .filter(|overhead| overhead.as_object().is_some_and(|map| !map.is_empty()));
         if given.is_some() && given != wanted {
             let why = "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead";
             return Err(forbidden(attributes, why));

@@ -48,11 +48,17 @@ impl Priority {
             self.default_class()
         } else {
             let class = look_up(&self.classes, "", name);
-            let class = class.ok_or_else(|| forbidden(attributes, format!("no PriorityClass with name {name} was found")))?;
+            let class = class.ok_or_else(|| {
+                forbidden(attributes, format!("no PriorityClass with name {name} was found"))
+            })?;
             Some(class.view::<Class>().map_err(Status::internal)?)
         };
         let Some(class) = class else {
-            return Ok(Computed { class: String::new(), priority: 0, preemption: "PreemptLowerPriority".into() });
+            return Ok(Computed {
+                class: String::new(),
+                priority: 0,
+                preemption: "PreemptLowerPriority".into(),
+            });
         };
         let preemption = class.preemption_policy.as_str();
         Ok(Computed {
@@ -103,7 +109,9 @@ impl Plugin for Priority {
     }
 
     fn validate(&self, attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {
-        let Some(class) = object.filter(|_| attributes.is("scheduling.k8s.io", "priorityclasses")) else { return Ok(()) };
+        let Some(class) = object.filter(|_| attributes.is("scheduling.k8s.io", "priorityclasses")) else {
+            return Ok(());
+        };
         if class["globalDefault"].as_bool() != Some(true) {
             return Ok(());
         }

@@ -72,7 +72,9 @@ impl Plugin for ServiceAccount {
     }
 
     fn validate(&self, attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {
-        let Some(pod) = object.filter(|_| attributes.operation == Operation::Create && attributes.is("", "pods")) else {
+        let Some(pod) =
+            object.filter(|_| attributes.operation == Operation::Create && attributes.is("", "pods"))
+        else {
             return Ok(());
         };
         if !is_mirror(pod) {
@@ -119,9 +121,7 @@ fn mount_token(pod: &mut Value) {
     if !mounted || existing.is_some() {
         return;
     }
-    let volumes = pod
-        .ensure_object_at(&["spec"])
-        .get_or_insert_with("volumes", || Value::Array(Vec::new()));
+    let volumes = pod.ensure_object_at(&["spec"]).get_or_insert_with("volumes", || Value::Array(Vec::new()));
     if let Some(volumes) = volumes.as_array_mut() {
         volumes.push(token_volume(&name));
     }
@@ -176,7 +176,8 @@ mod tests {
 
     #[test]
     fn the_pod_overrules_its_account() {
-        let account = |automount| Account { automount_service_account_token: automount, ..Account::default() };
+        let account =
+            |automount| Account { automount_service_account_token: automount, ..Account::default() };
         let (yes, no, silent) = (account(Some(true)), account(Some(false)), account(None));
         let refusing_pod = json!({"spec": {"automountServiceAccountToken": false}});
         assert!(!mounts_token(&refusing_pod, &yes));

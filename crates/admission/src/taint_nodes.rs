@@ -18,9 +18,12 @@ impl Plugin for TaintNodesByCondition {
         if attributes.operation != Operation::Create || !attributes.is("", "nodes") {
             return Ok(());
         }
-        let taints = node.ensure_object_at(&["spec"]).get_or_insert_with("taints", || Value::Array(Vec::new()));
+        let taints =
+            node.ensure_object_at(&["spec"]).get_or_insert_with("taints", || Value::Array(Vec::new()));
         if let Some(taints) = taints.as_array_mut()
-            && !taints.iter().any(|taint| taint.str_at(&["key"]) == NOT_READY && taint.str_at(&["effect"]) == "NoSchedule")
+            && !taints
+                .iter()
+                .any(|taint| taint.str_at(&["key"]) == NOT_READY && taint.str_at(&["effect"]) == "NoSchedule")
         {
             taints.push(json!({"key": NOT_READY, "effect": "NoSchedule"}));
         }

@@ -63,7 +63,9 @@ fn rename(value: &mut Value, names: &[(&str, &str)]) {
         }
     }
     // `reportingComponent` is `reportingController` in events.k8s.io; which way shows in what is there.
-    for (from, to) in [("reportingComponent", "reportingController"), ("reportingController", "reportingComponent")] {
+    for (from, to) in
+        [("reportingComponent", "reportingController"), ("reportingController", "reportingComponent")]
+    {
         let forward = names.first().is_some_and(|(first, _)| *first == "involvedObject");
         if (from == "reportingComponent") == forward
             && let Some(field) = map.remove(from)

@@ -30,7 +30,8 @@ pub const REPLICA_SETS: GroupVersionResource = named("apps", "v1", "replicasets"
 pub const LEASES: GroupVersionResource = named("coordination.k8s.io", "v1", "leases");
 pub const ENDPOINT_SLICES: GroupVersionResource = named("discovery.k8s.io", "v1", "endpointslices");
 pub const CLUSTER_ROLES: GroupVersionResource = named("rbac.authorization.k8s.io", "v1", "clusterroles");
-pub const CLUSTER_ROLE_BINDINGS: GroupVersionResource = named("rbac.authorization.k8s.io", "v1", "clusterrolebindings");
+pub const CLUSTER_ROLE_BINDINGS: GroupVersionResource =
+    named("rbac.authorization.k8s.io", "v1", "clusterrolebindings");
 pub const ROLES: GroupVersionResource = named("rbac.authorization.k8s.io", "v1", "roles");
 pub const ROLE_BINDINGS: GroupVersionResource = named("rbac.authorization.k8s.io", "v1", "rolebindings");
 pub const PRIORITY_CLASSES: GroupVersionResource = named("scheduling.k8s.io", "v1", "priorityclasses");

@@ -16,8 +16,8 @@ pub mod openapi;
 pub mod protobuf;
 pub mod resource;
 pub mod strategy;
-pub mod validation;
 pub mod table;
+pub mod validation;
 pub mod view;
 
 pub use resource::{Resource, Subresource};

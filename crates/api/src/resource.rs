@@ -72,7 +72,11 @@ impl Resource {
     }
 
     pub fn gvr(&self) -> GroupVersionResource {
-        GroupVersionResource { group: self.group.clone(), version: self.version.clone(), resource: self.plural.clone() }
+        GroupVersionResource {
+            group: self.group.clone(),
+            version: self.version.clone(),
+            resource: self.plural.clone(),
+        }
     }
 
     pub fn group_kind(&self) -> GroupKind {

@@ -118,11 +118,21 @@ pub type ErrorList = Vec<Error>;
 
 impl Error {
     pub fn invalid(path: &Path<'_>, value: impl Shown, detail: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Invalid, path: path.to_string(), shown: Some(value.shown()), detail: detail.into() }
+        Self {
+            kind: ErrorKind::Invalid,
+            path: path.to_string(),
+            shown: Some(value.shown()),
+            detail: detail.into(),
+        }
     }
 
     pub fn type_invalid(path: &Path<'_>, value: impl Shown, detail: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::TypeInvalid, path: path.to_string(), shown: Some(value.shown()), detail: detail.into() }
+        Self {
+            kind: ErrorKind::TypeInvalid,
+            path: path.to_string(),
+            shown: Some(value.shown()),
+            detail: detail.into(),
+        }
     }
 
     pub fn required(path: &Path<'_>, detail: impl Into<String>) -> Self {
@@ -217,6 +227,12 @@ impl Shown for String {
     }
 }
 
+impl Shown for i32 {
+    fn shown(&self) -> String {
+        self.to_string()
+    }
+}
+
 impl Shown for i64 {
     fn shown(&self) -> String {
         self.to_string()
@@ -293,16 +309,13 @@ mod tests {
                 "spec.type: Unsupported value: \"x\": supported values: \"A\", \"B\"",
             ),
             (Error::duplicate(&first.child("name"), "c"), "spec.containers[0].name: Duplicate value: \"c\""),
-            (Error::too_long(&Path::root("metadata.name"), 63), "metadata.name: Too long: may not be more than 63 bytes"),
+            (
+                Error::too_long(&Path::root("metadata.name"), 63),
+                "metadata.name: Too long: may not be more than 63 bytes",
+            ),
         ];
         for (error, expected) in cases {
             assert_eq!(error.to_string(), expected);
         }
-    }
-}
-
-impl Shown for i32 {
-    fn shown(&self) -> String {
-        self.to_string()
     }
 }

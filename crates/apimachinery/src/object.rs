@@ -231,7 +231,8 @@ impl Object {
         {
             return Ok(typed);
         }
-        let typed: T = serde_json::from_slice(&self.json).map_err(<DecodeError as serde::de::Error>::custom)?;
+        let typed: T =
+            serde_json::from_slice(&self.json).map_err(<DecodeError as serde::de::Error>::custom)?;
         let typed = Arc::new(typed);
         // Losing the race is fine: both decoded the same bytes.
         let _ = self.view.set(typed.clone());

@@ -36,8 +36,9 @@ impl PatchError {
     pub fn into_status(self) -> Status {
         match self {
             Self::Malformed(text) => Status::bad_request(text),
-            Self::TooManyOperations { .. } => Status::too_large(self.to_string())
-                .with_details(Details::default()),
+            Self::TooManyOperations { .. } => {
+                Status::too_large(self.to_string()).with_details(Details::default())
+            }
             Self::Inapplicable(_) => {
                 Status::new(422, "Invalid", "the server rejected our request due to an error in our request")
                     .with_details(Details::default())

@@ -60,7 +60,8 @@ impl Status {
     }
 
     pub fn not_found(resource: &GroupResource, name: &str) -> Self {
-        Self::new(404, "NotFound", format!("{resource} {} not found", field::go_quote(name))).about(resource, name)
+        Self::new(404, "NotFound", format!("{resource} {} not found", field::go_quote(name)))
+            .about(resource, name)
     }
 
     /// The path names nothing that is served.
@@ -124,15 +125,14 @@ impl Status {
                 field: error.path.clone(),
             })
             .collect();
-        Self::new(422, "Invalid", format!("{kind} {} is invalid: {list}", field::go_quote(name))).with_details(
-            Details {
+        Self::new(422, "Invalid", format!("{kind} {} is invalid: {list}", field::go_quote(name)))
+            .with_details(Details {
                 name: name.into(),
                 group: kind.group.clone(),
                 kind: kind.kind.clone(),
                 causes,
                 ..Details::default()
-            },
-        )
+            })
     }
 
     pub fn bad_request(message: impl Into<String>) -> Self {
@@ -228,7 +228,9 @@ impl Details {
     fn to_value(&self) -> Value {
         let mut out = Value::object();
         let map = out.ensure_object();
-        for (key, text) in [("name", &self.name), ("group", &self.group), ("kind", &self.kind), ("uid", &self.uid)] {
+        for (key, text) in
+            [("name", &self.name), ("group", &self.group), ("kind", &self.kind), ("uid", &self.uid)]
+        {
             if !text.is_empty() {
                 map.insert(key, text.clone());
             }

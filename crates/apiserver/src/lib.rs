@@ -14,6 +14,7 @@ pub mod bootstrap;
 mod catalog;
 pub mod decode;
 mod door;
+pub mod event_expiry;
 mod grants;
 mod health;
 pub mod http;

@@ -1,7 +1,6 @@
 //! Kinds that are questions: who am I, may I, whose token is this. Answered at once, never stored.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use apimachinery::{Status, Value, json};
 use auth::review::{self, AccessReview};

@@ -48,7 +48,7 @@ impl TokenMinter {
             audiences,
             expiration_seconds,
         };
-        let issued = self.issuer.issue(&issue, SystemTime::now()).map_err(Status::internal)?;
+        let issued = self.issuer.issue(&issue, rt::now().into()).map_err(Status::internal)?;
         let expires = jiff::Timestamp::try_from(issued.expires_at).unwrap_or(mode.now);
         request.set_at(&["metadata", "name"], call.name);
         request.set_at(&["metadata", "namespace"], call.namespace);

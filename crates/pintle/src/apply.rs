@@ -69,7 +69,11 @@ impl Target {
     fn label(&self) -> String {
         let name = self.manifest.object.str_at(&["metadata", "name"]);
         let kind = &self.resource.kind;
-        if self.namespace.is_empty() { format!("{kind} {name}") } else { format!("{kind} {}/{name}", self.namespace) }
+        if self.namespace.is_empty() {
+            format!("{kind} {name}")
+        } else {
+            format!("{kind} {}/{name}", self.namespace)
+        }
     }
 }
 
@@ -86,7 +90,8 @@ pub fn check_kinds(manifests: &[Manifest]) -> anyhow::Result<()> {
 
 fn gvk_of(manifest: &Manifest) -> Option<GroupVersionKind> {
     let object = &manifest.object;
-    GroupVersion::parse(object.str_at(&["apiVersion"])).map(|version| version.with_kind(object.str_at(&["kind"])))
+    GroupVersion::parse(object.str_at(&["apiVersion"]))
+        .map(|version| version.with_kind(object.str_at(&["kind"])))
 }
 
 fn unknown_kind(manifest: &Manifest) -> String {
@@ -133,7 +138,8 @@ async fn watch(api: Arc<impl Api>, waiting: Vec<Waiting>, progress: &Progress) -
     for one in waiting {
         by_resource.entry(one.resource.gvr()).or_default().push(one);
     }
-    let watches = by_resource.into_iter().map(|(gvr, waiting)| watch_resource(api.as_ref(), gvr, waiting, progress));
+    let watches =
+        by_resource.into_iter().map(|(gvr, waiting)| watch_resource(api.as_ref(), gvr, waiting, progress));
     futures::future::try_join_all(watches).await.map(|_| ())
 }
 
@@ -185,7 +191,8 @@ fn state_of(resource: &Resource, object: &Value) -> State {
 }
 
 fn is_observed(object: &Value) -> bool {
-    object["status"]["observedGeneration"].as_i64().unwrap_or(0) >= object["metadata"]["generation"].as_i64().unwrap_or(0)
+    object["status"]["observedGeneration"].as_i64().unwrap_or(0)
+        >= object["metadata"]["generation"].as_i64().unwrap_or(0)
 }
 
 fn count(object: &Value, field: &str) -> i64 {
@@ -233,7 +240,10 @@ fn pod_state(object: &Value) -> State {
 }
 
 /// Finds a served resource by kind.
-pub fn find_kind<'a>(resources: impl IntoIterator<Item = &'a Arc<Resource>>, gvk: &GroupVersionKind) -> Option<Arc<Resource>> {
+pub fn find_kind<'a>(
+    resources: impl IntoIterator<Item = &'a Arc<Resource>>,
+    gvk: &GroupVersionKind,
+) -> Option<Arc<Resource>> {
     let stored = resources.into_iter().filter(|resource| resource.has_verb("create"));
     stored.into_iter().find(|resource| resource.gvk() == *gvk).cloned()
 }
@@ -252,7 +262,9 @@ mod tests {
             })
         };
         assert_eq!(deployment_state(&deployment(2, 3, 3, 3)), State::Ready);
-        for unready in [deployment(3, 3, 3, 3), deployment(2, 2, 3, 3), deployment(2, 3, 2, 3), deployment(2, 3, 3, 4)] {
+        for unready in
+            [deployment(3, 3, 3, 3), deployment(2, 2, 3, 3), deployment(2, 3, 2, 3), deployment(2, 3, 3, 4)]
+        {
             assert!(matches!(deployment_state(&unready), State::Progressing { .. }), "{unready}");
         }
     }

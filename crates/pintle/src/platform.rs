@@ -56,16 +56,16 @@ impl Platform {
         let (major, minor, git_version) = apiserver::KUBERNETES_VERSION;
         let git_commit = option_env!("PINTLE_GIT_COMMIT").unwrap_or("unknown");
         telemetry::metrics().set_build_info(major, minor, git_version, git_commit);
-        let listener = TcpListener::bind(config.listen)
-            .await
-            .with_context(|| format!("--listen {}: choose another address or port (port 0 finds a free one)", config.listen))?;
+        let listener = TcpListener::bind(config.listen).await.with_context(|| {
+            format!("--listen {}: choose another address or port (port 0 finds a free one)", config.listen)
+        })?;
         let address = listener.local_addr().context("reading the listener's address")?;
         let store = open_store(&config.data_dir)?;
         let continued = store.current_revision().0 > 0;
-        let authority = pki::Authority::load_or_create(&config.data_dir.join("pki"), SystemTime::now())?;
+        let authority = pki::Authority::load_or_create(&config.data_dir.join("pki"), now())?;
         let authority = Arc::new(authority);
         let serving_certificate = authority
-            .serving_certificate(pki::ServerNames::in_cluster().with(&address.ip().to_string()), SystemTime::now())?;
+            .serving_certificate(pki::ServerNames::in_cluster().with(&address.ip().to_string()), now())?;
         let tls = pki::server_config(serving_certificate.clone(), &authority.client_verifier()?)?;
         let serving = rt::Shutdown::new();
         let components = serving.child_token();
@@ -89,12 +89,17 @@ impl Platform {
         }
         write_kubeconfig(&authority, address, &config.kubeconfig)?;
         let https = rt::spawn("https", server.listen(listener, Arc::new(tls)).run(serving.clone()));
-        bootstrap::run(server.door(), &facts, &serving).await.map_err(|status| anyhow!("bootstrap: {status}"))?;
+        bootstrap::run(server.door(), &facts, &serving)
+            .await
+            .map_err(|status| anyhow!("bootstrap: {status}"))?;
         server.readiness().set_ready("bootstrap");
         let mut platform =
             Self { server, store, tasks: Vec::new(), components, serving, https, address, continued };
-        platform.tasks.push(rt::spawn("certificate renewal", renew(serving_certificate, platform.components.clone())));
-        let expiry = apiserver::event_expiry::run(platform.server.door().clone(), platform.components.clone());
+        platform
+            .tasks
+            .push(rt::spawn("certificate renewal", renew(serving_certificate, platform.components.clone())));
+        let expiry =
+            apiserver::event_expiry::run(platform.server.door().clone(), platform.components.clone());
         platform.tasks.push(rt::spawn("event expiry", expiry));
         platform.start_controllers(&facts.ca_pem);
         platform.start_scheduler();
@@ -163,7 +168,8 @@ impl Platform {
 
     fn start_nodes(&mut self, count: u32) {
         // One identity for all simulated nodes, as KWOK has; it stands for as many kubelets.
-        let user = UserInfo::new("system:pintle:simulated-nodes").with_groups([user::MASTERS]).authenticated();
+        let user =
+            UserInfo::new("system:pintle:simulated-nodes").with_groups([user::MASTERS]).authenticated();
         let api: Arc<dyn client::Api> = self.server.client(user);
         let informers = client::Informers::new(api.clone(), self.components.clone());
         let (ready, became_ready) = tokio::sync::oneshot::channel();
@@ -188,7 +194,8 @@ impl Platform {
 }
 
 fn open_store(data_dir: &Utf8Path) -> anyhow::Result<Arc<dyn Store>> {
-    make_private(data_dir).with_context(|| format!("--data-dir {data_dir}: it must be a directory you can write"))?;
+    make_private(data_dir)
+        .with_context(|| format!("--data-dir {data_dir}: it must be a directory you can write"))?;
     let path = data_dir.join("store");
     let store = storage_embedded::open(path.as_std_path(), storage_embedded::Options::default())
         .with_context(|| format!("--data-dir {data_dir}"))?;
@@ -206,7 +213,7 @@ fn make_private(directory: &Utf8Path) -> std::io::Result<()> {
 }
 
 fn write_kubeconfig(authority: &pki::Authority, address: SocketAddr, path: &Utf8Path) -> anyhow::Result<()> {
-    let admin = authority.issue_admin(SystemTime::now())?;
+    let admin = authority.issue_admin(now())?;
     // A client cannot connect to "any address".
     let host = match address.ip() {
         ip if ip.is_unspecified() && ip.is_ipv4() => "127.0.0.1".to_owned(),
@@ -224,17 +231,24 @@ fn write_kubeconfig(authority: &pki::Authority, address: SocketAddr, path: &Utf8
     kubeconfig.write(path).with_context(|| format!("--kubeconfig {path}"))
 }
 
+/// The wall clock, in the form that certificates count in.
+fn now() -> SystemTime {
+    rt::now().into()
+}
+
 /// Replaces the serving certificate in time, for as long as the cluster runs.
 async fn renew(certificate: Arc<pki::ServingCertificate>, shutdown: rt::Shutdown) {
     loop {
-        let wait = certificate.renew_at().duration_since(SystemTime::now()).unwrap_or(Duration::from_secs(60));
+        let wait = certificate.renew_at().duration_since(now()).unwrap_or(Duration::from_secs(60));
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = rt::sleep(wait) => {}
         }
-        match certificate.renew(SystemTime::now()) {
+        match certificate.renew(now()) {
             Ok(()) => tracing::info!("Renewed the serving certificate"),
-            Err(error) => tracing::error!(error = %telemetry::chain(&error), "Could not renew the serving certificate"),
+            Err(error) => {
+                tracing::error!(error = %telemetry::chain(&error), "Could not renew the serving certificate")
+            }
         }
     }
 }

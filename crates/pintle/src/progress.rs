@@ -38,7 +38,8 @@ impl Progress {
         let labels: Vec<String> = labels.collect();
         let live = std::io::stdout().is_terminal().then(MultiProgress::new);
         let width = labels.iter().map(String::len).max().unwrap_or(0);
-        let style = ProgressStyle::with_template("  {spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+        let style = ProgressStyle::with_template("  {spinner} {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner());
         let rows = labels
             .into_iter()
             .map(|label| {
@@ -63,7 +64,9 @@ impl Progress {
         }
         let text = describe(&state);
         match &row.bar {
-            Some(bar) if matches!(state, State::Progressing { .. }) => bar.set_message(format!("{}  {text}", row.label)),
+            Some(bar) if matches!(state, State::Progressing { .. }) => {
+                bar.set_message(format!("{}  {text}", row.label))
+            }
             Some(bar) => bar.finish_with_message(format!("{}  {text}", row.label)),
             None => println!("{}: {text}", row.label),
         }

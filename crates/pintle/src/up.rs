@@ -15,7 +15,8 @@ pub fn run(arguments: UpArguments) -> anyhow::Result<()> {
     // Before anything is started: a malformed manifest leaves nothing half done.
     let manifests = manifest::read_all(&arguments.apply)?;
     apply::check_kinds(&manifests)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(serve(arguments, manifests))
 }
 
@@ -60,7 +61,11 @@ fn announce(platform: &Platform, config: &Config, elapsed: std::time::Duration) 
         1 => "1 simulated node (pods become ready, no container runs)".to_owned(),
         count => format!("{count} simulated nodes (pods become ready, no container runs)"),
     };
-    println!("Cluster {verb} at https://{} after {:.2} s, with {nodes}", platform.address, elapsed.as_secs_f64());
+    println!(
+        "Cluster {verb} at https://{} after {:.2} s, with {nodes}",
+        platform.address,
+        elapsed.as_secs_f64()
+    );
     let kubeconfig = config.kubeconfig.canonicalize_utf8().unwrap_or_else(|_| config.kubeconfig.clone());
     println!("  export KUBECONFIG={kubeconfig}");
 }

@@ -91,7 +91,10 @@ fn every_metric_is_served_and_what_an_application_needs_is_counted() {
         assert!(text.lines().any(|line| line == sample), "{sample} in\n{text}");
     }
     let readyz = "apiserver_request_total{verb=\"GET\",dry_run=\"\",group=\"\",version=\"\",resource=\"\"";
-    assert!(text.lines().any(|line| line.starts_with(readyz) && line.ends_with("code=\"200\"} 1")), "{readyz} in\n{text}");
+    assert!(
+        text.lines().any(|line| line.starts_with(readyz) && line.ends_with("code=\"200\"} 1")),
+        "{readyz} in\n{text}"
+    );
     let watches = "apiserver_longrunning_requests{verb=\"WATCH\",group=\"\",version=\"v1\",resource=\"pods\"";
     let watches: Vec<_> = text.lines().filter(|line| line.starts_with(watches)).collect();
     assert!(matches!(watches[..], [line] if line.ends_with(" 1")), "{watches:?}");
@@ -112,7 +115,8 @@ fn sums(text: &str) -> HashMap<&str, f64> {
         } else if !line.starts_with('#') {
             let (series, value) = line.rsplit_once(' ').expect("a sample has a value");
             let name = series.split('{').next().unwrap_or_default();
-            let counted = name == family.0 || (family.1 == "histogram" && name == format!("{}_count", family.0));
+            let counted =
+                name == family.0 || (family.1 == "histogram" && name == format!("{}_count", family.0));
             if counted {
                 *sums.entry(family.0).or_default() += value.parse::<f64>().expect("a number");
             }

@@ -69,12 +69,16 @@ fn what_is_wrong_is_said_in_one_line_and_nothing_is_started() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path();
     let broken = write(path, "broken.yaml", &format!("{DEPLOYMENT}---\nkind: [\n"));
-    let unknown = write(path, "unknown.yaml", "apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: w}\n");
+    let unknown =
+        write(path, "unknown.yaml", "apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: w}\n");
     let data_dir = path.join("data");
     let data = data_dir.to_str().expect("UTF-8");
     let cases: [(&[&str], &[&str]); 4] = [
         (&["--data-dir", data, "--apply", &broken], &["broken.yaml, document 3", "line 16"]),
-        (&["--data-dir", data, "--apply", &unknown], &["unknown.yaml, document 1", "Widget", "example.com/v1"]),
+        (
+            &["--data-dir", data, "--apply", &unknown],
+            &["unknown.yaml, document 1", "Widget", "example.com/v1"],
+        ),
         (&["--data-dir", data, "--apply", "absent.yaml"], &["--apply absent.yaml", "No such file"]),
         (&["--data-dir", "/proc/pintle"], &["--data-dir /proc/pintle", "directory you can write"]),
     ];

@@ -195,7 +195,7 @@ impl Allocator {
                 Some(address) => set_address(service, address),
                 None => errors.push(field::Error::invalid(
                     &field::Path::root("spec.clusterIPs"),
-                    &Value::Array(Vec::new()),
+                    Value::Array(Vec::new()),
                     "failed to allocate a serviceIP: range is full",
                 )),
             }
@@ -230,7 +230,7 @@ impl Allocator {
             if let Some(why) = why {
                 errors.push(field::Error::invalid(
                     &field::Path::root("spec.clusterIPs"),
-                    &Value::from(vec![wanted]),
+                    Value::from(vec![wanted]),
                     format!("failed to allocate IP {wanted}: {why}"),
                 ));
                 return;

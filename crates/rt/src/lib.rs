@@ -13,6 +13,7 @@ pub use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
 pub use tokio_util::sync::CancellationToken as Shutdown;
 
 /// Now, by the wall clock.
+#[expect(clippy::disallowed_methods, reason = "this is the door to the clock")]
 pub fn now() -> Timestamp {
     Timestamp::now()
 }
@@ -55,6 +56,7 @@ pub fn jittered(base: Duration, factor: f64) -> Duration {
 }
 
 /// Spawns a named task. A panic in it is logged with the name and ends only that task.
+#[expect(clippy::disallowed_methods, reason = "this is the door to tasks")]
 pub fn spawn<F>(name: &'static str, future: F) -> JoinHandle<()>
 where
     F: Future<Output = ()> + Send + 'static,

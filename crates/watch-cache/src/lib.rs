@@ -15,8 +15,8 @@
 mod ring;
 mod watcher;
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use apimachinery::Object;
 use apimachinery::object::MalformedObject;
@@ -142,7 +142,9 @@ impl WatchCache {
         let revision = store.scan("", &mut |pair| {
             let Some(cache) = self.resource_of(&pair.key) else { return Ok(()) };
             match Object::from_json(pair.value, pair.mod_revision.0, cache.fields) {
-                Ok(object) => loaded.entry(cache.prefix.clone()).or_default().push((pair.key, Arc::new(object))),
+                Ok(object) => {
+                    loaded.entry(cache.prefix.clone()).or_default().push((pair.key, Arc::new(object)))
+                }
                 Err(source) if malformed.is_none() => malformed = Some((pair.key, source)),
                 Err(_) => {}
             }
@@ -194,7 +196,12 @@ impl storage::Observer for WatchCache {
 impl ResourceCache {
     fn new(prefix: &str, fields: &'static [&'static str], store_revision: Arc<AtomicU64>) -> Self {
         let revision = store_revision.load(Ordering::Acquire);
-        let state = State { objects: Objects::new(), revision, ring: Ring::starting_at(revision), pinned: Vec::new() };
+        let state = State {
+            objects: Objects::new(),
+            revision,
+            ring: Ring::starting_at(revision),
+            pinned: Vec::new(),
+        };
         Self {
             prefix: prefix.into(),
             fields,
@@ -208,7 +215,8 @@ impl ResourceCache {
     /// Names the resource for the metrics about this cache. Versions of a resource share a cache; the first name
     /// stays.
     pub fn measured_as(&self, group: &str, resource: &str) {
-        let metrics = self.metrics.get_or_init(|| telemetry::metrics().apiserver.watch_cache(group, resource));
+        let metrics =
+            self.metrics.get_or_init(|| telemetry::metrics().apiserver.watch_cache(group, resource));
         metrics.capacity.set(ring::EVENTS_MAX as i64);
         self.measure(&self.state.read());
     }
@@ -352,13 +360,18 @@ impl State {
     fn drop_old_pins(&mut self) {
         let oldest = self.ring.oldest();
         let newest = self.revision;
-        self.pinned.retain(|pinned| pinned.revision >= oldest && newest - pinned.revision <= PINNED_REVISIONS_MAX);
+        self.pinned
+            .retain(|pinned| pinned.revision >= oldest && newest - pinned.revision <= PINNED_REVISIONS_MAX);
     }
 }
 
 impl Snapshot {
     /// Objects whose key starts with `prefix` and is greater than `after`, in key order.
-    pub fn range<'a>(&'a self, prefix: &'a str, after: Option<&str>) -> impl Iterator<Item = (&'a Key, &'a Arc<Object>)> {
+    pub fn range<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&str>,
+    ) -> impl Iterator<Item = (&'a Key, &'a Arc<Object>)> {
         let start: Key = match after {
             // The smallest string greater than `after`.
             Some(after) => format!("{after}\0").into(),

@@ -50,11 +50,13 @@ async fn a_watcher_sees_each_event_once_with_the_state_before() {
     cache.committed(&[put(1, "a", "1")]);
     let mut watcher = maps.watch(1).unwrap();
     let publisher = cache.clone();
-    tokio::spawn(async move { publisher.committed(&[put(2, "a", "2"), delete(3, "a")]) });
+    rt::spawn("publisher", async move { publisher.committed(&[put(2, "a", "2"), delete(3, "a")]) });
     let mut seen = Vec::new();
     while seen.len() < 2 {
         let Next::Events(events) = watcher.next().await else { panic!("expired") };
-        seen.extend(events.iter().map(|e| (e.kind, e.object.revision(), e.previous.as_ref().map(|p| p.revision()))));
+        seen.extend(
+            events.iter().map(|e| (e.kind, e.object.revision(), e.previous.as_ref().map(|p| p.revision()))),
+        );
     }
     assert_eq!(seen, [(EventKind::Modified, 2, Some(1)), (EventKind::Deleted, 3, Some(2))]);
     assert!(watcher.ready().is_none());

@@ -9,7 +9,8 @@ const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
 pub fn to_v1(autoscaler: &mut Value) {
     let metrics = autoscaler.remove_at(&["spec", "metrics"]);
     let metrics = metrics.as_ref().and_then(Value::as_array).cloned().unwrap_or_default();
-    let (cpu, others): (Vec<Value>, Vec<Value>) = metrics.into_iter().partition(|metric| cpu_target(metric).is_some());
+    let (cpu, others): (Vec<Value>, Vec<Value>) =
+        metrics.into_iter().partition(|metric| cpu_target(metric).is_some());
     let mut cpu = cpu.into_iter();
     if let Some(target) = cpu.next().as_ref().and_then(cpu_target) {
         autoscaler.set_at(&["spec", "targetCPUUtilizationPercentage"], target);
@@ -36,7 +37,9 @@ pub fn to_v1(autoscaler: &mut Value) {
 /// Turns a `v1` tree into `v2`.
 pub fn from_v1(autoscaler: &mut Value) {
     let mut metrics = Vec::new();
-    if let Some(target) = autoscaler.remove_at(&["spec", "targetCPUUtilizationPercentage"]).and_then(|v| v.as_i64()) {
+    if let Some(target) =
+        autoscaler.remove_at(&["spec", "targetCPUUtilizationPercentage"]).and_then(|v| v.as_i64())
+    {
         metrics.push(json!({
             "type": "Resource",
             "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": target}},

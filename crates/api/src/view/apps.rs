@@ -169,7 +169,9 @@ impl PodTemplate {
         let mut tree = self.bare.clone();
         let metadata = tree.ensure_object_at(&["metadata"]);
         metadata.retain(|key, field| {
-            !(field.is_null() || key == "creationTimestamp" || field.as_object().is_some_and(|map| map.is_empty()))
+            !(field.is_null()
+                || key == "creationTimestamp"
+                || field.as_object().is_some_and(|map| map.is_empty()))
         });
         tree
     }
@@ -206,7 +208,8 @@ mod tests {
     #[test]
     fn templates_are_compared_without_the_hash_label() {
         let read = |text: &str| serde_json::from_str::<PodTemplate>(text).unwrap();
-        let a = read(r#"{"metadata":{"labels":{"app":"a","pod-template-hash":"x"}},"spec":{"containers":[]}}"#);
+        let a =
+            read(r#"{"metadata":{"labels":{"app":"a","pod-template-hash":"x"}},"spec":{"containers":[]}}"#);
         let b = read(r#"{"metadata":{"labels":{"app":"a"}},"spec":{"containers":[]}}"#);
         let c = read(r#"{"metadata":{"labels":{"app":"c"}},"spec":{"containers":[]}}"#);
         let only_hash = read(r#"{"metadata":{"labels":{"pod-template-hash":"x"}},"spec":{}}"#);

@@ -21,12 +21,13 @@ pub use apps::{
 };
 pub use meta::{LabelSelector, LabelSelectorRequirement, ObjectMeta, OwnerReference};
 pub use node::{ContainerImage, Node, NodeAddress, NodeSpec, NodeStatus, NodeSystemInfo, Taint};
-pub use policy::{PodDisruptionBudget, PodDisruptionBudgetSpec, PodDisruptionBudgetStatus};
 pub use pod::{
-    Affinity, Condition, Container, ContainerPort, ContainerState, ContainerStateRunning, ContainerStateTerminated,
-    ContainerStateWaiting, ContainerStatus, EphemeralVolumeSource, NodeAffinity, NodeSelector, NodeSelectorRequirement,
-    NodeSelectorTerm, PersistentVolumeClaimVolumeSource, Pod, PodAffinity, PodAffinityTerm, PodIp, PodReadinessGate,
-    PodResourceClaim, PodSchedulingGate, PodSpec, PodStatus, PreferredSchedulingTerm, ResourceList,
-    ResourceRequirements, Toleration, TopologySpreadConstraint, Volume, WeightedPodAffinityTerm,
+    Affinity, Condition, Container, ContainerPort, ContainerState, ContainerStateRunning,
+    ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, EphemeralVolumeSource, NodeAffinity,
+    NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PersistentVolumeClaimVolumeSource, Pod,
+    PodAffinity, PodAffinityTerm, PodIp, PodReadinessGate, PodResourceClaim, PodSchedulingGate, PodSpec,
+    PodStatus, PreferredSchedulingTerm, ResourceList, ResourceRequirements, Toleration,
+    TopologySpreadConstraint, Volume, WeightedPodAffinityTerm,
 };
+pub use policy::{PodDisruptionBudget, PodDisruptionBudgetSpec, PodDisruptionBudgetStatus};
 pub use service::{Service, ServicePort, ServiceSpec};

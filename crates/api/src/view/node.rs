@@ -92,6 +92,10 @@ impl Node {
 
     /// The first address of a type; `None` when the node has none.
     pub fn address(&self, type_: &str) -> Option<&str> {
-        self.status.addresses.iter().find(|address| address.type_ == type_).map(|address| address.address.as_str())
+        self.status
+            .addresses
+            .iter()
+            .find(|address| address.type_ == type_)
+            .map(|address| address.address.as_str())
     }
 }

@@ -15,7 +15,8 @@ pub(super) fn layout(json: &[u8], fields: &[&str]) -> Result<Layout> {
     }
     let mut scan = Scan { json, at: 0 };
     let mut layout = Layout { fields: vec![Span::default(); fields.len()].into(), ..Layout::default() };
-    let mut wanted: Vec<(&str, usize)> = fields.iter().enumerate().map(|(index, path)| (*path, index)).collect();
+    let mut wanted: Vec<(&str, usize)> =
+        fields.iter().enumerate().map(|(index, path)| (*path, index)).collect();
     scan.expect(b"{\"apiVersion\":")?;
     scan.string()?;
     scan.expect(b",\"kind\":")?;

@@ -68,7 +68,10 @@ fn the_revision_fits_into_any_metadata() {
 fn damaged_bytes_are_an_error_at_every_cut() {
     let json = encode(&pod());
     for cut in 0..json.len() {
-        assert!(Object::from_json(Bytes::copy_from_slice(&json[..cut]), 1, POD_FIELDS).is_err(), "cut at {cut}");
+        assert!(
+            Object::from_json(Bytes::copy_from_slice(&json[..cut]), 1, POD_FIELDS).is_err(),
+            "cut at {cut}"
+        );
     }
     assert!(Object::from_json(Bytes::from_static(b"{\"kind\":\"X\"}"), 1, &[]).is_err());
 }

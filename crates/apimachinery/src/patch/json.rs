@@ -68,12 +68,8 @@ fn operation(index: usize, item: Value, notes: &mut Vec<String>) -> Result<Opera
         Value::Object(map) => map,
         other => return Err(PatchError::not_a("handlers.jsonPatchOp", &other)),
     };
-    let mut operation = Operation {
-        kind: Kind::Unknown(Str::default()),
-        path: None,
-        from: "".into(),
-        value: Value::Null,
-    };
+    let mut operation =
+        Operation { kind: Kind::Unknown(Str::default()), path: None, from: "".into(), value: Value::Null };
     for (name, member) in map {
         match name.as_str() {
             "op" => operation.kind = kind(text("op", member)?),

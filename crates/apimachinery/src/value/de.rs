@@ -41,9 +41,8 @@ impl<'de> Deserializer<'de> for &'de Value {
             Value::Number(Number::Float(f)) => visitor.visit_f64(*f),
             Value::String(text) => visitor.visit_borrowed_str(text),
             Value::Array(items) => SeqDeserializer::new(items.iter()).deserialize_any(visitor),
-            Value::Object(map) => {
-                MapDeserializer::new(map.iter().map(|(key, value)| (KeyRef(key), value))).deserialize_any(visitor)
-            }
+            Value::Object(map) => MapDeserializer::new(map.iter().map(|(key, value)| (KeyRef(key), value)))
+                .deserialize_any(visitor),
         }
     }
 
@@ -51,7 +50,11 @@ impl<'de> Deserializer<'de> for &'de Value {
         if self.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, DecodeError> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
         visitor.visit_newtype_struct(self)
     }
 

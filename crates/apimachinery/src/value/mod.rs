@@ -316,7 +316,9 @@ impl From<serde_json::Value> for Value {
             },
             serde_json::Value::String(text) => Self::from(text),
             serde_json::Value::Array(items) => Self::from(items),
-            serde_json::Value::Object(map) => map.into_iter().map(|(k, v)| (Str::from(k), Self::from(v))).collect(),
+            serde_json::Value::Object(map) => {
+                map.into_iter().map(|(k, v)| (Str::from(k), Self::from(v))).collect()
+            }
         }
     }
 }
@@ -331,7 +333,9 @@ impl From<&Value> for serde_json::Value {
             Value::Number(Number::Float(f)) => Self::from(*f),
             Value::String(text) => Self::from(text.as_str()),
             Value::Array(items) => Self::Array(items.iter().map(Self::from).collect()),
-            Value::Object(map) => Self::Object(map.iter().map(|(k, v)| (k.to_string(), Self::from(v))).collect()),
+            Value::Object(map) => {
+                Self::Object(map.iter().map(|(k, v)| (k.to_string(), Self::from(v))).collect())
+            }
         }
     }
 }

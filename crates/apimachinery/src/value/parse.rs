@@ -42,7 +42,8 @@ impl Value {
     /// Parses one YAML document, reading scalars as Go's YAML-to-JSON does (`yes` and `on` are booleans); of duplicate
     /// fields the last wins.
     pub fn parse_yaml(yaml: &str) -> Result<Value, ParseError> {
-        let options = serde_saphyr::options! { duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins };
+        let options =
+            serde_saphyr::options! { duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins };
         serde_saphyr::from_str_with_options(yaml, options).map_err(|error| {
             // The first line says what and where; the drawing of the place below it does not fit into an API error.
             let text = error.to_string();
@@ -231,7 +232,10 @@ impl<'de> Visitor<'de> for DuplicateFinder<'_> {
         let mut index = 0;
         let found = self.found;
         while items
-            .next_element_seed(DuplicateFinder { path: format!("{}[{index}]", self.path), found: &mut *found })?
+            .next_element_seed(DuplicateFinder {
+                path: format!("{}[{index}]", self.path),
+                found: &mut *found,
+            })?
             .is_some()
         {
             index += 1;

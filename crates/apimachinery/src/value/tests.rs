@@ -75,7 +75,8 @@ proptest::proptest! {
 
 #[test]
 fn duplicate_objects_merge_as_go_merges_them() {
-    let parsed = Value::parse_strict(br#"{"data":{"a":"1","a":"2"},"data":{"b":"3"},"data":{"b":{"c":1}}}"#).unwrap();
+    let parsed =
+        Value::parse_strict(br#"{"data":{"a":"1","a":"2"},"data":{"b":"3"},"data":{"b":{"c":1}}}"#).unwrap();
     assert_eq!(parsed.value, json!({"data": {"a": "2", "b": {"c": 1}}}));
     assert_eq!(parsed.duplicates, ["data.a", "data"]);
     assert_eq!(Value::parse_yaml("a: 1\nb: y\na: 2\n").unwrap(), json!({"a": 2, "b": true}));

@@ -5,7 +5,6 @@
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use apimachinery::selector::FieldSelector;
 use apimachinery::{Status, Value};

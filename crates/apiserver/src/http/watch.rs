@@ -93,23 +93,21 @@ impl WatchBody {
                 return Some(frame.into());
             }
         }
-        loop {
-            tokio::select! {
-                biased;
-                next = self.stream.next() => {
-                    self.write(next, &mut frame);
-                    self.write_ready(&mut frame);
-                    return Some(frame.into());
-                }
-                () = self.shutdown.cancelled() => return None,
-                () = rt::sleep_until(self.deadline) => return None,
-                () = rt::sleep_until(self.next_bookmark), if self.bookmarks => {
-                    self.next_bookmark = rt::instant() + BOOKMARK_INTERVAL;
-                    self.write_bookmark(false, &mut frame);
-                    return Some(frame.into());
-                }
+        // The ends come first: on a busy resource the next event is always there already.
+        tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => return None,
+            () = rt::sleep_until(self.deadline) => return None,
+            next = self.stream.next() => {
+                self.write(next, &mut frame);
+                self.write_ready(&mut frame);
+            }
+            () = rt::sleep_until(self.next_bookmark), if self.bookmarks => {
+                self.next_bookmark = rt::instant() + BOOKMARK_INTERVAL;
+                self.write_bookmark(false, &mut frame);
             }
         }
+        Some(frame.into())
     }
 
     fn write_initial(&mut self, frame: &mut Vec<u8>) {

@@ -143,7 +143,8 @@ mod tests {
 
     #[test]
     fn documents_lists_and_comments_are_told_apart() {
-        let list = format!("apiVersion: v1\nkind: List\nitems:\n- {{apiVersion: v1, kind: Secret, metadata: {{name: s}}}}\n");
+        let list =
+            "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Secret, metadata: {name: s}}\n";
         let text = format!("# head\n---\n{MAP}---\n\n--- # empty\n{MAP}---\n{list}");
         let found = read(&text).unwrap();
         let origins: Vec<&str> = found.iter().map(|manifest| manifest.origin.as_str()).collect();

@@ -24,6 +24,9 @@ pub fn up(data_dir: &Path) -> Command {
     command
 }
 
+/// Lines that may wait to be read; far more than any of these commands prints.
+const LINES_MAX: usize = 4096;
+
 /// A running `pintle up` and its lines.
 pub struct Running {
     child: Child,
@@ -34,7 +37,7 @@ impl Running {
     pub fn start(mut command: Command) -> Self {
         let mut child = command.spawn().expect("the binary starts");
         let output = BufReader::new(child.stdout.take().expect("stdout is piped"));
-        let (sender, lines) = mpsc::channel();
+        let (sender, lines) = mpsc::sync_channel(LINES_MAX);
         std::thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
                 if sender.send(line).is_err() {
