@@ -16,7 +16,6 @@ const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(3600);
 
 /// A served, bootstrapped cluster without controllers. Dropping it ends it.
 pub struct Server {
-    pub api: ApiServer,
     address: SocketAddr,
     authority: Arc<pki::Authority>,
     shutdown: rt::Shutdown,
@@ -53,7 +52,7 @@ impl Server {
         let api = ApiServer::assemble(parts).expect("an assembled server");
         rt::spawn("https", api.listen(listener, Arc::new(tls)).run(shutdown.clone()));
         bootstrap::run(api.door(), &facts, &shutdown).await.expect("bootstrap");
-        Self { api, address, authority, shutdown, _folder: folder }
+        Self { address, authority, shutdown, _folder: folder }
     }
 
     /// A started server with a namespace `t` to work in.
