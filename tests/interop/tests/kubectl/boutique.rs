@@ -8,9 +8,10 @@ use serde_json::Value;
 
 use super::World;
 
-/// Objects in the manifests, and Deployments among them.
+/// Objects in the manifests, and Deployments and Services among them.
 const OBJECTS: usize = 35;
 const DEPLOYMENTS: usize = 12;
+const SERVICES: usize = 12;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) fn client_side(world: &World<'_>, checks: &mut Checks) {
@@ -162,6 +163,8 @@ fn scale(kubectl: &Kubectl, checks: &mut Checks) {
 
 fn all_replicas(kubectl: &Kubectl) -> anyhow::Result<()> {
     let deployments = kubectl.json(&["get", "deployments"])?;
+    let count = items(&deployments).count();
+    ensure!(count == DEPLOYMENTS, "{count} of {DEPLOYMENTS}");
     for deployment in items(&deployments) {
         let (spec, status) = (&deployment["spec"], &deployment["status"]);
         let same =
@@ -195,6 +198,8 @@ fn pods_run(kubectl: &Kubectl) -> anyhow::Result<()> {
 fn endpoints(kubectl: &Kubectl) -> anyhow::Result<()> {
     eventually(PATIENCE, || {
         let services = kubectl.json(&["get", "services"])?;
+        let count = items(&services).count();
+        ensure!(count == SERVICES, "{count} of {SERVICES}");
         for service in items(&services) {
             let name = service["metadata"]["name"].as_str().unwrap_or_default();
             let selector = format!("kubernetes.io/service-name={name}");
