@@ -34,7 +34,8 @@ pub struct ClusterFacts {
 pub async fn run(door: &Arc<Door>, facts: &ClusterFacts, shutdown: &rt::Shutdown) -> Result<(), Status> {
     let api = LocalApi::new(door.clone(), UserInfo::api_server(), shutdown.clone());
     let api = &api;
-    let namespaces = NAMESPACES.map(|name| (api::gvr::NAMESPACES, "", json!({ "metadata": { "name": name } })));
+    let namespaces =
+        NAMESPACES.map(|name| (api::gvr::NAMESPACES, "", json!({ "metadata": { "name": name } })));
     ensure_all(api, namespaces).await?;
     let mut running = FuturesUnordered::new();
     for object in bootstrap::objects() {
@@ -66,7 +67,12 @@ fn options() -> WriteOptions {
     WriteOptions { field_manager: "kube-apiserver".into(), ..WriteOptions::default() }
 }
 
-async fn ensure(api: &LocalApi, gvr: GroupVersionResource, namespace: &str, object: Value) -> Result<(), Status> {
+async fn ensure(
+    api: &LocalApi,
+    gvr: GroupVersionResource,
+    namespace: &str,
+    object: Value,
+) -> Result<(), Status> {
     let name = object.str_at(&["metadata", "name"]).to_owned();
     if api.get(&gvr, namespace, &name).await.is_ok() {
         return Ok(());
@@ -110,7 +116,11 @@ fn objects(facts: &ClusterFacts) -> Vec<(GroupVersionResource, &'static str, Val
     // From when on the use of tokens kept in Secrets has been watched.
     let today = rt::now().strftime("%Y-%m-%d").to_string();
     let mut objects = vec![
-        class("system-cluster-critical", 2_000_000_000, "For pods the cluster cannot do without, wherever they run."),
+        class(
+            "system-cluster-critical",
+            2_000_000_000,
+            "For pods the cluster cannot do without, wherever they run.",
+        ),
         class("system-node-critical", 2_000_001_000, "For pods their node cannot do without."),
         (
             api::gvr::CONFIG_MAPS,
@@ -153,7 +163,8 @@ fn objects(facts: &ClusterFacts) -> Vec<(GroupVersionResource, &'static str, Val
             "metadata": {"name": "kubernetes", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
             "subsets": [{"addresses": [{"ip": address.as_str()}]}],
         });
-        if let Some(subset) = endpoints.at_mut(&["subsets"]).and_then(Value::as_array_mut).and_then(|list| list.first_mut())
+        if let Some(subset) =
+            endpoints.at_mut(&["subsets"]).and_then(Value::as_array_mut).and_then(|list| list.first_mut())
         {
             subset.set_at(&["ports"], ports.clone());
         }

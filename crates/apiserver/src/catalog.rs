@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use apimachinery::{GroupVersionResource, Str};
 use api::{Resource, discovery};
+use apimachinery::{GroupVersionResource, Str};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use registry::{Endpoint, Registry};
@@ -66,7 +66,12 @@ impl Catalog {
     }
 
     /// A document under `key`, made on first use.
-    pub fn document(&self, key: &str, content_type: &'static str, make: impl FnOnce() -> Vec<u8>) -> Document {
+    pub fn document(
+        &self,
+        key: &str,
+        content_type: &'static str,
+        make: impl FnOnce() -> Vec<u8>,
+    ) -> Document {
         let mut documents = self.documents.lock();
         documents.entry(key.to_owned()).or_insert_with(|| Document::new(content_type, make().into())).clone()
     }
@@ -87,7 +92,9 @@ impl Catalog {
     /// The preferred version of each resource of a group, for components that look at everything.
     pub fn preferred(&self) -> impl Iterator<Item = &Arc<Resource>> {
         let mut seen = std::collections::HashSet::<(Str, Str)>::new();
-        self.resources.iter().filter(move |resource| seen.insert((resource.group.clone(), resource.plural.clone())))
+        self.resources
+            .iter()
+            .filter(move |resource| seen.insert((resource.group.clone(), resource.plural.clone())))
     }
 }
 

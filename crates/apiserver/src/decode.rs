@@ -1,11 +1,11 @@
 //! From a request's bytes to a tree of the right kind, as strict as the client asks.
 
+use api::{Resource, protobuf};
 pub use apimachinery::decode::FieldValidation;
 use apimachinery::decode::{self as typed, DecodeError};
 use apimachinery::patch;
 use apimachinery::value::ParseError;
 use apimachinery::{GroupVersion, GroupVersionKind, Status, Value};
-use api::{Resource, protobuf};
 
 use crate::door::{Call, Mode};
 
@@ -34,15 +34,17 @@ fn media(content_type: &str, kind: &GroupVersionKind) -> Result<Media, Status> {
 /// The kind that a call's body has to be of.
 fn expected_kind(call: &Call<'_>) -> GroupVersionKind {
     let resource = &call.endpoint.resource;
-    resource.subresource(call.subresource).map_or_else(|| resource.gvk(), |subresource| subresource.kind.clone())
+    resource
+        .subresource(call.subresource)
+        .map_or_else(|| resource.gvk(), |subresource| subresource.kind.clone())
 }
 
 /// Reads the object that a create or update sends.
 pub fn object(call: &Call<'_>, bytes: &[u8], content_type: &str, mode: &Mode<'_>) -> Result<Value, Status> {
     let expected = expected_kind(call);
     let media = media(content_type, &expected)?;
-    let (mut value, duplicates) =
-        parse(bytes, media).map_err(|why| Status::bad_request(unrecognized(bytes, media, &expected, &why)))?;
+    let (mut value, duplicates) = parse(bytes, media)
+        .map_err(|why| Status::bad_request(unrecognized(bytes, media, &expected, &why)))?;
     check_kind(&mut value, &expected)?;
     let schema = if expected == call.endpoint.resource.gvk() {
         Some(call.endpoint.resource.schema.clone())
@@ -59,7 +61,8 @@ pub fn object(call: &Call<'_>, bytes: &[u8], content_type: &str, mode: &Mode<'_>
 /// Checks a tree from inside the process against its kind's schema.
 pub fn tree(resource: &Resource, mut value: Value) -> Result<Value, Status> {
     check_kind(&mut value, &resource.gvk())?;
-    typed::normalize(&mut value, resource.schema.root()).map_err(|error| Status::bad_request(error.to_string()))?;
+    typed::normalize(&mut value, resource.schema.root())
+        .map_err(|error| Status::bad_request(error.to_string()))?;
     Ok(value)
 }
 
@@ -73,7 +76,9 @@ pub fn patched(call: &Call<'_>, value: &mut Value, mode: &Mode<'_>) -> Result<()
             notes.into_iter().for_each(|note| mode.warnings.add(note));
             Ok(())
         }
-        Err(strict @ DecodeError::Strict(_)) => Err(patch::undecodable(&value.to_json_string(), &strict.to_string())),
+        Err(strict @ DecodeError::Strict(_)) => {
+            Err(patch::undecodable(&value.to_json_string(), &strict.to_string()))
+        }
         Err(error) => Err(patch::undecodable(&value.to_json_string(), &error.to_string())),
     }
 }
@@ -111,7 +116,8 @@ pub fn applied(call: &Call<'_>, value: &Value) -> Result<(), Status> {
 /// Reads a `DeleteOptions` body. A mistyped field is an error: ignoring a `dryRun` or a precondition would delete
 /// what the caller meant to keep.
 pub fn options(bytes: &[u8], content_type: &str) -> Result<Value, Status> {
-    let wrong = |why: String| Status::bad_request(format!("couldn't get version/kind; json parse error: {why}"));
+    let wrong =
+        |why: String| Status::bad_request(format!("couldn't get version/kind; json parse error: {why}"));
     let expected = GroupVersionKind::new("", "v1", "DeleteOptions");
     let media = media(content_type, &expected)?;
     let (mut value, _) = parse(bytes, media).map_err(|why| match media {
@@ -126,7 +132,8 @@ pub fn options(bytes: &[u8], content_type: &str) -> Result<Value, Status> {
         return Err(Status::bad_request(format!("{kind} cannot be handled as a DeleteOptions")));
     }
     if let Some(schema) = api::builtin::schema(&expected) {
-        typed::normalize(&mut value, schema.root()).map_err(|error| Status::bad_request(error.to_string()))?;
+        typed::normalize(&mut value, schema.root())
+            .map_err(|error| Status::bad_request(error.to_string()))?;
     }
     Ok(value)
 }
@@ -151,7 +158,9 @@ fn parse(bytes: &[u8], media: Media) -> Result<(Value, Vec<String>), String> {
 fn unrecognized(bytes: &[u8], media: Media, expected: &GroupVersionKind, why: &str) -> String {
     let kind = &expected.kind;
     let shown = match media {
-        Media::Protobuf => return format!("the object provided is unrecognized (must be of type {kind}): {why}"),
+        Media::Protobuf => {
+            return format!("the object provided is unrecognized (must be of type {kind}): {why}");
+        }
         _ if bytes.is_empty() => "<empty>".to_owned(),
         _ => shorten(bytes),
     };

@@ -14,8 +14,8 @@ use auth::{Attributes, Authorizer, Decision, UserInfo};
 use jiff::Timestamp;
 use parking_lot::RwLock;
 use registry::{
-    DeleteRequest, Deleted, Endpoint, ListRequest, Page, Registry, Rewrite, Warnings, WatchRequest, WatchStream,
-    WriteContext,
+    DeleteRequest, Deleted, Endpoint, ListRequest, Page, Registry, Rewrite, Warnings, WatchRequest,
+    WatchStream, WriteContext,
 };
 
 use crate::catalog::Catalog;
@@ -142,7 +142,9 @@ impl Door {
                 let bound = Call { endpoint: &pods, name: &name, subresource: "binding", ..*call };
                 self.registry.bind(&pods, &context(&bound, mode), &name, &object).await.map(|()| Answer::Done)
             }
-            ("", _, _) if !resource.is_stored() => self.reviewer.review(self, call.user, call, mode, object).map(Answer::Value),
+            ("", _, _) if !resource.is_stored() => {
+                self.reviewer.review(self, call.user, call, mode, object).map(Answer::Value)
+            }
             ("", _, _) => {
                 self.check_grants(call, &object, None)?;
                 let ctx = context(call, mode);
@@ -153,7 +155,9 @@ impl Door {
                 self.registry.bind(call.endpoint, &ctx, call.name, &object).await.map(|()| Answer::Done)
             }
             ("eviction", "", "pods") => self.evict(call, mode, &object).await,
-            ("token", "", "serviceaccounts") => self.tokens.request(self, call, mode, object).map(Answer::Value),
+            ("token", "", "serviceaccounts") => {
+                self.tokens.request(self, call, mode, object).map(Answer::Value)
+            }
             _ => Err(not_allowed()),
         }
     }
@@ -169,7 +173,12 @@ impl Door {
     }
 
     /// Replaces an object or one of its subresources; says whether it was created.
-    pub async fn update(&self, call: &Call<'_>, mode: &Mode<'_>, object: Value) -> Result<(Answer, bool), Status> {
+    pub async fn update(
+        &self,
+        call: &Call<'_>,
+        mode: &Mode<'_>,
+        object: Value,
+    ) -> Result<(Answer, bool), Status> {
         let resource = &call.endpoint.resource;
         if resource.subresource(call.subresource).is_none() && !call.subresource.is_empty() {
             return Err(not_allowed());
@@ -196,7 +205,12 @@ impl Door {
     }
 
     /// Patches an object or one of its subresources; says whether it was created (apply).
-    pub async fn patch(&self, call: &Call<'_>, mode: &Mode<'_>, body: &PatchBody) -> Result<(Answer, bool), Status> {
+    pub async fn patch(
+        &self,
+        call: &Call<'_>,
+        mode: &Mode<'_>,
+        body: &PatchBody,
+    ) -> Result<(Answer, bool), Status> {
         let resource = &call.endpoint.resource;
         if resource.subresource(call.subresource).is_none() && !call.subresource.is_empty() {
             return Err(not_allowed());
@@ -216,7 +230,12 @@ impl Door {
         Ok((self.shown(call, modified.object), modified.created))
     }
 
-    pub async fn delete(&self, call: &Call<'_>, mode: &Mode<'_>, request: &DeleteRequest) -> Result<Deleted, Status> {
+    pub async fn delete(
+        &self,
+        call: &Call<'_>,
+        mode: &Mode<'_>,
+        request: &DeleteRequest,
+    ) -> Result<Deleted, Status> {
         self.registry.delete(call.endpoint, &context(call, mode), call.name, request).await
     }
 

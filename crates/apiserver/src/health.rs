@@ -53,7 +53,8 @@ pub(crate) fn answer(endpoint: &str, checks: &[(String, bool)], verbose: bool) -
     }
     let mut text = String::new();
     for (name, ok) in checks {
-        let line = if *ok { format!("[+]{name} ok\n") } else { format!("[-]{name} failed: reason withheld\n") };
+        let line =
+            if *ok { format!("[+]{name} ok\n") } else { format!("[-]{name} failed: reason withheld\n") };
         text.push_str(&line);
     }
     if healthy {
@@ -78,7 +79,11 @@ mod tests {
         assert!(!readiness.is_ready());
         assert_eq!(
             answer("readyz", &readiness.report(&[]), false),
-            (500, "[+]ping ok\n[+]scheduler ok\n[-]controllers failed: reason withheld\nreadyz check failed\n".into())
+            (
+                500,
+                "[+]ping ok\n[+]scheduler ok\n[-]controllers failed: reason withheld\nreadyz check failed\n"
+                    .into()
+            )
         );
         assert_eq!(answer("readyz", &readiness.report(&["controllers"]), false), (200, "ok".into()));
         readiness.set_ready("controllers");

@@ -98,7 +98,11 @@ impl ApiServer {
             namespaces: find(&api::gvr::NAMESPACES)?,
             service_accounts: find(&api::gvr::SERVICE_ACCOUNTS)?,
             priority_classes: find(&api::gvr::PRIORITY_CLASSES)?,
-            runtime_classes: find(&apimachinery::GroupVersionResource::new("node.k8s.io", "v1", "runtimeclasses"))?,
+            runtime_classes: find(&apimachinery::GroupVersionResource::new(
+                "node.k8s.io",
+                "v1",
+                "runtimeclasses",
+            ))?,
         };
         admission::Chain::default_plugins(lookups).install(&registry);
         let objects = CachedObjects {
@@ -116,8 +120,7 @@ impl ApiServer {
             Arc::new(objects),
         );
         let authenticator = Arc::new(Authenticator::new(authority.client_verifier()?, tokens));
-        let authorizer =
-            Arc::new(Authorizers::new(vec![Arc::new(PrivilegedGroup::masters()), rbac.clone()]));
+        let authorizer = Arc::new(Authorizers::new(vec![Arc::new(PrivilegedGroup::masters()), rbac.clone()]));
         let door = Arc::new(Door::new(
             registry,
             catalog,
@@ -126,8 +129,7 @@ impl ApiServer {
             Reviewer::new(authenticator.clone()),
             TokenMinter::new(TokenIssuer::new(TOKEN_ISSUER, audiences, keys.clone())),
         ));
-        let identifier =
-            Identifier::new(authenticator, keys, TOKEN_ISSUER.to_owned(), address);
+        let identifier = Identifier::new(authenticator, keys, TOKEN_ISSUER.to_owned(), address);
         let readiness = Arc::new(Readiness::default());
         let handler =
             Arc::new(Handler::new(door.clone(), identifier, readiness.clone(), version(), shutdown.clone()));

@@ -10,8 +10,8 @@ use apimachinery::{GroupVersionResource, Object, Status, Str, Value};
 use async_trait::async_trait;
 use auth::UserInfo;
 use client::{
-    Api, DeleteOptions, Discovered, ListOptions, ObjectList, Patch, Propagation, WatchEvent, WatchOptions, WatchStream,
-    WriteOptions,
+    Api, DeleteOptions, Discovered, ListOptions, ObjectList, Patch, Propagation, WatchEvent, WatchOptions,
+    WatchStream, WriteOptions,
 };
 use registry::{DeleteRequest, Endpoint, ListRequest, Warnings, WatchEventKind, WatchRequest, WatchStart};
 
@@ -32,7 +32,13 @@ impl LocalApi {
         Self { door, user, shutdown }
     }
 
-    fn call<'a>(&'a self, endpoint: &'a Endpoint, namespace: &'a str, name: &'a str, subresource: &'a str) -> Call<'a> {
+    fn call<'a>(
+        &'a self,
+        endpoint: &'a Endpoint,
+        namespace: &'a str,
+        name: &'a str,
+        subresource: &'a str,
+    ) -> Call<'a> {
         Call { user: &self.user, endpoint, namespace, name, subresource }
     }
 
@@ -68,7 +74,12 @@ fn object(answer: Answer) -> Result<Arc<Object>, Status> {
 
 #[async_trait]
 impl Api for LocalApi {
-    async fn get(&self, gvr: &GroupVersionResource, namespace: &str, name: &str) -> Result<Arc<Object>, Status> {
+    async fn get(
+        &self,
+        gvr: &GroupVersionResource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Arc<Object>, Status> {
         let endpoint = self.door.endpoint(gvr)?;
         let call = self.call(&endpoint, namespace, name, "");
         self.door.authorize(&call, "get")?;
@@ -173,7 +184,8 @@ impl Api for LocalApi {
         let endpoint = self.door.endpoint(gvr)?;
         let call = self.call(&endpoint, namespace, name, subresource.unwrap_or_default());
         self.door.authorize(&call, "update")?;
-        let body = if call.subresource == "scale" { body } else { crate::decode::tree(&endpoint.resource, body)? };
+        let body =
+            if call.subresource == "scale" { body } else { crate::decode::tree(&endpoint.resource, body)? };
         let warnings = Warnings::default();
         let mode = mode(options, self.manager(options), &warnings);
         self.door.update(&call, &mode, body).await.and_then(|(answer, _)| object(answer))

@@ -34,9 +34,12 @@ impl Kind {
         match media_type {
             "application/json-patch+json" => Ok(Self::Json),
             "application/merge-patch+json" => Ok(Self::Merge),
-            "application/strategic-merge-patch+json" if endpoint.resource.bare_list_items => Ok(Self::Strategic),
+            "application/strategic-merge-patch+json" if endpoint.resource.bare_list_items => {
+                Ok(Self::Strategic)
+            }
             "application/apply-patch+yaml" => Ok(Self::Apply),
-            _ => Err(Status::unsupported_media_type("415: Unsupported Media Type").with_details(Default::default())),
+            _ => Err(Status::unsupported_media_type("415: Unsupported Media Type")
+                .with_details(Default::default())),
         }
     }
 }
@@ -44,7 +47,8 @@ impl Kind {
 /// Parses a patch's body.
 pub fn parse(kind: Kind, bytes: &[u8]) -> Result<PatchBody, Status> {
     if kind == Kind::Apply {
-        let text = std::str::from_utf8(bytes).map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
+        let text = std::str::from_utf8(bytes)
+            .map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
         // JSON is YAML, and the common case; its parser is the quicker one.
         let value = match Value::parse(bytes) {
             Ok(value) => value,
@@ -52,11 +56,14 @@ pub fn parse(kind: Kind, bytes: &[u8]) -> Result<PatchBody, Status> {
                 .map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?,
         };
         if !value.is_object() {
-            return Err(Status::bad_request("error decoding YAML: the applied configuration must be an object"));
+            return Err(Status::bad_request(
+                "error decoding YAML: the applied configuration must be an object",
+            ));
         }
         return Ok(PatchBody::Apply(value));
     }
-    let value = Value::parse(bytes).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+    let value =
+        Value::parse(bytes).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
     match kind {
         Kind::Json => Ok(PatchBody::Json(value)),
         Kind::Merge => Ok(PatchBody::Merge(value)),
@@ -65,7 +72,12 @@ pub fn parse(kind: Kind, bytes: &[u8]) -> Result<PatchBody, Status> {
 }
 
 /// The state after the patch.
-pub fn apply(call: &Call<'_>, mode: &Mode<'_>, body: &PatchBody, current: Option<&Value>) -> Result<Rewrite, Status> {
+pub fn apply(
+    call: &Call<'_>,
+    mode: &Mode<'_>,
+    body: &PatchBody,
+    current: Option<&Value>,
+) -> Result<Rewrite, Status> {
     if call.subresource == "scale" {
         return apply_to_scale(call, mode, body, current);
     }
@@ -127,8 +139,9 @@ fn server_side_apply(
     let mut object = managed::apply(call.endpoint, &apply)?;
     door::check_name(call, &object)?;
     decode::patched(call, &mut object, mode)?;
-    let conditional =
-        current.is_some_and(|current| object["metadata"]["resourceVersion"] != current["metadata"]["resourceVersion"]);
+    let conditional = current.is_some_and(|current| {
+        object["metadata"]["resourceVersion"] != current["metadata"]["resourceVersion"]
+    });
     Ok(Rewrite { object, managed: true, conditional, trusted: false })
 }
 

@@ -49,7 +49,8 @@ impl Observer for Feed {
     fn committed(&self, events: &[Event]) {
         for event in events {
             let Some(path) = event.key.strip_prefix(&self.prefix) else { continue };
-            let (namespace, name) = if self.namespaced { path.split_once('/').unwrap_or(("", path)) } else { ("", path) };
+            let (namespace, name) =
+                if self.namespaced { path.split_once('/').unwrap_or(("", path)) } else { ("", path) };
             match event.kind {
                 EventKind::Put => self.upsert(namespace, name, &event.value),
                 EventKind::Delete => self.rbac.remove(self.kind, namespace, name),

@@ -40,7 +40,9 @@ pub fn apply(workload: &Value, scale: &Value) -> Result<Value, Status> {
     }
     let mut scaled = workload.clone();
     scaled.set_at(&["spec", "replicas"], replicas);
-    if let Some(version) = scale.at(&["metadata", "resourceVersion"]).filter(|version| version.as_str() != Some("")) {
+    if let Some(version) =
+        scale.at(&["metadata", "resourceVersion"]).filter(|version| version.as_str() != Some(""))
+    {
         scaled.set_at(&["metadata", "resourceVersion"], version.clone());
     }
     if let Some(uid) = scale.at(&["metadata", "uid"]).filter(|uid| uid.as_str() != Some("")) {
@@ -56,6 +58,7 @@ fn selector_text(selector: &Value) -> String {
         return Selector::from_value(selector).map(|selector| selector.to_string()).unwrap_or_default();
     }
     let pairs = selector.as_object().into_iter().flatten();
-    let pairs: Vec<String> = pairs.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+    let pairs: Vec<String> =
+        pairs.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
     pairs.join(",")
 }

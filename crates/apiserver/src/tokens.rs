@@ -4,8 +4,10 @@ use std::time::SystemTime;
 
 use apimachinery::time::format_seconds;
 use apimachinery::{GroupKind, Status, Value, field};
-use auth::token::{Binding, BoundKind, BoundObject, BoundObjects, IssueRequest, Reference, validate_expiration_seconds};
 use auth::TokenIssuer;
+use auth::token::{
+    Binding, BoundKind, BoundObject, BoundObjects, IssueRequest, Reference, validate_expiration_seconds,
+};
 use registry::Endpoint;
 
 use crate::door::{Call, Door, Mode};
@@ -38,8 +40,12 @@ impl TokenMinter {
             let path = field::Path::root("spec.expirationSeconds");
             Status::invalid(&kind, "", &[field::Error::invalid(&path, expiration, why)])
         })?;
-        let audiences =
-            request.array_at(&["spec", "audiences"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        let audiences = request
+            .array_at(&["spec", "audiences"])
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect();
         let binding = binding(door, call, &request["spec"]["boundObjectRef"])?;
         let issue = IssueRequest {
             namespace: call.namespace,
@@ -72,7 +78,8 @@ fn binding(door: &Door, call: &Call<'_>, reference: &Value) -> Result<Binding, S
         "Secret" => (api::gvr::SECRETS, call.namespace),
         "Node" => (api::gvr::NODES, ""),
         other => {
-            let text = format!("cannot bind token for serviceaccount {} to object of type {other}", call.name);
+            let text =
+                format!("cannot bind token for serviceaccount {} to object of type {other}", call.name);
             return Err(Status::bad_request(text));
         }
     };
@@ -80,8 +87,10 @@ fn binding(door: &Door, call: &Call<'_>, reference: &Value) -> Result<Binding, S
     let object = door.registry().get(&endpoint, namespace, reference.str_at(&["name"]))?;
     let wanted = reference.str_at(&["uid"]);
     if !wanted.is_empty() && wanted != object.uid() {
-        let why = format!("the UID in the bound object reference ({wanted}) does not match the UID in record. The \
-                           object might have been deleted and then recreated");
+        let why = format!(
+            "the UID in the bound object reference ({wanted}) does not match the UID in record. The \
+                           object might have been deleted and then recreated"
+        );
         return Err(Status::conflict(&endpoint.resource.group_resource(), object.name(), why));
     }
     let bound = Reference::new(object.name(), object.uid());

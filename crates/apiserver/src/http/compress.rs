@@ -24,7 +24,9 @@ pub fn maybe(response: Response<ResponseBody>, request: &HeaderMap) -> Response<
             gzip(move || chunks.next())
         }
         ResponseBody::List(mut list) => {
-            let Some(first) = list.next_chunk() else { return Response::from_parts(parts, ResponseBody::empty()) };
+            let Some(first) = list.next_chunk() else {
+                return Response::from_parts(parts, ResponseBody::empty());
+            };
             let second = list.next_chunk();
             match second {
                 None if first.len() < COMPRESS_BYTES_MIN => {
@@ -44,7 +46,8 @@ pub fn maybe(response: Response<ResponseBody>, request: &HeaderMap) -> Response<
 }
 
 fn accepts_gzip(request: &HeaderMap) -> bool {
-    let accepted = request.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let accepted =
+        request.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
     accepted.split(',').any(|coding| coding.split(';').next().is_some_and(|name| name.trim() == "gzip"))
 }
 

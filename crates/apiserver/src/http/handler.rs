@@ -101,7 +101,9 @@ impl Handler {
         let started = rt::instant();
         let (parts, incoming) = request.into_parts();
         if parts.uri.path_and_query().is_some_and(|target| !path::is_well_escaped(target.as_str())) {
-            let refused = Status::bad_request("the request's path or query has a % that two hexadecimal digits do not follow");
+            let refused = Status::bad_request(
+                "the request's path or query has a % that two hexadecimal digits do not follow",
+            );
             return counted(&parts.method, render::status(&refused, Encoding::Json), started);
         }
         let decoded = percent_encoding::percent_decode_str(parts.uri.path()).decode_utf8_lossy().into_owned();
@@ -161,7 +163,11 @@ impl Handler {
         Ok(compress::maybe(response, headers))
     }
 
-    async fn resource(&self, exchange: &Exchange<'_>, incoming: Incoming) -> Result<Response<ResponseBody>, Status> {
+    async fn resource(
+        &self,
+        exchange: &Exchange<'_>,
+        incoming: Incoming,
+    ) -> Result<Response<ResponseBody>, Status> {
         let path = &exchange.path;
         let endpoint = {
             let catalog = self.door.catalog();
@@ -178,7 +184,9 @@ impl Handler {
             subresource: path.subresource,
         };
         check_served(&call, exchange)?;
-        if exchange.error_encoding() == Encoding::Protobuf && !api::protobuf::has_kind(&endpoint.resource.gvk()) {
+        if exchange.error_encoding() == Encoding::Protobuf
+            && !api::protobuf::has_kind(&endpoint.resource.gvk())
+        {
             return Err(negotiate::no_protobuf());
         }
         if let Some(warning) = deprecation(&call) {
@@ -187,9 +195,10 @@ impl Handler {
         if exchange.verb == "watch" {
             return self.watch(exchange, &call);
         }
-        let _permit = self.in_flight.try_acquire().map_err(|_| {
-            Status::too_many_requests("Too many requests, please try again later.", 1)
-        })?;
+        let _permit = self
+            .in_flight
+            .try_acquire()
+            .map_err(|_| Status::too_many_requests("Too many requests, please try again later.", 1))?;
         let _counted = match exchange.verb {
             "get" | "list" => self.reading.track(),
             _ => self.writing.track(),
@@ -219,8 +228,11 @@ impl Handler {
         if !call.name.is_empty() {
             options.fields = options.fields.and("metadata.name", call.name);
         }
-        let request =
-            WatchRequest { labels: options.labels.clone(), fields: options.fields.clone(), start: options.start };
+        let request = WatchRequest {
+            labels: options.labels.clone(),
+            fields: options.fields.clone(),
+            start: options.start,
+        };
         let stream = match self.door.watch(call, request) {
             // Upstream answers 200 and tells in the stream that history is gone.
             Err(status) if status.is_expired() => return Ok(expired_watch(&status, accepted.encoding)),
@@ -293,7 +305,8 @@ impl Handler {
     ) -> Result<Response<ResponseBody>, Status> {
         let accepted = exchange.accepted(true)?;
         let bytes = body::read(incoming).await?;
-        let options_body = if bytes.is_empty() { None } else { Some(decode::options(&bytes, exchange.content_type())?) };
+        let options_body =
+            if bytes.is_empty() { None } else { Some(decode::options(&bytes, exchange.content_type())?) };
         let (request, dry_run) = query::delete_options(&exchange.query, options_body.as_ref())?;
         let options = query::WriteOptions {
             dry_run,
@@ -430,7 +443,9 @@ impl Exchange<'_> {
 fn deprecation(call: &Call<'_>) -> Option<&'static str> {
     let resource = &call.endpoint.resource;
     match (resource.group.as_str(), resource.plural.as_str()) {
-        ("", "endpoints") => Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
+        ("", "endpoints") => {
+            Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+        }
         ("", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+"),
         _ => None,
     }
@@ -448,7 +463,11 @@ fn request_attributes<'a>(
         api_version: path.version,
         subresource: path.subresource,
         // As upstream: a namespace is its own namespace, so that a Role in it may grant reading it.
-        namespace: if path.group.is_empty() && path.resource == "namespaces" { path.name } else { path.namespace },
+        namespace: if path.group.is_empty() && path.resource == "namespaces" {
+            path.name
+        } else {
+            path.namespace
+        },
         name: if path.name.is_empty() { selected } else { path.name },
         ..Attributes::resource(user, verb, path.resource)
     }
@@ -467,7 +486,11 @@ fn selected_name(verb: &str, path: &ResourcePath<'_>, query: &Query) -> String {
 }
 
 /// Counts an answer that is about no resource, or was given before it was known about which.
-fn counted(method: &Method, response: Response<ResponseBody>, started: rt::Instant) -> Response<ResponseBody> {
+fn counted(
+    method: &Method,
+    response: Response<ResponseBody>,
+    started: rt::Instant,
+) -> Response<ResponseBody> {
     // Clients may make up methods, and each would be a series of its own.
     let verb = match *method {
         Method::GET => "GET",
@@ -504,7 +527,8 @@ fn check_served(call: &Call<'_>, exchange: &Exchange<'_>) -> Result<(), Status> 
     let resource = &call.endpoint.resource;
     let path = &exchange.path;
     if path.subresource.is_empty() {
-        let verb = if exchange.verb == "watch" && !resource.has_verb("watch") { "list" } else { exchange.verb };
+        let verb =
+            if exchange.verb == "watch" && !resource.has_verb("watch") { "list" } else { exchange.verb };
         if !resource.has_verb(verb) {
             return Err(door::not_allowed());
         }

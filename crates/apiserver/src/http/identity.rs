@@ -26,7 +26,7 @@ pub struct Identifier {
 
 impl Identifier {
     pub fn new(
-            authenticator: Arc<Authenticator>,
+        authenticator: Arc<Authenticator>,
         keys: SigningKeys,
         issuer: String,
         address: SocketAddr,
@@ -34,7 +34,12 @@ impl Identifier {
         Self { authenticator, keys, issuer, address }
     }
 
-    pub(super) fn identify(&self, peer: &Peer, headers: &HeaderMap, now: SystemTime) -> Result<UserInfo, Status> {
+    pub(super) fn identify(
+        &self,
+        peer: &Peer,
+        headers: &HeaderMap,
+        now: SystemTime,
+    ) -> Result<UserInfo, Status> {
         let protocols = text(headers, header::SEC_WEBSOCKET_PROTOCOL)?;
         let web_socket = protocols.map(web_socket_token).transpose().map_err(Status::bad_request)?.flatten();
         let credentials = Credentials {
@@ -90,7 +95,11 @@ impl Identifier {
     pub(super) fn openid_configuration(&self) -> Response<ResponseBody> {
         let server = format!("https://{}", self.address);
         let document = oidc::configuration(&self.issuer, &server);
-        render::bytes(200, oidc::CONFIGURATION_CONTENT_TYPE, serde_json::to_vec(&document).unwrap_or_default())
+        render::bytes(
+            200,
+            oidc::CONFIGURATION_CONTENT_TYPE,
+            serde_json::to_vec(&document).unwrap_or_default(),
+        )
     }
 }
 

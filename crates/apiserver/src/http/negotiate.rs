@@ -88,7 +88,8 @@ pub fn no_protobuf() -> Status {
 
 fn not_acceptable(more: &str) -> Status {
     let available = "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml";
-    Status::not_acceptable(format!("{available}{more}")).with_details(apimachinery::status::Details::default())
+    Status::not_acceptable(format!("{available}{more}"))
+        .with_details(apimachinery::status::Details::default())
 }
 
 struct Clause<'a> {

@@ -48,13 +48,20 @@ pub fn answer(
     }
 }
 
-fn discovery_answer(handler: &Handler, catalog: &Catalog, path: &str, headers: &HeaderMap) -> Response<ResponseBody> {
+fn discovery_answer(
+    handler: &Handler,
+    catalog: &Catalog,
+    path: &str,
+    headers: &HeaderMap,
+) -> Response<ResponseBody> {
     let path = path.trim_end_matches('/');
     let documents = catalog.discovery();
     let aggregated = aggregated_version(headers);
     let (content_type, bytes) = match (path, aggregated) {
         ("/api", Some((version, content_type))) => (content_type, documents.aggregated_core(version).clone()),
-        ("/apis", Some((version, content_type))) => (content_type, documents.aggregated_groups(version).clone()),
+        ("/apis", Some((version, content_type))) => {
+            (content_type, documents.aggregated_groups(version).clone())
+        }
         ("/api", None) => (JSON, discovery::api_versions(&handler.identifier.address())),
         _ => match documents.at(path) {
             Some(bytes) => (JSON, bytes.clone()),
@@ -74,7 +81,8 @@ fn aggregated_version(headers: &HeaderMap) -> Option<(AggregatedVersion, &'stati
             continue;
         }
         let parameters: Vec<&str> = parts.collect();
-        if !parameters.contains(&"as=APIGroupDiscoveryList") || !parameters.contains(&"g=apidiscovery.k8s.io") {
+        if !parameters.contains(&"as=APIGroupDiscoveryList") || !parameters.contains(&"g=apidiscovery.k8s.io")
+        {
             return None;
         }
         if parameters.contains(&"v=v2") {
@@ -91,12 +99,16 @@ fn openapi_document(catalog: &Catalog, path: &[&str], headers: &HeaderMap) -> Op
     let resources = catalog.resources();
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     match path {
-        ["v2"] if accept.contains(OPENAPI_V2_PROTOBUF_ACCEPT) => {
-            Some(catalog.document("openapi v2 protobuf", OPENAPI_V2_PROTOBUF, || openapi::v2_protobuf(resources)))
-        }
+        ["v2"] if accept.contains(OPENAPI_V2_PROTOBUF_ACCEPT) => Some(catalog.document(
+            "openapi v2 protobuf",
+            OPENAPI_V2_PROTOBUF,
+            || openapi::v2_protobuf(resources),
+        )),
         ["v2"] => Some(catalog.document("openapi v2", JSON, || openapi::v2_json(resources))),
         // Upstream does not say what its index is, and Go takes it for text.
-        ["v3"] => Some(catalog.document("openapi v3", "text/plain; charset=utf-8", || openapi::v3_index(resources))),
+        ["v3"] => {
+            Some(catalog.document("openapi v3", "text/plain; charset=utf-8", || openapi::v3_index(resources)))
+        }
         ["v3", rest @ ..] => {
             let key = rest.join("/");
             catalog.find_document(&format!("openapi v3 {key}"), JSON, || openapi::v3_json(&key, resources))

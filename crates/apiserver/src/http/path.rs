@@ -144,7 +144,9 @@ mod tests {
 
     #[test]
     fn the_old_watch_prefix_is_understood() {
-        let Target::Resource(path) = parse("/api/v1/watch/namespaces/x/pods/p") else { panic!("a resource path") };
+        let Target::Resource(path) = parse("/api/v1/watch/namespaces/x/pods/p") else {
+            panic!("a resource path")
+        };
         assert!(path.watch_prefix);
         assert_eq!((path.namespace, path.resource, path.name), ("x", "pods", "p"));
         assert_eq!(verb(&http::Method::GET, &path, false), Some("watch"));

@@ -12,9 +12,15 @@ pub struct Query(Vec<(String, String)>);
 
 impl Query {
     pub fn parse(text: &str) -> Self {
-        let decode = |part: &str| percent_decode_str(&part.replace('+', " ")).decode_utf8_lossy().into_owned();
+        let decode =
+            |part: &str| percent_decode_str(&part.replace('+', " ")).decode_utf8_lossy().into_owned();
         let pairs = text.split('&').filter(|pair| !pair.is_empty());
-        Self(pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(k, v)| (decode(k), decode(v))).collect())
+        Self(
+            pairs
+                .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+                .map(|(k, v)| (decode(k), decode(v)))
+                .collect(),
+        )
     }
 
     /// The first value of a parameter; empty when it is missing.
@@ -42,7 +48,10 @@ impl Query {
             return Ok(None);
         }
         text.parse().map(Some).map_err(|_| {
-            Status::bad_request(format!("strconv.ParseInt: parsing {}: invalid syntax", field::go_quote(text)))
+            Status::bad_request(format!(
+                "strconv.ParseInt: parsing {}: invalid syntax",
+                field::go_quote(text)
+            ))
         })
     }
 }
@@ -70,10 +79,16 @@ pub fn write_options(query: &Query, kind: &str, is_apply: bool) -> Result<WriteO
     let field_manager = query.get("fieldManager").to_owned();
     if kind == "PatchOptions" {
         if is_apply && field_manager.is_empty() {
-            errors.push(field::Error::required(&field::Path::root("fieldManager"), "is required for apply patch"));
+            errors.push(field::Error::required(
+                &field::Path::root("fieldManager"),
+                "is required for apply patch",
+            ));
         }
         if !is_apply && force.is_some() {
-            errors.push(field::Error::forbidden(&field::Path::root("force"), "may not be specified for non-apply patch"));
+            errors.push(field::Error::forbidden(
+                &field::Path::root("force"),
+                "may not be specified for non-apply patch",
+            ));
         }
     }
     if field_manager.len() > FIELD_MANAGER_MAX {
@@ -122,14 +137,18 @@ pub fn list_request(query: &Query) -> Result<ListRequest, Status> {
             RevisionMatch::NotOlderThan
         }
     };
-    if query.has("resourceVersionMatch") && errors.is_empty() && !query.get("resourceVersionMatch").is_empty() {
+    if query.has("resourceVersionMatch") && errors.is_empty() && !query.get("resourceVersionMatch").is_empty()
+    {
         let path = field::Path::root("resourceVersionMatch");
         if revision_text.is_empty() {
             let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
             errors.push(field::Error::forbidden(&path, why));
         }
         if !query.get("continue").is_empty() {
-            errors.push(field::Error::forbidden(&path, "resourceVersionMatch is forbidden when continue is provided"));
+            errors.push(field::Error::forbidden(
+                &path,
+                "resourceVersionMatch is forbidden when continue is provided",
+            ));
         }
         if revision_match == RevisionMatch::Exact && revision_text == "0" {
             let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
@@ -207,8 +226,8 @@ pub fn watch_options(query: &Query) -> Result<WatchOptions, Status> {
 fn selectors(query: &Query) -> Result<(Selector, FieldSelector), Status> {
     let labels = Selector::parse(query.get("labelSelector"))
         .map_err(|error| Status::bad_request(format!("unable to parse requirement: {error}")))?;
-    let fields =
-        FieldSelector::parse(query.get("fieldSelector")).map_err(|error| Status::bad_request(error.to_string()))?;
+    let fields = FieldSelector::parse(query.get("fieldSelector"))
+        .map_err(|error| Status::bad_request(error.to_string()))?;
     Ok((labels, fields))
 }
 
@@ -228,7 +247,10 @@ fn revision(text: &str) -> Result<u64, Status> {
 }
 
 /// `DeleteOptions` from the query, to be overridden by those in the body.
-pub fn delete_options(query: &Query, body: Option<&Value>) -> Result<(registry::DeleteRequest, bool), Status> {
+pub fn delete_options(
+    query: &Query,
+    body: Option<&Value>,
+) -> Result<(registry::DeleteRequest, bool), Status> {
     let empty = Value::Null;
     let body = body.unwrap_or(&empty);
     let mut errors = Vec::new();
@@ -245,17 +267,24 @@ pub fn delete_options(query: &Query, body: Option<&Value>) -> Result<(registry::
         None => query.has("orphanDependents").then(|| query.flag("orphanDependents")),
     };
     let policy = text_of("propagationPolicy");
-    let propagation = match policy.as_str() {
-        "" => orphan.map(|orphan| if orphan { registry::Propagation::Orphan } else { registry::Propagation::Background }),
-        "Orphan" => Some(registry::Propagation::Orphan),
-        "Background" => Some(registry::Propagation::Background),
-        "Foreground" => Some(registry::Propagation::Foreground),
-        other => {
-            let path = field::Path::root("propagationPolicy");
-            errors.push(field::Error::not_supported(&path, other, &["Foreground", "Background", "Orphan", "nil"]));
-            None
-        }
-    };
+    let propagation =
+        match policy.as_str() {
+            "" => orphan.map(|orphan| {
+                if orphan { registry::Propagation::Orphan } else { registry::Propagation::Background }
+            }),
+            "Orphan" => Some(registry::Propagation::Orphan),
+            "Background" => Some(registry::Propagation::Background),
+            "Foreground" => Some(registry::Propagation::Foreground),
+            other => {
+                let path = field::Path::root("propagationPolicy");
+                errors.push(field::Error::not_supported(
+                    &path,
+                    other,
+                    &["Foreground", "Background", "Orphan", "nil"],
+                ));
+                None
+            }
+        };
     if orphan.is_some() && !policy.is_empty() {
         let path = field::Path::root("propagationPolicy");
         let why = "orphanDependents and deletionPropagation cannot be both set";

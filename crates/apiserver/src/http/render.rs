@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use api::table::{self, TableOptions};
 use apimachinery::object::Form;
 use apimachinery::{Object, Status, Value, json};
-use api::table::{self, TableOptions};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use registry::{Endpoint, Page};
@@ -117,7 +117,12 @@ pub fn object(
 }
 
 /// A page of objects; large ones are written while the client reads.
-pub fn list(endpoint: &Endpoint, page: Page, accepted: Accepted, include: IncludeObject) -> Response<ResponseBody> {
+pub fn list(
+    endpoint: &Endpoint,
+    page: Page,
+    accepted: Accepted,
+    include: IncludeObject,
+) -> Response<ResponseBody> {
     let metadata = list_metadata(&page);
     match accepted.shape {
         Shape::Table(version) => {

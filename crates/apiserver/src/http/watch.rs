@@ -4,10 +4,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use apimachinery::object::Form;
-use apimachinery::{Object, Status, Value, json};
 use api::protobuf;
 use api::table::{self, IncludeObject, MetaVersion, TableOptions};
+use apimachinery::object::Form;
+use apimachinery::{Object, Status, Value, json};
 use bytes::Bytes;
 use futures::Stream;
 use registry::{Endpoint, WatchEventKind, WatchStream};
@@ -52,7 +52,8 @@ impl WatchBody {
         include_object: IncludeObject,
         shutdown: rt::Shutdown,
     ) -> Self {
-        let timeout = options.timeout_seconds.map_or_else(|| rt::jittered(TIMEOUT_MIN, 1.0), Duration::from_secs);
+        let timeout =
+            options.timeout_seconds.map_or_else(|| rt::jittered(TIMEOUT_MIN, 1.0), Duration::from_secs);
         let timeout = timeout.min(TIMEOUT_MAX);
         let now = rt::instant();
         let resource = &endpoint.resource;
@@ -70,7 +71,11 @@ impl WatchBody {
             next_bookmark: now + BOOKMARK_INTERVAL,
             shutdown,
             ended: false,
-            sent: telemetry::metrics().apiserver.watch_events(&resource.group, &resource.version, &resource.plural),
+            sent: telemetry::metrics().apiserver.watch_events(
+                &resource.group,
+                &resource.version,
+                &resource.plural,
+            ),
         }
     }
 
@@ -189,7 +194,8 @@ impl WatchBody {
 }
 
 fn table_bookmark(version: MetaVersion, metadata: &Value) -> Value {
-    let mut table = json!({"apiVersion": meta_api_version(version), "kind": "Table", "columnDefinitions": []});
+    let mut table =
+        json!({"apiVersion": meta_api_version(version), "kind": "Table", "columnDefinitions": []});
     let mut row = json!({"cells": [], "object": {"apiVersion": meta_api_version(version), "kind": "PartialObjectMetadata"}});
     row.set_at(&["object", "metadata"], metadata.clone());
     table.set_at(&["rows"], Value::Array(vec![row]));
