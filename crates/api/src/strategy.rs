@@ -95,6 +95,11 @@ pub trait Strategy: Send + Sync + 'static {
         Deletion::Immediate
     }
 
+    /// A delete without a propagation policy leaves dependents alone, as the oldest kinds' clients expect.
+    fn orphans_dependents(&self) -> bool {
+        false
+    }
+
     /// A finished delete answers with the object instead of a success `Status`.
     fn returns_deleted_object(&self) -> bool {
         false

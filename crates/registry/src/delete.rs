@@ -166,7 +166,7 @@ fn plan(
     if resource.group.is_empty() && resource.plural == "namespaces" {
         return Ok(plan_namespace(endpoint, ctx, current));
     }
-    let wanted = finalizers_after(current, request.propagation);
+    let wanted = finalizers_after(endpoint, current, request.propagation);
     let finalizers_change = wanted.len() != current.finalizers().len()
         || wanted.iter().zip(current.finalizers()).any(|(wanted, own)| wanted != own);
     let grace = match resource.strategy.deletion(current, request.grace_period_seconds) {
@@ -221,13 +221,16 @@ fn plan_namespace(endpoint: &Endpoint, ctx: &WriteContext<'_>, current: &Object)
 }
 
 /// The finalizers that make the garbage collector treat dependents as asked.
-fn finalizers_after(current: &Object, propagation: Option<Propagation>) -> Vec<String> {
+fn finalizers_after(endpoint: &Endpoint, current: &Object, propagation: Option<Propagation>) -> Vec<String> {
     let has = |name: &str| current.finalizers().any(|own| own == name);
     let (orphan, foreground) = match propagation {
         Some(Propagation::Orphan) => (true, false),
         Some(Propagation::Foreground) => (false, true),
         Some(Propagation::Background) => (false, false),
-        None => (has(FINALIZER_ORPHAN), has(FINALIZER_FOREGROUND)),
+        None if has(FINALIZER_ORPHAN) || has(FINALIZER_FOREGROUND) => {
+            (has(FINALIZER_ORPHAN), has(FINALIZER_FOREGROUND))
+        }
+        None => (endpoint.resource.strategy.orphans_dependents(), false),
     };
     let mut finalizers: Vec<String> = current
         .finalizers()

@@ -21,6 +21,8 @@ pub struct Facts {
     pub create_on_update: bool,
     /// A finished delete answers with the object.
     pub returns_deleted: bool,
+    /// A delete that does not say otherwise leaves its dependents alone.
+    pub orphans_dependents: bool,
 }
 
 /// A kind that is not in the table.
@@ -34,6 +36,7 @@ const UNKNOWN: Facts = Facts {
     unconditional_update: true,
     create_on_update: false,
     returns_deleted: false,
+    orphans_dependents: false,
 };
 
 /// The row of a kind, or that of an unknown kind.
@@ -53,6 +56,10 @@ impl Facts {
     /// Has a status subresource; a new object starts with this status.
     const fn status(self, initial: &'static str) -> Self {
         Self { status: true, initial_status: Some(initial), ..self }
+    }
+
+    const fn orphans_dependents(self) -> Self {
+        Self { orphans_dependents: true, ..self }
     }
 
     const fn generation(self) -> Self {
@@ -94,7 +101,7 @@ pub const ALL: &[Facts] = &[
     data("", "PersistentVolumeClaim").status(r#"{"phase":"Pending"}"#).returns_deleted(),
     data("", "Pod").status(r#"{"phase":"Pending"}"#).generation().returns_deleted(),
     data("", "PodTemplate").generation().returns_deleted(),
-    data("", "ReplicationController").status(r#"{"replicas":0}"#).generation(),
+    data("", "ReplicationController").status(r#"{"replicas":0}"#).generation().orphans_dependents(),
     data("", "ResourceQuota").status("{}").returns_deleted(),
     data("", "Secret"),
     data("", "Service").named(DnsLabel).status(r#"{"loadBalancer":{}}"#).create_on_update().returns_deleted(),
@@ -123,7 +130,7 @@ pub const ALL: &[Facts] = &[
     // The status of the two versions differs, so that the schema fills it.
     data("autoscaling", "HorizontalPodAutoscaler").status("{}"),
     data("batch", "CronJob").status("{}").generation(),
-    data("batch", "Job").status("{}").generation(),
+    data("batch", "Job").status("{}").generation().orphans_dependents(),
     data(CERTIFICATES, "CertificateSigningRequest").named(PathSegment).status("{}"),
     data(CERTIFICATES, "ClusterTrustBundle").named(PathSegment).conditional(),
     data(CERTIFICATES, "PodCertificateRequest").status("{}").conditional(),

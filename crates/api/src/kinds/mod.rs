@@ -135,6 +135,10 @@ impl Strategy for Kind {
         self.rules.deletion(object, grace_seconds)
     }
 
+    fn orphans_dependents(&self) -> bool {
+        self.facts.orphans_dependents
+    }
+
     fn returns_deleted_object(&self) -> bool {
         self.facts.returns_deleted
     }

@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use apimachinery::selector::FieldSelector;
 use apimachinery::{Status, Value};
@@ -68,6 +69,8 @@ struct Exchange<'a> {
     user: UserInfo,
     /// The one name that a list, watch or deletion of a collection is limited to; empty without.
     selected: String,
+    /// The path names something that is served and the user may have; only then is it counted by name.
+    served: AtomicBool,
     warnings: Warnings,
 }
 
@@ -138,6 +141,7 @@ impl Handler {
             verb,
             user,
             selected,
+            served: AtomicBool::new(false),
             warnings: Warnings::default(),
         };
         let response = match self.resource(&exchange, incoming).await {
@@ -176,6 +180,7 @@ impl Handler {
         // The right to do it is checked before whether it exists, so that a stranger learns nothing.
         self.door.check(&request_attributes(&exchange.user, exchange.verb, path, &exchange.selected))?;
         let endpoint = endpoint.ok_or_else(Status::no_such_path)?;
+        exchange.served.store(true, Ordering::Relaxed);
         let call = Call {
             user: &exchange.user,
             endpoint: &endpoint,
@@ -427,8 +432,13 @@ impl Exchange<'_> {
             (false, true) => "namespace",
             (true, true) => "cluster",
         };
+        let verb = metric_verb(self.verb, &self.method, self.content_type());
+        if !self.served.load(Ordering::Relaxed) {
+            // Whatever a stranger types must not become a series.
+            return telemetry::RequestLabels { verb, scope, ..Default::default() };
+        }
         telemetry::RequestLabels {
-            verb: metric_verb(self.verb, &self.method, self.content_type()),
+            verb,
             dry_run: self.query.has("dryRun"),
             group: self.path.group,
             version: self.path.version,

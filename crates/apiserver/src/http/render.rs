@@ -116,6 +116,9 @@ pub fn object(
     }
 }
 
+/// Longer lists are not indented: that takes a tree of all of them in memory, and nobody reads so much.
+const PRETTY_OBJECTS_MAX: usize = 1_000;
+
 /// A page of objects; large ones are written while the client reads.
 pub fn list(
     endpoint: &Endpoint,
@@ -124,6 +127,11 @@ pub fn list(
     include: IncludeObject,
 ) -> Response<ResponseBody> {
     let metadata = list_metadata(&page);
+    let accepted = if page.objects.len() > PRETTY_OBJECTS_MAX && accepted.encoding == Encoding::JsonPretty {
+        Accepted { encoding: Encoding::Json, ..accepted }
+    } else {
+        accepted
+    };
     match accepted.shape {
         Shape::Table(version) => {
             let objects = page.objects.iter().map(Arc::as_ref);
