@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use parking_lot::Mutex;
 
 /// How far one object is.
@@ -36,7 +36,8 @@ struct Row {
 impl Progress {
     pub fn new(labels: impl Iterator<Item = String>) -> Self {
         let labels: Vec<String> = labels.collect();
-        let live = std::io::stdout().is_terminal().then(MultiProgress::new);
+        let on_terminal = std::io::stdout().is_terminal();
+        let live = on_terminal.then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stdout()));
         let width = labels.iter().map(String::len).max().unwrap_or(0);
         let style = ProgressStyle::with_template("  {spinner} {msg}")
             .unwrap_or_else(|_| ProgressStyle::default_spinner());
@@ -75,6 +76,10 @@ impl Progress {
 
     /// Everything is ready.
     pub fn finish(&self) {
+        if self.rows.iter().any(|row| row.bar.is_some()) {
+            // The table leaves the cursor at the end of its last row.
+            println!();
+        }
         let objects = self.rows.len();
         println!("All {objects} objects are ready after {:.2} s", self.started.elapsed().as_secs_f64());
     }
