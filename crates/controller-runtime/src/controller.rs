@@ -78,6 +78,8 @@ pub struct Controller<R: Reconcile> {
     /// Informers that are read but give no keys.
     reads: Vec<Arc<Informer>>,
     shutdown: Shutdown,
+    /// Controllers of this start that have still to read their informers.
+    unready: Arc<tokio::sync::watch::Sender<usize>>,
 }
 
 // === impl Action ===
@@ -122,6 +124,7 @@ impl<R: Reconcile> Controller<R> {
             sources: Vec::new(),
             reads: Vec::new(),
             shutdown: context.shutdown.clone(),
+            unready: context.unready.clone(),
         }
     }
 
@@ -148,7 +151,7 @@ impl<R: Reconcile> Controller<R> {
 
     /// Runs until shutdown: waits for the informers, then reconciles with all workers.
     pub async fn run(self) {
-        let Self { name, workers, reconciler, queue, sources, reads, shutdown } = self;
+        let Self { name, workers, reconciler, queue, sources, reads, shutdown, unready } = self;
         let informers = sources.iter().map(|(informer, _)| informer.clone()).chain(reads);
         let synced =
             futures::future::join_all(informers.map(|informer| async move { informer.synced().await }));
@@ -160,6 +163,7 @@ impl<R: Reconcile> Controller<R> {
             () = shutdown.cancelled() => return,
         }
         debug!(controller = name, "Caches synced");
+        unready.send_modify(|left| *left = left.saturating_sub(1));
         let workers = workers.max(1);
         let metrics = telemetry::metrics().controller.of(name);
         metrics.workers.set(workers as i64);

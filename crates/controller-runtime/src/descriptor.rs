@@ -5,6 +5,7 @@ use std::sync::Arc;
 use client::{Api, Informers, Recorder};
 use futures::future::BoxFuture;
 use rt::{JoinHandle, Shutdown};
+use tokio::sync::watch;
 use tracing::info;
 
 /// One controller: who it is and how it starts.
@@ -33,6 +34,25 @@ pub struct Context<O> {
     pub recorder: Recorder,
     pub options: Arc<O>,
     pub shutdown: Shutdown,
+    /// Counted down once the controller has read its informers.
+    pub unready: Arc<watch::Sender<usize>>,
+}
+
+/// Controllers that were started.
+pub struct Started {
+    pub tasks: Vec<JoinHandle<()>>,
+    unready: watch::Receiver<usize>,
+}
+
+impl Started {
+    /// Waits until every controller has read what it works on.
+    pub fn ready(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut unready = self.unready.clone();
+        async move {
+            // The sender goes only with the last controller, at shutdown.
+            let _ = unready.wait_for(|left| *left == 0).await;
+        }
+    }
 }
 
 /// Starts controllers, each a task that ends with `shutdown`. `api_of` gives the API under the identity of a service
@@ -43,7 +63,9 @@ pub fn start_all<O: Send + Sync + 'static>(
     informers: &Informers,
     options: &Arc<O>,
     shutdown: &Shutdown,
-) -> Vec<JoinHandle<()>> {
+) -> Started {
+    let (sender, unready) = watch::channel(descriptors.len());
+    let sender = Arc::new(sender);
     let start = |descriptor: ControllerDescriptor<O>| {
         let api = api_of(descriptor.service_account);
         let context = Context {
@@ -54,9 +76,10 @@ pub fn start_all<O: Send + Sync + 'static>(
             informers: informers.clone(),
             options: options.clone(),
             shutdown: shutdown.child_token(),
+            unready: sender.clone(),
         };
         info!(controller = descriptor.name, "Started controller");
         rt::spawn(descriptor.name, (descriptor.start)(context))
     };
-    descriptors.into_iter().map(start).collect()
+    Started { tasks: descriptors.into_iter().map(start).collect(), unready }
 }

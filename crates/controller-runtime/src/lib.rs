@@ -19,6 +19,6 @@ pub mod expectations;
 pub mod queue;
 
 pub use controller::{Action, Controller, Error, Outcome, Reconcile, Result};
-pub use descriptor::{Context, ControllerDescriptor, start_all};
+pub use descriptor::{Context, ControllerDescriptor, Started, start_all};
 pub use expectations::Expectations;
 pub use queue::Queue;

@@ -27,8 +27,8 @@ mod testing;
 use std::sync::Arc;
 
 use client::{Api, Informers};
-use controller_runtime::ControllerDescriptor;
-use rt::{JoinHandle, Shutdown};
+use controller_runtime::{ControllerDescriptor, Started};
+use rt::Shutdown;
 
 /// What controllers are told from outside.
 #[derive(Clone, Debug, Default)]
@@ -61,7 +61,7 @@ pub fn start(
     informers: &Informers,
     options: Options,
     shutdown: &Shutdown,
-) -> Vec<JoinHandle<()>> {
+) -> Started {
     controller_runtime::start_all(descriptors(), api_of, informers, &Arc::new(options), shutdown)
 }
 

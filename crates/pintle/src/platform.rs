@@ -143,11 +143,15 @@ impl Platform {
             server.client(UserInfo::service_account("kube-system", account, "").authenticated())
         };
         let options = controllers::Options { root_ca: ca_pem.to_owned() };
-        self.tasks.extend(controllers::start(&api_of, &informers, options, &self.components));
-        let readiness = self.server.readiness().clone();
+        let started = controllers::start(&api_of, &informers, options, &self.components);
+        let (ready, readiness) = (started.ready(), self.server.readiness().clone());
+        let shutdown = self.components.clone();
+        self.tasks.extend(started.tasks);
         self.tasks.push(rt::spawn("controllers readiness", async move {
-            informers.all_synced().await;
-            readiness.set_ready("controllers");
+            tokio::select! {
+                () = ready => readiness.set_ready("controllers"),
+                () = shutdown.cancelled() => {}
+            }
         }));
     }
 

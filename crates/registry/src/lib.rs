@@ -247,21 +247,10 @@ fn storage_status(error: &storage::Error) -> Status {
         }
         storage::Error::Closed => Status::unavailable("the store is closed: the server is shutting down"),
         other => {
-            tracing::error!(error = %telemetry_chain(other), "Store refused a write");
-            Status::internal(telemetry_chain(other))
+            tracing::error!(error = %telemetry::chain(other), "Store refused a write");
+            Status::internal(telemetry::chain(other))
         }
     }
-}
-
-fn telemetry_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 impl Endpoint {

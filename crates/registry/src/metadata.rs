@@ -90,7 +90,7 @@ pub(crate) fn generate_name(object: &mut Value) {
 }
 
 /// Carries over what an update may not change, so that leaving it out is not an error.
-pub(crate) fn begin_update(resource: &Resource, new: &mut Value, old: &Value) {
+pub(crate) fn begin_update(new: &mut Value, old: &Value) {
     let old_metadata = &old["metadata"];
     let metadata = new.ensure_object_at(&["metadata"]);
     // Left out counts as unchanged; something else is caught by validation.
@@ -117,10 +117,6 @@ pub(crate) fn begin_update(resource: &Resource, new: &mut Value, old: &Value) {
                 metadata.remove(field);
             }
         }
-    }
-    if resource.strategy.has_generation() && !old_metadata["generation"].is_null() {
-        let generation = &old_metadata["generation"];
-        metadata.insert("generation", generation.clone());
     }
 }
 

@@ -91,7 +91,7 @@ impl Registry {
         let named_version = conditional && check_version(endpoint, ctx, current, &new)?;
         check_uid(endpoint, current, &new)?;
         metadata::ensure_namespace(resource, ctx, &mut new)?;
-        metadata::begin_update(resource, &mut new, &old);
+        metadata::begin_update(&mut new, &old);
         strategy.default(&mut new);
         // Before admission: what a plugin fills in belongs to nobody.
         if !fields_managed {

@@ -97,14 +97,6 @@ impl Informers {
         });
     }
 
-    /// Waits until every informer that was started so far has read its collection.
-    pub async fn all_synced(&self) {
-        let started: Vec<Arc<Informer>> = self.shared.informers.lock().values().cloned().collect();
-        for informer in started {
-            informer.synced().await;
-        }
-    }
-
     /// The API through which the informers read.
     pub fn api(&self) -> &Arc<dyn Api> {
         &self.shared.api
