@@ -308,7 +308,7 @@ fn scalar(value: &mut Value, kind: Scalar, schema: SchemaRef<'_>, place: &Place<
         (Scalar::IntOrString, Value::Number(number)) => {
             Err(custom(format!("number {}", go_number(*number)), "int32"))
         }
-        (Scalar::IntOrString, other) => Err(custom(kind_of(other).into(), "int32")),
+        (Scalar::IntOrString, other) => Err(custom(other.json_type().into(), "int32")),
         (Scalar::Quantity, other) => quantity(other),
         (Scalar::Time | Scalar::MicroTime, Value::String(text)) => {
             let micros = kind == Scalar::MicroTime;
@@ -327,7 +327,7 @@ fn scalar(value: &mut Value, kind: Scalar, schema: SchemaRef<'_>, place: &Place<
             }
         }
         (Scalar::Time | Scalar::MicroTime | Scalar::Duration, other) => {
-            Err(custom(kind_of(other).into(), "string"))
+            Err(custom(other.json_type().into(), "string"))
         }
         (_, other) => Err(mismatch(other, schema, place)),
     }
@@ -383,19 +383,8 @@ fn go_number(number: Number) -> String {
     }
 }
 
-fn kind_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
-}
-
 fn mismatch(value: &Value, schema: SchemaRef<'_>, place: &Place<'_>) -> DecodeError {
-    type_error(kind_of(value).into(), schema, place)
+    type_error(value.json_type().into(), schema, place)
 }
 
 fn type_error(found: String, schema: SchemaRef<'_>, place: &Place<'_>) -> DecodeError {

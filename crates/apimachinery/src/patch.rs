@@ -59,19 +59,8 @@ impl PatchError {
     fn not_a(wanted: &str, found: &Value) -> Self {
         Self::Malformed(format!(
             "error decoding patch: json: cannot unmarshal {} into Go value of type {wanted}",
-            kind_of(found)
+            found.json_type()
         ))
-    }
-}
-
-fn kind_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
     }
 }
 

@@ -210,7 +210,7 @@ fn check_kind(value: &mut Value, expected: &GroupVersionKind) -> Result<(), Stat
             "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse \
              error: json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,\
              omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }} ({value})",
-            json_type(value),
+            value.json_type(),
         )));
     }
     let (api_version, kind) = (value.str_at(&["apiVersion"]), value.str_at(&["kind"]));
@@ -252,16 +252,4 @@ fn unknown_conversion(given: &GroupVersionKind, expected: &GroupVersionKind) -> 
 
 fn cannot_be_handled(given: &GroupVersionKind, expected: &GroupVersionKind, why: &str) -> String {
     format!("{} in version \"{}\" cannot be handled as a {}: {why}", given.kind, given.version, expected.kind)
-}
-
-/// The JSON type of a value in Go's words.
-fn json_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
 }

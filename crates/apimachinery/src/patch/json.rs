@@ -3,7 +3,7 @@
 //! Follows the library upstream uses where it is laxer than the RFC: a negative index counts from the end, a missing
 //! `value` is `null`, and `test` of an absent field against `null` succeeds.
 
-use super::{PatchError, kind_of};
+use super::PatchError;
 use crate::{Str, Value};
 
 /// Upstream's `maxJSONPatchOperations`.
@@ -89,7 +89,7 @@ fn text(name: &str, member: Value) -> Result<Str, PatchError> {
         Value::Null => Ok(Str::default()),
         other => Err(PatchError::Malformed(format!(
             "error decoding patch: json: cannot unmarshal {} into Go struct field jsonPatchOp.{name} of type string",
-            kind_of(&other)
+            other.json_type()
         ))),
     }
 }

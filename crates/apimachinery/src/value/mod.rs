@@ -55,6 +55,18 @@ impl Value {
         matches!(self, Self::Null)
     }
 
+    /// The JSON type, as Go's decoder names it in messages.
+    pub fn json_type(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Bool(_) => "bool",
+            Self::Number(_) => "number",
+            Self::String(_) => "string",
+            Self::Array(_) => "array",
+            Self::Object(_) => "object",
+        }
+    }
+
     pub fn is_object(&self) -> bool {
         matches!(self, Self::Object(_))
     }
