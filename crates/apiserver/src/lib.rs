@@ -19,6 +19,7 @@ mod grants;
 mod health;
 pub mod http;
 mod local;
+pub mod options;
 pub mod patch;
 mod rbac_feed;
 mod reviews;
@@ -42,6 +43,7 @@ use crate::http::handler::Handler;
 use crate::http::identity::Identifier;
 pub use crate::http::server::HttpsServer;
 pub use crate::local::LocalApi;
+pub use crate::options::Options;
 use crate::reviews::Reviewer;
 use crate::tokens::{CachedObjects, TokenMinter};
 
@@ -58,6 +60,7 @@ pub struct Parts {
     pub authority: Arc<pki::Authority>,
     /// Where it will listen.
     pub address: SocketAddr,
+    pub options: Options,
     pub shutdown: rt::Shutdown,
 }
 
@@ -82,7 +85,7 @@ pub enum AssembleError {
 impl ApiServer {
     /// Loads the stored objects and puts the parts together. Nothing is written and nobody is let in yet.
     pub fn assemble(parts: Parts) -> Result<Self, AssembleError> {
-        let Parts { store, network, authority, address, shutdown } = parts;
+        let Parts { store, network, authority, address, options: Options {}, shutdown } = parts;
         let cache = WatchCache::new();
         let registry = Registry::new(store.clone(), cache.clone(), network);
         let catalog = Catalog::new(&registry, api::builtin::resources());

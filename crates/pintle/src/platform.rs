@@ -33,6 +33,7 @@ pub struct Config {
     pub listen: SocketAddr,
     pub kubeconfig: Utf8PathBuf,
     pub sim_nodes: u32,
+    pub server: apiserver::Options,
 }
 
 /// A running cluster.
@@ -82,6 +83,7 @@ impl Platform {
             network,
             authority: authority.clone(),
             address,
+            options: config.server.clone(),
             shutdown: serving.clone(),
         })?;
         for role in ROLES {

@@ -29,6 +29,7 @@ async fn serve(arguments: UpArguments, manifests: Vec<manifest::Manifest>) -> an
         listen: arguments.listen,
         kubeconfig,
         sim_nodes: arguments.sim_nodes,
+        server: apiserver::Options::default(),
     };
     let platform = tokio::select! {
         platform = Platform::start(&config) => platform?,

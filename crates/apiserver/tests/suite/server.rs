@@ -47,6 +47,7 @@ impl Server {
             network,
             authority: authority.clone(),
             address,
+            options: Default::default(),
             shutdown: shutdown.clone(),
         };
         let api = ApiServer::assemble(parts).expect("an assembled server");
