@@ -1,7 +1,7 @@
 //! Users, and the names that Kubernetes gives to its own.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// May do everything, whatever RBAC says.
 pub const MASTERS: &str = "system:masters";
@@ -54,7 +54,9 @@ impl UserInfo {
 
     /// A caller that showed nothing.
     pub fn anonymous() -> Self {
-        Self::new(ANONYMOUS).with_groups([UNAUTHENTICATED])
+        static USER: LazyLock<UserInfo> =
+            LazyLock::new(|| UserInfo::new(ANONYMOUS).with_groups([UNAUTHENTICATED]));
+        USER.clone()
     }
 
     /// The service account `name`, without `system:authenticated`, as a token review shows it.

@@ -2,6 +2,7 @@
 
 pub mod body;
 mod compress;
+mod exchange;
 pub mod handler;
 pub mod identity;
 pub mod negotiate;
@@ -10,4 +11,5 @@ pub mod path;
 pub mod query;
 pub mod render;
 pub mod server;
+mod verbs;
 mod watch;

@@ -1,0 +1,280 @@
+//! A request and what is known about it.
+
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use apimachinery::selector::FieldSelector;
+use apimachinery::{Status, Value};
+use auth::{Attributes, UserInfo};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Response, Uri, header};
+use hyper::body::Incoming;
+use registry::Warnings;
+
+use super::body::{self, ResponseBody};
+use super::negotiate::{self, Accepted, Encoding};
+use super::path::{self, ResourcePath, Target};
+use super::query::{self, Query};
+use super::render;
+use crate::decode;
+use crate::door::{Call, Mode};
+
+/// A request with everything known about it. The path is borrowed from whoever decoded it.
+pub(super) struct Exchange<'a> {
+    pub method: Method,
+    uri: Uri,
+    pub headers: HeaderMap,
+    pub query: Query,
+    pub target: Target<'a>,
+    /// What is authorized: a resource's verb, or the method in lower case. Empty where a resource has nothing for the
+    /// method.
+    pub verb: Cow<'static, str>,
+    /// Anonymous until the request is authenticated.
+    pub user: UserInfo,
+    /// The one name that a list, watch or deletion of a collection is limited to; empty without.
+    selected: String,
+    /// The path names something that is served and the user may have; only then is it counted by name.
+    pub served: AtomicBool,
+    pub warnings: Warnings,
+    started: rt::Instant,
+}
+
+impl<'a> Exchange<'a> {
+    /// Reads what a request's head says. `path` is that of the head's URI, percent-decoded.
+    pub(super) fn new(head: Parts, path: &'a str) -> Self {
+        let query = Query::parse(head.uri.query().unwrap_or_default());
+        let target = path::parse(path);
+        let (verb, selected) = match &target {
+            Target::Resource(path) => {
+                let verb = path::verb(&head.method, path, query.flag("watch")).unwrap_or_default();
+                (Cow::Borrowed(verb), selected_name(verb, path, &query))
+            }
+            Target::NonResource(_) => (non_resource_verb(&head.method), String::new()),
+        };
+        Self {
+            method: head.method,
+            uri: head.uri,
+            headers: head.headers,
+            query,
+            target,
+            verb,
+            user: UserInfo::anonymous(),
+            selected,
+            served: AtomicBool::new(false),
+            warnings: Warnings::default(),
+            started: rt::instant(),
+        }
+    }
+
+    pub(super) fn check_escapes(&self) -> Result<(), Status> {
+        let target = self.uri.path_and_query().map_or("", |target| target.as_str());
+        if path::is_well_escaped(target) {
+            return Ok(());
+        }
+        Err(Status::bad_request(
+            "the request's path or query has a % that two hexadecimal digits do not follow",
+        ))
+    }
+
+    /// What is authorized, also where the path names nothing that is served.
+    pub(super) fn attributes(&self) -> Attributes<'_> {
+        match &self.target {
+            Target::Resource(path) => request_attributes(&self.user, &self.verb, path, &self.selected),
+            Target::NonResource(path) => Attributes::non_resource(&self.user, &self.verb, path),
+        }
+    }
+
+    /// Whether the answer goes on for as long as the client likes.
+    pub(super) fn is_long_running(&self) -> bool {
+        self.verb == "watch"
+    }
+
+    pub(super) fn is_mutating(&self) -> bool {
+        !matches!(&*self.verb, "get" | "list" | "watch" | "head" | "options" | "trace")
+    }
+
+    pub(super) fn header(&self, name: header::HeaderName) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    pub(super) fn content_type(&self) -> &str {
+        let full = self.header(header::CONTENT_TYPE);
+        full.split(';').next().unwrap_or_default().trim()
+    }
+
+    pub(super) fn accepted(&self, transformable: bool) -> Result<Accepted, Status> {
+        negotiate::accept(self.header(header::ACCEPT), transformable, self.pretty())
+    }
+
+    /// `?pretty=true`, or a browser or curl without saying otherwise, as upstream.
+    fn pretty(&self) -> bool {
+        if self.query.has("pretty") {
+            return self.query.flag("pretty");
+        }
+        let agent = self.header(header::USER_AGENT);
+        ["curl", "Wget", "Mozilla/5.0"].iter().any(|prefix| agent.starts_with(prefix))
+    }
+
+    pub(super) fn error_encoding(&self) -> Encoding {
+        match self.accepted(false) {
+            Ok(Accepted { encoding: Encoding::Yaml, .. }) => Encoding::Yaml,
+            Ok(Accepted { encoding, .. }) => encoding,
+            Err(_) => Encoding::Json,
+        }
+    }
+
+    pub(super) fn include_object(&self) -> Result<render::IncludeObject, Status> {
+        let given = self.query.get("includeObject");
+        render::IncludeObject::parse(given)
+            .ok_or_else(|| Status::bad_request(format!("unrecognized includeObject value: \"{given}\"")))
+    }
+
+    /// The manager of the fields this request writes: as named, or the first word of the user agent.
+    fn field_manager<'b>(&'b self, options: &'b query::WriteOptions) -> &'b str {
+        if !options.field_manager.is_empty() {
+            return &options.field_manager;
+        }
+        let agent = self.header(header::USER_AGENT).split('/').next().unwrap_or_default();
+        /// As long as a `fieldManager` may be.
+        const MANAGER_BYTES_MAX: usize = 128;
+        let agent = &agent[..agent.floor_char_boundary(MANAGER_BYTES_MAX)];
+        if agent.is_empty() { "unknown" } else { agent }
+    }
+
+    pub(super) fn mode<'b>(&'b self, options: &'b query::WriteOptions) -> Mode<'b> {
+        Mode {
+            dry_run: options.dry_run,
+            field_manager: self.field_manager(options),
+            force: options.force == Some(true),
+            warnings: &self.warnings,
+            now: rt::now(),
+            validation: options.field_validation,
+        }
+    }
+
+    pub(super) async fn decode(
+        &self,
+        call: &Call<'_>,
+        incoming: Incoming,
+        options: &query::WriteOptions,
+    ) -> Result<Value, Status> {
+        let bytes = body::read(incoming).await?;
+        decode::object(call, &bytes, self.content_type(), &self.mode(options))
+    }
+
+    pub(super) fn finish(&self, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+        for warning in self.warnings.take() {
+            let text = format!("299 - {}", apimachinery::field::go_quote(&warning));
+            if let Ok(text) = HeaderValue::from_str(&text) {
+                response.headers_mut().append(header::WARNING, text);
+            }
+        }
+        let size = hyper::body::Body::size_hint(response.body()).exact();
+        let code = response.status().as_u16();
+        telemetry::metrics().apiserver.finished(&self.labels(), code, self.started.elapsed(), size);
+        response
+    }
+
+    pub(super) fn labels(&self) -> telemetry::RequestLabels<'_> {
+        let Target::Resource(path) = &self.target else {
+            return telemetry::RequestLabels { verb: metric_method(&self.method), ..Default::default() };
+        };
+        if self.verb.is_empty() {
+            return telemetry::RequestLabels { verb: metric_method(&self.method), ..Default::default() };
+        }
+        let scope = match (path.namespace.is_empty(), path.name.is_empty()) {
+            (_, false) => "resource",
+            (false, true) => "namespace",
+            (true, true) => "cluster",
+        };
+        let verb = metric_verb(&self.verb, &self.method, self.content_type());
+        if !self.served.load(Ordering::Relaxed) {
+            // Whatever a stranger types must not become a series.
+            return telemetry::RequestLabels { verb, scope, ..Default::default() };
+        }
+        telemetry::RequestLabels {
+            verb,
+            dry_run: self.query.has("dryRun"),
+            group: path.group,
+            version: path.version,
+            resource: path.resource,
+            subresource: path.subresource,
+            scope,
+        }
+    }
+}
+
+fn request_attributes<'a>(
+    user: &'a UserInfo,
+    verb: &'a str,
+    path: &ResourcePath<'a>,
+    selected: &'a str,
+) -> Attributes<'a> {
+    Attributes {
+        api_group: path.group,
+        api_version: path.version,
+        subresource: path.subresource,
+        // As upstream: a namespace is its own namespace, so that a Role in it may grant reading it.
+        namespace: if path.group.is_empty() && path.resource == "namespaces" {
+            path.name
+        } else {
+            path.namespace
+        },
+        name: if path.name.is_empty() { selected } else { path.name },
+        ..Attributes::resource(user, verb, path.resource)
+    }
+}
+
+/// As upstream: a collection request with `fieldSelector=metadata.name=x` counts as one about `x`, so that a rule
+/// with resource names can allow it.
+fn selected_name(verb: &str, path: &ResourcePath<'_>, query: &Query) -> String {
+    if !path.name.is_empty() || !matches!(verb, "list" | "watch" | "deletecollection") {
+        return String::new();
+    }
+    let selector = FieldSelector::parse(query.get("fieldSelector")).unwrap_or_default();
+    let name = selector.exact("metadata.name").unwrap_or_default();
+    let is_path_segment = !matches!(name, "." | "..") && !name.contains(['/', '%']);
+    if is_path_segment { name.to_owned() } else { String::new() }
+}
+
+fn metric_verb(verb: &str, method: &Method, content_type: &str) -> &'static str {
+    match verb {
+        "get" if method == Method::HEAD => "HEAD",
+        "get" => "GET",
+        "list" => "LIST",
+        "watch" => "WATCH",
+        "create" => "POST",
+        "update" => "PUT",
+        "patch" if content_type == "application/apply-patch+yaml" => "APPLY",
+        "patch" => "PATCH",
+        "delete" => "DELETE",
+        _ => "DELETECOLLECTION",
+    }
+}
+
+/// The method as a label; clients may make up methods, and each would be a series of its own.
+fn metric_method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        _ => "other",
+    }
+}
+
+/// The verb of a path that names no resource: the method in lower case.
+fn non_resource_verb(method: &Method) -> Cow<'static, str> {
+    Cow::Borrowed(match *method {
+        Method::GET => "get",
+        Method::HEAD => "head",
+        Method::POST => "post",
+        Method::PUT => "put",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        Method::OPTIONS => "options",
+        _ => return Cow::Owned(method.as_str().to_ascii_lowercase()),
+    })
+}
