@@ -10,6 +10,7 @@ pub mod builtin;
 pub mod columns;
 pub mod conversion;
 pub mod discovery;
+pub mod features;
 pub mod gvr;
 pub mod kinds;
 pub mod openapi;
@@ -20,5 +21,6 @@ pub mod table;
 pub mod validation;
 pub mod view;
 
+pub use features::Features;
 pub use resource::{Resource, Subresource};
 pub use strategy::Strategy;

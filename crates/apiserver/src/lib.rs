@@ -85,10 +85,10 @@ pub enum AssembleError {
 impl ApiServer {
     /// Loads the stored objects and puts the parts together. Nothing is written and nobody is let in yet.
     pub fn assemble(parts: Parts) -> Result<Self, AssembleError> {
-        let Parts { store, network, authority, address, options: Options {}, shutdown } = parts;
+        let Parts { store, network, authority, address, options: Options { apis }, shutdown } = parts;
         let cache = WatchCache::new();
         let registry = Registry::new(store.clone(), cache.clone(), network);
-        let catalog = Catalog::new(&registry, api::builtin::resources());
+        let catalog = Catalog::new(&registry, api::builtin::served(&apis.runtime_config, &apis.features));
         cache.load(store.as_ref())?;
         store.observe("", cache.clone());
         let find = |gvr: &apimachinery::GroupVersionResource| -> Result<Endpoint, AssembleError> {

@@ -2,6 +2,18 @@
 //!
 //! One struct per concern, each made by the code that knows it. The flags that fill them are the binary's.
 
+use api::Features;
+use api::builtin::RuntimeConfig;
+
 /// Everything that can be chosen.
 #[derive(Clone, Debug, Default)]
-pub struct Options {}
+pub struct Options {
+    pub apis: Apis,
+}
+
+/// Which parts of the API there are.
+#[derive(Clone, Debug, Default)]
+pub struct Apis {
+    pub runtime_config: RuntimeConfig,
+    pub features: Features,
+}

@@ -78,8 +78,8 @@ impl Target {
 }
 
 /// Refuses kinds that nothing serves, before anything is started.
-pub fn check_kinds(manifests: &[Manifest]) -> anyhow::Result<()> {
-    let resources = api::builtin::resources();
+pub fn check_kinds(manifests: &[Manifest], apis: &apiserver::options::Apis) -> anyhow::Result<()> {
+    let resources = api::builtin::served(&apis.runtime_config, &apis.features);
     for manifest in manifests {
         if gvk_of(manifest).and_then(|gvk| find_kind(&resources, &gvk)).is_none() {
             bail!(unknown_kind(manifest));

@@ -14,7 +14,7 @@ use crate::platform::{Config, Platform};
 pub fn run(arguments: UpArguments) -> anyhow::Result<()> {
     // Before anything is started: a malformed manifest leaves nothing half done.
     let manifests = manifest::read_all(&arguments.apply)?;
-    apply::check_kinds(&manifests)?;
+    apply::check_kinds(&manifests, &arguments.apis.options())?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(serve(arguments, manifests))
@@ -24,12 +24,13 @@ async fn serve(arguments: UpArguments, manifests: Vec<manifest::Manifest>) -> an
     let started = rt::instant();
     let mut stop = StopSignals::listen()?;
     let kubeconfig = arguments.kubeconfig.clone().unwrap_or_else(|| arguments.data_dir.join(FILE_NAME));
+    let server = apiserver::Options { apis: arguments.apis.options() };
     let config = Config {
         data_dir: arguments.data_dir,
         listen: arguments.listen,
         kubeconfig,
         sim_nodes: arguments.sim_nodes,
-        server: apiserver::Options::default(),
+        server,
     };
     let platform = tokio::select! {
         platform = Platform::start(&config) => platform?,

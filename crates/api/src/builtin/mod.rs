@@ -6,6 +6,7 @@
 //! Start at [`resources`]. Facts come from [`tables`], whose files `cargo xtask codegen` writes from upstream's
 //! published OpenAPI document; nothing is typed in by hand here except selectable fields.
 
+mod enablement;
 mod schema;
 mod selectable;
 pub mod tables;
@@ -19,10 +20,11 @@ use apimachinery::object::type_meta;
 use apimachinery::schema::{NodeId, Schemas};
 use apimachinery::{GroupVersion, GroupVersionKind, Str};
 
+pub use enablement::{Error as RuntimeConfigError, RuntimeConfig};
 pub use selectable::field_value;
 
 use crate::resource::Schema;
-use crate::{Resource, Subresource, columns, kinds};
+use crate::{Features, Resource, Subresource, columns, kinds};
 
 /// The types of all built-in kinds, served or not.
 pub fn schemas() -> &'static Arc<Schemas> {
@@ -37,18 +39,22 @@ pub fn schema(gvk: &GroupVersionKind) -> Option<Schema> {
 
 /// Every resource that upstream serves by default, in the order of its discovery documents.
 pub fn resources() -> Vec<Arc<Resource>> {
-    select(|row| row.served_by_default)
+    served(&RuntimeConfig::default(), &Features::default())
 }
 
 /// Every resource that upstream can serve, with the alpha and beta versions that are off by default.
 pub fn all_resources() -> Vec<Arc<Resource>> {
-    select(|_| true)
+    select(&Features::default(), |_| true)
 }
 
-/// The resources whose rows `served` picks, as `--runtime-config` does.
-pub fn select(served: impl Fn(&tables::Resource) -> bool) -> Vec<Arc<Resource>> {
-    let rows: Vec<tables::Resource> = tables::resources().filter(served).collect();
-    rows.iter().map(|row| Arc::new(resource(row, storage_version(row, &rows)))).collect()
+/// The resources that a server with these settings has.
+pub fn served(config: &RuntimeConfig, features: &Features) -> Vec<Arc<Resource>> {
+    select(features, |row| config.serves(row, features))
+}
+
+fn select(features: &Features, is_served: impl Fn(&tables::Resource) -> bool) -> Vec<Arc<Resource>> {
+    let rows: Vec<tables::Resource> = tables::resources().filter(is_served).collect();
+    rows.iter().map(|row| Arc::new(resource(row, storage_version(row, &rows), features))).collect()
 }
 
 /// The `apiVersion` in which upstream stores a built-in kind; what discovery's `storageVersionHash` is made of.
@@ -88,7 +94,7 @@ fn storage_version(row: &tables::Resource, served: &[tables::Resource]) -> &'sta
         .map_or(row.version, |other| other.version)
 }
 
-fn resource(row: &tables::Resource, storage_version: &'static str) -> Resource {
+fn resource(row: &tables::Resource, storage_version: &'static str, features: &Features) -> Resource {
     let gvk = GroupVersionKind::new(row.group, row.version, row.kind);
     let api_version = gvk.api_version();
     let schema = schema(&gvk).expect("every resource of the table has a type with its kind");
@@ -109,7 +115,7 @@ fn resource(row: &tables::Resource, storage_version: &'static str) -> Resource {
         schema,
         selectable_fields: selectable::fields(row.group, row.kind, row.namespaced),
         columns: columns::for_kind(row.group, row.kind),
-        strategy: kinds::strategy(row.group, row.kind),
+        strategy: kinds::strategy(row.group, row.kind, features),
         type_meta: type_meta(&api_version, row.kind),
         bare_list_items: true,
     }

@@ -36,6 +36,8 @@ use std::sync::Arc;
 use apimachinery::field::ErrorList;
 use apimachinery::{Object, Value};
 
+use crate::features::Features;
+use crate::features::fields::Dropped;
 use crate::strategy::{Context, Deletion, NameRule, Plain, Strategy};
 use facts::Facts;
 
@@ -64,19 +66,21 @@ const GROUPS: &[(&str, Rules)] = &[
 ];
 
 /// The strategy of a built-in kind. A kind that is not listed anywhere gets the rules of plain data.
-pub fn strategy(group: &str, kind: &str) -> Arc<dyn Strategy> {
+pub fn strategy(group: &str, kind: &str, features: &Features) -> Arc<dyn Strategy> {
     let rules = GROUPS
         .iter()
         .find(|(own, _)| *own == group)
         .and_then(|(_, kinds)| kinds.iter().find(|(own, _)| *own == kind))
         .map_or(&Plain as &'static dyn Strategy, |(_, rules)| *rules);
-    Arc::new(Kind { facts: facts::of(group, kind), defaults: defaults::of(group, kind), rules })
+    let dropped = Dropped::of(group, kind, features);
+    Arc::new(Kind { facts: facts::of(group, kind), defaults: defaults::of(group, kind), dropped, rules })
 }
 
 /// A kind's rules together with its rows of data.
 struct Kind {
     facts: &'static Facts,
     defaults: defaults::Table,
+    dropped: Dropped,
     rules: &'static dyn Strategy,
 }
 
@@ -96,6 +100,7 @@ impl Strategy for Kind {
         {
             object.ensure_object().insert("status", status);
         }
+        self.dropped.apply(object, None);
         self.rules.prepare_for_create(ctx, object);
     }
 
@@ -104,6 +109,7 @@ impl Strategy for Kind {
     }
 
     fn prepare_for_update(&self, ctx: &Context<'_>, new: &mut Value, old: &Value) {
+        self.dropped.apply(new, Some(old));
         self.rules.prepare_for_update(ctx, new, old);
     }
 

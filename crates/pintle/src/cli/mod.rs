@@ -1,9 +1,13 @@
 //! Flags, and the help a person reads.
 
+mod apis;
+
 use std::net::SocketAddr;
 
 use camino::Utf8PathBuf;
 use clap::{Args, Parser, Subcommand};
+
+use apis::ApiArguments;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -54,6 +58,9 @@ pub struct UpArguments {
     /// Apply manifests and wait until they are ready: a file, a folder or - for stdin; repeatable
     #[arg(long, value_name = "PATH|-")]
     pub apply: Vec<Utf8PathBuf>,
+
+    #[command(flatten)]
+    pub apis: ApiArguments,
 }
 
 #[derive(Args)]
@@ -93,6 +100,8 @@ mod tests {
             (&["pintle", "up", "--listen", "here"][..], "--listen"),
             (&["pintle", "up", "--sim-nodes", "-1"][..], "-1"),
             (&["pintle", "up", "--sim-nodes", "many"][..], "--sim-nodes"),
+            (&["pintle", "up", "--feature-gates", "NoSuchGate=true"][..], "NoSuchGate"),
+            (&["pintle", "up", "--runtime-config", "apps/v7=true"][..], "apps/v7"),
             (&["pintle", "down"][..], "down"),
         ] {
             let error = Cli::try_parse_from(arguments).err().expect("refused").to_string();

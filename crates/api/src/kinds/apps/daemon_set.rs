@@ -24,7 +24,6 @@ impl Strategy for DaemonSet {
     }
 
     fn prepare_for_create(&self, _ctx: &Context<'_>, object: &mut Value) {
-        workload::drop_disabled_template_fields(object);
         object.set_at(&["metadata", "annotations", TEMPLATE_GENERATION], "1");
     }
 

@@ -11,10 +11,6 @@ use crate::validation::selector;
 pub struct Deployment;
 
 impl Strategy for Deployment {
-    fn prepare_for_create(&self, _ctx: &Context<'_>, object: &mut Value) {
-        workload::drop_disabled_template_fields(object);
-    }
-
     fn validate(&self, _ctx: &Context<'_>, object: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         spec(&mut errors, &object["spec"], &Path::root("spec"));

@@ -11,10 +11,6 @@ use crate::validation::fields::not_negative;
 pub struct ReplicaSet;
 
 impl Strategy for ReplicaSet {
-    fn prepare_for_create(&self, _ctx: &Context<'_>, object: &mut Value) {
-        workload::drop_disabled_template_fields(object);
-    }
-
     fn validate(&self, _ctx: &Context<'_>, object: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let (spec, path) = (&object["spec"], Path::root("spec"));

@@ -26,12 +26,6 @@ const CHANGEABLE: [&str; 7] = [
 pub struct StatefulSet;
 
 impl Strategy for StatefulSet {
-    fn prepare_for_create(&self, _ctx: &Context<'_>, object: &mut Value) {
-        workload::drop_disabled_template_fields(object);
-        // Comes with a feature gate that is off.
-        object.remove_at(&["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"]);
-    }
-
     fn validate(&self, _ctx: &Context<'_>, object: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         spec(&mut errors, &object["spec"], true, &Path::root("spec"));

@@ -9,13 +9,6 @@ use crate::validation::meta::shown_labels;
 use crate::validation::selector::{self, Match};
 use crate::validation::text;
 
-/// Removes fields of features that are off from `spec.template`.
-pub fn drop_disabled_template_fields(object: &mut Value) {
-    if let Some(spec) = object.at_mut(&["spec", "template", "spec"]) {
-        pod::drop_disabled_spec_fields(spec);
-    }
-}
-
 /// `spec.selector`: required, well formed, and not empty, which would select every pod. `kind` is as upstream spells
 /// it in the complaint.
 pub fn selector(errors: &mut ErrorList, spec: &Value, kind: &str, path: &Path<'_>) {

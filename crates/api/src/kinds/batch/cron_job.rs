@@ -4,7 +4,6 @@ use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path};
 
 use super::{job, schedule};
-use crate::kinds::core::pod;
 use crate::strategy::{Context, Strategy};
 use crate::validation::fields::{Fields, not_negative, one_of, same};
 use crate::validation::selector;
@@ -16,12 +15,6 @@ const ZONE_PART_MAX: usize = 14;
 pub struct CronJob;
 
 impl Strategy for CronJob {
-    fn prepare_for_create(&self, _ctx: &Context<'_>, object: &mut Value) {
-        if let Some(spec) = object.at_mut(&["spec", "jobTemplate", "spec", "template", "spec"]) {
-            pod::drop_disabled_spec_fields(spec);
-        }
-    }
-
     fn validate(&self, _ctx: &Context<'_>, object: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         spec(&mut errors, &object["spec"], None);

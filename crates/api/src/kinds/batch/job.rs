@@ -34,7 +34,6 @@ pub struct Job;
 
 impl Strategy for Job {
     fn prepare_for_create(&self, _ctx: &Context<'_>, object: &mut Value) {
-        workload::drop_disabled_template_fields(object);
         generate_selector(object);
     }
 

@@ -9,15 +9,6 @@ use crate::validation::fields::Fields;
 pub struct Lease;
 
 impl Strategy for Lease {
-    /// Coordinated leader election is a feature that is off.
-    fn prepare_for_create(&self, _ctx: &Context<'_>, object: &mut Value) {
-        drop_disabled_fields(object);
-    }
-
-    fn prepare_for_update(&self, _ctx: &Context<'_>, new: &mut Value, _old: &Value) {
-        drop_disabled_fields(new);
-    }
-
     fn validate(&self, _ctx: &Context<'_>, object: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let spec = &object["spec"];
@@ -41,11 +32,5 @@ impl Strategy for Lease {
 
     fn relaxed_durability(&self) -> bool {
         true
-    }
-}
-
-fn drop_disabled_fields(lease: &mut Value) {
-    for key in ["strategy", "preferredHolder"] {
-        lease.remove_at(&["spec", key]);
     }
 }

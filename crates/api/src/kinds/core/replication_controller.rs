@@ -12,10 +12,6 @@ use crate::validation::meta::shown_labels;
 pub struct ReplicationController;
 
 impl Strategy for ReplicationController {
-    fn prepare_for_create(&self, _ctx: &Context<'_>, object: &mut Value) {
-        workload::drop_disabled_template_fields(object);
-    }
-
     fn validate(&self, _ctx: &Context<'_>, object: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let spec = &object["spec"];

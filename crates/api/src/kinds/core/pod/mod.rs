@@ -3,9 +3,6 @@
 //! Owns: defaults ([`defaults`]), validation of specs ([`spec`] and the files it calls), the rules of updates
 //! ([`update`]), QoS ([`qos`]), warnings. Never touches: binding, eviction and logs, which are not updates.
 //!
-//! What upstream leaves to feature gates that are off by default (`ContainerStopSignals`, `GenericWorkload`) is
-//! dropped on the way in, as upstream does.
-//!
 //! Start at [`Pod`]; every other kind with a template uses [`spec::template`] and [`defaults::template`].
 
 pub mod container;
@@ -37,7 +34,6 @@ impl Strategy for Pod {
     }
 
     fn prepare_for_create(&self, ctx: &Context<'_>, object: &mut Value) {
-        drop_disabled_fields(object);
         let class = qos::class(&object["spec"]);
         let mut status = json!({"phase": "Pending", "qosClass": class});
         if !object["spec"].list("schedulingGates").is_empty() {
@@ -79,7 +75,6 @@ impl Strategy for Pod {
             Some("resize") => update::prepare_resize(new, old),
             _ => keep_status_apart(ctx, new, old),
         }
-        drop_disabled_fields(new);
     }
 
     fn validate_update(&self, ctx: &Context<'_>, new: &Value, old: &Value) -> ErrorList {
@@ -181,24 +176,6 @@ fn gated_condition(ctx: &Context<'_>) -> Value {
         "lastProbeTime": null,
         "lastTransitionTime": time::format_seconds(ctx.now),
     })
-}
-
-/// Removes fields of features that are off.
-fn drop_disabled_fields(pod: &mut Value) {
-    if let Some(spec) = pod.get_mut("spec") {
-        drop_disabled_spec_fields(spec);
-    }
-}
-
-/// Removes fields of features that are off, from the spec of a pod or template.
-pub fn drop_disabled_spec_fields(spec: &mut Value) {
-    let Some(spec) = spec.as_object_mut() else { return };
-    spec.remove("schedulingGroup");
-    for list in ["containers", "initContainers", "ephemeralContainers"] {
-        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-            container.remove_at(&["lifecycle", "stopSignal"]);
-        }
-    }
 }
 
 #[cfg(test)]
