@@ -57,7 +57,9 @@ pub enum Error {
     UnknownGroups(String),
     #[error("group version {0} that has not been registered")]
     UnknownVersion(String),
-    #[error("invalid key {key}: group/version/resource and resource is always lowercase plural, not {resource:?}")]
+    #[error(
+        "invalid key {key}: group/version/resource and resource is always lowercase plural, not {resource:?}"
+    )]
     Resource { key: String, resource: String },
 }
 

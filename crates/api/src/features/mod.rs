@@ -105,9 +105,8 @@ impl Features {
 
 /// Every gate, sorted by name.
 pub fn gates() -> &'static [Gate] {
-    static GATES: LazyLock<Vec<Gate>> = LazyLock::new(|| {
-        TABLE.lines().filter(|line| !line.starts_with('#')).map(gate).collect()
-    });
+    static GATES: LazyLock<Vec<Gate>> =
+        LazyLock::new(|| TABLE.lines().filter(|line| !line.starts_with('#')).map(gate).collect());
     &GATES
 }
 
