@@ -68,6 +68,9 @@ pub enum DecodeError {
     Time(#[from] TimeError),
     #[error("time: invalid duration {}", go_quote(.0))]
     Duration(String),
+    /// A part of the object is to blame, and the text says which.
+    #[error("{0}")]
+    Field(String),
     /// Only with [`FieldValidation::Strict`].
     #[error("strict decoding error: {}", .0.join(", "))]
     Strict(Vec<String>),
@@ -84,23 +87,32 @@ pub fn decode(
     validation: FieldValidation,
     duplicates: &[String],
 ) -> Result<Vec<String>, DecodeError> {
-    let noting = validation != FieldValidation::Ignore;
-    let mut decoder = Decoder { noting, notes: Vec::new() };
-    if noting {
-        decoder.notes.extend(
-            duplicates.iter().take(NOTES_MAX).map(|path| format!("duplicate field {}", go_quote(path))),
-        );
+    if validation == FieldValidation::Ignore {
+        return coerce(value, schema, None).map(|()| Vec::new());
     }
-    decoder.value(value, schema, &Place::Root)?;
-    if validation == FieldValidation::Strict && !decoder.notes.is_empty() {
-        return Err(DecodeError::Strict(decoder.notes));
+    let mut unknown = Vec::new();
+    coerce(value, schema, Some(&mut unknown))?;
+    let duplicates = duplicates.iter().map(|path| format!("duplicate field {}", go_quote(path)));
+    let unknown = unknown.iter().map(|path| format!("unknown field {}", go_quote(path)));
+    let notes: Vec<String> = duplicates.chain(unknown).take(NOTES_MAX).collect();
+    if validation == FieldValidation::Strict && !notes.is_empty() {
+        return Err(DecodeError::Strict(notes));
     }
-    Ok(decoder.notes)
+    Ok(notes)
+}
+
+/// [`decode`] for a part of an object: appends the plain paths of unknown fields to `unknown`.
+pub fn coerce(
+    value: &mut Value,
+    schema: SchemaRef<'_>,
+    unknown: Option<&mut Vec<String>>,
+) -> Result<(), DecodeError> {
+    Decoder { unknown }.value(value, schema, &Place::Root)
 }
 
 /// Brings a tree that was stored or made inside into canonical form; there is nobody to tell about dropped fields.
 pub fn normalize(value: &mut Value, schema: SchemaRef<'_>) -> Result<(), DecodeError> {
-    decode(value, schema, FieldValidation::Ignore, &[]).map(|_| ())
+    coerce(value, schema, None)
 }
 
 /// Where in the tree the decoder is; turned into text only for a message.
@@ -162,14 +174,14 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-struct Decoder {
-    noting: bool,
-    notes: Vec<String>,
+struct Decoder<'n> {
+    /// Paths of unknown fields, where somebody wants to know them.
+    unknown: Option<&'n mut Vec<String>>,
 }
 
 type Result<T, E = DecodeError> = std::result::Result<T, E>;
 
-impl Decoder {
+impl Decoder<'_> {
     /// Decodes a value that is not a struct's field; `null` becomes the zero value.
     fn value(&mut self, value: &mut Value, schema: SchemaRef<'_>, place: &Place<'_>) -> Result<()> {
         if value.is_null() {
@@ -281,8 +293,10 @@ impl Decoder {
     }
 
     fn note_unknown(&mut self, place: &Place<'_>) {
-        if self.noting && self.notes.len() < NOTES_MAX {
-            self.notes.push(format!("unknown field {}", go_quote(&place.to_string())));
+        if let Some(unknown) = &mut self.unknown
+            && unknown.len() < NOTES_MAX
+        {
+            unknown.push(place.to_string());
         }
     }
 }
@@ -353,7 +367,7 @@ fn quantity(value: &mut Value) -> Result<()> {
 }
 
 /// Go's `time.ParseDuration`: `1h30m`, `-1.5s`, `0`.
-fn is_duration(text: &str) -> bool {
+pub fn is_duration(text: &str) -> bool {
     let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
     if rest == "0" {
         return true;

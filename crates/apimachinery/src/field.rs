@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::Value;
+use crate::{Number, Value};
 
 /// Where in an object an error lies, as a linked list on the stack: making a child path costs nothing, and only
 /// an error turns the path into text.
@@ -17,12 +17,16 @@ pub struct Path<'a> {
 
 #[derive(Clone, Copy, Debug)]
 enum Step<'a> {
+    None,
     Field(&'a str),
     Index(usize),
     Key(&'a str),
 }
 
 impl<'a> Path<'a> {
+    /// The object itself, for rules that find their paths from the top; Go prints it as a nil pointer.
+    pub const NONE: Path<'static> = Path { parent: None, step: Step::None };
+
     /// A path of one field name; a dotted name (`metadata.name`) is taken as it is.
     pub const fn root(name: &'a str) -> Self {
         Self { parent: None, step: Step::Field(name) }
@@ -43,11 +47,13 @@ impl<'a> Path<'a> {
 
 impl fmt::Display for Path<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(parent) = self.parent {
+        let parent = self.parent.filter(|parent| !matches!(parent.step, Step::None));
+        if let Some(parent) = parent {
             parent.fmt(f)?;
         }
         match self.step {
-            Step::Field(name) if self.parent.is_some() => write!(f, ".{name}"),
+            Step::None => f.write_str("<nil>"),
+            Step::Field(name) if parent.is_some() => write!(f, ".{name}"),
             Step::Field(name) => f.write_str(name),
             Step::Index(index) => write!(f, "[{index}]"),
             Step::Key(key) => write!(f, "[{key}]"),
@@ -184,7 +190,7 @@ impl Error {
             kind: ErrorKind::TooMany,
             path: path.to_string(),
             shown: Some(actual.to_string()),
-            detail: format!("must have at most {max} items"),
+            detail: format!("must have at most {max} {}", if max == 1 { "item" } else { "items" }),
         }
     }
 
@@ -255,6 +261,7 @@ impl Shown for Value {
     fn shown(&self) -> String {
         match self {
             Value::String(text) => go_quote(text),
+            Value::Number(Number::Float(number)) => go_float(*number),
             other => other.to_json_string(),
         }
     }
@@ -263,6 +270,21 @@ impl Shown for Value {
 impl<T: Shown + ?Sized> Shown for &T {
     fn shown(&self) -> String {
         (**self).shown()
+    }
+}
+
+/// Go's `%v` for a floating-point number: `1.5`, `1e+06`, `1e-05`.
+pub fn go_float(number: f64) -> String {
+    let scientific = format!("{number:e}");
+    match scientific
+        .split_once('e')
+        .and_then(|(digits, exponent)| Some((digits, exponent.parse::<i32>().ok()?)))
+    {
+        Some((digits, exponent)) if !(-4..6).contains(&exponent) => {
+            let sign = if exponent < 0 { '-' } else { '+' };
+            format!("{digits}e{sign}{:02}", exponent.abs())
+        }
+        _ => number.to_string(),
     }
 }
 

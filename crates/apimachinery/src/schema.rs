@@ -8,6 +8,7 @@
 //! granular.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::Value;
 
@@ -18,6 +19,10 @@ pub struct NodeId(pub u32);
 /// An arena of schema nodes and the names under which whole types are found.
 #[derive(Debug, Default)]
 pub struct Schemas {
+    /// The arena that this one goes on from: a custom resource's types stand on the built-in ones.
+    base: Option<Arc<Schemas>>,
+    /// How many nodes the arenas below have.
+    offset: usize,
     nodes: Vec<Node>,
     /// Definition name (`io.k8s.api.core.v1.Pod`) to node.
     definitions: HashMap<Box<str>, NodeId>,
@@ -128,15 +133,38 @@ pub struct SchemaRef<'s> {
 }
 
 impl Schemas {
+    /// An arena whose nodes may refer to those of `base`, and which finds its definitions, too.
+    pub fn extending(base: Arc<Schemas>) -> Self {
+        Self { offset: base.len(), base: Some(base), ..Self::default() }
+    }
+
+    /// The number of nodes, those below included.
+    fn len(&self) -> usize {
+        self.offset + self.nodes.len()
+    }
+
+    fn node(&self, id: NodeId) -> &Node {
+        match (&self.base, (id.0 as usize).checked_sub(self.offset)) {
+            (Some(base), None) => base.node(id),
+            (_, index) => &self.nodes[index.unwrap_or_default()],
+        }
+    }
+
+    /// Gives back what was reserved while the nodes were pushed.
+    pub fn shrink_to_fit(&mut self) {
+        self.nodes.shrink_to_fit();
+        self.definitions.shrink_to_fit();
+    }
+
     pub fn push(&mut self, node: Node) -> NodeId {
-        let id = NodeId(u32::try_from(self.nodes.len()).expect("fewer than 2^32 schema nodes"));
+        let id = NodeId(u32::try_from(self.len()).expect("fewer than 2^32 schema nodes"));
         self.nodes.push(node);
         id
     }
 
-    /// Replaces a node made earlier, so that types may refer to each other before both are known.
+    /// Replaces a node of this arena made earlier, so that types may refer to each other before both are known.
     pub fn set(&mut self, id: NodeId, node: Node) {
-        self.nodes[id.0 as usize] = node;
+        self.nodes[id.0 as usize - self.offset] = node;
     }
 
     pub fn define(&mut self, name: &str, id: NodeId) {
@@ -144,9 +172,13 @@ impl Schemas {
     }
 
     pub fn definition(&self, name: &str) -> Option<SchemaRef<'_>> {
-        self.definitions.get(name).map(|&id| self.at(id))
+        match self.definitions.get(name) {
+            Some(&id) => Some(self.at(id)),
+            None => self.base.as_ref()?.definition(name).map(|found| self.at(found.id)),
+        }
     }
 
+    /// The types defined here; those of an arena below are not among them.
     pub fn definitions(&self) -> impl Iterator<Item = (&str, SchemaRef<'_>)> {
         self.definitions.iter().map(|(name, &id)| (&**name, self.at(id)))
     }
@@ -158,7 +190,7 @@ impl Schemas {
 
 impl<'s> SchemaRef<'s> {
     pub fn node(self) -> &'s Node {
-        &self.schemas.nodes[self.id.0 as usize]
+        self.schemas.node(self.id)
     }
 
     pub fn kind(self) -> &'s NodeKind {

@@ -1,0 +1,207 @@
+//! Type and metadata of whole objects: the custom resource itself and those embedded in it.
+
+use apimachinery::decode::{self, DecodeError};
+use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::schema::SchemaRef;
+use apimachinery::{GroupVersion, Map, Value};
+
+use crate::Structural;
+
+/// What to do about metadata that has the wrong form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// A client sent it.
+    Refuse,
+    /// It is in the store, and reading it must work.
+    Drop,
+}
+
+/// Brings an object's `metadata` into the form of its Go type; paths of unknown fields go to `unknown`.
+pub fn coerce(
+    object: &mut Map,
+    object_meta: SchemaRef<'_>,
+    malformed: Malformed,
+    unknown: Option<&mut Vec<String>>,
+) -> Result<(), DecodeError> {
+    let Some(metadata) = object.get_mut("metadata") else { return Ok(()) };
+    let mut found = unknown.is_some().then(Vec::new);
+    if malformed == Malformed::Drop && decode::coerce(&mut metadata.clone(), object_meta, None).is_err() {
+        let Value::Object(fields) = metadata else {
+            object.remove("metadata");
+            return Ok(());
+        };
+        fields.retain(|name, value| {
+            let mut alone = Value::object();
+            alone.ensure_object().insert(name.as_str(), value.clone());
+            decode::coerce(&mut alone, object_meta, None).is_ok()
+        });
+    }
+    decode::coerce(metadata, object_meta, found.as_mut())?;
+    if let (Some(found), Some(unknown)) = (found, unknown) {
+        unknown.extend(found.into_iter().map(|path| format!("metadata.{path}")));
+    }
+    Ok(())
+}
+
+/// Does the same for every object embedded in `value`, whose own metadata is left alone.
+pub fn coerce_embedded(
+    value: &mut Value,
+    schema: &Structural,
+    object_meta: SchemaRef<'_>,
+    malformed: Malformed,
+    unknown: Option<&mut Vec<String>>,
+) -> Result<(), Error> {
+    let mut found = unknown.is_some().then(Vec::new);
+    coerce_level(
+        value,
+        schema,
+        &Path::NONE,
+        &mut Coercion { object_meta, malformed, unknown: found.as_mut() },
+    )?;
+    if let (Some(mut found), Some(unknown)) = (found, unknown) {
+        found.sort();
+        unknown.append(&mut found);
+    }
+    Ok(())
+}
+
+struct Coercion<'a> {
+    object_meta: SchemaRef<'a>,
+    malformed: Malformed,
+    unknown: Option<&'a mut Vec<String>>,
+}
+
+fn coerce_level(
+    value: &mut Value,
+    schema: &Structural,
+    path: &Path<'_>,
+    coercion: &mut Coercion<'_>,
+) -> Result<(), Error> {
+    match value {
+        Value::Object(map) => {
+            if schema.embedded {
+                coerce_object(map, path, coercion)?;
+            }
+            for (name, value) in map.iter_mut() {
+                if let Some(property) = schema.property(name) {
+                    coerce_level(value, property, &path.child(name), coercion)?;
+                } else if let Some(values) = schema.additional.schema() {
+                    coerce_level(value, values, &path.key(name), coercion)?;
+                }
+            }
+        }
+        Value::Array(list) => {
+            let Some(items) = &schema.items else { return Ok(()) };
+            for (index, item) in list.iter_mut().enumerate() {
+                coerce_level(item, items, &path.index(index), coercion)?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn coerce_object(map: &mut Map, path: &Path<'_>, coercion: &mut Coercion<'_>) -> Result<(), Error> {
+    for name in ["apiVersion", "kind"] {
+        match map.get(name) {
+            None | Some(Value::String(_)) => {}
+            Some(_) if coercion.malformed == Malformed::Drop => {
+                map.remove(name);
+            }
+            Some(value) => return Err(Error::invalid(&path.child(name), value, "must be a string")),
+        }
+    }
+    let mut found = coercion.unknown.is_some().then(Vec::new);
+    let before = map.get("metadata").cloned();
+    coerce(map, coercion.object_meta, coercion.malformed, found.as_mut()).map_err(|error| {
+        Error::invalid(&path.child("metadata"), before.unwrap_or_default(), error.to_string())
+    })?;
+    if let (Some(found), Some(unknown)) = (found, &mut coercion.unknown) {
+        unknown.extend(found.into_iter().map(|name| path.child(&name).to_string()));
+    }
+    Ok(())
+}
+
+/// Complaints about objects embedded in `value`; `object_meta` judges a metadata by the rules of every kind.
+pub fn validate_embedded(
+    errors: &mut ErrorList,
+    schema: &Structural,
+    value: &Value,
+    object_meta: ObjectMetaCheck,
+    path: &Path<'_>,
+) {
+    match value {
+        Value::Object(map) => {
+            if schema.embedded {
+                embedded(errors, map, object_meta, path);
+            }
+            for (name, value) in map {
+                if let Some(property) = schema.property(name) {
+                    validate_embedded(errors, property, value, object_meta, &path.child(name));
+                } else if let Some(values) = schema.additional.schema() {
+                    validate_embedded(errors, values, value, object_meta, &path.key(name));
+                }
+            }
+        }
+        Value::Array(list) => {
+            let Some(items) = &schema.items else { return };
+            for (index, item) in list.iter().enumerate() {
+                validate_embedded(errors, items, item, object_meta, &path.index(index));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The rules of `metadata`, which belong to the built-in kinds' crate above this one: complaints about the metadata of
+/// a new object that may have any path segment as its name.
+pub type ObjectMetaCheck = fn(&Value, &Path<'_>) -> ErrorList;
+
+fn embedded(errors: &mut ErrorList, map: &Map, object_meta: ObjectMetaCheck, path: &Path<'_>) {
+    for name in ["apiVersion", "kind"] {
+        let path = path.child(name);
+        match map.get(name) {
+            None => errors.push(Error::required(&path, "")),
+            Some(Value::String(text)) if text.is_empty() => {
+                errors.push(Error::invalid(&path, "", "must not be empty"));
+            }
+            Some(Value::String(text)) if name == "apiVersion" => {
+                if GroupVersion::parse(text).is_none() {
+                    let detail = format!("unexpected GroupVersion string: {text}");
+                    errors.push(Error::invalid(&path, text.as_str(), detail));
+                }
+            }
+            Some(Value::String(text)) => kind(errors, text, &path),
+            Some(value) => errors.push(Error::invalid(&path, value, "must be a string")),
+        }
+    }
+    if let Some(metadata) = map.get("metadata") {
+        let mut metadata = metadata.clone();
+        // A template has no name yet, and that is all right.
+        if metadata.str_at(&["name"]).is_empty() {
+            metadata.set_at(&["name"], "fakename");
+        }
+        errors.append(&mut object_meta(&metadata, &path.child("metadata")));
+    }
+}
+
+fn kind(errors: &mut ErrorList, kind: &str, path: &Path<'_>) {
+    const FORM: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
+    const LENGTH_MAX: usize = 63;
+    let lower = kind.to_lowercase();
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let mut details = Vec::new();
+    if lower.len() > LENGTH_MAX {
+        details.push(format!("must be no more than {LENGTH_MAX} bytes"));
+    }
+    if !lower.starts_with(|c: char| c.is_ascii_lowercase())
+        || !lower.bytes().next_back().is_some_and(is_inner)
+        || !lower.bytes().all(|byte| is_inner(byte) || byte == b'-')
+    {
+        details.push(FORM.into());
+    }
+    if !details.is_empty() {
+        let detail = format!("may have mixed case, but should otherwise match: {}", details.join(","));
+        errors.push(Error::invalid(path, kind, detail));
+    }
+}
