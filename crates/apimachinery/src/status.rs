@@ -2,6 +2,7 @@
 //!
 //! Constructors give the code, reason, message and details of upstream's `k8s.io/apimachinery/pkg/api/errors`.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::{GroupKind, GroupResource, Str, Value, field, json};
@@ -11,8 +12,8 @@ use crate::{GroupKind, GroupResource, Str, Value, field, json};
 pub struct Status {
     /// HTTP status code.
     pub code: u16,
-    /// `metav1.StatusReason`; empty when the code says it all.
-    pub reason: &'static str,
+    /// `metav1.StatusReason`; empty when the code says it all. Webhooks may make up their own.
+    pub reason: Cow<'static, str>,
     pub message: String,
     pub details: Option<Box<Details>>,
     /// `metadata.continue`: where a list whose history is gone can go on, inconsistently.
@@ -40,8 +41,68 @@ pub struct Cause {
 }
 
 impl Status {
-    pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: None, continue_token: None }
+    pub fn new(code: u16, reason: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self { code, reason: reason.into(), message: message.into(), details: None, continue_token: None }
+    }
+
+    /// What a failure `Status` in somebody else's answer says; `None` for a body that is none.
+    pub fn from_value(body: &Value) -> Option<Self> {
+        let is_failure = body["kind"] == "Status".into() && body["status"] == "Failure".into();
+        is_failure.then(|| {
+            let code = body["code"].as_i64().and_then(|code| u16::try_from(code).ok()).unwrap_or(500);
+            let mut status = Self::new(code, body.str_at(&["reason"]).to_owned(), body.str_at(&["message"]));
+            status.details = body["details"].as_object().map(|_| Box::new(Details::from_value(&body["details"])));
+            status
+        })
+    }
+
+    /// What a code from another server stands for when its body does not say: upstream's
+    /// `NewGenericServerResponse`. `text` is that body.
+    pub fn of_response(code: u16, verb: &str, text: &str, retry_after_seconds: Option<u32>) -> Self {
+        let (reason, message) = match code {
+            409 if verb == "POST" => ("AlreadyExists", "the server reported a conflict"),
+            409 => ("Conflict", "the server reported a conflict"),
+            404 => ("NotFound", "the server could not find the requested resource"),
+            400 => ("BadRequest", "the server rejected our request for an unknown reason"),
+            401 => ("Unauthorized", "the server has asked for the client to provide credentials"),
+            403 => ("Forbidden", text),
+            406 if matches!(text, "" | "unknown") => (
+                "NotAcceptable",
+                "the server was unable to respond with a content type that the client supports",
+            ),
+            406 => ("NotAcceptable", text),
+            415 => ("UnsupportedMediaType", text),
+            405 => ("MethodNotAllowed", "the server does not allow this method on the requested resource"),
+            422 => ("Invalid", "the server rejected our request due to an error in our request"),
+            503 => ("ServiceUnavailable", "the server is currently unable to handle the request"),
+            504 => (
+                "Timeout",
+                "the server was unable to return a response in the time allotted, but may still be processing the \
+                 request",
+            ),
+            429 => (
+                "TooManyRequests",
+                "the server has received too many requests and has asked us to try again later",
+            ),
+            500.. => ("InternalError", ""),
+            _ => ("Unknown", ""),
+        };
+        let message = match reason {
+            "InternalError" => format!(
+                "an error on the server ({}) has prevented the request from succeeding",
+                field::go_quote(text)
+            ),
+            "Unknown" => {
+                format!("the server responded with the status code {code} but did not return more information")
+            }
+            _ => message.to_owned(),
+        };
+        let cause = Cause { reason: "UnexpectedServerResponse".into(), message: text.into(), ..Cause::default() };
+        Self::new(code, reason, message).with_details(Details {
+            causes: vec![cause],
+            retry_after_seconds,
+            ..Details::default()
+        })
     }
 
     fn about(mut self, resource: &GroupResource, name: &str) -> Self {
@@ -212,7 +273,7 @@ impl Status {
             "message": self.message.as_str(), "code": self.code,
         });
         if !self.reason.is_empty() {
-            body.ensure_object().insert("reason", self.reason);
+            body.ensure_object().insert("reason", &*self.reason);
         }
         if let Some(token) = self.continue_token.as_deref() {
             body.set_at(&["metadata", "continue"], token);
@@ -225,6 +286,24 @@ impl Status {
 }
 
 impl Details {
+    /// Reads `status.details` of somebody else's answer.
+    pub fn from_value(details: &Value) -> Self {
+        let text = |field: &str| Str::from(details.str_at(&[field]));
+        let cause = |cause: &Value| Cause {
+            reason: cause.str_at(&["reason"]).into(),
+            message: cause.str_at(&["message"]).into(),
+            field: cause.str_at(&["field"]).into(),
+        };
+        Self {
+            name: text("name"),
+            group: text("group"),
+            kind: text("kind"),
+            uid: text("uid"),
+            causes: details.array_at(&["causes"]).iter().map(cause).collect(),
+            retry_after_seconds: details["retryAfterSeconds"].as_i64().and_then(|n| u32::try_from(n).ok()),
+        }
+    }
+
     fn to_value(&self) -> Value {
         let mut out = Value::object();
         let map = out.ensure_object();
