@@ -51,7 +51,8 @@ impl Status {
         is_failure.then(|| {
             let code = body["code"].as_i64().and_then(|code| u16::try_from(code).ok()).unwrap_or(500);
             let mut status = Self::new(code, body.str_at(&["reason"]).to_owned(), body.str_at(&["message"]));
-            status.details = body["details"].as_object().map(|_| Box::new(Details::from_value(&body["details"])));
+            status.details =
+                body["details"].as_object().map(|_| Box::new(Details::from_value(&body["details"])));
             status
         })
     }
@@ -93,11 +94,14 @@ impl Status {
                 field::go_quote(text)
             ),
             "Unknown" => {
-                format!("the server responded with the status code {code} but did not return more information")
+                format!(
+                    "the server responded with the status code {code} but did not return more information"
+                )
             }
             _ => message.to_owned(),
         };
-        let cause = Cause { reason: "UnexpectedServerResponse".into(), message: text.into(), ..Cause::default() };
+        let cause =
+            Cause { reason: "UnexpectedServerResponse".into(), message: text.into(), ..Cause::default() };
         Self::new(code, reason, message).with_details(Details {
             causes: vec![cause],
             retry_after_seconds,

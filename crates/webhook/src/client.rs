@@ -23,7 +23,8 @@ use rustls_pki_types::ServerName;
 
 use crate::connect::{self, Connector};
 use crate::{
-    ClientConfig, ConfigError, Credential, Error, ServiceReference, ServiceResolver, Target, TransportProblem, tls,
+    ClientConfig, ConfigError, Credential, Error, ServiceReference, ServiceResolver, Target,
+    TransportProblem, tls,
 };
 
 /// What is sent: a buffer, or somebody else's stream handed on.
@@ -118,14 +119,17 @@ impl Client {
     pub async fn post(&self, call: Call<'_>) -> Result<Bytes, Error> {
         let method = call.method.clone();
         let answer = self.call(call).await?;
-        if answer.status.is_success() { Ok(answer.body) } else { Err(Error::Status(status(&method, &answer).into())) }
+        if answer.status.is_success() {
+            Ok(answer.body)
+        } else {
+            Err(Error::Status(status(&method, &answer).into()))
+        }
     }
 
     /// The whole answer, whatever its code is.
     pub async fn call(&self, call: Call<'_>) -> Result<Answer, Error> {
         let path_and_query = self.path_and_query(&call);
-        let failed =
-            |problem| Error::Transport { call: self.shown(&call.method, &path_and_query), problem };
+        let failed = |problem| Error::Transport { call: self.shown(&call.method, &path_and_query), problem };
         let request = self.request(&call, &path_and_query).map_err(failed)?;
         match rt::timeout(call.timeout, self.exchange(request, call.answer_bytes_max)).await {
             Err(_) => Err(failed(TransportProblem::Timeout)),
@@ -250,7 +254,9 @@ impl Authorization {
             Some(Credential::Basic { username, password }) => {
                 fixed(format!("Basic {}", STANDARD.encode(format!("{username}:{password}"))))
             }
-            Some(Credential::BearerFile(path)) => Ok(Self::File { path: path.clone(), last: Mutex::new(None) }),
+            Some(Credential::BearerFile(path)) => {
+                Ok(Self::File { path: path.clone(), last: Mutex::new(None) })
+            }
         }
     }
 
@@ -267,8 +273,9 @@ impl Authorization {
         let text = std::fs::read_to_string(path).map_err(|error| {
             TransportProblem::Other(format!("failed to read token file {path:?}: {error}"))
         })?;
-        let value = secret(&format!("Bearer {}", text.trim()))
-            .ok_or_else(|| TransportProblem::Other(format!("the token in {path:?} is not one line of text")))?;
+        let value = secret(&format!("Bearer {}", text.trim())).ok_or_else(|| {
+            TransportProblem::Other(format!("the token in {path:?} is not one line of text"))
+        })?;
         *last = Some((rt::instant(), value.clone()));
         Ok(Some(value))
     }
@@ -318,7 +325,8 @@ fn status(method: &Method, answer: &Answer) -> Status {
         let header = |name| answer.headers.get(name).and_then(|value| value.to_str().ok());
         let is_text = header(CONTENT_TYPE).is_none_or(|kind| kind.starts_with("text/"));
         let shown = &answer.body[..answer.body.len().min(SHOWN_BYTES_MAX)];
-        let text = if is_text { String::from_utf8_lossy(shown).trim().to_owned() } else { "unknown".to_owned() };
+        let text =
+            if is_text { String::from_utf8_lossy(shown).trim().to_owned() } else { "unknown".to_owned() };
         let retry_after = header(RETRY_AFTER).and_then(|seconds| seconds.parse().ok());
         Status::of_response(answer.status.as_u16(), method.as_str(), &text, retry_after)
     })

@@ -141,7 +141,9 @@ mod tests {
     #[test]
     fn only_loopback_is_offered_http2_as_a_webhook() {
         let offered = |url: &str| ClientConfig::hook(Target::Url(url.into()), b"").http2;
-        for local in ["https://localhost:8443/x", "https://LOCALHOST/", "https://127.1.2.3:1", "https://[::1]:9/a"] {
+        for local in
+            ["https://localhost:8443/x", "https://LOCALHOST/", "https://127.1.2.3:1", "https://[::1]:9/a"]
+        {
             assert!(offered(local), "{local}");
         }
         for remote in ["https://example.com/localhost", "https://10.0.0.1", "not a url", ""] {

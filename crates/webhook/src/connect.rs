@@ -40,8 +40,9 @@ impl Connector {
         }
         let name = match self.server_name {
             Some(name) => name,
-            None => ServerName::try_from(host)
-                .map_err(|error| TransportProblem::Tls(format!("tls: {error}")))?,
+            None => {
+                ServerName::try_from(host).map_err(|error| TransportProblem::Tls(format!("tls: {error}")))?
+            }
         };
         let stream = self.tls.connect(name, tcp).await.map_err(|error| handshake_problem(&error))?;
         Ok(TokioIo::new(Stream::Tls(Box::new(stream))))

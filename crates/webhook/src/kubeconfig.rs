@@ -132,13 +132,17 @@ impl Kubeconfig {
             .cluster;
         let user = match context.user.as_str() {
             "" => User::default(),
-            name => self.users.into_iter().find(|own| own.name == name).ok_or_else(|| named("user", name))?.user,
+            name => {
+                self.users.into_iter().find(|own| own.name == name).ok_or_else(|| named("user", name))?.user
+            }
         };
         if cluster.server.is_empty() {
             return Err(Problem::Text(format!("clusters[{}].cluster.server is missing", context.cluster)));
         }
         if cluster.proxy_url.is_some_and(|url| !url.is_empty()) {
-            return Err(Problem::Text("cluster.proxy-url is not supported: the peer is called directly".to_owned()));
+            return Err(Problem::Text(
+                "cluster.proxy-url is not supported: the peer is called directly".to_owned(),
+            ));
         }
         let data = |what, inline: &Option<String>, file: &Option<String>| content(folder, what, inline, file);
         let ca_bundle = data(
@@ -168,9 +172,15 @@ impl User {
         let key = content(folder, "user.client-key-data", &self.client_key_data, &self.client_key)?;
         match (certificate, key) {
             (None, None) => Ok(None),
-            (Some(certificate_pem), Some(key_pem)) => Ok(Some(ClientCertificate { certificate_pem, key_pem })),
-            (Some(_), None) => Err(Problem::Text("user.client-key is missing beside client-certificate".to_owned())),
-            (None, Some(_)) => Err(Problem::Text("user.client-certificate is missing beside client-key".to_owned())),
+            (Some(certificate_pem), Some(key_pem)) => {
+                Ok(Some(ClientCertificate { certificate_pem, key_pem }))
+            }
+            (Some(_), None) => {
+                Err(Problem::Text("user.client-key is missing beside client-certificate".to_owned()))
+            }
+            (None, Some(_)) => {
+                Err(Problem::Text("user.client-certificate is missing beside client-key".to_owned()))
+            }
         }
     }
 
@@ -219,9 +229,8 @@ mod tests {
         let folder = Utf8Path::from_path(folder.path()).unwrap();
         std::fs::write(folder.join("ca.pem"), "CA").unwrap();
         std::fs::write(folder.join("config"), text).unwrap();
-        ClientConfig::from_kubeconfig(&folder.join("config")).map_err(|error| {
-            error.to_string().replace(folder.as_str(), "…")
-        })
+        ClientConfig::from_kubeconfig(&folder.join("config"))
+            .map_err(|error| error.to_string().replace(folder.as_str(), "…"))
     }
 
     const CONTEXT: &str = "contexts: [{name: c, context: {cluster: k, user: u}}]\ncurrent-context: c\n";

@@ -240,7 +240,12 @@ fn alert_text(alert: rustls::AlertDescription) -> String {
     }
 }
 
-fn reason(leaf: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime, problem: &CertificateError) -> String {
+fn reason(
+    leaf: &CertificateDer<'_>,
+    name: &ServerName<'_>,
+    now: UnixTime,
+    problem: &CertificateError,
+) -> String {
     let Ok((_, own)) = X509Certificate::from_der(leaf) else {
         return "x509: malformed certificate".to_owned();
     };
@@ -292,7 +297,8 @@ fn has_name(leaf: &CertificateDer<'_>, name: &ServerName<'_>) -> bool {
 
 fn wrong_name(own: &X509Certificate<'_>, wanted: &ServerName<'_>) -> String {
     let extension = own.subject_alternative_name().ok().flatten();
-    let names = extension.as_ref().map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
+    let names =
+        extension.as_ref().map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
     let is_ip = matches!(wanted, ServerName::IpAddress(_));
     let wanted = wanted.to_str();
     let presented: Vec<String> = names
