@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use apimachinery::object::FieldPaths;
 use apimachinery::schema::{NodeId, SchemaRef, Schemas};
 use apimachinery::{GroupKind, GroupResource, GroupVersionKind, GroupVersionResource, Str};
 use bytes::Bytes;
@@ -35,13 +36,35 @@ pub struct Resource {
     pub schema: Schema,
     /// Dotted paths usable in a field selector; always begins with `metadata.name` and, when namespaced,
     /// `metadata.namespace`. The position in this list is the index for `Object::field`.
-    pub selectable_fields: &'static [&'static str],
+    pub selectable_fields: FieldPaths,
     pub columns: Columns,
     pub strategy: Arc<dyn Strategy>,
+    /// What everybody who uses this version is told.
+    pub deprecation: Option<Str>,
+    /// What sets a custom resource apart; `None` for built-in kinds.
+    pub custom: Option<Custom>,
     /// `"apiVersion":"…","kind":"…",` of this served version.
     pub type_meta: Bytes,
     /// Items of its lists carry no `apiVersion` and `kind` (built-in kinds).
     pub bare_list_items: bool,
+}
+
+/// The part of a descriptor that comes from a CustomResourceDefinition.
+#[derive(Clone, Debug, Default)]
+pub struct Custom {
+    /// Its definition is being deleted: nothing new may be created.
+    pub terminating: bool,
+    /// Where the `scale` subresource finds what it shows.
+    pub scale: Option<ScalePaths>,
+}
+
+/// `spec.versions[].subresources.scale`, as dotted paths that begin with a dot.
+#[derive(Clone, Debug)]
+pub struct ScalePaths {
+    pub spec_replicas: Str,
+    pub status_replicas: Str,
+    /// Empty when there is none.
+    pub label_selector: Str,
 }
 
 /// A subresource such as `status` or `scale`.

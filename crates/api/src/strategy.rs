@@ -3,7 +3,11 @@
 //! Modelled on upstream's `rest.RESTCreateStrategy` and its siblings. All functions are pure: they see objects
 //! that were already decoded against the schema, and never storage or the network.
 
-use apimachinery::{Object, Value, field::ErrorList};
+use std::sync::Arc;
+
+use apimachinery::decode::{self, DecodeError, FieldValidation};
+use apimachinery::schema::SchemaRef;
+use apimachinery::{Object, Str, Value, field::ErrorList};
 use jiff::Timestamp;
 
 /// What a strategy may know about the request.
@@ -43,6 +47,18 @@ pub trait Strategy: Send + Sync + 'static {
         NameRule::DnsSubdomain
     }
 
+    /// Makes what a client sent an object of the kind: drops or refuses unknown fields as `validation` says, refuses
+    /// what has the wrong type. Returns what to warn about. `duplicates` are keys that the body named twice.
+    fn decode(
+        &self,
+        value: &mut Value,
+        schema: SchemaRef<'_>,
+        validation: FieldValidation,
+        duplicates: &[String],
+    ) -> Result<Vec<String>, DecodeError> {
+        decode::decode(value, schema, validation, duplicates)
+    }
+
     /// Fills defaults into an object of the served version (upstream's scheme defaults). Idempotent.
     fn default(&self, _object: &mut Value) {}
 
@@ -78,6 +94,16 @@ pub trait Strategy: Send + Sync + 'static {
     /// Whether `metadata.generation` counts changes of everything but metadata and status.
     fn has_generation(&self) -> bool {
         true
+    }
+
+    /// Whether an update changes nothing that `metadata.generation` counts.
+    fn is_same_generation(&self, _ctx: &Context<'_>, new: &Value, old: &Value) -> bool {
+        same_spec(new, old)
+    }
+
+    /// What the first request to delete an object does to it, for a kind with a controller that finishes the deletion.
+    fn begin_deletion(&self) -> Option<fn(&mut Value, Timestamp)> {
+        None
     }
 
     /// A PUT without `resourceVersion` overwrites whatever is there.
@@ -139,17 +165,63 @@ pub fn keep_status_apart(ctx: &Context<'_>, new: &mut Value, old: &Value) {
     }
 }
 
+/// Whether everything but metadata and status is the same.
+fn same_spec(new: &Value, old: &Value) -> bool {
+    if let (Some(new), Some(old)) = (new.get("spec"), old.get("spec")) {
+        return new == old;
+    }
+    same_but(new, old, &["apiVersion", "kind", "metadata", "status"])
+}
+
+/// Whether two objects differ in none but these top-level fields.
+pub fn same_but(new: &Value, old: &Value, apart: &[&str]) -> bool {
+    fn relevant<'v>(value: &'v Value, apart: &[&str]) -> Vec<(&'v Str, &'v Value)> {
+        value.as_object().into_iter().flatten().filter(|(key, _)| !apart.contains(&key.as_str())).collect()
+    }
+    relevant(new, apart) == relevant(old, apart)
+}
+
 /// A kind without rules of its own.
 pub struct Plain;
 
 impl Strategy for Plain {}
 
 /// How `kubectl get` shows a kind: column definitions and the cells of one object.
-#[derive(Clone, Copy)]
-pub struct Columns {
-    pub definitions: &'static [Column],
-    /// Cells in column order for an object at a time (ages are relative).
-    pub cells: fn(&Value, Timestamp) -> Vec<Value>,
+#[derive(Clone)]
+pub enum Columns {
+    Fixed {
+        definitions: &'static [Column],
+        /// Cells in column order for an object at a time (ages are relative).
+        cells: fn(&Value, Timestamp) -> Vec<Value>,
+    },
+    /// Of a custom resource.
+    Own(Arc<dyn Printer>),
+}
+
+/// Columns that are known only at run time.
+pub trait Printer: Send + Sync + 'static {
+    /// `metav1.TableColumnDefinition` of each column.
+    fn definitions(&self) -> Vec<Value>;
+
+    /// Cells in column order for an object at a time.
+    fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value>;
+}
+
+impl Columns {
+    /// `metav1.TableColumnDefinition` of each column.
+    pub fn definitions(&self) -> Vec<Value> {
+        match self {
+            Self::Fixed { definitions, .. } => definitions.iter().map(Column::definition).collect(),
+            Self::Own(printer) => printer.definitions(),
+        }
+    }
+
+    pub fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        match self {
+            Self::Fixed { cells, .. } => cells(object, now),
+            Self::Own(printer) => printer.cells(object, now),
+        }
+    }
 }
 
 /// `metav1.TableColumnDefinition`.
@@ -161,4 +233,17 @@ pub struct Column {
     pub description: &'static str,
     /// 0 is always shown, 1 only with `-o wide`.
     pub priority: i32,
+}
+
+impl Column {
+    fn definition(&self) -> Value {
+        let mut definition = Value::object();
+        let map = definition.ensure_object();
+        map.insert("name", self.name);
+        map.insert("type", self.kind);
+        map.insert("format", self.format);
+        map.insert("description", self.description);
+        map.insert("priority", self.priority);
+        definition
+    }
 }

@@ -10,7 +10,6 @@ use apimachinery::object::Form;
 use apimachinery::{Object, Value};
 use jiff::Timestamp;
 
-use crate::strategy::Column;
 use crate::{Resource, conversion};
 
 /// Version of the `meta.k8s.io` group.
@@ -81,7 +80,7 @@ pub fn write_table<'o>(
     head("Table", options.version, metadata, out);
     if options.definitions {
         out.extend_from_slice(b",\"columnDefinitions\":");
-        Value::from(resource.columns.definitions.iter().map(definition).collect::<Vec<_>>()).write_json(out);
+        Value::from(resource.columns.definitions()).write_json(out);
     }
     out.extend_from_slice(b",\"rows\":[");
     let mut first = true;
@@ -136,7 +135,7 @@ fn in_order<'o>(
 fn write_row(resource: &Resource, object: &Object, now: Timestamp, options: TableOptions, out: &mut Vec<u8>) {
     let value = object.to_value();
     out.extend_from_slice(b"{\"cells\":");
-    Value::from((resource.columns.cells)(&value, now)).write_json(out);
+    Value::from(resource.columns.cells(&value, now)).write_json(out);
     if let Some(condition) = completion(resource, &value) {
         out.extend_from_slice(b",\"conditions\":[");
         condition.write_json(out);
@@ -177,17 +176,6 @@ fn completion(resource: &Resource, value: &Value) -> Option<Value> {
         condition.ensure_object().insert(key, text);
     }
     Some(condition)
-}
-
-fn definition(column: &Column) -> Value {
-    let mut definition = Value::object();
-    let map = definition.ensure_object();
-    map.insert("name", column.name);
-    map.insert("type", column.kind);
-    map.insert("format", column.format);
-    map.insert("description", column.description);
-    map.insert("priority", column.priority);
-    definition
 }
 
 /// Everything up to the end of `metadata`, the closing brace left to the caller.

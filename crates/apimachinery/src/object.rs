@@ -73,6 +73,15 @@ struct OwnerSpan {
     block_owner_deletion: bool,
 }
 
+/// The selectable fields of a resource as dotted paths, shared by everybody who indexes its objects.
+#[derive(Clone, Debug)]
+pub enum FieldPaths {
+    /// Of a built-in kind.
+    Fixed(&'static [&'static str]),
+    /// Of a custom resource.
+    Own(Arc<[Str]>),
+}
+
 /// One entry of `metadata.ownerReferences`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OwnerReference<'a> {
@@ -103,12 +112,62 @@ pub enum Form<'a> {
     ListItem,
 }
 
+impl FieldPaths {
+    /// No field at all.
+    pub const NONE: Self = Self::Fixed(&[]);
+
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Fixed(paths) => paths.len(),
+            Self::Own(paths) => paths.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn get(&self, index: usize) -> Option<&str> {
+        match self {
+            Self::Fixed(paths) => paths.get(index).copied(),
+            Self::Own(paths) => paths.get(index).map(Str::as_str),
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        (0..self.len()).filter_map(|index| self.get(index))
+    }
+
+    /// The index of a field for [`Object::field`].
+    pub fn position(&self, path: &str) -> Option<usize> {
+        self.iter().position(|own| own == path)
+    }
+}
+
+/// Two lists are the same when they name the same fields in the same order.
+impl PartialEq for FieldPaths {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for FieldPaths {}
+
 impl Object {
     /// Reads where things lie in canonical JSON. `fields` are dotted paths of selectable fields
     /// (`spec.nodeName`), whose values [`Object::field`] then finds at once.
     pub fn from_json(json: Bytes, revision: u64, fields: &[&str]) -> Result<Self, MalformedObject> {
-        let layout = Arc::new(scan::layout(&json, fields)?);
+        let layout = Arc::new(scan::layout(&json, fields.iter().copied())?);
         Ok(Self { json, revision, layout, view: OnceLock::new() })
+    }
+
+    /// As [`Object::from_json`], for the fields of a resource.
+    pub fn indexed(json: Bytes, revision: u64, fields: &FieldPaths) -> Result<Self, MalformedObject> {
+        let layout = match fields {
+            FieldPaths::Fixed(paths) => scan::layout(&json, paths.iter().copied()),
+            FieldPaths::Own(paths) => scan::layout(&json, paths.iter().map(Str::as_str)),
+        };
+        Ok(Self { json, revision, layout: Arc::new(layout?), view: OnceLock::new() })
     }
 
     /// Encodes a tree in canonical form. `metadata.resourceVersion` in it is left out.
@@ -202,6 +261,11 @@ impl Object {
             None if raw == "null" => Cow::Borrowed(""),
             None => Cow::Borrowed(raw),
         }
+    }
+
+    /// How many selectable fields this object was indexed by.
+    pub fn field_count(&self) -> usize {
+        self.layout.fields.len()
     }
 
     /// The stored `apiVersion`.

@@ -46,13 +46,14 @@ pub fn object(call: &Call<'_>, bytes: &[u8], content_type: &str, mode: &Mode<'_>
     let (mut value, duplicates) = parse(bytes, media)
         .map_err(|why| Status::bad_request(unrecognized(bytes, media, &expected, &why)))?;
     check_kind(&mut value, &expected)?;
-    let schema = if expected == call.endpoint.resource.gvk() {
-        Some(call.endpoint.resource.schema.clone())
+    let resource = &call.endpoint.resource;
+    let decoded = if expected == resource.gvk() {
+        resource.strategy.decode(&mut value, resource.schema.root(), mode.validation, &duplicates)
     } else {
-        api::builtin::schema(&expected)
+        let Some(schema) = api::builtin::schema(&expected) else { return Ok(value) };
+        typed::decode(&mut value, schema.root(), mode.validation, &duplicates)
     };
-    let Some(schema) = schema else { return Ok(value) };
-    let notes = typed::decode(&mut value, schema.root(), mode.validation, &duplicates)
+    let notes = decoded
         .map_err(|error| Status::bad_request(cannot_be_handled(&expected, &expected, &error.to_string())))?;
     notes.into_iter().for_each(|note| mode.warnings.add(note));
     Ok(value)
@@ -61,7 +62,9 @@ pub fn object(call: &Call<'_>, bytes: &[u8], content_type: &str, mode: &Mode<'_>
 /// Checks a tree from inside the process against its kind's schema.
 pub fn tree(resource: &Resource, mut value: Value) -> Result<Value, Status> {
     check_kind(&mut value, &resource.gvk())?;
-    typed::normalize(&mut value, resource.schema.root())
+    resource
+        .strategy
+        .decode(&mut value, resource.schema.root(), FieldValidation::Ignore, &[])
         .map_err(|error| Status::bad_request(error.to_string()))?;
     Ok(value)
 }
@@ -71,7 +74,7 @@ pub fn patched(call: &Call<'_>, value: &mut Value, mode: &Mode<'_>) -> Result<()
     let resource = &call.endpoint.resource;
     let kind = resource.gvk();
     check_kind(value, &kind)?;
-    match typed::decode(value, resource.schema.root(), mode.validation, &[]) {
+    match resource.strategy.decode(value, resource.schema.root(), mode.validation, &[]) {
         Ok(notes) => {
             notes.into_iter().for_each(|note| mode.warnings.add(note));
             Ok(())

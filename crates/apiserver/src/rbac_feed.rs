@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use auth::rbac::{Kind, RbacAuthorizer};
+use apimachinery::object::FieldPaths;
 use registry::Registry;
 use storage::{Event, EventKind, Observer};
 use watch_cache::ResourceCache;
@@ -29,7 +30,7 @@ const KINDS: [(&str, Kind, bool); 4] = [
 pub fn start(registry: &Registry, rbac: &Arc<RbacAuthorizer>) {
     for (prefix, kind, namespaced) in KINDS {
         let feed = Feed { kind, prefix: prefix.to_owned(), namespaced, rbac: rbac.clone() };
-        let cache: Arc<ResourceCache> = registry.cache().add_resource(prefix, &[]);
+        let cache: Arc<ResourceCache> = registry.cache().add_resource(prefix, FieldPaths::NONE);
         for object in cache.snapshot().objects.values() {
             feed.upsert(object.namespace(), object.name(), object.json());
         }

@@ -75,6 +75,10 @@ impl Registry {
             warnings: ctx.warnings,
         };
         let admission = self.admission()?;
+        if resource.custom.as_ref().is_some_and(|custom| custom.terminating) {
+            let why = "create not allowed while custom resource definition is terminating";
+            return Err(Status::forbidden(&resource.group_resource(), &name, why));
+        }
         admission.mutate(&attributes, &mut object).await?;
         metadata::begin_create(resource, ctx, &mut object);
         let strategy_ctx = metadata::strategy_context(ctx);

@@ -166,6 +166,9 @@ fn plan(
     if resource.group.is_empty() && resource.plural == "namespaces" {
         return Ok(plan_namespace(endpoint, ctx, current));
     }
+    if let Some(begun) = begin(endpoint, ctx, current) {
+        return Ok(Plan::Mark(Box::new(begun)));
+    }
     let wanted = finalizers_after(endpoint, current, request.propagation);
     let finalizers_change = wanted.len() != current.finalizers().len()
         || wanted.iter().zip(current.finalizers()).any(|(wanted, own)| wanted != own);
@@ -190,6 +193,15 @@ fn plan(
         mark(&mut value, ctx, current, grace);
     }
     Ok(Plan::Mark(Box::new(value)))
+}
+
+/// The state after the first request to delete an object that its kind's controller takes down.
+fn begin(endpoint: &Endpoint, ctx: &WriteContext<'_>, current: &Object) -> Option<Value> {
+    let begin = endpoint.resource.strategy.begin_deletion().filter(|_| !current.is_deleting())?;
+    let mut value = endpoint.served(current);
+    value.set_at(&["metadata", "deletionTimestamp"], apimachinery::time::format_seconds(ctx.now));
+    begin(&mut value, ctx.now);
+    Some(value)
 }
 
 /// Sets the deletion's deadline; hastening an earlier one counts from when that one was made.

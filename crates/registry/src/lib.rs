@@ -24,7 +24,7 @@ mod watch;
 use std::sync::Arc;
 
 use api::Resource;
-use apimachinery::{GroupKind, GroupVersionKind, Object, Status, Value};
+use apimachinery::{GroupKind, GroupVersionKind, Object, Status, Value, object};
 use auth::UserInfo;
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -107,7 +107,7 @@ impl Registry {
     }
 
     pub fn endpoint(&self, resource: Arc<Resource>) -> Endpoint {
-        let cache = self.cache.add_resource(&resource.storage_prefix, resource.selectable_fields);
+        let cache = self.cache.add_resource(&resource.storage_prefix, resource.selectable_fields.clone());
         cache.measured_as(&resource.group, &resource.plural);
         Endpoint { resource, cache }
     }
@@ -115,7 +115,7 @@ impl Registry {
     /// An endpoint of a kind that is answered and never stored (reviews); its cache stays empty.
     pub fn unstored_endpoint(&self, resource: Arc<Resource>) -> Endpoint {
         let path = format!("/unstored/{}/{}/", resource.group, resource.plural);
-        let cache = self.cache.add_resource(&path, resource.selectable_fields);
+        let cache = self.cache.add_resource(&path, resource.selectable_fields.clone());
         Endpoint { resource, cache }
     }
 
@@ -270,7 +270,7 @@ impl Endpoint {
     fn draft(&self, mut value: Value) -> Result<Object, Status> {
         self.convert(&mut value, &self.resource.gvk(), &self.stored_gvk());
         // The stored form's own fields: both event APIs share a collection, and name them differently.
-        Object::from_value(&value, 0, self.cache.fields())
+        Object::indexed(object::encode(&value).into(), 0, &self.cache.fields())
             .map_err(|error| Status::bad_request(format!("{} cannot be stored: {error}", self.resource.kind)))
     }
 

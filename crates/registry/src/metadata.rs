@@ -123,7 +123,9 @@ pub(crate) fn begin_update(new: &mut Value, old: &Value) {
 /// Counts a change of anything but metadata and status.
 pub(crate) fn bump_generation(resource: &Resource, ctx: &WriteContext<'_>, new: &mut Value, old: &Value) {
     let annotated = || ctx.subresource.is_none() && annotations_count(resource, new, old);
-    if !resource.strategy.has_generation() || (same_spec(new, old) && !annotated()) {
+    let strategy = &resource.strategy;
+    let is_same = strategy.is_same_generation(&strategy_context(ctx), new, old);
+    if !strategy.has_generation() || (is_same && !annotated()) {
         return;
     }
     let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
@@ -135,22 +137,6 @@ fn annotations_count(resource: &Resource, new: &Value, old: &Value) -> bool {
     let annotations =
         |object: &Value| object.at(&["metadata", "annotations"]).filter(|map| !map.is_null()).cloned();
     resource.group == "apps" && resource.kind == "Deployment" && annotations(new) != annotations(old)
-}
-
-fn same_spec(new: &Value, old: &Value) -> bool {
-    let relevant = |value: &Value| -> Vec<(apimachinery::Str, Value)> {
-        value
-            .as_object()
-            .into_iter()
-            .flatten()
-            .filter(|(key, _)| !matches!(key.as_str(), "metadata" | "status" | "apiVersion" | "kind"))
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect()
-    };
-    match (new.get("spec"), old.get("spec")) {
-        (Some(new_spec), Some(old_spec)) => new_spec == old_spec,
-        _ => relevant(new) == relevant(old),
-    }
 }
 
 fn rules(resource: &Resource) -> ObjectMetaRules {

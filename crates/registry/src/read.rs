@@ -170,7 +170,7 @@ pub(crate) struct Filter {
 impl Filter {
     pub fn new(endpoint: &Endpoint, labels: &Selector, fields: &FieldSelector) -> Result<Self, Status> {
         let resource = endpoint.resource.clone();
-        Ok(Self { fields: resolve_fields(&resource, fields)?, labels: labels.clone(), resource })
+        Ok(Self { fields: resolve_fields(endpoint, fields)?, labels: labels.clone(), resource })
     }
 
     pub fn is_everything(&self) -> bool {
@@ -186,16 +186,24 @@ impl Filter {
 
 /// Finds each requirement's field among the resource's selectable ones: index, wanted value, whether it must be equal.
 fn resolve_fields(
-    resource: &Resource,
+    endpoint: &Endpoint,
     selector: &FieldSelector,
 ) -> Result<Vec<(usize, String, bool)>, Status> {
-    let known = resource.selectable_fields;
-    let only_metadata = known.iter().all(|name| name.starts_with("metadata."));
+    if selector.requirements().is_empty() {
+        return Ok(Vec::new());
+    }
+    let resource = &endpoint.resource;
+    let known = &resource.selectable_fields;
+    let is_custom = resource.custom.is_some();
+    let only_metadata = !is_custom && known.iter().all(|name| name.starts_with("metadata."));
+    // Versions of a custom resource have lists of their own; objects are indexed by all of them together.
+    let indexed = if is_custom { endpoint.cache.fields() } else { known.clone() };
     selector
         .requirements()
         .iter()
         .map(|requirement| {
-            let index = known.iter().position(|own| *own == requirement.field).ok_or_else(|| {
+            let known = known.position(&requirement.field);
+            let index = known.and_then(|_| indexed.position(&requirement.field)).ok_or_else(|| {
                 Status::bad_request(if only_metadata {
                     FieldSelector::unknown_field(&requirement.field)
                 } else {

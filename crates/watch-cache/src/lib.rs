@@ -15,11 +15,12 @@
 mod ring;
 mod watcher;
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use apimachinery::Object;
-use apimachinery::object::MalformedObject;
+use apimachinery::object::{FieldPaths, MalformedObject};
 use parking_lot::RwLock;
 use storage::{Event as StoredEvent, EventKind as StoredKind, Key, Store};
 use telemetry::WatchCacheHandle;
@@ -87,7 +88,6 @@ pub struct WatchCache {
 /// One resource's state, recent events and watchers.
 pub struct ResourceCache {
     prefix: Arc<str>,
-    fields: &'static [&'static str],
     state: RwLock<State>,
     /// The newest revision of this resource; what watchers sleep on.
     newest: tokio::sync::watch::Sender<u64>,
@@ -98,6 +98,10 @@ pub struct ResourceCache {
 }
 
 struct State {
+    /// What each object is indexed by.
+    fields: FieldPaths,
+    /// Events since the cache was announced to the store, while what the store holds is still being read.
+    loading: Option<Vec<StoredEvent>>,
     objects: Objects,
     /// Revision of the newest event of this resource.
     revision: u64,
@@ -123,47 +127,74 @@ impl WatchCache {
     }
 
     /// Starts keeping the objects below `prefix` (with a trailing slash). `fields` are its selectable fields.
-    pub fn add_resource(&self, prefix: &str, fields: &'static [&'static str]) -> Arc<ResourceCache> {
+    ///
+    /// What the store holds already is not read: that is [`WatchCache::load`] for all resources at the start, and
+    /// [`WatchCache::load_resource`] for one that comes later.
+    pub fn add_resource(&self, prefix: &str, fields: FieldPaths) -> Arc<ResourceCache> {
+        self.find_or_add(prefix, fields, None).0
+    }
+
+    /// Starts keeping the objects below `prefix` while the store is in use. The cache is complete when this returns.
+    ///
+    /// A resource that is kept already is indexed by `fields` as well, if it was not before.
+    pub fn load_resource(
+        &self,
+        prefix: &str,
+        fields: &FieldPaths,
+        store: &dyn Store,
+    ) -> Result<Arc<ResourceCache>, LoadError> {
+        let (cache, is_new) = self.find_or_add(prefix, fields.clone(), Some(Vec::new()));
+        if !is_new {
+            cache.index_by(fields);
+            return Ok(cache);
+        }
+        // Events from here on wait in the cache, so that none is missed between the scan and them.
+        let loaded = scan(store, prefix, |_| Some(cache.clone())).inspect_err(|_| self.remove_resource(prefix));
+        let (mut loaded, revision) = loaded?;
+        let pairs = loaded.remove(prefix).unwrap_or_default();
+        cache.finish_loading(pairs.into_iter().collect(), revision);
+        Ok(cache)
+    }
+
+    /// Forgets a resource. Whoever still holds its cache sees no more events.
+    pub fn remove_resource(&self, prefix: &str) {
+        let mut resources = self.resources.write();
+        if let Ok(at) = resources.binary_search_by(|own| (*own.prefix).cmp(prefix)) {
+            resources.remove(at);
+        }
+    }
+
+    fn find_or_add(
+        &self,
+        prefix: &str,
+        fields: FieldPaths,
+        loading: Option<Vec<StoredEvent>>,
+    ) -> (Arc<ResourceCache>, bool) {
         let mut resources = self.resources.write();
         match resources.binary_search_by(|own| (*own.prefix).cmp(prefix)) {
-            Ok(at) => resources[at].clone(),
+            Ok(at) => (resources[at].clone(), false),
             Err(at) => {
-                let cache = Arc::new(ResourceCache::new(prefix, fields, self.revision.clone()));
+                let cache = Arc::new(ResourceCache::new(prefix, fields, loading, self.revision.clone()));
                 resources.insert(at, cache.clone());
-                cache
+                (cache, true)
             }
         }
     }
 
     /// Fills the cache from the store. Call once, before the store takes writes.
     pub fn load(&self, store: &dyn Store) -> Result<(), LoadError> {
-        let mut malformed = None;
-        let mut loaded: std::collections::HashMap<Arc<str>, Vec<(Key, Arc<Object>)>> = Default::default();
-        let revision = store.scan("", &mut |pair| {
-            let Some(cache) = self.resource_of(&pair.key) else { return Ok(()) };
-            match Object::from_json(pair.value, pair.mod_revision.0, cache.fields) {
-                Ok(object) => {
-                    loaded.entry(cache.prefix.clone()).or_default().push((pair.key, Arc::new(object)))
-                }
-                Err(source) if malformed.is_none() => malformed = Some((pair.key, source)),
-                Err(_) => {}
-            }
-            Ok(())
-        })?;
-        if let Some((key, source)) = malformed {
-            return Err(LoadError::Malformed { key, source });
-        }
+        let (loaded, revision) = scan(store, "", |key| self.resource_of(key))?;
         for (prefix, pairs) in loaded {
             if let Some(cache) = self.resource_of(&prefix) {
-                cache.fill(pairs.into_iter().collect(), revision.0);
+                cache.fill(pairs.into_iter().collect(), revision);
             }
         }
         for cache in self.resources.read().iter() {
             let mut state = cache.state.write();
-            state.ring.restart(revision.0);
+            state.ring.restart(revision);
             cache.measure(&state);
         }
-        self.revision.store(revision.0, Ordering::Release);
+        self.revision.store(revision, Ordering::Release);
         Ok(())
     }
 
@@ -172,6 +203,32 @@ impl WatchCache {
         let after = resources.partition_point(|cache| *cache.prefix <= *key);
         // Nested prefixes sort after the ones they nest in, so the first match going back is the longest.
         resources[..after].iter().rev().find(|cache| key.starts_with(&*cache.prefix)).cloned()
+    }
+}
+
+/// Objects by the prefix of the resource they belong to.
+type Loaded = HashMap<Arc<str>, Vec<(Key, Arc<Object>)>>;
+
+/// Reads what the store holds below `prefix`, and the revision of that state.
+fn scan(
+    store: &dyn Store,
+    prefix: &str,
+    resource_of: impl Fn(&str) -> Option<Arc<ResourceCache>>,
+) -> Result<(Loaded, u64), LoadError> {
+    let mut malformed = None;
+    let mut loaded = Loaded::new();
+    let revision = store.scan(prefix, &mut |pair| {
+        let Some(cache) = resource_of(&pair.key) else { return Ok(()) };
+        match Object::indexed(pair.value, pair.mod_revision.0, &cache.fields()) {
+            Ok(object) => loaded.entry(cache.prefix.clone()).or_default().push((pair.key, Arc::new(object))),
+            Err(source) if malformed.is_none() => malformed = Some((pair.key, source)),
+            Err(_) => {}
+        }
+        Ok(())
+    })?;
+    match malformed {
+        Some((key, source)) => Err(LoadError::Malformed { key, source }),
+        None => Ok((loaded, revision.0)),
     }
 }
 
@@ -194,9 +251,16 @@ impl storage::Observer for WatchCache {
 }
 
 impl ResourceCache {
-    fn new(prefix: &str, fields: &'static [&'static str], store_revision: Arc<AtomicU64>) -> Self {
+    fn new(
+        prefix: &str,
+        fields: FieldPaths,
+        loading: Option<Vec<StoredEvent>>,
+        store_revision: Arc<AtomicU64>,
+    ) -> Self {
         let revision = store_revision.load(Ordering::Acquire);
         let state = State {
+            fields,
+            loading,
             objects: Objects::new(),
             revision,
             ring: Ring::starting_at(revision),
@@ -204,7 +268,6 @@ impl ResourceCache {
         };
         Self {
             prefix: prefix.into(),
-            fields,
             state: RwLock::new(state),
             newest: tokio::sync::watch::Sender::new(revision),
             store_revision,
@@ -235,8 +298,8 @@ impl ResourceCache {
     }
 
     /// The dotted paths of this resource's selectable fields.
-    pub fn fields(&self) -> &'static [&'static str] {
-        self.fields
+    pub fn fields(&self) -> FieldPaths {
+        self.state.read().fields.clone()
     }
 
     pub fn get(&self, key: &str) -> Option<Arc<Object>> {
@@ -306,14 +369,55 @@ impl ResourceCache {
         state.revision = revision;
     }
 
+    /// What the store held at `revision`, and then what has happened since.
+    fn finish_loading(&self, objects: Objects, revision: u64) {
+        let mut state = self.state.write();
+        state.objects = objects;
+        state.revision = revision;
+        state.ring.restart(revision);
+        for event in state.loading.take().unwrap_or_default() {
+            if event.revision.0 > revision {
+                self.apply_next(&mut state, &event);
+            }
+        }
+        let newest = state.revision;
+        self.measure(&state);
+        drop(state);
+        self.newest.send_replace(newest);
+    }
+
+    /// Indexes every object by further fields. What watchers have not seen yet is not indexed by them, so watchers
+    /// have to list again.
+    ///
+    /// Fields are only ever added: objects that were prepared for an older list are told by its length.
+    fn index_by(&self, fields: &FieldPaths) {
+        let mut state = self.state.write();
+        let missing: Vec<&str> =
+            fields.iter().filter(|path| state.fields.position(path).is_none()).collect();
+        if missing.is_empty() {
+            return;
+        }
+        let all = FieldPaths::Own(state.fields.iter().chain(missing).map(Into::into).collect());
+        let objects: Objects = state
+            .objects
+            .iter()
+            .map(|(key, object)| (key.clone(), reindexed(object, &all).unwrap_or_else(|| object.clone())))
+            .collect();
+        state.objects = objects;
+        state.fields = all;
+        state.pinned.clear();
+        let newest = state.revision;
+        state.ring.restart(newest);
+    }
+
     fn apply(&self, events: &[StoredEvent]) {
         let mut state = self.state.write();
+        if let Some(waiting) = &mut state.loading {
+            waiting.extend_from_slice(events);
+            return;
+        }
         for event in events {
-            let revision = event.revision.0;
-            if let Some(applied) = self.apply_one(&mut state, event) {
-                state.ring.push(Arc::new(applied));
-            }
-            state.revision = revision;
+            self.apply_next(&mut state, event);
         }
         let newest = state.revision;
         state.drop_old_pins();
@@ -325,6 +429,13 @@ impl ResourceCache {
         self.newest.send_replace(newest);
     }
 
+    fn apply_next(&self, state: &mut State, event: &StoredEvent) {
+        if let Some(applied) = self.apply_one(state, event) {
+            state.ring.push(Arc::new(applied));
+        }
+        state.revision = event.revision.0;
+    }
+
     fn apply_one(&self, state: &mut State, event: &StoredEvent) -> Option<Event> {
         let revision = event.revision.0;
         if event.kind == StoredKind::Delete {
@@ -333,26 +444,30 @@ impl ResourceCache {
             let key = event.key.clone();
             return Some(Event { kind: EventKind::Deleted, key, revision, object, previous: Some(last) });
         }
-        let object = Arc::new(self.decode(event)?);
+        let object = Arc::new(decode(event, &state.fields)?);
         let previous = state.objects.insert(event.key.clone(), object.clone());
         let kind = if previous.is_some() { EventKind::Modified } else { EventKind::Added };
         Some(Event { kind, key: event.key.clone(), revision, object, previous })
     }
+}
 
-    /// The committer hands its own decoded object along; only a write from elsewhere has to be scanned.
-    fn decode(&self, event: &StoredEvent) -> Option<Object> {
-        let own = event.attachment.as_ref().and_then(|attachment| attachment.downcast_ref::<Object>());
-        if let Some(draft) = own {
-            return Some(draft.at_revision(event.revision.0));
-        }
-        match Object::from_json(event.value.clone(), event.revision.0, self.fields) {
-            Ok(object) => Some(object),
-            Err(error) => {
-                tracing::error!(key = %event.key, %error, "Skipped a stored value that is not an object");
-                None
-            }
+/// The committer hands its own decoded object along; only a write from elsewhere has to be scanned.
+fn decode(event: &StoredEvent, fields: &FieldPaths) -> Option<Object> {
+    let own = event.attachment.as_ref().and_then(|attachment| attachment.downcast_ref::<Object>());
+    if let Some(draft) = own.filter(|draft| draft.field_count() == fields.len()) {
+        return Some(draft.at_revision(event.revision.0));
+    }
+    match Object::indexed(event.value.clone(), event.revision.0, fields) {
+        Ok(object) => Some(object),
+        Err(error) => {
+            tracing::error!(key = %event.key, %error, "Skipped a stored value that is not an object");
+            None
         }
     }
+}
+
+fn reindexed(object: &Object, fields: &FieldPaths) -> Option<Arc<Object>> {
+    Object::indexed(object.json().clone(), object.revision(), fields).ok().map(Arc::new)
 }
 
 impl State {

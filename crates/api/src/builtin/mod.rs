@@ -16,7 +16,7 @@ mod tests;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
-use apimachinery::object::type_meta;
+use apimachinery::object::{FieldPaths, type_meta};
 use apimachinery::schema::{NodeId, Schemas};
 use apimachinery::{GroupVersion, GroupVersionKind, Str};
 
@@ -113,11 +113,24 @@ fn resource(row: &tables::Resource, storage_version: &'static str, features: &Fe
         storage_version: Str::const_new(storage_version),
         storage_prefix: Str::const_new(row.key),
         schema,
-        selectable_fields: selectable::fields(row.group, row.kind, row.namespaced),
+        selectable_fields: FieldPaths::Fixed(selectable::fields(row.group, row.kind, row.namespaced)),
         columns: columns::for_kind(row.group, row.kind),
         strategy: kinds::strategy(row.group, row.kind, features),
+        deprecation: deprecation(row.group, row.plural).map(Str::const_new),
+        custom: None,
         type_meta: type_meta(&api_version, row.kind),
         bare_list_items: true,
+    }
+}
+
+/// What users of a deprecated API are told.
+fn deprecation(group: &str, plural: &str) -> Option<&'static str> {
+    match (group, plural) {
+        ("", "endpoints") => {
+            Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+        }
+        ("", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+"),
+        _ => None,
     }
 }
 

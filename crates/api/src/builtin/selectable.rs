@@ -81,7 +81,10 @@ pub(super) fn fields(group: &str, kind: &str, namespaced: bool) -> &'static [&'s
 /// values that upstream prints for absent numbers and flags, and with the fields that are not named by their path.
 pub fn field_value<'o>(resource: &Resource, object: &'o Object, index: usize) -> Cow<'o, str> {
     let value = object.field(index);
-    let Some(&field) = resource.selectable_fields.get(index) else { return value };
+    if resource.custom.is_some() {
+        return value;
+    }
+    let Some(field) = resource.selectable_fields.get(index) else { return value };
     match field {
         "spec.unschedulable" | "spec.hostNetwork" if value.is_empty() => "false".into(),
         "status.replicas" if value.is_empty() => "0".into(),

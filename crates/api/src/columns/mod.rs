@@ -70,11 +70,11 @@ pub fn for_kind(group: &str, kind: &str) -> Columns {
         .iter()
         .find(|(own, _)| *own == group)
         .and_then(|(_, kinds)| kinds.iter().find(|(own, ..)| *own == kind))
-        .map_or(PLAIN, |(_, definitions, cells)| Columns { definitions, cells: *cells })
+        .map_or(PLAIN, |(_, definitions, cells)| Columns::Fixed { definitions, cells: *cells })
 }
 
 /// What upstream shows of a kind that registered no columns.
-pub const PLAIN: Columns = Columns { definitions: &[NAME, CREATED_AT], cells: plain };
+pub const PLAIN: Columns = Columns::Fixed { definitions: &[NAME, CREATED_AT], cells: plain };
 
 const NAME: Column = column("Name", "string", "name", 0);
 const AGE: Column = text("Age");

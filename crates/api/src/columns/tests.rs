@@ -8,7 +8,7 @@ const NOW: &str = "2026-01-02T00:00:00Z";
 fn cells(group: &str, kind: &str, json: &str) -> String {
     let object = Value::parse(json.as_bytes()).unwrap();
     let columns = for_kind(group, kind);
-    let cells = (columns.cells)(&object, time::parse(NOW).unwrap());
+    let cells = columns.cells(&object, time::parse(NOW).unwrap());
     let text = |value: &Value| {
         value.as_str().map_or_else(
             || {
@@ -53,9 +53,9 @@ fn durations_have_the_units_that_people_care_about() {
 #[test]
 fn every_kind_has_a_cell_for_every_column() {
     for resource in crate::builtin::all_resources() {
-        let cells = (resource.columns.cells)(&Value::object(), time::parse(NOW).unwrap());
+        let cells = resource.columns.cells(&Value::object(), time::parse(NOW).unwrap());
         let extra = usize::from(resource.kind == "IPAddress");
-        assert_eq!(cells.len(), resource.columns.definitions.len() + extra, "{resource:?}");
+        assert_eq!(cells.len(), resource.columns.definitions().len() + extra, "{resource:?}");
     }
 }
 

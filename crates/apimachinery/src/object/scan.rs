@@ -6,7 +6,7 @@ use super::{Layout, MalformedObject, OwnerSpan, Span};
 
 type Result<T> = std::result::Result<T, MalformedObject>;
 
-pub(super) fn layout(json: &[u8], fields: &[&str]) -> Result<Layout> {
+pub(super) fn layout<'f>(json: &[u8], fields: impl ExactSizeIterator<Item = &'f str>) -> Result<Layout> {
     if u32::try_from(json.len()).is_err() {
         return Err(MalformedObject { at: 0, what: "longer than 4 GiB" });
     }
@@ -15,8 +15,7 @@ pub(super) fn layout(json: &[u8], fields: &[&str]) -> Result<Layout> {
     }
     let mut scan = Scan { json, at: 0 };
     let mut layout = Layout { fields: vec![Span::default(); fields.len()].into(), ..Layout::default() };
-    let mut wanted: Vec<(&str, usize)> =
-        fields.iter().enumerate().map(|(index, path)| (*path, index)).collect();
+    let mut wanted: Vec<(&str, usize)> = fields.enumerate().map(|(index, path)| (path, index)).collect();
     scan.expect(b"{\"apiVersion\":")?;
     scan.string()?;
     scan.expect(b",\"kind\":")?;

@@ -46,8 +46,8 @@ impl Handler {
         {
             return Err(negotiate::no_protobuf());
         }
-        if let Some(warning) = deprecation(&call) {
-            exchange.warnings.add(warning);
+        if let Some(warning) = &endpoint.resource.deprecation {
+            exchange.warnings.add(warning.as_str());
         }
         match &*exchange.verb {
             "watch" => self.watch(exchange, &call),
@@ -180,18 +180,6 @@ impl Handler {
     }
 }
 
-/// What every user of a deprecated API is told.
-fn deprecation(call: &Call<'_>) -> Option<&'static str> {
-    let resource = &call.endpoint.resource;
-    match (resource.group.as_str(), resource.plural.as_str()) {
-        ("", "endpoints") => {
-            Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
-        }
-        ("", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+"),
-        _ => None,
-    }
-}
-
 /// Whether the resource has this verb, and is in a namespace or not as the path has it.
 fn check_served(call: &Call<'_>, path: &ResourcePath<'_>, verb: &str) -> Result<(), Status> {
     let resource = &call.endpoint.resource;
@@ -205,7 +193,10 @@ fn check_served(call: &Call<'_>, path: &ResourcePath<'_>, verb: &str) -> Result<
             return Err(door::not_allowed());
         }
     } else {
-        let subresource = resource.subresource(path.subresource).ok_or_else(Status::no_such_path)?;
+        let subresource = resource.subresource(path.subresource).ok_or_else(|| match resource.custom {
+            Some(_) => Status::not_found(&resource.group_resource(), path.name),
+            None => Status::no_such_path(),
+        })?;
         if !subresource.verbs.iter().any(|own| own == verb) {
             return Err(door::not_allowed());
         }

@@ -2,10 +2,13 @@
 //!
 //! Never touches: what a schema says beyond where types must be given. The rest is found where schemas are compiled.
 
+pub mod conditions;
 mod schema;
 
 use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path};
+
+use jiff::Timestamp;
 
 use super::admissionregistration::webhook;
 use crate::strategy::{Context, Strategy, keep_status_apart};
@@ -25,6 +28,10 @@ const DEPRECATION_MAX: usize = 256;
 pub struct CustomResourceDefinition;
 
 impl Strategy for CustomResourceDefinition {
+    fn begin_deletion(&self) -> Option<fn(&mut Value, Timestamp)> {
+        Some(conditions::begin_deletion)
+    }
+
     fn prepare_for_create(&self, _ctx: &Context<'_>, object: &mut Value) {
         super::defaults::crd_stored_versions(object);
     }
@@ -383,7 +390,7 @@ mod tests {
 
     use super::*;
 
-    const CTX: Context<'static> = Context { now: jiff::Timestamp::UNIX_EPOCH, user: "me", subresource: None };
+    const CTX: Context<'static> = Context { now: Timestamp::UNIX_EPOCH, user: "me", subresource: None };
 
     fn definition(versions: Value) -> Value {
         let mut definition = json!({
