@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use auth::rbac::{Kind, RbacAuthorizer};
 use apimachinery::object::FieldPaths;
+use auth::rbac::{Kind, RbacAuthorizer};
 use registry::Registry;
 use storage::{Event, EventKind, Observer};
 use watch_cache::ResourceCache;

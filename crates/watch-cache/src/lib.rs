@@ -149,7 +149,8 @@ impl WatchCache {
             return Ok(cache);
         }
         // Events from here on wait in the cache, so that none is missed between the scan and them.
-        let loaded = scan(store, prefix, |_| Some(cache.clone())).inspect_err(|_| self.remove_resource(prefix));
+        let loaded =
+            scan(store, prefix, |_| Some(cache.clone())).inspect_err(|_| self.remove_resource(prefix));
         let (mut loaded, revision) = loaded?;
         let pairs = loaded.remove(prefix).unwrap_or_default();
         cache.finish_loading(pairs.into_iter().collect(), revision);
@@ -392,8 +393,7 @@ impl ResourceCache {
     /// Fields are only ever added: objects that were prepared for an older list are told by its length.
     fn index_by(&self, fields: &FieldPaths) {
         let mut state = self.state.write();
-        let missing: Vec<&str> =
-            fields.iter().filter(|path| state.fields.position(path).is_none()).collect();
+        let missing: Vec<&str> = fields.iter().filter(|path| state.fields.position(path).is_none()).collect();
         if missing.is_empty() {
             return;
         }

@@ -170,5 +170,9 @@ async fn objects_are_found_by_fields_that_come_later() {
         maps.snapshot().objects.values().map(|object| object.field(1).into_owned()).collect();
     assert_eq!(seen, ["blue", "red"]);
     assert_eq!(watcher.progress(), 1);
-    assert_eq!(load(&["data.k"]).fields(), fields(&["metadata.name", "data.k"]), "fields are never taken away");
+    assert_eq!(
+        load(&["data.k"]).fields(),
+        fields(&["metadata.name", "data.k"]),
+        "fields are never taken away"
+    );
 }

@@ -75,7 +75,8 @@ fn subresources_name_the_kind_they_take() {
 #[test]
 fn both_event_kinds_select_the_same_values() {
     let all = resources();
-    let lists: Vec<_> = all.iter().filter(|own| own.kind == "Event").map(|own| &own.selectable_fields).collect();
+    let lists: Vec<_> =
+        all.iter().filter(|own| own.kind == "Event").map(|own| &own.selectable_fields).collect();
     assert_eq!(lists[0].len(), lists[1].len() + 1, "only core/v1 has `source`, at the end");
     assert_eq!((lists[0].get(2), lists[1].get(2)), (Some("involvedObject.kind"), Some("regarding.kind")));
 }
