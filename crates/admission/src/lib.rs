@@ -5,32 +5,37 @@
 //! (those are validation, in `api`).
 //!
 //! All plugins mutate first, in order; the object is validated; then all plugins validate, as upstream does
-//! (KEP-1872 and the order of `pkg/kubeapiserver/options/plugins.go`). [`Chain::default_plugins`] is the one list.
+//! (KEP-1872 and the order of `pkg/kubeapiserver/options/plugins.go`). [`plugins`] has the one list.
 
+mod always;
+mod certificates;
+mod configuration;
+mod ingress_class;
+mod limit_ranger;
 mod namespace_lifecycle;
+pub mod plugins;
+mod pod_security;
 mod pods;
 mod priority;
+mod runtime_class;
 mod service_account;
+mod services;
+mod storage;
 mod taint_nodes;
+mod tolerations;
 
 use std::sync::Arc;
 
 use apimachinery::{Object, Status, Value};
 use async_trait::async_trait;
-use registry::admission::{Admission, Attributes};
+use registry::admission::{Admission, Attributes, Operation};
 use registry::{Endpoint, Registry};
 
-pub use namespace_lifecycle::NamespaceLifecycle;
-pub use pods::{DefaultTolerationSeconds, RuntimeClass};
-pub use priority::Priority;
-pub use service_account::ServiceAccount;
-pub use taint_nodes::TaintNodesByCondition;
+pub use configuration::{Configuration, ConfigurationError, Options};
+pub use plugins::{BuildError, Environment};
 
 /// A step of the chain. Both methods see every operation and must leave alone what is none of their business.
 pub trait Plugin: Send + Sync + 'static {
-    /// Upstream's name of the plugin.
-    fn name(&self) -> &'static str;
-
     /// Changes or refuses a new object.
     fn mutate(&self, _attributes: &Attributes<'_>, _object: &mut Value) -> Result<(), Status> {
         Ok(())
@@ -44,32 +49,13 @@ pub trait Plugin: Send + Sync + 'static {
 
 /// Plugins in order.
 pub struct Chain {
-    plugins: Vec<Box<dyn Plugin>>,
-}
-
-/// Collections that plugins look things up in.
-pub struct Lookups {
-    pub namespaces: Endpoint,
-    pub service_accounts: Endpoint,
-    pub priority_classes: Endpoint,
-    pub runtime_classes: Endpoint,
+    plugins: Vec<plugins::Named>,
 }
 
 impl Chain {
-    pub fn new(plugins: Vec<Box<dyn Plugin>>) -> Self {
-        Self { plugins }
-    }
-
-    /// The plugins that are on by default, in upstream's order.
-    pub fn default_plugins(lookups: Lookups) -> Self {
-        Self::new(vec![
-            Box::new(NamespaceLifecycle::new(lookups.namespaces)),
-            Box::new(ServiceAccount::new(lookups.service_accounts)),
-            Box::new(TaintNodesByCondition),
-            Box::new(Priority::new(lookups.priority_classes)),
-            Box::new(DefaultTolerationSeconds),
-            Box::new(RuntimeClass::new(lookups.runtime_classes)),
-        ])
+    /// The plugins that are on, in upstream's order.
+    pub fn new(environment: &Environment<'_>, options: &Options) -> Result<Self, BuildError> {
+        Ok(Self { plugins: plugins::build(environment, options)? })
     }
 
     /// Makes this the chain of a registry.
@@ -79,18 +65,18 @@ impl Chain {
 
     /// Names in order, for logs and documentation.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.plugins.iter().map(|plugin| plugin.name())
+        self.plugins.iter().map(|(name, _)| *name)
     }
 }
 
 #[async_trait]
 impl Admission for Chain {
     async fn mutate(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Status> {
-        self.plugins.iter().try_for_each(|plugin| plugin.mutate(attributes, object))
+        self.plugins.iter().try_for_each(|(_, plugin)| plugin.mutate(attributes, object))
     }
 
     async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {
-        self.plugins.iter().try_for_each(|plugin| plugin.validate(attributes, object))
+        self.plugins.iter().try_for_each(|(_, plugin)| plugin.validate(attributes, object))
     }
 }
 
@@ -102,4 +88,32 @@ fn forbidden(attributes: &Attributes<'_>, why: impl std::fmt::Display) -> Status
 /// An object another one refers to.
 fn look_up(endpoint: &Endpoint, namespace: &str, name: &str) -> Option<Arc<Object>> {
     endpoint.cache.get(&endpoint.resource.key(namespace, name))
+}
+
+/// The newest object that an annotation marks as the default; the first by name of those made in the same second.
+fn newest_default(endpoint: &Endpoint, marks: &[&str]) -> Option<Arc<Object>> {
+    let snapshot = endpoint.cache.snapshot();
+    let marked = snapshot.objects.values().filter(|object| {
+        let annotations = &object.metadata_value()["annotations"];
+        marks.iter().any(|mark| annotations.str_at(&[mark]) == "true")
+    });
+    marked
+        .min_by_key(|object| (std::cmp::Reverse(object.creation_timestamp().to_owned()), object.name().to_owned()))
+        .cloned()
+}
+
+fn is_write(attributes: &Attributes<'_>) -> bool {
+    matches!(attributes.operation, Operation::Create | Operation::Update)
+}
+
+/// Several complaints as one, in the form of upstream's aggregated errors: each said once, in brackets when there are
+/// more of them.
+fn aggregate(mut complaints: Vec<String>) -> Option<String> {
+    let mut seen = std::collections::HashSet::new();
+    complaints.retain(|complaint| seen.insert(complaint.clone()));
+    match complaints.as_slice() {
+        [] => None,
+        [only] => Some(only.clone()),
+        several => Some(format!("[{}]", several.join(", "))),
+    }
 }

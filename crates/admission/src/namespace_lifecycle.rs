@@ -1,30 +1,28 @@
-//! `NamespaceLifecycle`: nothing is created in a namespace that is missing or on its way out, and the system's own
-//! namespaces cannot be deleted.
+//! Plugins about namespaces: nothing is created in one that is missing or on its way out, and the system's own cannot
+//! be deleted.
 
 use apimachinery::status::{Cause, Details};
 use apimachinery::{Status, Value};
 use registry::Endpoint;
 use registry::admission::{Attributes, Operation};
 
+use crate::plugins::{BuildError, Environment};
 use crate::{Plugin, forbidden, look_up};
 
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 
+/// `NamespaceLifecycle`
 pub struct NamespaceLifecycle {
     namespaces: Endpoint,
 }
 
 impl NamespaceLifecycle {
-    pub fn new(namespaces: Endpoint) -> Self {
-        Self { namespaces }
+    pub fn new(environment: &Environment<'_>) -> Result<Self, BuildError> {
+        Ok(Self { namespaces: environment.endpoint(&api::gvr::NAMESPACES)? })
     }
 }
 
 impl Plugin for NamespaceLifecycle {
-    fn name(&self) -> &'static str {
-        "NamespaceLifecycle"
-    }
-
     fn mutate(&self, attributes: &Attributes<'_>, _object: &mut Value) -> Result<(), Status> {
         let namespaced = attributes.resource.namespaced && !attributes.namespace.is_empty();
         // Asking whether one may do something has to work anywhere.
@@ -65,4 +63,28 @@ fn terminating(attributes: &Attributes<'_>) -> Status {
         ..Details::default()
     };
     forbidden(attributes, why).with_details(details)
+}
+
+/// `NamespaceExists`: no request about a namespace that is missing, also no update or delete.
+pub struct NamespaceExists {
+    namespaces: Endpoint,
+}
+
+impl NamespaceExists {
+    pub fn new(environment: &Environment<'_>) -> Result<Self, BuildError> {
+        Ok(Self { namespaces: environment.endpoint(&api::gvr::NAMESPACES)? })
+    }
+}
+
+impl Plugin for NamespaceExists {
+    fn validate(&self, attributes: &Attributes<'_>, _object: Option<&Value>) -> Result<(), Status> {
+        let namespaced = attributes.resource.namespaced && !attributes.namespace.is_empty();
+        if !namespaced
+            || attributes.operation == Operation::Connect
+            || look_up(&self.namespaces, "", attributes.namespace).is_some()
+        {
+            return Ok(());
+        }
+        Err(Status::not_found(&self.namespaces.resource.group_resource(), attributes.namespace))
+    }
 }

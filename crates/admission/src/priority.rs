@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use api::view::ObjectMeta;
-use apimachinery::{Status, Str, Value, field::go_quote};
+use apimachinery::{Object, Status, Str, Value};
 use registry::Endpoint;
 use registry::admission::{Attributes, Operation};
 use serde::Deserialize;
 
+use crate::plugins::{BuildError, Environment};
 use crate::{Plugin, forbidden, look_up};
 
 pub struct Priority {
@@ -31,8 +32,8 @@ struct Computed {
 }
 
 impl Priority {
-    pub fn new(classes: Endpoint) -> Self {
-        Self { classes }
+    pub fn new(environment: &Environment<'_>) -> Result<Self, BuildError> {
+        Ok(Self { classes: environment.endpoint(&api::gvr::PRIORITY_CLASSES)? })
     }
 
     /// The class for pods that name none: the lowest of those marked so.
@@ -70,14 +71,56 @@ impl Priority {
 }
 
 impl Plugin for Priority {
-    fn name(&self) -> &'static str {
-        "Priority"
-    }
-
     fn mutate(&self, attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), Status> {
-        if attributes.operation != Operation::Create || !attributes.is("", "pods") {
+        if !attributes.is("", "pods") {
             return Ok(());
         }
+        match attributes.operation {
+            Operation::Create => self.set_priority(attributes, pod),
+            Operation::Update => {
+                keep_priority(pod, attributes.old);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn validate(&self, attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {
+        let Some(class) = object.filter(|_| attributes.is("scheduling.k8s.io", "priorityclasses")) else {
+            return Ok(());
+        };
+        if class["globalDefault"].as_bool() != Some(true) {
+            return Ok(());
+        }
+        match self.default_class() {
+            Some(other)
+                if attributes.operation == Operation::Create || other.metadata.name != attributes.name =>
+            {
+                let other = &other.metadata.name;
+                let why = format!("PriorityClass {other} is already marked as default. Only one default can exist");
+                Err(forbidden(attributes, why))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A client that does not know the fields does not clear them.
+fn keep_priority(pod: &mut Value, old: Option<&Object>) {
+    let missing = |pod: &Value, key: &str| pod["spec"][key].is_null();
+    if !missing(pod, "priority") && !missing(pod, "preemptionPolicy") {
+        return;
+    }
+    let Some(old) = old.map(Object::to_value) else { return };
+    for key in ["priority", "preemptionPolicy"] {
+        if missing(pod, key) && !missing(&old, key) {
+            pod.set_at(&["spec", key], old["spec"][key].clone());
+        }
+    }
+}
+
+impl Priority {
+    fn set_priority(&self, attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), Status> {
         let computed = self.compute(attributes, pod)?;
         if let Some(given) = pod["spec"]["priority"].as_i64().filter(|given| *given != computed.priority) {
             return Err(forbidden(
@@ -106,24 +149,5 @@ impl Plugin for Priority {
         pod.set_at(&["spec", "priority"], computed.priority);
         pod.set_at(&["spec", "preemptionPolicy"], computed.preemption);
         Ok(())
-    }
-
-    fn validate(&self, attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {
-        let Some(class) = object.filter(|_| attributes.is("scheduling.k8s.io", "priorityclasses")) else {
-            return Ok(());
-        };
-        if class["globalDefault"].as_bool() != Some(true) {
-            return Ok(());
-        }
-        match self.default_class() {
-            Some(other) if other.metadata.name != attributes.name => Err(forbidden(
-                attributes,
-                format!(
-                    "PriorityClass {} is already marked as default. Only one default can exist",
-                    go_quote(&other.metadata.name)
-                ),
-            )),
-            _ => Ok(()),
-        }
     }
 }

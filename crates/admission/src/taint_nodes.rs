@@ -10,10 +10,6 @@ const NOT_READY: &str = "node.kubernetes.io/not-ready";
 pub struct TaintNodesByCondition;
 
 impl Plugin for TaintNodesByCondition {
-    fn name(&self) -> &'static str {
-        "TaintNodesByCondition"
-    }
-
     fn mutate(&self, attributes: &Attributes<'_>, node: &mut Value) -> Result<(), Status> {
         if attributes.operation != Operation::Create || !attributes.is("", "nodes") {
             return Ok(());

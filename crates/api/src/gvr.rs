@@ -17,11 +17,13 @@ const fn named(group: &'static str, version: &'static str, resource: &'static st
 pub const CONFIG_MAPS: GroupVersionResource = core("configmaps");
 pub const ENDPOINTS: GroupVersionResource = core("endpoints");
 pub const EVENTS: GroupVersionResource = core("events");
+pub const LIMIT_RANGES: GroupVersionResource = core("limitranges");
 pub const NAMESPACES: GroupVersionResource = core("namespaces");
 pub const NODES: GroupVersionResource = core("nodes");
 pub const PERSISTENT_VOLUMES: GroupVersionResource = core("persistentvolumes");
 pub const PERSISTENT_VOLUME_CLAIMS: GroupVersionResource = core("persistentvolumeclaims");
 pub const PODS: GroupVersionResource = core("pods");
+pub const RESOURCE_QUOTAS: GroupVersionResource = core("resourcequotas");
 pub const SECRETS: GroupVersionResource = core("secrets");
 pub const SERVICES: GroupVersionResource = core("services");
 pub const SERVICE_ACCOUNTS: GroupVersionResource = core("serviceaccounts");
@@ -35,3 +37,6 @@ pub const CLUSTER_ROLE_BINDINGS: GroupVersionResource =
 pub const ROLES: GroupVersionResource = named("rbac.authorization.k8s.io", "v1", "roles");
 pub const ROLE_BINDINGS: GroupVersionResource = named("rbac.authorization.k8s.io", "v1", "rolebindings");
 pub const PRIORITY_CLASSES: GroupVersionResource = named("scheduling.k8s.io", "v1", "priorityclasses");
+pub const STORAGE_CLASSES: GroupVersionResource = named("storage.k8s.io", "v1", "storageclasses");
+pub const VOLUME_ATTRIBUTES_CLASSES: GroupVersionResource =
+    named("storage.k8s.io", "v1", "volumeattributesclasses");

@@ -6,6 +6,7 @@
 //! Data where data will do (generated tables under `data/`), small pure functions where it will not. Nothing here
 //! tells a built-in kind from a custom resource: both are a [`Resource`].
 
+pub mod amounts;
 pub mod builtin;
 pub mod columns;
 pub mod conversion;
@@ -14,6 +15,7 @@ pub mod features;
 pub mod gvr;
 pub mod kinds;
 pub mod openapi;
+pub mod pod_resources;
 pub mod protobuf;
 pub mod resource;
 pub mod strategy;

@@ -80,12 +80,15 @@ pub enum AssembleError {
     Pki(#[from] pki::Error),
     #[error("resource {0} is missing from the built-in table")]
     MissingResource(String),
+    #[error(transparent)]
+    Admission(#[from] admission::BuildError),
 }
 
 impl ApiServer {
     /// Loads the stored objects and puts the parts together. Nothing is written and nobody is let in yet.
     pub fn assemble(parts: Parts) -> Result<Self, AssembleError> {
-        let Parts { store, network, authority, address, options: Options { apis }, shutdown } = parts;
+        let Parts { store, network, authority, address, options, shutdown } = parts;
+        let Options { apis, admission } = options;
         let cache = WatchCache::new();
         let registry = Registry::new(store.clone(), cache.clone(), network);
         let catalog = Catalog::new(&registry, api::builtin::served(&apis.runtime_config, &apis.features));
@@ -97,17 +100,6 @@ impl ApiServer {
         registry.recover(&find(&api::gvr::SERVICES)?);
         let rbac = Arc::new(RbacAuthorizer::new());
         rbac_feed::start(&registry, &rbac);
-        let lookups = admission::Lookups {
-            namespaces: find(&api::gvr::NAMESPACES)?,
-            service_accounts: find(&api::gvr::SERVICE_ACCOUNTS)?,
-            priority_classes: find(&api::gvr::PRIORITY_CLASSES)?,
-            runtime_classes: find(&apimachinery::GroupVersionResource::new(
-                "node.k8s.io",
-                "v1",
-                "runtimeclasses",
-            ))?,
-        };
-        admission::Chain::default_plugins(lookups).install(&registry);
         let objects = CachedObjects {
             service_accounts: find(&api::gvr::SERVICE_ACCOUNTS)?,
             pods: find(&api::gvr::PODS)?,
@@ -124,6 +116,9 @@ impl ApiServer {
         );
         let authenticator = Arc::new(Authenticator::new(authority.client_verifier()?, tokens));
         let authorizer = Arc::new(Authorizers::new(vec![Arc::new(PrivilegedGroup::masters()), rbac.clone()]));
+        let environment =
+            admission::Environment { endpoint: &|gvr| catalog.find(gvr).cloned(), authorizer: authorizer.clone() };
+        admission::Chain::new(&environment, &admission)?.install(&registry);
         let door = Arc::new(Door::new(
             registry,
             catalog,

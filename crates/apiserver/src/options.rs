@@ -9,6 +9,7 @@ use api::builtin::RuntimeConfig;
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     pub apis: Apis,
+    pub admission: admission::Options,
 }
 
 /// Which parts of the API there are.

@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let outcome = match cli.command {
-        Command::Up(arguments) => up::run(arguments),
+        Command::Up(arguments) => up::run(*arguments),
         Command::Kubeconfig(arguments) => kubeconfig::run(&arguments),
         Command::Version => {
             let (_, _, kubernetes) = apiserver::KUBERNETES_VERSION;

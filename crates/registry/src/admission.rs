@@ -35,6 +35,13 @@ impl Attributes<'_> {
     pub fn is(&self, group: &str, plural: &str) -> bool {
         self.subresource.is_none() && self.resource.group == group && self.resource.plural == plural
     }
+
+    /// Whether this is about a subresource of `group`/`plural`.
+    pub fn is_sub(&self, group: &str, plural: &str, subresource: &str) -> bool {
+        self.subresource == Some(subresource)
+            && self.resource.group == group
+            && self.resource.plural == plural
+    }
 }
 
 /// All mutating plugins, then (after validation) all validating ones, as upstream orders them.

@@ -1,5 +1,6 @@
 //! Flags, and the help a person reads.
 
+mod admission;
 mod apis;
 
 use std::net::SocketAddr;
@@ -7,6 +8,7 @@ use std::net::SocketAddr;
 use camino::Utf8PathBuf;
 use clap::{Args, Parser, Subcommand};
 
+use self::admission::AdmissionArguments;
 use apis::ApiArguments;
 
 const AFTER_HELP: &str = "\
@@ -30,7 +32,7 @@ pub struct Cli {
 #[derive(Subcommand)]
 pub enum Command {
     /// Start a cluster and stay in the foreground
-    Up(UpArguments),
+    Up(Box<UpArguments>),
     /// Print where the kubeconfig of a cluster is
     Kubeconfig(KubeconfigArguments),
     /// Print the version
@@ -61,6 +63,9 @@ pub struct UpArguments {
 
     #[command(flatten)]
     pub apis: ApiArguments,
+
+    #[command(flatten)]
+    pub admission: AdmissionArguments,
 }
 
 #[derive(Args)]

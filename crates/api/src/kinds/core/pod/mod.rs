@@ -9,6 +9,7 @@ pub mod container;
 pub mod defaults;
 pub mod env;
 pub mod qos;
+pub mod references;
 pub mod scheduling;
 pub mod security;
 pub mod spec;

@@ -1,0 +1,161 @@
+//! The one list of plugins, and how a chain is made of it.
+
+use std::sync::Arc;
+
+use apimachinery::GroupVersionResource;
+use auth::Authorizer;
+use registry::Endpoint;
+
+use crate::configuration::{Configuration, ConfigurationError, Options};
+use crate::{
+    Plugin, always, certificates, ingress_class, limit_ranger, namespace_lifecycle, pod_security, pods, priority, runtime_class,
+    service_account, services, storage, taint_nodes,
+};
+
+/// What plugins are made from.
+pub struct Environment<'a> {
+    /// The endpoint of a built-in collection, if it is served.
+    pub endpoint: &'a dyn Fn(&GroupVersionResource) -> Option<Endpoint>,
+    pub authorizer: Arc<dyn Authorizer>,
+}
+
+/// Why there is no chain.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error("--{flag}: {name:?} is not an admission plugin; there are {}", names().join(", "))]
+    UnknownPlugin { flag: &'static str, name: String },
+    #[error(
+        "{name} is named in --enable-admission-plugins and in --disable-admission-plugins: leave it out of one"
+    )]
+    Contradiction { name: String },
+    #[error("resource {0} is missing from the built-in table")]
+    MissingResource(String),
+    #[error(transparent)]
+    Configuration(#[from] ConfigurationError),
+}
+
+/// A plugin with its name.
+pub(crate) type Named = (&'static str, Box<dyn Plugin>);
+
+type Made = Result<Box<dyn Plugin>, BuildError>;
+
+struct Row {
+    name: &'static str,
+    /// On unless `--disable-admission-plugins` names it.
+    on: bool,
+    make: fn(&Environment<'_>, &Configuration) -> Made,
+}
+
+const fn on(name: &'static str, make: fn(&Environment<'_>, &Configuration) -> Made) -> Row {
+    Row { name, on: true, make }
+}
+
+const fn off(name: &'static str, make: fn(&Environment<'_>, &Configuration) -> Made) -> Row {
+    Row { name, on: false, make }
+}
+
+fn made(plugin: impl Plugin) -> Made {
+    Ok(Box::new(plugin))
+}
+
+/// Every plugin under upstream's name and in upstream's order.
+const PLUGINS: &[Row] = &[
+    off("AlwaysAdmit", |_, _| made(always::Admit)),
+    on("NamespaceLifecycle", |env, _| made(namespace_lifecycle::NamespaceLifecycle::new(env)?)),
+    off("NamespaceExists", |env, _| made(namespace_lifecycle::NamespaceExists::new(env)?)),
+    off("LimitPodHardAntiAffinityTopology", |_, _| made(pods::LimitPodHardAntiAffinityTopology)),
+    on("LimitRanger", |env, _| made(limit_ranger::LimitRanger::new(env)?)),
+    on("ServiceAccount", |env, _| made(service_account::ServiceAccount::new(env)?)),
+    on("TaintNodesByCondition", |_, _| made(taint_nodes::TaintNodesByCondition)),
+    off("AlwaysPullImages", |_, _| made(pods::AlwaysPullImages)),
+    on("PodSecurity", |env, config| made(pod_security::PodSecurity::new(env, config)?)),
+    on("Priority", |env, _| made(priority::Priority::new(env)?)),
+    on("DefaultTolerationSeconds", |_, _| made(pods::DefaultTolerationSeconds)),
+    off("ExtendedResourceToleration", |_, _| made(pods::ExtendedResourceToleration)),
+    on("DefaultStorageClass", |env, _| made(storage::DefaultStorageClass::new(env)?)),
+    on("PersistentVolumeClaimResize", |env, _| made(storage::PersistentVolumeClaimResize::new(env)?)),
+    on("RuntimeClass", |env, _| made(runtime_class::RuntimeClass::new(env)?)),
+    on("CertificateApproval", |env, _| made(certificates::CertificateApproval::new(env))),
+    on("CertificateSigning", |env, _| made(certificates::CertificateSigning::new(env))),
+    on("ClusterTrustBundleAttest", |env, _| made(certificates::ClusterTrustBundleAttest::new(env))),
+    on("CertificateSubjectRestriction", |_, _| made(certificates::CertificateSubjectRestriction)),
+    on("DefaultIngressClass", |env, _| made(ingress_class::DefaultIngressClass::new(env)?)),
+    off("DenyServiceExternalIPs", |_, _| made(services::DenyServiceExternalIps)),
+    off("AlwaysDeny", |_, _| made(always::Deny)),
+];
+
+/// The names of all plugins, in order.
+pub fn names() -> Vec<&'static str> {
+    PLUGINS.iter().map(|row| row.name).collect()
+}
+
+impl Environment<'_> {
+    /// The endpoint of a collection that every server has.
+    pub(crate) fn endpoint(&self, gvr: &GroupVersionResource) -> Result<Endpoint, BuildError> {
+        (self.endpoint)(gvr).ok_or_else(|| BuildError::MissingResource(gvr.to_string()))
+    }
+
+    pub(crate) fn named(&self, group: &str, version: &str, plural: &str) -> Result<Endpoint, BuildError> {
+        self.endpoint(&GroupVersionResource::new(group, version, plural))
+    }
+}
+
+/// Makes the plugins that are on, in order.
+pub(crate) fn build(
+    environment: &Environment<'_>,
+    options: &Options,
+) -> Result<Vec<Named>, BuildError> {
+    check(options)?;
+    let is_on = |row: &&Row| {
+        let named = |list: &[String]| list.iter().any(|name| name == row.name);
+        (row.on || named(&options.enable)) && !named(&options.disable)
+    };
+    PLUGINS
+        .iter()
+        .filter(is_on)
+        .map(|row| Ok((row.name, (row.make)(environment, &options.configuration)?)))
+        .collect()
+}
+
+fn check(options: &Options) -> Result<(), BuildError> {
+    let lists =
+        [("enable-admission-plugins", &options.enable), ("disable-admission-plugins", &options.disable)];
+    for (flag, list) in lists {
+        if let Some(name) = list.iter().find(|name| !PLUGINS.iter().any(|row| row.name == *name)) {
+            return Err(BuildError::UnknownPlugin { flag, name: name.clone() });
+        }
+    }
+    match options.enable.iter().find(|name| options.disable.contains(name)) {
+        Some(name) => Err(BuildError::Contradiction { name: name.clone() }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_unknown_or_contradict_each_other_are_refused() {
+        let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let options = |enable: &[&str], disable: &[&str]| Options {
+            enable: list(enable),
+            disable: list(disable),
+            ..Options::default()
+        };
+        assert!(check(&options(&["AlwaysPullImages"], &["Priority"])).is_ok());
+        let unknown = check(&options(&[], &["priority"])).expect_err("no such plugin").to_string();
+        assert!(unknown.starts_with("--disable-admission-plugins: \"priority\" is not"), "{unknown}");
+        let both = check(&options(&["Priority"], &["Priority"])).expect_err("contradiction").to_string();
+        assert!(both.contains("Priority is named in"), "{both}");
+    }
+
+    #[test]
+    fn no_two_plugins_share_a_name() {
+        let mut names = names();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+}
