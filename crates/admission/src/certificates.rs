@@ -29,7 +29,8 @@ impl CertificateApproval {
 impl Plugin for CertificateApproval {
     fn validate(&self, attributes: &Attributes<'_>, _object: Option<&Value>) -> Result<(), Status> {
         let approves = attributes.is_sub(GROUP, "certificatesigningrequests", "approval");
-        let Some(old) = attributes.old.filter(|_| approves && attributes.operation == Operation::Update) else {
+        let Some(old) = attributes.old.filter(|_| approves && attributes.operation == Operation::Update)
+        else {
             return Ok(());
         };
         let old = old.to_value();
@@ -140,7 +141,8 @@ impl Plugin for CertificateSubjectRestriction {
         if request.str_at(&["spec", "signerName"]) != CLIENT_SIGNER {
             return Ok(());
         }
-        let parsed = parse(request).map_err(|why| forbidden(attributes, format!("failed to parse CSR: {why}")))?;
+        let parsed =
+            parse(request).map_err(|why| forbidden(attributes, format!("failed to parse CSR: {why}")))?;
         if parsed.groups.iter().any(|group| group == auth::user::MASTERS) {
             let why = format!("use of {CLIENT_SIGNER} signer with system:masters group is not allowed");
             return Err(forbidden(attributes, why));

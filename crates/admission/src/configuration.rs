@@ -89,10 +89,7 @@ pub(crate) fn check_type(document: &Value, kind: &str, api_versions: &[&str]) ->
     if own == kind && api_versions.contains(&version) {
         return Ok(());
     }
-    Err(format!(
-        "apiVersion {version:?} and kind {own:?} must be {} and {kind}",
-        api_versions.join(" or ")
-    ))
+    Err(format!("apiVersion {version:?} and kind {own:?} must be {} and {kind}", api_versions.join(" or ")))
 }
 
 #[cfg(test)]

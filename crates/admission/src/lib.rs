@@ -98,7 +98,9 @@ fn newest_default(endpoint: &Endpoint, marks: &[&str]) -> Option<Arc<Object>> {
         marks.iter().any(|mark| annotations.str_at(&[mark]) == "true")
     });
     marked
-        .min_by_key(|object| (std::cmp::Reverse(object.creation_timestamp().to_owned()), object.name().to_owned()))
+        .min_by_key(|object| {
+            (std::cmp::Reverse(object.creation_timestamp().to_owned()), object.name().to_owned())
+        })
         .cloned()
 }
 

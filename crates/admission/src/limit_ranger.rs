@@ -101,9 +101,7 @@ fn fill_defaults(limits: &[Limit], pod: &mut Value) {
     for (list, word) in [("containers", "container"), ("initContainers", "init container")] {
         let containers = pod.at_mut(&["spec", list]).and_then(Value::as_array_mut);
         for container in containers.into_iter().flatten() {
-            for (which, of, defaults) in
-                [("request", "requests", &requests), ("limit", "limits", &caps)]
-            {
+            for (which, of, defaults) in [("request", "requests", &requests), ("limit", "limits", &caps)] {
                 let filled = fill(container, of, defaults);
                 if !filled.is_empty() {
                     let name = container.str_at(&["name"]);
@@ -355,10 +353,7 @@ mod tests {
             json!({"requests": {"cpu": "100m"}, "limits": {"cpu": "500m", "memory": "2Gi"}})
         );
         let note = filled["metadata"]["annotations"].str_at(&[ANNOTATION]);
-        assert_eq!(
-            note,
-            "LimitRanger plugin set: cpu request for container c; cpu limit for container c"
-        );
+        assert_eq!(note, "LimitRanger plugin set: cpu request for container c; cpu limit for container c");
         let before = filled.clone();
         fill_defaults(&defaults, &mut filled);
         assert_eq!(filled, before, "nothing is open any more");

@@ -8,8 +8,8 @@ use registry::Endpoint;
 
 use crate::configuration::{Configuration, ConfigurationError, Options};
 use crate::{
-    Plugin, always, certificates, ingress_class, limit_ranger, namespace_lifecycle, pod_security, pods, priority, runtime_class,
-    service_account, services, storage, taint_nodes,
+    Plugin, always, certificates, ingress_class, limit_ranger, namespace_lifecycle, pod_security, pods,
+    priority, runtime_class, service_account, services, storage, taint_nodes,
 };
 
 /// What plugins are made from.
@@ -101,10 +101,7 @@ impl Environment<'_> {
 }
 
 /// Makes the plugins that are on, in order.
-pub(crate) fn build(
-    environment: &Environment<'_>,
-    options: &Options,
-) -> Result<Vec<Named>, BuildError> {
+pub(crate) fn build(environment: &Environment<'_>, options: &Options) -> Result<Vec<Named>, BuildError> {
     check(options)?;
     let is_on = |row: &&Row| {
         let named = |list: &[String]| list.iter().any(|name| name == row.name);

@@ -113,10 +113,8 @@ impl Plugin for AlwaysPullImages {
 
     fn validate(&self, attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {
         let Some(pod) = object.filter(|pod| Self::applies(attributes, pod)) else { return Ok(()) };
-        let complaints = other_policies(pod)
-            .into_iter()
-            .map(|error| forbidden(attributes, error).message)
-            .collect();
+        let complaints =
+            other_policies(pod).into_iter().map(|error| forbidden(attributes, error).message).collect();
         match aggregate(complaints) {
             None => Ok(()),
             // Several complaints have no status of their own upstream, and go out as a failure of the server.
@@ -184,7 +182,9 @@ fn tolerate(pod: &mut Value, toleration: Value) {
         .as_array_mut();
     let Some(list) = list else { return };
     let same_taint = |own: &Value| {
-        ["key", "operator", "effect", "value"].iter().all(|key| own.str_at(&[key]) == toleration.str_at(&[key]))
+        ["key", "operator", "effect", "value"]
+            .iter()
+            .all(|key| own.str_at(&[key]) == toleration.str_at(&[key]))
     };
     match list.iter_mut().find(|own| same_taint(own)) {
         Some(own) => *own = toleration,
@@ -206,8 +206,10 @@ mod tests {
 
     #[test]
     fn only_new_images_are_pulled_anew() {
-        let pod = |image: &str| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
-            "spec": {"containers": [{"name": "c", "image": image}]}});
+        let pod = |image: &str| {
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+            "spec": {"containers": [{"name": "c", "image": image}]}})
+        };
         let old = Object::from_value(&pod("a"), 1, &[]).expect("a pod");
         assert!(!brings_images(&pod("a"), Some(&old)));
         assert!(brings_images(&pod("b"), Some(&old)));

@@ -97,7 +97,8 @@ impl Plugin for Priority {
                 if attributes.operation == Operation::Create || other.metadata.name != attributes.name =>
             {
                 let other = &other.metadata.name;
-                let why = format!("PriorityClass {other} is already marked as default. Only one default can exist");
+                let why =
+                    format!("PriorityClass {other} is already marked as default. Only one default can exist");
                 Err(forbidden(attributes, why))
             }
             _ => Ok(()),

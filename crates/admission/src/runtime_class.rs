@@ -38,7 +38,9 @@ impl Plugin for RuntimeClass {
             return Ok(());
         }
         let Some(class) = self.class(attributes, pod)? else { return Ok(()) };
-        set_overhead(&class, pod).and_then(|()| set_scheduling(&class, pod)).map_err(|why| forbidden(attributes, why))
+        set_overhead(&class, pod)
+            .and_then(|()| set_scheduling(&class, pod))
+            .map_err(|why| forbidden(attributes, why))
     }
 
     fn validate(&self, attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {
@@ -92,7 +94,8 @@ fn check_overhead(class: Option<&Value>, pod: &Value) -> Result<(), String> {
         Some(_) => Err(OTHER_OVERHEAD.to_owned()),
         None if given.is_null() => Ok(()),
         None => {
-            Err("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead".to_owned())
+            Err("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"
+                .to_owned())
         }
     }
 }
@@ -129,7 +132,8 @@ mod tests {
         let mut other = json!({"spec": {"nodeSelector": {"a": "2"}}});
         assert_eq!(
             set_scheduling(&class, &mut other),
-            Err("conflict: runtimeClass.scheduling.nodeSelector[a] = 1; pod.spec.nodeSelector[a] = 2".to_owned())
+            Err("conflict: runtimeClass.scheduling.nodeSelector[a] = 1; pod.spec.nodeSelector[a] = 2"
+                .to_owned())
         );
     }
 }

@@ -104,7 +104,8 @@ impl Plugin for ServiceAccount {
         }
         let secrets = &account.image_pull_secrets;
         if !secrets.is_empty() && pod.array_at(&["spec", "imagePullSecrets"]).is_empty() {
-            let secrets: Vec<Value> = secrets.iter().map(|secret| json!({"name": secret.name.as_str()})).collect();
+            let secrets: Vec<Value> =
+                secrets.iter().map(|secret| json!({"name": secret.name.as_str()})).collect();
             pod.set_at(&["spec", "imagePullSecrets"], secrets);
         }
         Ok(())
@@ -320,9 +321,11 @@ mod tests {
             image_pull_secrets: vec![reference("pull")],
             ..Account::default()
         };
-        let env = |secret: &str| json!({"spec": {"containers": [
-            {"name": "c", "env": [{"name": "E", "valueFrom": {"secretKeyRef": {"name": secret, "key": "k"}}}]}
-        ]}});
+        let env = |secret: &str| {
+            json!({"spec": {"containers": [
+                {"name": "c", "env": [{"name": "E", "valueFrom": {"secretKeyRef": {"name": secret, "key": "k"}}}]}
+            ]}})
+        };
         assert_eq!(foreign_secret(&account, &env("own"), &["containers"]), None);
         assert_eq!(
             foreign_secret(&account, &env("other"), &["containers"]).as_deref(),
@@ -333,7 +336,8 @@ mod tests {
         );
         let pulls = json!({"spec": {"imagePullSecrets": [{"name": "pull"}, {"name": "own"}]}});
         assert!(
-            foreign_pull_secret(&account, &pulls).is_some_and(|why| why.starts_with("imagePullSecrets[1].name"))
+            foreign_pull_secret(&account, &pulls)
+                .is_some_and(|why| why.starts_with("imagePullSecrets[1].name"))
         );
         let volume = json!({"spec": {"volumes": [{"name": "v", "secret": {"secretName": "other"}}]}});
         assert!(foreign_volume(&account, &volume).is_some());

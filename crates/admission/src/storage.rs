@@ -61,7 +61,8 @@ impl PersistentVolumeClaimResize {
 
 impl Plugin for PersistentVolumeClaimResize {
     fn validate(&self, attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {
-        let updates = attributes.operation == Operation::Update && attributes.is("", "persistentvolumeclaims");
+        let updates =
+            attributes.operation == Operation::Update && attributes.is("", "persistentvolumeclaims");
         let (Some(claim), Some(old)) = (object.filter(|_| updates), attributes.old) else { return Ok(()) };
         let old = Object::to_value(old);
         if size_of(claim) <= size_of(&old) {
@@ -99,7 +100,8 @@ mod tests {
 
     #[test]
     fn the_annotation_names_the_class_before_the_field_does() {
-        let claim = json!({"metadata": {"annotations": {CLASS_BETA: "old"}}, "spec": {"storageClassName": "new"}});
+        let claim =
+            json!({"metadata": {"annotations": {CLASS_BETA: "old"}}, "spec": {"storageClassName": "new"}});
         assert_eq!(class_of(&claim), "old");
         assert_eq!(class_of(&json!({"spec": {"storageClassName": "new"}})), "new");
     }

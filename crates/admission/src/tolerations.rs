@@ -55,8 +55,10 @@ mod tests {
         let all = json!({"operator": "Exists"});
         let key = json!({"key": "k", "operator": "Exists"});
         let value = json!({"key": "k", "operator": "Equal", "value": "v"});
-        let minute = json!({"key": "k", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60});
-        let hour = json!({"key": "k", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 3600});
+        let minute =
+            json!({"key": "k", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60});
+        let hour =
+            json!({"key": "k", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 3600});
         for (wide, narrow, expected) in [
             (&all, &key, true),
             (&key, &all, false),

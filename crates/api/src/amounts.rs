@@ -66,7 +66,11 @@ impl Amounts {
             let own = increase.0.entry(name.clone()).or_default();
             *own = own.sub(amount);
         }
-        increase.0.values_mut().filter(|amount| amount.sign() < 0).for_each(|amount| *amount = Quantity::ZERO);
+        increase
+            .0
+            .values_mut()
+            .filter(|amount| amount.sign() < 0)
+            .for_each(|amount| *amount = Quantity::ZERO);
         increase
     }
 

@@ -30,11 +30,8 @@ impl Counted {
 pub fn requests(pod: &Value, counted: Counted) -> Amounts {
     let infeasible = counted.status && is_resize_infeasible(pod);
     let effective = |container: &Value, status: Option<&Value>| {
-        let mut own = if infeasible && status.is_some() {
-            Amounts::default()
-        } else {
-            amounts(container, "requests")
-        };
+        let mut own =
+            if infeasible && status.is_some() { Amounts::default() } else { amounts(container, "requests") };
         if let Some(status) = status {
             own.raise_to(&amounts(status, "requests"));
             own.raise_to(&Amounts::of(status.get("allocatedResources")));
@@ -53,11 +50,8 @@ pub fn requests(pod: &Value, counted: Counted) -> Amounts {
 pub fn limits(pod: &Value, counted: Counted) -> Amounts {
     let infeasible = counted.status && is_resize_infeasible(pod);
     let effective = |container: &Value, status: Option<&Value>| {
-        let mut own = if infeasible && status.is_some() {
-            Amounts::default()
-        } else {
-            amounts(container, "limits")
-        };
+        let mut own =
+            if infeasible && status.is_some() { Amounts::default() } else { amounts(container, "limits") };
         if let Some(status) = status {
             own.raise_to(&amounts(status, "limits"));
         }

@@ -116,8 +116,10 @@ impl ApiServer {
         );
         let authenticator = Arc::new(Authenticator::new(authority.client_verifier()?, tokens));
         let authorizer = Arc::new(Authorizers::new(vec![Arc::new(PrivilegedGroup::masters()), rbac.clone()]));
-        let environment =
-            admission::Environment { endpoint: &|gvr| catalog.find(gvr).cloned(), authorizer: authorizer.clone() };
+        let environment = admission::Environment {
+            endpoint: &|gvr| catalog.find(gvr).cloned(),
+            authorizer: authorizer.clone(),
+        };
         admission::Chain::new(&environment, &admission)?.install(&registry);
         let door = Arc::new(Door::new(
             registry,

@@ -61,7 +61,11 @@ const CHECKS: &[Check] = &[
     baseline("seccompProfile_baseline", &[(0, seccomp_annotations), (19, seccomp_baseline)]),
     baseline("sysctls", &[(0, sysctls_1_0), (27, sysctls_1_27), (29, sysctls_1_29), (32, sysctls_1_32)]),
     baseline("windowsHostProcess", &[(0, windows_host_process)]),
-    restricted("allowPrivilegeEscalation", &[(8, escalation), (25, |pod| unless_windows(pod, escalation))], ""),
+    restricted(
+        "allowPrivilegeEscalation",
+        &[(8, escalation), (25, |pod| unless_windows(pod, escalation))],
+        "",
+    ),
     restricted(
         "capabilities_restricted",
         &[(22, no_capabilities), (25, |pod| unless_windows(pod, no_capabilities))],
@@ -100,9 +104,7 @@ fn applying(standard: Standard) -> impl Iterator<Item = &'static Check> {
         .filter(|check| standard.level == Level::Restricted && check.at(standard.version).is_some())
         .map(|check| check.replaces)
         .collect();
-    CHECKS
-        .iter()
-        .filter(move |check| check.level <= standard.level && !replaced.contains(&check.name))
+    CHECKS.iter().filter(move |check| check.level <= standard.level && !replaced.contains(&check.name))
 }
 
 impl Check {
@@ -215,7 +217,8 @@ fn app_armor(pod: Pod<'_>) -> Option<Violation> {
         return None;
     }
     let reason = plural(values.len(), "forbidden AppArmor profile", "forbidden AppArmor profiles");
-    let detail = format!("{} must not set AppArmor profile type to {}", setters.join(" and "), quoted(values));
+    let detail =
+        format!("{} must not set AppArmor profile type to {}", setters.join(" and "), quoted(values));
     violation(reason, detail)
 }
 
@@ -553,7 +556,8 @@ fn windows_host_process(pod: Pod<'_>) -> Option<Violation> {
     if setters.is_empty() {
         return None;
     }
-    let detail = format!("{} must not set securityContext.windowsOptions.hostProcess=true", setters.join(" and "));
+    let detail =
+        format!("{} must not set securityContext.windowsOptions.hostProcess=true", setters.join(" and "));
     violation("hostProcess", detail)
 }
 

@@ -1,9 +1,9 @@
 //! `PodSecurityConfiguration`: what namespaces get that say nothing, and who is exempt.
 
-use apimachinery::Value;
-use apimachinery::field::{Error, ErrorList, Path};
 use api::strategy::NameRule;
 use api::validation::text;
+use apimachinery::Value;
+use apimachinery::field::{Error, ErrorList, Path};
 
 use super::Settings;
 use super::policy::{Level, Policy, Standard, Version};

@@ -30,8 +30,7 @@ use policy::{Level, Policy, Standard};
 const CHECKED_PODS_MAX: usize = 3_000;
 
 /// Subresources of pods that change nothing that matters here. Others carry a pod, also those that do not exist yet.
-const IGNORED: [&str; 8] =
-    ["exec", "attach", "binding", "eviction", "log", "portforward", "proxy", "status"];
+const IGNORED: [&str; 8] = ["exec", "attach", "binding", "eviction", "log", "portforward", "proxy", "status"];
 
 /// Kinds that hold the template of a pod, and where.
 const TEMPLATES: [(&str, &str, &[&str]); 8] = [
@@ -139,9 +138,8 @@ impl PodSecurity {
             if found.is_empty() {
                 continue;
             }
-            let entry = violations
-                .entry(checks::reasons(&found))
-                .or_insert_with(|| (object.name().to_owned(), 0));
+            let entry =
+                violations.entry(checks::reasons(&found)).or_insert_with(|| (object.name().to_owned(), 0));
             entry.1 += 1;
             if object.name() < entry.0.as_str() {
                 object.name().clone_into(&mut entry.0);
@@ -222,8 +220,7 @@ impl PodSecurity {
         if enforce {
             let found = checks::evaluate(policy.enforce, pod);
             if !found.is_empty() {
-                let why =
-                    format!("violates PodSecurity \"{}\": {}", policy.enforce, checks::details(&found));
+                let why = format!("violates PodSecurity \"{}\": {}", policy.enforce, checks::details(&found));
                 return Err(forbidden(attributes, why));
             }
             enforced = Some(found);

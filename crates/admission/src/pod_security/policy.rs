@@ -50,7 +50,8 @@ impl Version {
             return Ok(Self::Latest);
         }
         let minor = text.strip_prefix("v1.").ok_or(BAD)?;
-        let plain = minor == "0" || !minor.starts_with('0') && minor.bytes().all(|byte| byte.is_ascii_digit());
+        let plain =
+            minor == "0" || !minor.starts_with('0') && minor.bytes().all(|byte| byte.is_ascii_digit());
         minor.parse().ok().filter(|_| plain).map(Self::Minor).ok_or(BAD)
     }
 }

@@ -58,9 +58,7 @@ fn every_pod_of_the_suite_is_judged_as_upstream_judges_it() {
 
 #[test]
 fn only_what_runs_anew_is_judged_again() {
-    let pod = |image: &str, debug: Value| {
-        json!({"spec": {"containers": [{"name": "c", "image": image}], "ephemeralContainers": debug}})
-    };
+    let pod = |image: &str, debug: Value| json!({"spec": {"containers": [{"name": "c", "image": image}], "ephemeralContainers": debug}});
     let old = pod("a", json!([]));
     assert!(!brings_images(&old, &old));
     assert!(brings_images(&pod("b", json!([])), &old));

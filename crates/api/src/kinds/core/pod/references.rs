@@ -110,7 +110,10 @@ fn named(reference: Option<&Value>, key: &str) -> bool {
 fn in_environment(pod: &Value, whole: &str, key: &str) -> bool {
     CONTAINERS.iter().flat_map(|list| pod.array_at(&["spec", list])).any(|container| {
         container.array_at(&["envFrom"]).iter().any(|source| named(source.get(whole), "name"))
-            || container.array_at(&["env"]).iter().any(|variable| named(variable.at(&["valueFrom", key]), "name"))
+            || container
+                .array_at(&["env"])
+                .iter()
+                .any(|variable| named(variable.at(&["valueFrom", key]), "name"))
     })
 }
 
