@@ -40,3 +40,9 @@ pub const PRIORITY_CLASSES: GroupVersionResource = named("scheduling.k8s.io", "v
 pub const STORAGE_CLASSES: GroupVersionResource = named("storage.k8s.io", "v1", "storageclasses");
 pub const VOLUME_ATTRIBUTES_CLASSES: GroupVersionResource =
     named("storage.k8s.io", "v1", "volumeattributesclasses");
+pub const VOLUME_ATTACHMENTS: GroupVersionResource = named("storage.k8s.io", "v1", "volumeattachments");
+pub const RESOURCE_SLICES: GroupVersionResource = named("resource.k8s.io", "v1", "resourceslices");
+pub const CERTIFICATE_SIGNING_REQUESTS: GroupVersionResource =
+    named("certificates.k8s.io", "v1", "certificatesigningrequests");
+pub const SUBJECT_ACCESS_REVIEWS: GroupVersionResource =
+    named("authorization.k8s.io", "v1", "subjectaccessreviews");

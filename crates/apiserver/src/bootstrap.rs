@@ -37,15 +37,29 @@ pub async fn run(door: &Arc<Door>, facts: &ClusterFacts, shutdown: &rt::Shutdown
     let namespaces =
         NAMESPACES.map(|name| (api::gvr::NAMESPACES, "", json!({ "metadata": { "name": name } })));
     ensure_all(api, namespaces).await?;
+    reconcile_all(api, bootstrap::objects().map(Value::from)).await?;
+    ensure_all(api, objects(facts)).await
+}
+
+/// Brings roles and bindings up to date that are not upstream's but a component's own.
+pub async fn policy(
+    door: &Arc<Door>,
+    objects: impl IntoIterator<Item = Value>,
+    shutdown: &rt::Shutdown,
+) -> Result<(), Status> {
+    let api = LocalApi::new(door.clone(), UserInfo::api_server(), shutdown.clone());
+    reconcile_all(&api, objects).await
+}
+
+async fn reconcile_all(api: &LocalApi, objects: impl IntoIterator<Item = Value>) -> Result<(), Status> {
     let mut running = FuturesUnordered::new();
-    for object in bootstrap::objects() {
-        running.push(reconcile(api, Value::from(object)));
+    for object in objects {
+        running.push(reconcile(api, object));
     }
     while let Some(result) = running.next().await {
         result?;
     }
-    drop(running);
-    ensure_all(api, objects(facts)).await
+    Ok(())
 }
 
 /// All at once, so that they share a few syncs.

@@ -19,6 +19,7 @@ mod grants;
 mod health;
 pub mod http;
 mod local;
+mod node_feed;
 pub mod options;
 pub mod patch;
 mod rbac_feed;
@@ -31,7 +32,9 @@ use std::sync::Arc;
 
 use apimachinery::{Value, json};
 use auth::rbac::RbacAuthorizer;
-use auth::{Authenticator, Authorizers, PrivilegedGroup, TokenAuthenticator, TokenIssuer, UserInfo};
+use auth::{
+    Authenticator, Authorizers, NodeAuthorizer, PrivilegedGroup, TokenAuthenticator, TokenIssuer, UserInfo,
+};
 use registry::{Endpoint, Registry, ServiceNetwork};
 use storage::Store;
 use watch_cache::{LoadError, WatchCache};
@@ -115,7 +118,16 @@ impl ApiServer {
             Arc::new(objects),
         );
         let authenticator = Arc::new(Authenticator::new(authority.client_verifier()?, tokens));
-        let authorizer = Arc::new(Authorizers::new(vec![Arc::new(PrivilegedGroup::masters()), rbac.clone()]));
+        let nodes = Arc::new(NodeAuthorizer::new());
+        let sources = node_feed::Sources {
+            pods: find(&api::gvr::PODS)?,
+            volumes: find(&api::gvr::PERSISTENT_VOLUMES)?,
+            attachments: find(&api::gvr::VOLUME_ATTACHMENTS)?,
+            slices: catalog.find(&api::gvr::RESOURCE_SLICES).cloned(),
+        };
+        node_feed::start(&registry, sources, nodes.graph());
+        let authorizer =
+            Arc::new(Authorizers::new(vec![Arc::new(PrivilegedGroup::masters()), nodes, rbac.clone()]));
         let environment = admission::Environment {
             endpoint: &|gvr| catalog.find(gvr).cloned(),
             authorizer: authorizer.clone(),

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use apimachinery::field::go_quote;
-use apimachinery::selector::FieldRequirement;
+use apimachinery::selector::{FieldRequirement, Requirement};
 use apimachinery::status::Details;
 use apimachinery::{GroupResource, Status};
 
@@ -26,8 +26,11 @@ pub struct Attributes<'a> {
     /// The path, for requests that are not for a resource.
     pub path: &'a str,
     pub resource_request: bool,
-    /// Requirements of the request's field selector, if it parsed.
+    /// Requirements of the request's field selector, if it parsed. An authorizer may take them as a promise: nothing
+    /// else will be shown or deleted.
     pub field_selector: &'a [FieldRequirement],
+    /// Requirements of the request's label selector, if it parsed.
+    pub label_selector: &'a [Requirement],
 }
 
 impl<'a> Attributes<'a> {
@@ -50,6 +53,7 @@ impl<'a> Attributes<'a> {
             name: "",
             resource_request: false,
             field_selector: &[],
+            label_selector: &[],
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::time::SystemTime;
 
 use apimachinery::field::{Error, ErrorKind};
-use apimachinery::selector::{FieldRequirement, FieldSelector};
+use apimachinery::selector::{FieldRequirement, FieldSelector, Operator, Requirement};
 use apimachinery::{GroupKind, Selector, Status};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -190,6 +190,7 @@ impl AccessSpec {
             return decision_status(&authorizer.authorize(&Attributes::non_resource(user, verb, path)), &[]);
         };
         let (field_selector, field_error) = at.field_requirements();
+        let (label_selector, label_error) = at.label_requirements();
         let attributes = Attributes {
             user,
             verb: &at.verb,
@@ -202,8 +203,9 @@ impl AccessSpec {
             path: "",
             resource_request: true,
             field_selector: &field_selector,
+            label_selector: &label_selector,
         };
-        let errors: Vec<_> = field_error.into_iter().chain(at.label_selector_error()).collect();
+        let errors: Vec<_> = field_error.into_iter().chain(label_error).collect();
         decision_status(&authorizer.authorize(&attributes), &errors)
     }
 }
@@ -264,19 +266,28 @@ impl ResourceAttributes {
         (understood, error)
     }
 
-    /// No authorizer here looks at label selectors; only what is wrong with one is told.
-    fn label_selector_error(&self) -> Option<&'static str> {
-        let selector = self.label_selector.as_ref()?;
+    /// As [`Self::field_requirements`], for labels.
+    fn label_requirements(&self) -> (Vec<Requirement>, Option<&'static str>) {
+        let Some(selector) = &self.label_selector else { return (Vec::new(), None) };
         let all = selector.requirements();
-        let understood = match selector.raw_selector.is_empty() {
-            true => all.iter().filter(|requirement| requirement.is_of_label()).count(),
-            false => usize::from(Selector::parse(&selector.raw_selector).is_ok()),
+        let (understood, complete) = if selector.raw_selector.is_empty() {
+            let understood: Vec<_> = all.iter().filter_map(SelectorRequirement::of_label).collect();
+            let complete = understood.len() == all.len();
+            (understood, complete)
+        } else {
+            match Selector::parse(&selector.raw_selector) {
+                Ok(parsed) => (parsed.requirements().to_vec(), true),
+                Err(_) => (Vec::new(), false),
+            }
         };
-        match understood {
-            count if count == all.len().max(1) => None,
-            0 => Some("spec.resourceAttributes.labelSelector ignored due to parse error"),
-            _ => Some("spec.resourceAttributes.labelSelector partially ignored due to parse error"),
-        }
+        let error = match (complete, understood.is_empty()) {
+            (true, _) => None,
+            (false, true) => Some("spec.resourceAttributes.labelSelector ignored due to parse error"),
+            (false, false) => {
+                Some("spec.resourceAttributes.labelSelector partially ignored due to parse error")
+            }
+        };
+        (understood, error)
     }
 }
 
@@ -291,14 +302,16 @@ impl SelectorRequirement {
         Some(FieldRequirement { field: self.key.as_str().into(), negated, value: value.as_str().into() })
     }
 
-    fn is_of_label(&self) -> bool {
-        let has_values = self.values.as_ref().is_some_and(|values| !values.is_empty());
-        !self.key.is_empty()
-            && match self.operator.as_str() {
-                "In" | "NotIn" => has_values,
-                "Exists" | "DoesNotExist" => !has_values,
-                _ => false,
-            }
+    fn of_label(&self) -> Option<Requirement> {
+        let operator = match self.operator.as_str() {
+            "In" => Operator::In,
+            "NotIn" => Operator::NotIn,
+            "Exists" => Operator::Exists,
+            "DoesNotExist" => Operator::DoesNotExist,
+            _ => return None,
+        };
+        let values = self.values.iter().flatten().map(|value| value.as_str().into()).collect();
+        Requirement::new(&self.key, operator, values).ok()
     }
 }
 

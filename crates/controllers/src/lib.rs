@@ -9,6 +9,8 @@
 pub mod ownership;
 pub mod pods;
 
+mod certificates;
+mod clusterrole_aggregation;
 mod deployment;
 mod endpoints;
 mod endpointslice;
@@ -31,15 +33,21 @@ use controller_runtime::{ControllerDescriptor, Started};
 use rt::Shutdown;
 
 /// What controllers are told from outside.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Options {
     /// PEM bundle that clients in pods verify the API server with; published to every namespace when not empty.
     pub root_ca: String,
+    /// Signs what CertificateSigningRequests ask for; without it they wait.
+    pub signer: Option<Arc<dyn pki::Signer>>,
 }
 
 /// Every controller, in no particular order.
 pub fn descriptors() -> Vec<ControllerDescriptor<Options>> {
     vec![
+        certificates::approving::descriptor(),
+        certificates::cleaner::descriptor(),
+        certificates::signing::descriptor(),
+        clusterrole_aggregation::descriptor(),
         deployment::descriptor(),
         endpoints::descriptor(),
         endpointslice::descriptor(),

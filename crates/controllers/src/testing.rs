@@ -19,11 +19,21 @@ pub(crate) struct World {
 impl World {
     /// Starts controllers on an API that holds `seeds`.
     pub(crate) fn start(descriptors: Vec<ControllerDescriptor<Options>>, seeds: Vec<Value>) -> Self {
+        let options = Options { root_ca: "-----TEST CA-----".into(), ..Options::default() };
+        Self::start_with(descriptors, seeds, options)
+    }
+
+    /// As [`World::start`], with options of one's own.
+    pub(crate) fn start_with(
+        descriptors: Vec<ControllerDescriptor<Options>>,
+        seeds: Vec<Value>,
+        options: Options,
+    ) -> Self {
         let (fake, shutdown) = (FakeApi::new(), Shutdown::new());
         seeds.into_iter().for_each(|seed| drop(fake.seed(seed)));
         let api: Arc<dyn Api> = fake.clone();
         let informers = Informers::new(api.clone(), shutdown.clone());
-        let options = Arc::new(Options { root_ca: "-----TEST CA-----".into() });
+        let options = Arc::new(options);
         controller_runtime::start_all(descriptors, &|_| api.clone(), &informers, &options, &shutdown);
         Self { fake, shutdown }
     }

@@ -94,6 +94,9 @@ impl Platform {
         bootstrap::run(server.door(), &facts, &serving)
             .await
             .map_err(|status| anyhow!("bootstrap: {status}"))?;
+        bootstrap::policy(server.door(), node::sim::policy(), &serving)
+            .await
+            .map_err(|status| anyhow!("the role of simulated nodes: {status}"))?;
         server.readiness().set_ready("bootstrap");
         let mut platform =
             Self { server, store, tasks: Vec::new(), components, serving, https, address, continued };
@@ -103,7 +106,7 @@ impl Platform {
         let expiry =
             apiserver::event_expiry::run(platform.server.door().clone(), platform.components.clone());
         platform.tasks.push(rt::spawn("event expiry", expiry));
-        platform.start_controllers(&facts.ca_pem);
+        platform.start_controllers(authority);
         platform.start_scheduler();
         platform.start_nodes(config.sim_nodes);
         Ok(platform)
@@ -137,14 +140,14 @@ impl Platform {
         self.store.close().await.context("closing the store")
     }
 
-    fn start_controllers(&mut self, ca_pem: &str) {
+    fn start_controllers(&mut self, authority: Arc<pki::Authority>) {
         let user = UserInfo::new(user::KUBE_CONTROLLER_MANAGER).authenticated();
         let informers = client::Informers::new(self.server.client(user), self.components.clone());
         let server = &self.server;
         let api_of = |account: &str| -> Arc<dyn client::Api> {
             server.client(UserInfo::service_account("kube-system", account, "").authenticated())
         };
-        let options = controllers::Options { root_ca: ca_pem.to_owned() };
+        let options = controllers::Options { root_ca: authority.ca_pem().to_owned(), signer: Some(authority) };
         let started = controllers::start(&api_of, &informers, options, &self.components);
         let (ready, readiness) = (started.ready(), self.server.readiness().clone());
         let shutdown = self.components.clone();
@@ -173,9 +176,7 @@ impl Platform {
     }
 
     fn start_nodes(&mut self, count: u32) {
-        // One identity for all simulated nodes, as KWOK has; it stands for as many kubelets.
-        let user =
-            UserInfo::new("system:pintle:simulated-nodes").with_groups([user::MASTERS]).authenticated();
+        let user = UserInfo::new(node::sim::USER).authenticated();
         let api: Arc<dyn client::Api> = self.server.client(user);
         let informers = client::Informers::new(api.clone(), self.components.clone());
         let (ready, became_ready) = tokio::sync::oneshot::channel();

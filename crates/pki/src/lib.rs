@@ -35,5 +35,5 @@ pub use identity::{ClientVerifier, Identity};
 pub use kubeconfig::{CONTEXT, Credential, Kubeconfig};
 pub use serving::ServingCertificate;
 pub use signing_keys::{PublicKey, SigningKeys};
-pub use signing_request::{SigningRequest, Usages};
+pub use signing_request::{Signer, SigningRequest, Usages, not_after};
 pub use tls::{client_config, server_config};

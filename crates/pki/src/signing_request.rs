@@ -1,12 +1,15 @@
 //! Requests for certificates (PKCS #10), as CertificateSigningRequest objects carry them.
 
 use std::net::IpAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustls_pki_types::CertificateSigningRequestDer;
 use rustls_pki_types::pem::PemObject;
-use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509CertificationRequest};
+use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
+use x509_parser::prelude::{
+    FromDer, GeneralName, ParsedExtension, X509Certificate, X509CertificationRequest,
+};
 
-use crate::Error;
+use crate::{Authority, Error};
 use crate::x509::{AltName, CLIENT_AUTH, Name, SERVER_AUTH, key_usage_bit};
 
 /// Kubernetes' names for the bits of the key usage extension, in the order of the bits.
@@ -148,6 +151,39 @@ impl SigningRequest {
     }
 }
 
+/// Makes the certificates that CertificateSigningRequests ask for: what a controller needs of an authority, and all it
+/// gets to see of its key.
+pub trait Signer: Send + Sync {
+    /// The certificate in PEM. Whether it may be given is for the caller to say.
+    fn sign(
+        &self,
+        request: &SigningRequest,
+        usages: &Usages,
+        validity: Duration,
+        now: SystemTime,
+    ) -> Result<String, Error>;
+}
+
+impl Signer for Authority {
+    fn sign(
+        &self,
+        request: &SigningRequest,
+        usages: &Usages,
+        validity: Duration,
+        now: SystemTime,
+    ) -> Result<String, Error> {
+        self.sign_request(request, usages, validity, now)
+    }
+}
+
+/// When the first certificate in a PEM text ends; `None` if there is none.
+pub fn not_after(pem: &[u8]) -> Option<SystemTime> {
+    let der = CertificateDer::from_pem_slice(pem).ok()?;
+    let (_, certificate) = X509Certificate::from_der(&der).ok()?;
+    let seconds = certificate.validity().not_after.timestamp();
+    Some(UNIX_EPOCH + Duration::from_secs(seconds.try_into().unwrap_or(0)))
+}
+
 fn read_ip(octets: &[u8]) -> Result<IpAddr, Error> {
     let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
     v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from))
@@ -160,16 +196,11 @@ fn bad(problem: String) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
-
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
     use camino::Utf8Path;
-    use rustls_pki_types::CertificateDer;
-    use x509_parser::prelude::X509Certificate;
 
     use super::*;
-    use crate::Authority;
 
     /// Made with OpenSSL: CN=jane, O=dev, O=ops; jane.example, 10.0.0.1; and CA:TRUE, which nobody gets.
     const REQUEST: &str = include_str!("../testdata/jane.csr");

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use apimachinery::selector::FieldSelector;
+use apimachinery::selector::{FieldSelector, Selector};
 use apimachinery::{Status, Value};
 use auth::{Attributes, UserInfo};
 use http::request::Parts;
@@ -31,8 +31,7 @@ pub(super) struct Exchange<'a> {
     pub verb: Cow<'static, str>,
     /// Anonymous until the request is authenticated.
     pub user: UserInfo,
-    /// The one name that a list, watch or deletion of a collection is limited to; empty without.
-    selected: String,
+    selected: Selected,
     /// The path names something that is served and the user may have; only then is it counted by name.
     pub served: AtomicBool,
     pub warnings: Warnings,
@@ -47,9 +46,9 @@ impl<'a> Exchange<'a> {
         let (verb, selected) = match &target {
             Target::Resource(path) => {
                 let verb = path::verb(&head.method, path, query.flag("watch")).unwrap_or_default();
-                (Cow::Borrowed(verb), selected_name(verb, path, &query))
+                (Cow::Borrowed(verb), Selected::of(verb, path, &query))
             }
-            Target::NonResource(_) => (non_resource_verb(&head.method), String::new()),
+            Target::NonResource(_) => (non_resource_verb(&head.method), Selected::default()),
         };
         Self {
             method: head.method,
@@ -204,11 +203,36 @@ impl<'a> Exchange<'a> {
     }
 }
 
+/// What a list, watch or deletion of a collection is limited to; nothing for other requests.
+#[derive(Default)]
+struct Selected {
+    /// As upstream: a collection request with `fieldSelector=metadata.name=x` counts as one about `x`, so that a rule
+    /// with resource names can allow it.
+    name: String,
+    fields: FieldSelector,
+    labels: Selector,
+}
+
+impl Selected {
+    /// A selector that does not parse selects nothing here; the request fails on it later.
+    fn of(verb: &str, path: &ResourcePath<'_>, query: &Query) -> Self {
+        if !matches!(verb, "list" | "watch" | "deletecollection") {
+            return Self::default();
+        }
+        let fields = FieldSelector::parse(query.get("fieldSelector")).unwrap_or_default();
+        let labels = Selector::parse(query.get("labelSelector")).unwrap_or_default();
+        let name = fields.exact("metadata.name").unwrap_or_default();
+        let is_path_segment = !matches!(name, "." | "..") && !name.contains(['/', '%']);
+        let name = if path.name.is_empty() && is_path_segment { name.to_owned() } else { String::new() };
+        Self { name, fields, labels }
+    }
+}
+
 fn request_attributes<'a>(
     user: &'a UserInfo,
     verb: &'a str,
     path: &ResourcePath<'a>,
-    selected: &'a str,
+    selected: &'a Selected,
 ) -> Attributes<'a> {
     Attributes {
         api_group: path.group,
@@ -220,21 +244,11 @@ fn request_attributes<'a>(
         } else {
             path.namespace
         },
-        name: if path.name.is_empty() { selected } else { path.name },
+        name: if path.name.is_empty() { &selected.name } else { path.name },
+        field_selector: selected.fields.requirements(),
+        label_selector: selected.labels.requirements(),
         ..Attributes::resource(user, verb, path.resource)
     }
-}
-
-/// As upstream: a collection request with `fieldSelector=metadata.name=x` counts as one about `x`, so that a rule
-/// with resource names can allow it.
-fn selected_name(verb: &str, path: &ResourcePath<'_>, query: &Query) -> String {
-    if !path.name.is_empty() || !matches!(verb, "list" | "watch" | "deletecollection") {
-        return String::new();
-    }
-    let selector = FieldSelector::parse(query.get("fieldSelector")).unwrap_or_default();
-    let name = selector.exact("metadata.name").unwrap_or_default();
-    let is_path_segment = !matches!(name, "." | "..") && !name.contains(['/', '%']);
-    if is_path_segment { name.to_owned() } else { String::new() }
 }
 
 fn metric_verb(verb: &str, method: &Method, content_type: &str) -> &'static str {

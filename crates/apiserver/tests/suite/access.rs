@@ -210,3 +210,42 @@ async fn strangers_see_health_and_version_alone() {
     );
     assert_eq!(stranger.post(CONFIG_MAPS, &json!({"metadata": {"name": "x"}})).await.status, 403);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_reads_what_its_pods_need_while_they_are_there() {
+    let (server, admin) = Server::with_namespace().await;
+    let secrets = "/api/v1/namespaces/t/secrets";
+    for name in ["mounted", "other"] {
+        admin.post(secrets, &json!({"metadata": {"name": name}})).await.expect(201);
+    }
+    let pod = json!({"metadata": {"name": "p"}, "spec": {
+        "nodeName": "n1", "containers": [{"name": "c", "image": "i"}],
+        "volumes": [{"name": "v", "secret": {"secretName": "mounted"}}],
+    }});
+    let pods = "/api/v1/namespaces/t/pods";
+    admin.post(pods, &pod).await.expect(201);
+    let node = |name: &str| server.user(&format!("system:node:{name}"), &["system:nodes"]);
+    let (own, other) = (node("n1"), node("n2"));
+    for (client, path, status) in [
+        (&own, format!("{secrets}/mounted"), 200),
+        (&own, format!("{secrets}/other"), 403),
+        (&own, secrets.to_owned(), 403),
+        (&own, format!("{pods}/p"), 200),
+        (&own, "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1".to_owned(), 200),
+        (&own, "/api/v1/pods?fieldSelector=spec.nodeName%3Dn2".to_owned(), 403),
+        (&own, "/api/v1/pods".to_owned(), 403),
+        (&other, format!("{secrets}/mounted"), 403),
+        (&other, format!("{pods}/p"), 403),
+    ] {
+        assert_eq!(client.get(&path).await.status, status, "{path}");
+    }
+    let refused = other.get(&format!("{secrets}/mounted")).await.expect(403);
+    let message = "secrets \"mounted\" is forbidden: User \"system:node:n2\" cannot get resource \"secrets\" in API group \
+                   \"\" in the namespace \"t\": no relationship found between node 'n2' and this object";
+    assert_eq!(refused["message"], message);
+    // The group makes the node, not the name alone.
+    let impostor = server.user("system:node:n1", &["ops"]);
+    assert_eq!(impostor.get(&format!("{secrets}/mounted")).await.status, 403);
+    admin.delete(&format!("{pods}/p?gracePeriodSeconds=0")).await.expect(200);
+    assert_eq!(own.get(&format!("{secrets}/mounted")).await.status, 403, "the pod is gone");
+}

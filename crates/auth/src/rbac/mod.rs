@@ -2,9 +2,8 @@
 //!
 //! Start at [`RbacAuthorizer`]. The API server feeds it every Role, ClusterRole, RoleBinding and ClusterRoleBinding;
 //! it answers from memory. [`escalation`] guards writes of those kinds, [`bootstrap`] holds the ones that every
-//! cluster starts with, [`aggregation`] computes roles that are unions of others.
+//! cluster starts with.
 
-pub mod aggregation;
 mod authorizer;
 pub mod bootstrap;
 pub mod escalation;

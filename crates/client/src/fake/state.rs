@@ -38,6 +38,7 @@ const BUILT_IN: &[(&str, &str, &str, &str, bool)] = &[
     ("coordination.k8s.io", "v1", "leases", "Lease", true),
     ("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", true),
     ("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", true),
+    ("certificates.k8s.io", "v1", "certificatesigningrequests", "CertificateSigningRequest", false),
     ("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", false),
     ("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding", true),
     ("rbac.authorization.k8s.io", "v1", "roles", "Role", true),

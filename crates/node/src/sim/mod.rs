@@ -25,8 +25,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::gvr::{NODES, PODS};
-use apimachinery::Str;
 use apimachinery::quantity::Quantity;
+use apimachinery::{Str, Value, json};
 use client::{Api, Informers};
 use rt::Shutdown;
 use tokio::sync::oneshot;
@@ -87,6 +87,34 @@ pub enum SimError {
     TooMany { count: usize, max: usize },
     #[error("simulated nodes: {field}: {value:?} is not a quantity such as 4 or 256Gi")]
     Quantity { field: &'static str, value: Str },
+}
+
+/// The user as which simulated nodes act. One for all of them: it stands for as many kubelets, and so may do what
+/// their own role gives each of them, but for all nodes and pods and nothing else.
+pub const USER: &str = "system:pintle:simulated-nodes";
+
+/// The ClusterRole and its binding that [`USER`] needs; to be there before [`run`].
+pub fn policy() -> [Value; 2] {
+    const GROUP: &str = "rbac.authorization.k8s.io";
+    let object = |kind: &str| {
+        json!({
+            "apiVersion": format!("{GROUP}/v1"), "kind": kind,
+            "metadata": {"name": USER, "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"}},
+        })
+    };
+    let (mut role, mut binding) = (object("ClusterRole"), object("ClusterRoleBinding"));
+    role.set_at(
+        &["rules"],
+        json!([
+            {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch", "create"]},
+            {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "delete"]},
+            {"apiGroups": [""], "resources": ["nodes/status", "pods/status"], "verbs": ["patch"]},
+            {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create", "patch"]},
+        ]),
+    );
+    binding.set_at(&["roleRef"], json!({"apiGroup": GROUP, "kind": "ClusterRole", "name": USER}));
+    binding.set_at(&["subjects"], json!([{"apiGroup": GROUP, "kind": "User", "name": USER}]));
+    [role, binding]
 }
 
 /// Makes the nodes and simulates until `shutdown`. `ready` is told once all nodes exist.

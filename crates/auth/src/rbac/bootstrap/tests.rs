@@ -6,7 +6,6 @@ use expect_test::expect;
 use super::*;
 use crate::authorizer::{Attributes, Authorizer};
 use crate::rbac::RbacAuthorizer;
-use crate::rbac::aggregation::{ClusterRole, aggregate};
 use crate::user::{self, UserInfo};
 
 /// An authorizer with all bootstrap objects, aggregated roles filled in.
@@ -42,21 +41,15 @@ fn aggregated(name: &str, roles: &[Value]) -> Vec<PolicyRule> {
     let Some(selectors) = role["aggregationRule"]["clusterRoleSelectors"].as_array() else {
         return Vec::deserialize(&role["rules"]).unwrap();
     };
-    let others: Vec<_> = roles
-        .iter()
-        .filter(|other| other["metadata"]["name"] != name)
-        .map(|other| {
-            let labels: BTreeMap<String, String> =
-                BTreeMap::deserialize(&other["metadata"]["labels"]).unwrap();
-            let selected = selectors.iter().any(|selector| {
-                let (key, value) = selector["matchLabels"].as_object().unwrap().iter().next().unwrap();
-                labels.get(key).map(String::as_str) == value.as_str()
-            });
-            let name = other["metadata"]["name"].as_str().unwrap();
-            (name, labels, if selected { aggregated(name, roles) } else { Vec::new() })
+    let selects = |other: &&Value| {
+        selectors.iter().any(|selector| {
+            let (key, value) = selector["matchLabels"].as_object().unwrap().iter().next().unwrap();
+            other["metadata"]["labels"].get(key) == Some(value)
         })
-        .collect();
-    aggregate(name, selectors, others.iter().map(|(name, labels, rules)| ClusterRole { name, labels, rules }))
+    };
+    let others = roles.iter().map(|other| (other["metadata"]["name"].as_str().unwrap(), other));
+    let chosen = others.filter(|(other, role)| *other != name && selects(role));
+    chosen.flat_map(|(other, _)| aggregated(other, roles)).collect()
 }
 
 fn user(name: &str) -> UserInfo {
