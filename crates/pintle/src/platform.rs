@@ -147,7 +147,8 @@ impl Platform {
         let api_of = |account: &str| -> Arc<dyn client::Api> {
             server.client(UserInfo::service_account("kube-system", account, "").authenticated())
         };
-        let options = controllers::Options { root_ca: authority.ca_pem().to_owned(), signer: Some(authority) };
+        let options =
+            controllers::Options { root_ca: authority.ca_pem().to_owned(), signer: Some(authority) };
         let started = controllers::start(&api_of, &informers, options, &self.components);
         let (ready, readiness) = (started.ready(), self.server.readiness().clone());
         let shutdown = self.components.clone();

@@ -9,8 +9,8 @@ use x509_parser::prelude::{
     FromDer, GeneralName, ParsedExtension, X509Certificate, X509CertificationRequest,
 };
 
-use crate::{Authority, Error};
 use crate::x509::{AltName, CLIENT_AUTH, Name, SERVER_AUTH, key_usage_bit};
+use crate::{Authority, Error};
 
 /// Kubernetes' names for the bits of the key usage extension, in the order of the bits.
 const KEY_USAGES: [&str; 9] = [

@@ -55,10 +55,7 @@ static RECOGNIZERS: [Recognizer; 2] = [
 ];
 
 /// The sorts that a request is of, in the order in which they are tried.
-pub(super) fn recognized(
-    spec: &Spec,
-    request: &SigningRequest,
-) -> impl Iterator<Item = &'static Recognizer> {
+pub(super) fn recognized(spec: &Spec, request: &SigningRequest) -> impl Iterator<Item = &'static Recognizer> {
     RECOGNIZERS.iter().filter(move |sort| (sort.recognizes)(spec, request))
 }
 
@@ -101,8 +98,7 @@ impl Reconcile for Controller {
         }
         // Roles may change at any time, so it is asked again.
         let tried = tried.join(" ");
-        let reason =
-            format!("recognized csr as [{tried}] but subject access review was not approved");
+        let reason = format!("recognized csr as [{tried}] but subject access review was not approved");
         Err(Error::failed(reason))
     }
 }

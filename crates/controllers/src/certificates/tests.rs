@@ -30,10 +30,8 @@ fn requests_fit_their_signer_as_upstream() {
     let node = shape("system:node:n", &["system:nodes"], &[]);
     let named = shape("system:node:n", &["system:nodes"], &["n.example"]);
     let jane = shape("jane", &["dev"], &[]);
-    let (client, serving) = (
-        "digital signature,key encipherment,client auth",
-        "digital signature,server auth",
-    );
+    let (client, serving) =
+        ("digital signature,key encipherment,client auth", "digital signature,server auth");
     let cases = [
         (Client, &jane, client, "Ok"),
         (Client, &jane, "client auth,server auth", "invalid usage for client certificate: server auth"),

@@ -11,10 +11,8 @@ pub(super) fn aggregate<'a>(
 ) -> Vec<Value> {
     let mut rules: Vec<Value> = Vec::new();
     for selector in selectors.iter().filter_map(|selector| Selector::from_value(selector).ok()) {
-        let mut chosen: Vec<_> = roles
-            .clone()
-            .filter(|role| role.name() != name && selector.matches_object(role))
-            .collect();
+        let mut chosen: Vec<_> =
+            roles.clone().filter(|role| role.name() != name && selector.matches_object(role)).collect();
         chosen.sort_by_key(|role| role.name());
         for role in chosen {
             for rule in role.to_value().array_at(&["rules"]) {
@@ -68,7 +66,8 @@ mod tests {
         ];
         for (selectors, expected) in cases {
             let chosen = aggregate("self", selectors.as_array().unwrap(), roles.iter().map(Arc::as_ref));
-            let resources: Vec<_> = chosen.iter().map(|rule| rule["resources"][0].as_str().unwrap()).collect();
+            let resources: Vec<_> =
+                chosen.iter().map(|rule| rule["resources"][0].as_str().unwrap()).collect();
             assert_eq!(resources.join(" "), expected, "{selectors:?}");
         }
     }
