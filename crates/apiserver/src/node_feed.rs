@@ -46,7 +46,7 @@ pub fn start(registry: &Registry, sources: Sources, graph: &Arc<Graph>) {
     let slices = slices.map(|slices| (Kind::Slice, slices));
     for (kind, endpoint) in kinds.into_iter().chain(slices) {
         let cache = endpoint.cache.clone();
-        let node_field = cache.fields().iter().position(|field| *field == "spec.nodeName");
+        let node_field = cache.fields().iter().position(|field| field == "spec.nodeName");
         let prefix = endpoint.resource.storage_prefix.to_string();
         let feed = Feed { kind, prefix: prefix.clone(), cache, graph: graph.clone(), node_field };
         for object in feed.cache.snapshot().objects.values() {
