@@ -14,11 +14,14 @@ use std::io::Read as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::Value;
+use serde_json::{Map, Value};
+
+use crate::codegen_protobuf::Messages;
+use crate::codegen_unserved;
 
 /// Prefix shared by all definition names; left out in the tables.
 pub(crate) const DEFINITION_PREFIX: &str = "io.k8s.";
-const REFERENCE_PREFIX: &str = "#/definitions/io.k8s.";
+pub(crate) const REFERENCE_PREFIX: &str = "#/definitions/io.k8s.";
 /// The verbs of an ordinary stored resource, written as `*`.
 const ALL_VERBS: &str = "create,delete,deletecollection,get,list,patch,update,watch";
 const GO_FIELDS: &str = include_str!("../data/go_fields.txt");
@@ -27,10 +30,15 @@ const GATE_DEPENDENCIES: &str = include_str!("../data/feature_gate_dependencies.
 /// Writes `crates/api/data/{schema,resources,groups,parameters,feature_gates}.txt` from the facts in `reference_dir`.
 pub fn run(reference_dir: &Path) -> Result<()> {
     let openapi = read_openapi(&reference_dir.join("openapi-v2.json.gz"))?;
+    let protobuf = read(&reference_dir.join("protobuf_fields.tsv"))?;
+    let messages = Messages::parse(&protobuf)?;
+    let mut definitions =
+        openapi["definitions"].as_object().context("the OpenAPI document has no definitions")?.clone();
+    codegen_unserved::add(&mut definitions, &messages, GO_FIELDS)?;
     let data = crate::repository().join("crates/api/data");
     fs::create_dir_all(&data).with_context(|| format!("creating {data}"))?;
     let tables = [
-        ("schema.txt", schema_table(&openapi)?),
+        ("schema.txt", schema_table(&definitions)?),
         ("resources.txt", resource_table(&read(&reference_dir.join("resources.tsv"))?)?),
         ("groups.txt", group_table(&read(&reference_dir.join("group_priorities.tsv"))?)?),
         ("parameters.txt", parameter_table(&openapi)?),
@@ -40,7 +48,7 @@ pub fn run(reference_dir: &Path) -> Result<()> {
         let path = data.join(name);
         fs::write(&path, text).with_context(|| format!("writing {path}"))?;
     }
-    crate::codegen_protobuf::run(reference_dir, data.as_std_path())
+    crate::codegen_protobuf::run(&messages, &definitions, data.as_std_path())
 }
 
 pub(crate) fn read(path: &Path) -> Result<String> {
@@ -77,10 +85,8 @@ const SCHEMA_HEADER: &str = "\
 # map=atomic|granular, patch=strategies, key=merge key, default=JSON.
 ";
 
-fn schema_table(openapi: &Value) -> Result<String> {
+fn schema_table(definitions: &Map<String, Value>) -> Result<String> {
     let go = go_fields()?;
-    let definitions =
-        openapi["definitions"].as_object().context("the OpenAPI document has no definitions")?;
     let mut out = String::from(SCHEMA_HEADER);
     for (name, definition) in definitions {
         let short =

@@ -9,6 +9,7 @@
 pub mod bench;
 pub mod codegen;
 pub mod codegen_protobuf;
+mod codegen_unserved;
 pub mod tidy;
 
 use camino::Utf8PathBuf;
