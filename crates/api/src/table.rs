@@ -5,11 +5,13 @@
 //! for a whole list.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use apimachinery::object::Form;
 use apimachinery::{Object, Value};
 use jiff::Timestamp;
 
+use crate::kinds::apps::daemon_set::TEMPLATE_GENERATION;
 use crate::{Resource, conversion};
 
 /// Version of the `meta.k8s.io` group.
@@ -47,7 +49,7 @@ impl MetaVersion {
         }
     }
 
-    fn api_version(self) -> &'static str {
+    pub fn api_version(self) -> &'static str {
         match self {
             Self::V1 => "meta.k8s.io/v1",
             Self::V1Beta1 => "meta.k8s.io/v1beta1",
@@ -77,62 +79,65 @@ pub fn write_table<'o>(
     options: TableOptions,
     out: &mut Vec<u8>,
 ) {
+    begin_table(resource, metadata, options, out);
+    for (index, object) in objects.into_iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write_row(resource, object, now, options, out);
+    }
+    out.extend_from_slice(b"]}");
+}
+
+/// Appends what stands before the rows of a `Table`; `]}` ends it.
+pub fn begin_table(resource: &Resource, metadata: &Value, options: TableOptions, out: &mut Vec<u8>) {
     head("Table", options.version, metadata, out);
     if options.definitions {
         out.extend_from_slice(b",\"columnDefinitions\":");
         Value::from(resource.columns.definitions()).write_json(out);
     }
     out.extend_from_slice(b",\"rows\":[");
-    let mut first = true;
-    for object in in_order(resource, objects) {
-        separate(&mut first, out);
-        write_row(resource, object, now, options, out);
-    }
-    out.extend_from_slice(b"]}");
 }
 
 /// Appends a `PartialObjectMetadata`.
-pub fn write_partial(object: &Object, version: MetaVersion, out: &mut Vec<u8>) {
-    partial(&object.metadata_value(), version, out);
+pub fn write_partial(resource: &Resource, object: &Object, version: MetaVersion, out: &mut Vec<u8>) {
+    partial(&shown_metadata(resource, object.metadata_value()), version, out);
 }
 
-/// Appends a `PartialObjectMetadataList`.
-pub fn write_partial_list<'o>(
-    objects: impl IntoIterator<Item = &'o Object>,
-    metadata: &Value,
-    version: MetaVersion,
-    out: &mut Vec<u8>,
-) {
+/// A `PartialObjectMetadata` as a tree, for encodings other than JSON.
+pub fn partial_value(resource: &Resource, object: &Object, version: MetaVersion) -> Value {
+    let mut value = Value::object();
+    let map = value.ensure_object();
+    map.insert("apiVersion", version.api_version());
+    map.insert("kind", "PartialObjectMetadata");
+    map.insert("metadata", shown_metadata(resource, object.metadata_value()));
+    value
+}
+
+/// Appends what stands before the items of a `PartialObjectMetadataList`; `]}` ends it.
+pub fn begin_partial_list(metadata: &Value, version: MetaVersion, out: &mut Vec<u8>) {
     head("PartialObjectMetadataList", version, metadata, out);
     out.extend_from_slice(b",\"items\":[");
-    let mut first = true;
-    for object in objects {
-        separate(&mut first, out);
-        write_partial(object, version, out);
-    }
-    out.extend_from_slice(b"]}");
 }
 
 /// Flow schemas are shown in the order in which they are tried; everything else as it comes.
-fn in_order<'o>(
-    resource: &Resource,
-    objects: impl IntoIterator<Item = &'o Object>,
-) -> impl Iterator<Item = &'o Object> {
-    let (mut sorted, mut rest) = (None, None);
+pub fn sort_rows(resource: &Resource, objects: &mut [Arc<Object>]) {
     if resource.kind == "FlowSchema" {
-        let mut schemas: Vec<&Object> = objects.into_iter().collect();
-        schemas.sort_by_cached_key(|schema| {
+        objects.sort_by_cached_key(|schema| {
             let precedence = schema.to_value().at(&["spec", "matchingPrecedence"]).and_then(Value::as_i64);
             (precedence, schema.name().to_owned())
         });
-        sorted = Some(schemas);
-    } else {
-        rest = Some(objects);
     }
-    sorted.into_iter().flatten().chain(rest.into_iter().flatten())
 }
 
-fn write_row(resource: &Resource, object: &Object, now: Timestamp, options: TableOptions, out: &mut Vec<u8>) {
+/// Appends a row of a `Table`.
+pub fn write_row(
+    resource: &Resource,
+    object: &Object,
+    now: Timestamp,
+    options: TableOptions,
+    out: &mut Vec<u8>,
+) {
     let value = object.to_value();
     out.extend_from_slice(b"{\"cells\":");
     Value::from(resource.columns.cells(&value, now)).write_json(out);
@@ -144,7 +149,9 @@ fn write_row(resource: &Resource, object: &Object, now: Timestamp, options: Tabl
     out.extend_from_slice(b",\"object\":");
     match options.include {
         IncludeObject::None => out.extend_from_slice(b"null"),
-        IncludeObject::Metadata => partial(&value["metadata"], options.version, out),
+        IncludeObject::Metadata => {
+            partial(&shown_metadata(resource, value["metadata"].clone()), options.version, out);
+        }
         IncludeObject::Object => write_whole(resource, object, value, out),
     }
     out.push(b'}');
@@ -188,13 +195,22 @@ fn head(kind: &str, version: MetaVersion, metadata: &Value, out: &mut Vec<u8>) {
     metadata.write_json(out);
 }
 
+/// Metadata without its object. A DaemonSet's counter is a field in Go, which only the whole object shows as the
+/// annotation that it is in JSON.
+fn shown_metadata(resource: &Resource, mut metadata: Value) -> Value {
+    if resource.kind == "DaemonSet"
+        && resource.group == "apps"
+        && let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut)
+    {
+        annotations.remove(TEMPLATE_GENERATION);
+        if annotations.is_empty() {
+            metadata.remove_at(&["annotations"]);
+        }
+    }
+    metadata
+}
+
 fn partial(metadata: &Value, version: MetaVersion, out: &mut Vec<u8>) {
     head("PartialObjectMetadata", version, metadata, out);
     out.push(b'}');
-}
-
-fn separate(first: &mut bool, out: &mut Vec<u8>) {
-    if !std::mem::take(first) {
-        out.push(b',');
-    }
 }

@@ -6,7 +6,7 @@ use super::*;
 #[test]
 fn tables_make_every_type_and_every_resource() {
     let (schemas, _) = schema::build();
-    assert_eq!(schemas.definitions().count(), 771);
+    assert_eq!(schemas.definitions().count(), 771 + 371, "published ones and those that nobody serves");
     assert_eq!(resources().len(), 68);
     assert_eq!(all_resources().len(), 95);
 }

@@ -94,6 +94,15 @@ impl Descriptors {
         self.named.get(name).copied()
     }
 
+    /// Number and message of the items of a list kind. They come last in it.
+    pub(super) fn items(&self, list: MessageId) -> Option<(u32, MessageId)> {
+        let field = self.message(list).fields.last()?;
+        match (field.name, field.kind) {
+            ("items", Kind::Message(item)) => Some((field.number, item)),
+            _ => None,
+        }
+    }
+
     /// The message of a schema node.
     pub(super) fn of_node(&self, node: SchemaRef<'_>) -> Option<MessageId> {
         self.named(node.node().definition.as_deref()?)

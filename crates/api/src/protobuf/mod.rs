@@ -99,16 +99,51 @@ pub fn encode(value: &Value) -> Result<Vec<u8>, Error> {
     let mut out = MAGIC.to_vec();
     let (api_version, kind) = (value.str_at(&["apiVersion"]), value.str_at(&["kind"]));
     let root = root(&gvk(api_version, kind)?)?;
-    wire::write_delimited(&mut out, 1, |out| {
-        wire::write_bytes(out, 1, api_version.as_bytes());
-        wire::write_bytes(out, 2, kind.as_bytes());
-        Ok(())
-    })?;
+    write_type_meta(api_version, kind, &mut out)?;
     wire::write_delimited(&mut out, 2, |out| encode_root(root, value, out))?;
     // No content encoding, no content type.
     wire::write_bytes(&mut out, 3, b"");
     wire::write_bytes(&mut out, 4, b"");
     Ok(out)
+}
+
+/// Writes a list whose items are made one at a time, so that never all of their trees are in memory: only their bytes
+/// are, since the envelope begins with the length of it all. `list` is the list without items; the answer's pieces
+/// follow each other.
+pub fn encode_list(list: &Value, items: impl Iterator<Item = Value>) -> Result<Vec<Vec<u8>>, Error> {
+    /// About as large as a piece is.
+    const PIECE_BYTES: usize = 128 << 10;
+    let (api_version, kind) = (list.str_at(&["apiVersion"]), list.str_at(&["kind"]));
+    let root = root(&gvk(api_version, kind)?)?;
+    let descriptors = Descriptors::get();
+    let (number, item_root) = descriptors.items(root).ok_or_else(|| Error::Message(kind.to_owned()))?;
+    let mut pieces = Vec::new();
+    let mut piece = Vec::new();
+    encode_root(root, list, &mut piece)?;
+    for item in items {
+        wire::write_delimited(&mut piece, number, |out| encode_root(item_root, &item, out))?;
+        if piece.len() >= PIECE_BYTES {
+            pieces.push(std::mem::take(&mut piece));
+        }
+    }
+    let length = pieces.iter().map(Vec::len).sum::<usize>() + piece.len();
+    wire::write_bytes(&mut piece, 3, b"");
+    wire::write_bytes(&mut piece, 4, b"");
+    pieces.push(piece);
+    let mut head = MAGIC.to_vec();
+    write_type_meta(api_version, kind, &mut head)?;
+    wire::write_length(&mut head, 2, length);
+    head.append(&mut pieces[0]);
+    pieces[0] = head;
+    Ok(pieces)
+}
+
+fn write_type_meta(api_version: &str, kind: &str, out: &mut Vec<u8>) -> Result<(), Error> {
+    wire::write_delimited(out, 1, |out| {
+        wire::write_bytes(out, 1, api_version.as_bytes());
+        wire::write_bytes(out, 2, kind.as_bytes());
+        Ok(())
+    })
 }
 
 /// Writes a message without envelope; `name` is its definition's, e.g. `io.k8s.api.core.v1.PodSpec`.

@@ -149,9 +149,14 @@ pub(super) fn write_double(out: &mut Vec<u8>, number: u32, value: f64) {
 }
 
 pub(super) fn write_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
-    write_tag(out, number, BYTES);
-    write_varint(out, bytes.len() as u64);
+    write_length(out, number, bytes.len());
     out.extend_from_slice(bytes);
+}
+
+/// Writes the beginning of a field of bytes that follow.
+pub(super) fn write_length(out: &mut Vec<u8>, number: u32, length: usize) {
+    write_tag(out, number, BYTES);
+    write_varint(out, length as u64);
 }
 
 /// Writes a field whose length is known only afterwards. One byte is kept for it; most messages need no more, and

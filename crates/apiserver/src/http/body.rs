@@ -71,19 +71,40 @@ impl Body for ResponseBody {
     }
 }
 
-/// Writes a list object by object. Holds only references, so a list of any size costs one chunk.
-pub struct ListBody {
-    header: Option<Vec<u8>>,
-    objects: std::vec::IntoIter<Arc<Object>>,
-    any: bool,
-    type_meta: Option<Bytes>,
-    done: bool,
+/// Writes a list object by object. Holds only references, so a list of any size costs one chunk; or, where the
+/// encoding needs all of it first, hands out what is written already.
+pub struct ListBody(Source);
+
+enum Source {
+    Objects {
+        header: Option<Vec<u8>>,
+        objects: std::vec::IntoIter<Arc<Object>>,
+        any: bool,
+        item: Item,
+        done: bool,
+    },
+    Written(std::vec::IntoIter<Vec<u8>>),
 }
 
+/// How an object becomes an item.
+pub enum Item {
+    /// As it is stored, without `apiVersion` and `kind` or with these.
+    Stored(Option<Bytes>),
+    /// In another form.
+    Other(WriteItem),
+}
+
+type WriteItem = Box<dyn FnMut(&Object, &mut Vec<u8>) + Send>;
+
 impl ListBody {
-    /// `header` ends with `"items":[`. With `type_meta` each item carries that `apiVersion` and `kind`.
-    pub fn new(header: Vec<u8>, objects: Vec<Arc<Object>>, type_meta: Option<Bytes>) -> Self {
-        Self { header: Some(header), objects: objects.into_iter(), any: false, type_meta, done: false }
+    /// `header` ends with the opening bracket of the items.
+    pub fn new(header: Vec<u8>, objects: Vec<Arc<Object>>, item: Item) -> Self {
+        let objects = objects.into_iter();
+        Self(Source::Objects { header: Some(header), objects, any: false, item, done: false })
+    }
+
+    pub fn written(pieces: Vec<Vec<u8>>) -> Self {
+        Self(Source::Written(pieces.into_iter()))
     }
 
     /// Everything at once, for small lists.
@@ -96,23 +117,28 @@ impl ListBody {
     }
 
     pub fn next_chunk(&mut self) -> Option<Bytes> {
-        if self.done {
+        let (header, objects, any, item, done) = match &mut self.0 {
+            Source::Written(pieces) => return pieces.next().map(Bytes::from),
+            Source::Objects { header, objects, any, item, done } => (header, objects, any, item, done),
+        };
+        if *done {
             return None;
         }
-        let mut chunk = self.header.take().unwrap_or_default();
+        let mut chunk = header.take().unwrap_or_default();
         chunk.reserve(LIST_CHUNK_BYTES);
         while chunk.len() < LIST_CHUNK_BYTES {
-            let Some(object) = self.objects.next() else {
+            let Some(object) = objects.next() else {
                 chunk.extend_from_slice(b"]}\n");
-                self.done = true;
+                *done = true;
                 break;
             };
-            if std::mem::replace(&mut self.any, true) {
+            if std::mem::replace(any, true) {
                 chunk.push(b',');
             }
-            match &self.type_meta {
-                Some(type_meta) => object.write(Form::As(type_meta), &mut chunk),
-                None => object.write(Form::ListItem, &mut chunk),
+            match item {
+                Item::Stored(Some(type_meta)) => object.write(Form::As(type_meta), &mut chunk),
+                Item::Stored(None) => object.write(Form::ListItem, &mut chunk),
+                Item::Other(write) => write(&object, &mut chunk),
             }
         }
         Some(chunk.into())

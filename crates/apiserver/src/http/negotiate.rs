@@ -57,13 +57,19 @@ pub fn accept(header: &str, transformable: bool, pretty: bool) -> Result<Accepte
     let mut clauses: Vec<(f32, Clause<'_>)> = header.split(',').map(Clause::parse).collect();
     // A stable sort keeps the order of equally preferred clauses.
     clauses.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let mut takes_protobuf = false;
+    let mut protobuf = None;
     for (_, clause) in clauses {
         let encoding = match clause.media {
             "application/json" | "*/*" | "application/*" => json,
             "application/yaml" => Encoding::Yaml,
             protobuf::CONTENT_TYPE => {
-                takes_protobuf |= clause.shape() == Some(Shape::Object);
+                // There are no tables in protobuf.
+                let shape = clause.shape().filter(|shape| match shape {
+                    Shape::Object => true,
+                    Shape::Metadata(_) => transformable,
+                    Shape::Table(_) => false,
+                });
+                protobuf = protobuf.or(shape);
                 continue;
             }
             _ => continue,
@@ -75,10 +81,10 @@ pub fn accept(header: &str, transformable: bool, pretty: bool) -> Result<Accepte
         };
         return Ok(Accepted { encoding, shape });
     }
-    if takes_protobuf {
-        return Ok(Accepted { encoding: Encoding::Protobuf, shape: Shape::Object });
+    match protobuf {
+        Some(shape) => Ok(Accepted { encoding: Encoding::Protobuf, shape }),
+        None => Err(not_acceptable(", application/vnd.kubernetes.protobuf")),
     }
-    Err(not_acceptable(", application/vnd.kubernetes.protobuf"))
 }
 
 /// For a client that takes protobuf only, of a kind that has none.
@@ -153,6 +159,12 @@ mod tests {
                 Encoding::Json,
                 Shape::Metadata(MetaVersion::V1Beta1),
             ),
+            (
+                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;v=v1;g=meta.k8s.io,\
+                 application/vnd.kubernetes.protobuf",
+                Encoding::Protobuf,
+                Shape::Metadata(MetaVersion::V1),
+            ),
             ("application/json;as=Table;v=v9;g=meta.k8s.io,application/json", Encoding::Json, Shape::Object),
         ];
         for (header, encoding, shape) in cases {
@@ -160,7 +172,9 @@ mod tests {
         }
         assert_eq!(accept("application/msword", true, false).unwrap_err().code, 406);
         let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
-        assert_eq!(accept(metadata, true, false).unwrap_err().code, 406);
+        assert_eq!(accept(metadata, false, false).unwrap_err().code, 406);
+        let table = "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io";
+        assert_eq!(accept(table, true, false).unwrap_err().code, 406);
         assert_eq!(accept(table, false, false).unwrap_err().code, 406);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use api::Resource;
 use api::table::{self, TableOptions};
 use apimachinery::object::Form;
 use apimachinery::{Object, Status, Value, json};
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use registry::{Endpoint, Page};
 
-use super::body::{ListBody, ResponseBody};
+use super::body::{Item, ListBody, ResponseBody};
 use super::negotiate::{Accepted, Encoding, Shape};
 use crate::door::Answer;
 
@@ -104,7 +105,16 @@ pub fn object(
             })
         }
         Shape::Metadata(version) => {
-            written(code, accepted.encoding, |out| table::write_partial(object, version, out))
+            if accepted.encoding == Encoding::Protobuf {
+                return value(
+                    code,
+                    accepted.encoding,
+                    &table::partial_value(&endpoint.resource, object, version),
+                );
+            }
+            written(code, accepted.encoding, |out| {
+                table::write_partial(&endpoint.resource, object, version, out);
+            })
         }
         Shape::Object if accepted.encoding == Encoding::Json && !endpoint.needs_conversion() => {
             let mut body = Vec::with_capacity(object.written_len() + 1);
@@ -127,34 +137,94 @@ pub fn list(
     include: IncludeObject,
 ) -> Response<ResponseBody> {
     let metadata = list_metadata(&page);
-    let accepted = if page.objects.len() > PRETTY_OBJECTS_MAX && accepted.encoding == Encoding::JsonPretty {
-        Accepted { encoding: Encoding::Json, ..accepted }
-    } else {
-        accepted
-    };
-    match accepted.shape {
+    let count = page.objects.len();
+    if accepted.encoding == Encoding::Protobuf {
+        return protobuf_list(endpoint, page.objects, metadata, accepted.shape);
+    }
+    let body = json_list(endpoint, page.objects, &metadata, accepted.shape, include);
+    match accepted.encoding {
+        Encoding::JsonPretty if count > PRETTY_OBJECTS_MAX => list_response(body, count, "application/json"),
+        Encoding::Json => list_response(body, count, "application/json"),
+        other => value(200, other, &Value::parse(&body.collect()).unwrap_or_default()),
+    }
+}
+
+fn list_response(body: ListBody, count: usize, content_type: &'static str) -> Response<ResponseBody> {
+    /// Below this many objects one piece with a length is quicker for both sides.
+    const STREAM_OBJECTS_MIN: usize = 16;
+    let small = count < STREAM_OBJECTS_MIN;
+    let body = if small { ResponseBody::full(body.collect()) } else { ResponseBody::List(body) };
+    let mut response = Response::new(body);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// Hot path: stored objects are copied as they are.
+fn json_list(
+    endpoint: &Endpoint,
+    mut objects: Vec<Arc<Object>>,
+    metadata: &Value,
+    shape: Shape,
+    include: IncludeObject,
+) -> ListBody {
+    let resource = endpoint.resource.clone();
+    let mut header = Vec::with_capacity(256);
+    let item = match shape {
         Shape::Table(version) => {
-            let objects = page.objects.iter().map(Arc::as_ref);
             let options = TableOptions { version, include, definitions: true };
-            written(200, accepted.encoding, |out| {
-                table::write_table(&endpoint.resource, objects, &metadata, rt::now(), options, out);
-            })
+            table::begin_table(&resource, metadata, options, &mut header);
+            table::sort_rows(&resource, &mut objects);
+            let now = rt::now();
+            Item::Other(Box::new(move |object, out| table::write_row(&resource, object, now, options, out)))
         }
         Shape::Metadata(version) => {
-            let objects = page.objects.iter().map(Arc::as_ref);
-            written(200, accepted.encoding, |out| table::write_partial_list(objects, &metadata, version, out))
-        }
-        Shape::Object if accepted.encoding == Encoding::Json && !endpoint.needs_conversion() => {
-            streamed_list(endpoint, page, &metadata)
+            table::begin_partial_list(metadata, version, &mut header);
+            Item::Other(Box::new(move |object, out| table::write_partial(&resource, object, version, out)))
         }
         Shape::Object => {
-            let items: Vec<Value> = page.objects.iter().map(|object| list_item(endpoint, object)).collect();
-            let resource = &endpoint.resource;
-            let mut list = json!({"apiVersion": resource.api_version(), "kind": resource.list_kind.as_str()});
-            list.set_at(&["metadata"], metadata);
-            list.set_at(&["items"], Value::Array(items));
-            value(200, accepted.encoding, &list)
+            begin_list(&resource, metadata, &mut header);
+            if endpoint.needs_conversion() {
+                let endpoint = endpoint.clone();
+                Item::Other(Box::new(move |object, out| list_item(&endpoint, object).write_json(out)))
+            } else {
+                Item::Stored((!resource.bare_list_items).then(|| resource.type_meta.clone()))
+            }
         }
+    };
+    ListBody::new(header, objects, item)
+}
+
+fn begin_list(resource: &Resource, metadata: &Value, header: &mut Vec<u8>) {
+    header.extend_from_slice(b"{\"kind\":");
+    Value::from(resource.list_kind.clone()).write_json(header);
+    header.extend_from_slice(b",\"apiVersion\":");
+    Value::from(resource.api_version()).write_json(header);
+    header.extend_from_slice(b",\"metadata\":");
+    metadata.write_json(header);
+    header.extend_from_slice(b",\"items\":[");
+}
+
+fn protobuf_list(
+    endpoint: &Endpoint,
+    objects: Vec<Arc<Object>>,
+    metadata: Value,
+    shape: Shape,
+) -> Response<ResponseBody> {
+    let resource = &endpoint.resource;
+    let count = objects.len();
+    let (api_version, kind) = match shape {
+        Shape::Metadata(version) => (version.api_version().to_owned(), "PartialObjectMetadataList"),
+        Shape::Object | Shape::Table(_) => (resource.api_version(), resource.list_kind.as_str()),
+    };
+    let mut list = json!({"apiVersion": api_version, "kind": kind});
+    list.set_at(&["metadata"], metadata);
+    let items = objects.into_iter().map(|object| match shape {
+        Shape::Metadata(version) => table::partial_value(resource, &object, version),
+        Shape::Object | Shape::Table(_) => list_item(endpoint, &object),
+    });
+    match api::protobuf::encode_list(&list, items) {
+        Ok(pieces) => list_response(ListBody::written(pieces), count, api::protobuf::CONTENT_TYPE),
+        Err(error) => status(&Status::internal(error), Encoding::Json),
     }
 }
 
@@ -166,27 +236,6 @@ fn list_item(endpoint: &Endpoint, object: &Object) -> Value {
         map.remove("kind");
     }
     item
-}
-
-fn streamed_list(endpoint: &Endpoint, page: Page, metadata: &Value) -> Response<ResponseBody> {
-    let resource = &endpoint.resource;
-    let mut header = Vec::with_capacity(256);
-    header.extend_from_slice(b"{\"kind\":");
-    Value::from(resource.list_kind.clone()).write_json(&mut header);
-    header.extend_from_slice(b",\"apiVersion\":");
-    Value::from(resource.api_version()).write_json(&mut header);
-    header.extend_from_slice(b",\"metadata\":");
-    metadata.write_json(&mut header);
-    header.extend_from_slice(b",\"items\":[");
-    let type_meta = (!resource.bare_list_items).then(|| resource.type_meta.clone());
-    /// Below this many objects one piece with a length is quicker for both sides.
-    const STREAM_OBJECTS_MIN: usize = 16;
-    let small = page.objects.len() < STREAM_OBJECTS_MIN;
-    let body = ListBody::new(header, page.objects, type_meta);
-    let body = if small { ResponseBody::full(body.collect()) } else { ResponseBody::List(body) };
-    let mut response = Response::new(body);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
 }
 
 fn list_metadata(page: &Page) -> Value {

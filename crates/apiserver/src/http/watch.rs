@@ -159,12 +159,16 @@ impl WatchBody {
         let definitions = !std::mem::replace(&mut self.headers_sent, true);
         let include = self.include_object;
         if self.encoding == Encoding::Protobuf {
-            return write_tree(kind, &endpoint.served(object), self.encoding, frame);
+            let tree = match shape {
+                Shape::Metadata(version) => table::partial_value(&endpoint.resource, object, version),
+                Shape::Object | Shape::Table(_) => endpoint.served(object),
+            };
+            return write_tree(kind, &tree, self.encoding, frame);
         }
         write_line(kind, frame, |frame| match shape {
             Shape::Object if endpoint.needs_conversion() => endpoint.served(object).write_json(frame),
             Shape::Object => object.write(Form::As(&endpoint.resource.type_meta), frame),
-            Shape::Metadata(version) => table::write_partial(object, version, frame),
+            Shape::Metadata(version) => table::write_partial(&endpoint.resource, object, version, frame),
             Shape::Table(version) => {
                 let metadata = json!({ "resourceVersion": object.revision().to_string() });
                 let options = TableOptions { version, include, definitions };
@@ -184,7 +188,7 @@ impl WatchBody {
         match self.shape {
             Shape::Object => {}
             Shape::Metadata(version) => {
-                object = json!({"apiVersion": meta_api_version(version), "kind": "PartialObjectMetadata"});
+                object = json!({"apiVersion": version.api_version(), "kind": "PartialObjectMetadata"});
             }
             Shape::Table(version) => object = table_bookmark(version, &metadata),
         }
@@ -195,18 +199,11 @@ impl WatchBody {
 
 fn table_bookmark(version: MetaVersion, metadata: &Value) -> Value {
     let mut table =
-        json!({"apiVersion": meta_api_version(version), "kind": "Table", "columnDefinitions": []});
-    let mut row = json!({"cells": [], "object": {"apiVersion": meta_api_version(version), "kind": "PartialObjectMetadata"}});
+        json!({"apiVersion": version.api_version(), "kind": "Table", "columnDefinitions": []});
+    let mut row = json!({"cells": [], "object": {"apiVersion": version.api_version(), "kind": "PartialObjectMetadata"}});
     row.set_at(&["object", "metadata"], metadata.clone());
     table.set_at(&["rows"], Value::Array(vec![row]));
     table
-}
-
-fn meta_api_version(version: MetaVersion) -> &'static str {
-    match version {
-        MetaVersion::V1 => "meta.k8s.io/v1",
-        MetaVersion::V1Beta1 => "meta.k8s.io/v1beta1",
-    }
 }
 
 /// Adds an event whose object is a tree. One that has no protobuf ends as an error that the client can read.

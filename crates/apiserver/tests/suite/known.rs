@@ -75,18 +75,8 @@ pub const KNOWN: &[Known] = &[
     ),
     known(
         "tables",
-        "apps/v1 DaemonSet min",
-        "Go keeps this annotation in a field of its internal type, which metadata does not show",
-    ),
-    known(
-        "tables",
         "storage.k8s.io/v1 VolumeAttributesClass min",
         "protection of storage in use: a later milestone, with the controllers that take the finalizers off",
-    ),
-    known(
-        "partial-metadata",
-        "apps/v1 DaemonSet min",
-        "Go keeps this annotation in a field of its internal type, which metadata does not show",
     ),
     known(
         "partial-metadata",

@@ -8,6 +8,7 @@
 mod access;
 mod compare;
 mod deletes;
+mod encodings;
 mod known;
 mod protocol;
 mod reads;

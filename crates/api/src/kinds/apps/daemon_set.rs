@@ -11,7 +11,7 @@ use crate::validation::fields::{Fields, Verbatim, as_go_struct, not_negative};
 use crate::validation::selector::{self, Match};
 
 /// Counts changes of the template, for clients of the API before apps/v1.
-const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+pub const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 pub struct DaemonSet;
 
