@@ -105,7 +105,10 @@ pub fn same_name<'n>(names: impl Iterator<Item = &'n str> + Clone, field: &str) 
     let letters = |text: &str| -> String {
         text.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
     };
-    names.clone().find(|own| *own == field).or_else(|| names.clone().find(|own| letters(own) == letters(field)))
+    names
+        .clone()
+        .find(|own| *own == field)
+        .or_else(|| names.clone().find(|own| letters(own) == letters(field)))
 }
 
 /// The wire type is taken from the JSON type at run time, so the two must agree.

@@ -198,8 +198,7 @@ impl WatchBody {
 }
 
 fn table_bookmark(version: MetaVersion, metadata: &Value) -> Value {
-    let mut table =
-        json!({"apiVersion": version.api_version(), "kind": "Table", "columnDefinitions": []});
+    let mut table = json!({"apiVersion": version.api_version(), "kind": "Table", "columnDefinitions": []});
     let mut row = json!({"cells": [], "object": {"apiVersion": version.api_version(), "kind": "PartialObjectMetadata"}});
     row.set_at(&["object", "metadata"], metadata.clone());
     table.set_at(&["rows"], Value::Array(vec![row]));
