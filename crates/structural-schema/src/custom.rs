@@ -10,7 +10,8 @@ use apimachinery::schema::{NodeId, SchemaRef, Schemas};
 use crate::metadata::{self, Malformed, ObjectMetaCheck};
 use crate::{Structural, bridge, default, list_type, prune, validate};
 
-const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+/// The definition of every object's metadata.
+pub(crate) const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
 /// The schema of one served version. Shared by everything that serves it.
 #[derive(Debug)]
@@ -97,7 +98,8 @@ impl CustomSchema {
         let own = object.as_object_mut().and_then(|map| map.remove("metadata"));
         prune::prune(object, &self.structural, unknown.as_deref_mut());
         default::prune_nulls(object, &self.structural);
-        let result = metadata::coerce_embedded(object, &self.structural, object_meta, malformed, unknown);
+        let result =
+            metadata::coerce_embedded(object, &self.structural, object_meta, malformed, unknown, &Path::NONE);
         if let (Some(own), Some(map)) = (own, object.as_object_mut()) {
             map.insert("metadata", own);
         }

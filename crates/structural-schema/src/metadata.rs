@@ -43,21 +43,17 @@ pub fn coerce(
     Ok(())
 }
 
-/// Does the same for every object embedded in `value`, whose own metadata is left alone.
+/// Does the same for every object embedded in `value`, which stands at `path` and whose own metadata is left alone.
 pub fn coerce_embedded(
     value: &mut Value,
     schema: &Structural,
     object_meta: SchemaRef<'_>,
     malformed: Malformed,
     unknown: Option<&mut Vec<String>>,
+    path: &Path<'_>,
 ) -> Result<(), Error> {
     let mut found = unknown.is_some().then(Vec::new);
-    coerce_level(
-        value,
-        schema,
-        &Path::NONE,
-        &mut Coercion { object_meta, malformed, unknown: found.as_mut() },
-    )?;
+    coerce_level(value, schema, path, &mut Coercion { object_meta, malformed, unknown: found.as_mut() })?;
     if let (Some(mut found), Some(unknown)) = (found, unknown) {
         found.sort();
         unknown.append(&mut found);

@@ -1,14 +1,16 @@
 //! The `apiextensions.k8s.io` group.
 //!
-//! Never touches: what a schema says beyond where types must be given. The rest is found where schemas are compiled.
+//! Never touches: what a schema says, which is the business of the crate `structural-schema`.
 
 pub mod conditions;
-mod schema;
+mod schemas;
 
 use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path};
-
 use jiff::Timestamp;
+
+use schemas::Schemas;
+pub use schemas::embedded_meta;
 
 use super::admissionregistration::webhook;
 use crate::strategy::{Context, Strategy, keep_status_apart};
@@ -47,7 +49,7 @@ impl Strategy for CustomResourceDefinition {
                 "must be spec.names.plural+\".\"+spec.group",
             ));
         }
-        spec(&mut errors, &object["spec"], &Path::root("spec"));
+        spec(&mut errors, &object["spec"], &Schemas::new(None), &Path::root("spec"));
         stored_versions(&mut errors, object);
         approval(&mut errors, object, None);
         preserve_unknown_fields(&mut errors, &object["spec"]);
@@ -78,7 +80,7 @@ impl Strategy for CustomResourceDefinition {
         let (own, old_spec) = (&new["spec"], &old["spec"]);
         let path = Path::root("spec");
         let names_path = path.child("names");
-        spec(&mut errors, own, &path);
+        spec(&mut errors, own, &Schemas::new(Some(old_spec)), &path);
         let is_established =
             |condition: &Value| condition.text("type") == "Established" && condition.text("status") == "True";
         if old["status"].list("conditions").iter().any(is_established) {
@@ -96,7 +98,7 @@ impl Strategy for CustomResourceDefinition {
     }
 }
 
-fn spec(errors: &mut ErrorList, spec: &Value, path: &Path<'_>) {
+fn spec(errors: &mut ErrorList, spec: &Value, schemas: &Schemas<'_>, path: &Path<'_>) {
     group(errors, spec.text("group"), &path.child("group"));
     one_of(errors, spec.text("scope"), &path.child("scope"), &["Cluster", "Namespaced"]);
     let all = spec.list("versions");
@@ -119,13 +121,16 @@ fn spec(errors: &mut ErrorList, spec: &Value, path: &Path<'_>) {
         }
         deprecation(errors, version, &path.child("deprecationWarning"));
         if !lifted("schema") {
-            schema::root(errors, &version["schema"], &path.child("schema"));
+            schemas.schema(errors, &version["schema"], has_status(version), &path.child("schema"));
         }
         if !lifted("subresources") {
             subresources(errors, &version["subresources"], &path.child("subresources"));
         }
         if !lifted("additionalPrinterColumns") {
             columns(errors, version, &path.child("additionalPrinterColumns"));
+        }
+        if !lifted("selectableFields") {
+            schemas.selectable_fields(errors, version, &path.child("selectableFields"));
         }
     }
     let name = |version: &Value| version.text("name").to_owned();
@@ -139,7 +144,8 @@ fn spec(errors: &mut ErrorList, spec: &Value, path: &Path<'_>) {
     names(errors, &spec["names"], &path.child("names"));
     if let Some(first) = all.first() {
         if lifted("schema") {
-            schema::root(errors, &first["schema"], &path.child("validation"));
+            let any_status = all.iter().any(has_status);
+            schemas.schema(errors, &first["schema"], any_status, &path.child("validation"));
         }
         if lifted("subresources") {
             subresources(errors, &first["subresources"], &path.child("subresources"));
@@ -147,10 +153,17 @@ fn spec(errors: &mut ErrorList, spec: &Value, path: &Path<'_>) {
         if lifted("additionalPrinterColumns") {
             columns(errors, first, &path.child("additionalPrinterColumns"));
         }
+        if lifted("selectableFields") {
+            schemas.selectable_fields(errors, first, &path.child("selectableFields"));
+        }
     }
     if let Some(own) = spec.maybe("conversion") {
         conversion(errors, own, &path.child("conversion"));
     }
+}
+
+fn has_status(version: &Value) -> bool {
+    version["subresources"].has("status")
 }
 
 fn group(errors: &mut ErrorList, group: &str, path: &Path<'_>) {

@@ -1,0 +1,56 @@
+//! The schemas of a definition's versions, judged by `structural-schema`.
+//!
+//! Upstream lifts what all versions agree in to the spec, and complains about it there.
+
+use apimachinery::Value;
+use apimachinery::field::{ErrorList, Path};
+use structural_schema::definition::{self, Builtin, Demands};
+
+use crate::strategy::NameRule;
+use crate::validation::fields::{Fields, same};
+use crate::validation::meta::{self, ObjectMetaRules};
+
+/// What the schemas of an update are compared with.
+pub struct Schemas<'a> {
+    demands: Demands,
+    old: Option<&'a Value>,
+}
+
+impl<'a> Schemas<'a> {
+    /// For a new definition, or for the update of one with the spec `old`.
+    pub fn new(old: Option<&'a Value>) -> Self {
+        let demands = old.map_or(Demands::ALL, |old| Demands::of_update(old, builtin()));
+        Self { demands, old }
+    }
+
+    /// Complaints about a version's schema in `holder`.
+    pub fn schema(&self, errors: &mut ErrorList, holder: &Value, has_status: bool, path: &Path<'_>) {
+        definition::schema(errors, holder, has_status, &self.demands, builtin(), path);
+    }
+
+    /// Complaints about the selectable fields of a version.
+    pub fn selectable_fields(&self, errors: &mut ErrorList, version: &Value, path: &Path<'_>) {
+        let fields = version.list("selectableFields");
+        let had_them = self.old.is_some_and(|old| {
+            old.list("versions").iter().any(|other| {
+                other.text("name") == version.text("name")
+                    && same(&other["selectableFields"], &version["selectableFields"])
+            })
+        });
+        definition::selectable_fields(errors, fields, &version["schema"]["openAPIV3Schema"], had_them, path);
+    }
+}
+
+fn builtin() -> Builtin<'static> {
+    Builtin { schemas: crate::builtin::schemas(), object_meta: embedded_meta }
+}
+
+/// Complaints about the metadata of an object inside another one: it may live anywhere and have any name.
+pub fn embedded_meta(metadata: &Value, path: &Path<'_>) -> ErrorList {
+    let rules = ObjectMetaRules {
+        namespaced: !metadata.text("namespace").is_empty(),
+        name: NameRule::PathSegment,
+        qualified_finalizers: false,
+    };
+    meta::object_meta(rules, metadata, path)
+}

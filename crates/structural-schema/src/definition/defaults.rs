@@ -1,0 +1,172 @@
+//! Defaults in a schema: each is a good value of its own place, and nothing of it would be pruned.
+
+use std::sync::Arc;
+
+use apimachinery::Value;
+use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::schema::SchemaRef;
+
+use super::Builtin;
+use crate::custom::OBJECT_META;
+use crate::metadata::{self, Malformed};
+use crate::structural::Kind;
+use crate::{Structural, prune, validate};
+
+/// All complaints about the defaults of a whole object's schema.
+pub(super) fn validate(
+    schema: &Arc<Structural>,
+    demand_pruned: bool,
+    builtin: Builtin<'_>,
+    path: &Path<'_>,
+) -> ErrorList {
+    let Some(object_meta) = builtin.schemas.definition(OBJECT_META) else { return ErrorList::new() };
+    let mut walk = Walk { errors: ErrorList::new(), demand_pruned, builtin, object_meta };
+    walk.schema(schema, Place::root(schema, true), path);
+    walk.errors
+}
+
+/// Whether a default of the schema has fields that the schema does not know.
+pub(super) fn has_unpruned(schema: &Value, builtin: Builtin<'_>) -> bool {
+    let parsed = Structural::parse(schema);
+    validate(&parsed, true, builtin, &Path::NONE).iter().any(|error| error.detail == UNPRUNED)
+}
+
+const UNPRUNED: &str = "must not have unknown fields";
+
+/// A step from a whole object to a part of it.
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    Field(&'a str),
+    Index,
+}
+
+/// Where a schema stands within the innermost whole object around it.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    object: &'a Structural,
+    /// The innermost step, and the place it was made from.
+    last: Option<(Step<'a>, &'a Place<'a>)>,
+    in_meta: bool,
+    is_object: bool,
+}
+
+impl<'a> Place<'a> {
+    fn root(object: &'a Structural, is_object: bool) -> Self {
+        Self { object, last: None, in_meta: false, is_object }
+    }
+
+    fn below(&'a self, step: Step<'a>, in_meta: bool) -> Self {
+        Self { object: self.object, last: Some((step, self)), in_meta, is_object: false }
+    }
+
+    /// A whole object that has `value` here and nothing else but a type.
+    fn surround(&self, value: Value) -> Value {
+        let mut value = value;
+        let mut at = self;
+        while let Some((step, parent)) = at.last {
+            value = match step {
+                Step::Field(name) => [(name.into(), value)].into_iter().collect::<Value>(),
+                Step::Index => Value::Array(vec![value]),
+            };
+            at = parent;
+        }
+        let map = value.ensure_object();
+        map.get_or_insert_with("kind", || "Validation".into());
+        map.get_or_insert_with("apiVersion", || "validation/v1".into());
+        value
+    }
+}
+
+struct Walk<'a> {
+    errors: ErrorList,
+    demand_pruned: bool,
+    builtin: Builtin<'a>,
+    object_meta: SchemaRef<'a>,
+}
+
+impl Walk<'_> {
+    fn schema(&mut self, schema: &Structural, place: Place<'_>, path: &Path<'_>) {
+        let place = if schema.embedded { Place::root(schema, true) } else { place };
+        if let Some(default) = &schema.default {
+            self.default(schema, default, &place, &path.child("default"));
+        }
+        // Defaults are forbidden in the values of maps.
+        if let Some(items) = &schema.items {
+            self.schema(items, place.below(Step::Index, place.in_meta), &path.child("items"));
+        }
+        let properties = path.child("properties");
+        for (name, property) in &schema.properties {
+            let is_meta = place.is_object && matches!(name.as_str(), "metadata" | "apiVersion" | "kind");
+            let below = place.below(Step::Field(name), place.in_meta || is_meta);
+            self.schema(property, below, &properties.key(name));
+        }
+    }
+
+    fn default(&mut self, schema: &Structural, default: &Value, place: &Place<'_>, path: &Path<'_>) {
+        let found = if place.in_meta {
+            self.in_metadata(schema, default, place, path)
+        } else {
+            self.plain(schema, default, path)
+        };
+        match found {
+            Err(error) => self.errors.push(*error),
+            Ok(mut found) => self.errors.append(&mut found),
+        }
+    }
+
+    fn plain(
+        &mut self,
+        schema: &Structural,
+        default: &Value,
+        path: &Path<'_>,
+    ) -> Result<ErrorList, Box<Error>> {
+        if self.demand_pruned {
+            let mut pruned = default.clone();
+            prune::prune_value(&mut pruned, schema);
+            if pruned != *default {
+                self.errors.push(Error::invalid(path, default, UNPRUNED));
+            }
+        }
+        let mut coerced = default.clone();
+        metadata::coerce_embedded(&mut coerced, schema, self.object_meta, Malformed::Refuse, None, path)
+            .map_err(Box::new)?;
+        let mut found = ErrorList::new();
+        metadata::validate_embedded(&mut found, schema, default, self.builtin.object_meta, path);
+        if found.is_empty() {
+            found = validate::create(schema, default, path);
+        }
+        Ok(found)
+    }
+
+    /// A default of metadata is judged as a part of an object that has only this.
+    fn in_metadata(
+        &self,
+        schema: &Structural,
+        default: &Value,
+        place: &Place<'_>,
+        path: &Path<'_>,
+    ) -> Result<ErrorList, Box<Error>> {
+        let bad = |why: String| {
+            Box::new(Error::invalid(path, default, format!("must result in valid metadata: {why}")))
+        };
+        let whole = Structural {
+            kind: Some(Kind::Object),
+            embedded: true,
+            preserve_unknown: true,
+            properties: place.object.properties.clone(),
+            ..Structural::default()
+        };
+        let top = Path::NONE;
+        let mut object = place.surround(default.clone());
+        metadata::coerce_embedded(&mut object, &whole, self.object_meta, Malformed::Refuse, None, &top)
+            .map_err(|error| bad(error.to_string()))?;
+        let mut found = ErrorList::new();
+        metadata::validate_embedded(&mut found, &whole, &object, self.builtin.object_meta, &top);
+        let texts: Vec<String> = found.iter().map(ToString::to_string).collect();
+        match texts.as_slice() {
+            [] => Ok(validate::create(schema, default, path)),
+            [one] => Err(bad(one.clone())),
+            more => Err(bad(format!("[{}]", more.join(", ")))),
+        }
+    }
+}
