@@ -104,6 +104,11 @@ impl Quantity {
         self.scaled(-3)
     }
 
+    /// The nearest double, more or less.
+    pub fn approximate_f64(&self) -> f64 {
+        self.value as f64 * 10_f64.powi(self.scale)
+    }
+
     /// How many 10^scale this is, rounded away from zero; saturates at the ends of `i64`.
     pub fn scaled(&self, scale: i32) -> i64 {
         let wide = rescale(self.value, self.scale, scale);
