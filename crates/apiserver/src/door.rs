@@ -19,6 +19,7 @@ use registry::{
 };
 
 use crate::catalog::Catalog;
+use crate::connect::{self, Purpose};
 use crate::patch::{self, PatchBody};
 use crate::reviews::Reviewer;
 use crate::scale;
@@ -114,6 +115,15 @@ impl Door {
 
     pub fn authorizer(&self) -> &Arc<dyn Authorizer> {
         &self.authorizer
+    }
+
+    /// Refuses what may not be connected to, though reading is allowed: a WebSocket begins with a GET, and running
+    /// a command is more than that.
+    pub fn connect(&self, call: &Call<'_>, purpose: Purpose) -> Result<(), Status> {
+        match purpose {
+            Purpose::Stream => self.authorize(call, "create"),
+            Purpose::Log | Purpose::Proxy => Ok(()),
+        }
     }
 
     pub fn get(&self, call: &Call<'_>) -> Result<Answer, Status> {
@@ -262,6 +272,13 @@ impl Door {
             return Ok(());
         }
         crate::grants::check(self, &self.rbac, call, object, current)
+    }
+}
+
+impl connect::Objects for Door {
+    fn get(&self, gvr: &GroupVersionResource, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        let endpoint = self.endpoint(gvr).ok()?;
+        endpoint.cache.get(&endpoint.resource.key(namespace, name))
     }
 }
 

@@ -12,6 +12,7 @@
 
 pub mod bootstrap;
 mod catalog;
+pub mod connect;
 pub mod decode;
 mod door;
 pub mod event_expiry;
@@ -44,6 +45,7 @@ pub use crate::door::{Answer, Call, Door, Mode};
 pub use crate::health::Readiness;
 use crate::http::handler::Handler;
 use crate::http::identity::Identifier;
+use crate::http::proxy::Backends;
 pub use crate::http::server::HttpsServer;
 pub use crate::local::LocalApi;
 pub use crate::options::Options;
@@ -91,7 +93,7 @@ impl ApiServer {
     /// Loads the stored objects and puts the parts together. Nothing is written and nobody is let in yet.
     pub fn assemble(parts: Parts) -> Result<Self, AssembleError> {
         let Parts { store, network, authority, address, options, shutdown } = parts;
-        let Options { apis, admission } = options;
+        let Options { apis, admission, kubelets } = options;
         let cache = WatchCache::new();
         let registry = Registry::new(store.clone(), cache.clone(), network);
         let catalog = Catalog::new(&registry, api::builtin::served(&apis.runtime_config, &apis.features));
@@ -143,8 +145,10 @@ impl ApiServer {
         ));
         let identifier = Identifier::new(authenticator, keys, TOKEN_ISSUER.to_owned(), address);
         let readiness = Arc::new(Readiness::default());
+        let backends = Backends::new(kubelets, authority);
         let handler =
-            Arc::new(Handler::new(door.clone(), identifier, readiness.clone(), version(), shutdown.clone()));
+            Handler::new(door.clone(), identifier, readiness.clone(), version(), backends, shutdown.clone());
+        let handler = Arc::new(handler);
         Ok(Self { door, readiness, handler, shutdown })
     }
 

@@ -5,11 +5,14 @@
 use api::Features;
 use api::builtin::RuntimeConfig;
 
+use crate::connect::KubeletOptions;
+
 /// Everything that can be chosen.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     pub apis: Apis,
     pub admission: admission::Options,
+    pub kubelets: KubeletOptions,
 }
 
 /// Which parts of the API there are.

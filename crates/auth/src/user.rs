@@ -16,6 +16,8 @@ pub const ANONYMOUS: &str = "system:anonymous";
 pub const API_SERVER: &str = "system:apiserver";
 pub const KUBE_CONTROLLER_MANAGER: &str = "system:kube-controller-manager";
 pub const KUBE_SCHEDULER: &str = "system:kube-scheduler";
+/// The API server towards kubelets.
+pub const KUBELET_CLIENT: &str = "kube-apiserver-kubelet-client";
 pub const KUBE_PROXY: &str = "system:kube-proxy";
 /// Followed by the node's name.
 pub const NODE_PREFIX: &str = "system:node:";

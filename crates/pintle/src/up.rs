@@ -24,8 +24,7 @@ async fn serve(arguments: UpArguments, manifests: Vec<manifest::Manifest>) -> an
     let started = rt::instant();
     let mut stop = StopSignals::listen()?;
     let kubeconfig = arguments.kubeconfig.clone().unwrap_or_else(|| arguments.data_dir.join(FILE_NAME));
-    let server =
-        apiserver::Options { apis: arguments.apis.options(), admission: arguments.admission.options()? };
+    let server = arguments.server_options()?;
     let config = Config {
         data_dir: arguments.data_dir,
         listen: arguments.listen,

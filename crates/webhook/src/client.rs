@@ -150,6 +150,25 @@ impl Client {
         self.http.request(request).await.map_err(|error| failed(request_problem(&error)))
     }
 
+    /// As [`Client::forward`], to another address: for peers that are many and are trusted alike, as kubelets are.
+    /// `authority` is `host:port`.
+    pub async fn forward_to(
+        &self,
+        scheme: &str,
+        authority: &str,
+        path_and_query: &str,
+        mut request: Request<Body>,
+    ) -> Result<Response<Incoming>, Error> {
+        let (first, rest) = request.method().as_str().split_at(1);
+        let call = format!("{first}{} \"{scheme}://{authority}{path_and_query}\"", rest.to_ascii_lowercase());
+        let failed = |problem| Error::Transport { call: call.clone(), problem };
+        let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path_and_query).build();
+        *request.uri_mut() = uri.map_err(|error| failed(TransportProblem::Other(error.to_string())))?;
+        let host = HeaderValue::from_str(authority);
+        request.headers_mut().insert(HOST, host.unwrap_or_else(|_| self.host()));
+        self.http.request(request).await.map_err(|error| failed(request_problem(&error)))
+    }
+
     fn request(&self, call: &Call<'_>, path_and_query: &str) -> Result<Request<Body>, TransportProblem> {
         let body = Full::new(call.body.clone()).map_err(|never| match never {}).boxed_unsync();
         let mut request = Request::new(body);

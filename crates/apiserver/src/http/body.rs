@@ -1,6 +1,5 @@
 //! Bodies: read with a limit, written as they are pulled.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -31,6 +30,8 @@ pub enum ResponseBody {
     List(ListBody),
     /// Frames as they happen (watch, compressed lists).
     Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
+    /// Another server's answer, as it arrives; counted as long as it does.
+    Forwarded(Incoming, telemetry::InFlight),
 }
 
 impl ResponseBody {
@@ -45,27 +46,34 @@ impl ResponseBody {
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = Infallible;
+    /// Only another server's answer can break off; the client must then not take what it has for all of it.
+    type Error = hyper::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let chunk = match self.get_mut() {
             Self::Full(bytes) => Poll::Ready(bytes.take()),
             Self::List(list) => Poll::Ready(list.next_chunk()),
             Self::Stream(stream) => stream.as_mut().poll_next(cx),
+            Self::Forwarded(body, _) => return Pin::new(body).poll_frame(cx),
         };
         chunk.map(|chunk| chunk.map(|bytes| Ok(Frame::data(bytes))))
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Full(None))
+        match self {
+            Self::Full(bytes) => bytes.is_none(),
+            Self::Forwarded(body, _) => body.is_end_stream(),
+            Self::List(_) | Self::Stream(_) => false,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Forwarded(body, _) => body.size_hint(),
             _ => SizeHint::default(),
         }
     }

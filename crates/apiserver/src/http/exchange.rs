@@ -1,6 +1,7 @@
 //! A request and what is known about it.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use apimachinery::selector::{FieldSelector, Selector};
@@ -9,6 +10,8 @@ use auth::{Attributes, UserInfo};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, Uri, header};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use parking_lot::Mutex;
 use registry::Warnings;
 
 use super::body::{self, ResponseBody};
@@ -23,6 +26,10 @@ use crate::door::{Call, Mode};
 pub(super) struct Exchange<'a> {
     pub method: Method,
     uri: Uri,
+    /// Where the request came from.
+    pub peer: SocketAddr,
+    /// What becomes the raw connection if the answer switches protocols.
+    upgrade: Mutex<Option<OnUpgrade>>,
     pub headers: HeaderMap,
     pub query: Query,
     pub target: Target<'a>,
@@ -40,7 +47,7 @@ pub(super) struct Exchange<'a> {
 
 impl<'a> Exchange<'a> {
     /// Reads what a request's head says. `path` is that of the head's URI, percent-decoded.
-    pub(super) fn new(head: Parts, path: &'a str) -> Self {
+    pub(super) fn new(mut head: Parts, path: &'a str, peer: SocketAddr) -> Self {
         let query = Query::parse(head.uri.query().unwrap_or_default());
         let target = path::parse(path);
         let (verb, selected) = match &target {
@@ -53,6 +60,8 @@ impl<'a> Exchange<'a> {
         Self {
             method: head.method,
             uri: head.uri,
+            peer,
+            upgrade: Mutex::new(head.extensions.remove()),
             headers: head.headers,
             query,
             target,
@@ -85,7 +94,18 @@ impl<'a> Exchange<'a> {
 
     /// Whether the answer goes on for as long as the client likes.
     pub(super) fn is_long_running(&self) -> bool {
+        let Target::Resource(path) = &self.target else { return false };
         self.verb == "watch"
+            || matches!(path.subresource, "attach" | "exec" | "proxy" | "log" | "portforward")
+    }
+
+    pub(super) fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
+    /// The connection under the request, for an answer that switches protocols. There is one, once.
+    pub(super) fn take_upgrade(&self) -> Option<OnUpgrade> {
+        self.upgrade.lock().take()
     }
 
     pub(super) fn is_mutating(&self) -> bool {
@@ -186,7 +206,10 @@ impl<'a> Exchange<'a> {
             (false, true) => "namespace",
             (true, true) => "cluster",
         };
-        let verb = metric_verb(&self.verb, &self.method, self.content_type());
+        let verb = match path.subresource {
+            "attach" | "exec" | "proxy" | "log" | "portforward" => "CONNECT",
+            _ => metric_verb(&self.verb, &self.method, self.content_type()),
+        };
         if !self.served.load(Ordering::Relaxed) {
             // Whatever a stranger types must not become a series.
             return telemetry::RequestLabels { verb, scope, ..Default::default() };

@@ -19,6 +19,7 @@ use super::body::ResponseBody;
 use super::exchange::Exchange;
 use super::identity::Identifier;
 use super::path::Target;
+use super::proxy::Backends;
 use super::{compress, nonresource, render};
 use crate::door::{self, Door};
 use crate::health::Readiness;
@@ -33,6 +34,7 @@ pub struct Handler {
     pub(super) identifier: Identifier,
     pub(super) readiness: Arc<Readiness>,
     pub(super) version: Value,
+    pub(super) backends: Backends,
     pub(super) shutdown: rt::Shutdown,
     in_flight: tokio::sync::Semaphore,
     /// How many of them read and how many write.
@@ -65,12 +67,13 @@ impl Handler {
         identifier: Identifier,
         readiness: Arc<Readiness>,
         version: Value,
+        backends: Backends,
         shutdown: rt::Shutdown,
     ) -> Self {
         let in_flight = tokio::sync::Semaphore::new(IN_FLIGHT_MAX);
         let metrics = &telemetry::metrics().apiserver;
         let (reading, writing) = (metrics.inflight(false), metrics.inflight(true));
-        Self { door, identifier, readiness, version, shutdown, in_flight, reading, writing }
+        Self { door, identifier, readiness, version, backends, shutdown, in_flight, reading, writing }
     }
 
     /// Answers one request; every failure becomes a `Status`. A panic, which no input should cause, ends the request
@@ -78,7 +81,7 @@ impl Handler {
     pub async fn handle(&self, peer: &Peer, request: Request<Incoming>) -> Response<ResponseBody> {
         let (head, body) = request.into_parts();
         let path = percent_encoding::percent_decode_str(head.uri.path()).decode_utf8_lossy().into_owned();
-        let mut exchange = Exchange::new(head, &path);
+        let mut exchange = Exchange::new(head, &path, peer.address);
         let outcome = AssertUnwindSafe(self.filter(peer, &mut exchange, body)).catch_unwind().await;
         let answer = outcome.unwrap_or_else(|_| {
             tracing::error!(peer = %peer.address, "A request panicked");

@@ -8,6 +8,7 @@ pub mod identity;
 pub mod negotiate;
 mod nonresource;
 pub mod path;
+pub(crate) mod proxy;
 pub mod query;
 pub mod render;
 pub mod server;

@@ -14,7 +14,8 @@ use super::negotiate::{self, Encoding};
 use super::path::ResourcePath;
 use super::query;
 use super::watch::{self, WatchBody};
-use super::{compress, render};
+use super::{compress, proxy, render};
+use crate::connect::{self, Purpose};
 use crate::decode::{self, FieldValidation};
 use crate::door::{self, Call};
 use crate::patch;
@@ -49,6 +50,9 @@ impl Handler {
         if let Some(warning) = &endpoint.resource.deprecation {
             exchange.warnings.add(warning.as_str());
         }
+        if let Some(purpose) = Purpose::of(&endpoint.resource, path.subresource) {
+            return self.connect(exchange, &call, purpose, path.rest, incoming).await;
+        }
         match &*exchange.verb {
             "watch" => self.watch(exchange, &call),
             "get" => {
@@ -67,6 +71,25 @@ impl Handler {
             "patch" => self.patch(exchange, &call, incoming).await,
             _ => self.delete(exchange, &call, incoming).await,
         }
+    }
+
+    /// Hands the request on to where the pod, Service or node is.
+    async fn connect(
+        &self,
+        exchange: &Exchange<'_>,
+        call: &Call<'_>,
+        purpose: Purpose,
+        rest: &str,
+        incoming: Incoming,
+    ) -> Result<Response<ResponseBody>, Status> {
+        self.door.connect(call, purpose)?;
+        let located = connect::locate(&*self.door, self.backends.options(), call, &exchange.query, rest)?;
+        let Some(location) = located else {
+            return Ok(render::bytes(200, "text/plain", ""));
+        };
+        let running = telemetry::metrics().apiserver.long_running(&exchange.labels()).track();
+        let onward = proxy::Onward { exchange, running, shutdown: &self.shutdown };
+        onward.send(&self.backends, purpose, &location, incoming).await
     }
 
     fn watch(&self, exchange: &Exchange<'_>, call: &Call<'_>) -> Result<Response<ResponseBody>, Status> {

@@ -7,6 +7,7 @@
 
 mod access;
 mod compare;
+mod connections;
 mod deletes;
 mod encodings;
 mod known;

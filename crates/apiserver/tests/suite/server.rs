@@ -17,7 +17,7 @@ const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(3600);
 /// A served, bootstrapped cluster without controllers. Dropping it ends it.
 pub struct Server {
     address: SocketAddr,
-    authority: Arc<pki::Authority>,
+    pub authority: Arc<pki::Authority>,
     shutdown: rt::Shutdown,
     _folder: tempfile::TempDir,
 }

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -131,6 +132,24 @@ impl Client {
         Lines { status, body: response.into_body(), buffer: Vec::new(), _client: fork }
     }
 
+    /// Asks to go on in another protocol, and returns the answer and the raw connection if there is one.
+    pub async fn upgrade(&self, path: &str, protocol: &str) -> (Reply, Option<TokioIo<Upgraded>>) {
+        let fork = self.fork();
+        let headers = [("connection", "Upgrade"), ("upgrade", protocol)];
+        let request = fork.request(Method::POST, path, &headers, Bytes::new());
+        let exchange = async {
+            let mut response = fork.open(request).await;
+            let (status, headers) = (response.status().as_u16(), response.headers().clone());
+            if status == 101 {
+                let raw = hyper::upgrade::on(&mut response).await.expect("an upgraded connection");
+                return (Reply { status, headers, body: Bytes::new() }, Some(TokioIo::new(raw)));
+            }
+            let body = response.into_body().collect().await.expect("a whole body").to_bytes();
+            (Reply { status, headers, body }, None)
+        };
+        tokio::time::timeout(PATIENCE, exchange).await.unwrap_or_else(|_| panic!("upgrade of {path} hangs"))
+    }
+
     fn request(
         &self,
         method: Method,
@@ -184,7 +203,7 @@ impl Client {
         match self.protocol {
             Protocol::Http1 => {
                 let (sender, connection) = http1::handshake(io).await.expect("an HTTP/1.1 connection");
-                rt::spawn("client connection", async move { drop(connection.await) });
+                rt::spawn("client connection", async move { drop(connection.with_upgrades().await) });
                 Connection::Http1(sender)
             }
             Protocol::Http2 => {

@@ -2,6 +2,7 @@
 
 mod admission;
 mod apis;
+mod kubelets;
 
 use std::net::SocketAddr;
 
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 
 use self::admission::AdmissionArguments;
 use apis::ApiArguments;
+use kubelets::KubeletArguments;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -66,6 +68,20 @@ pub struct UpArguments {
 
     #[command(flatten)]
     pub admission: AdmissionArguments,
+
+    #[command(flatten)]
+    pub kubelets: KubeletArguments,
+}
+
+impl UpArguments {
+    /// What the flags choose about the API server; a file that one of them names is read here.
+    pub fn server_options(&self) -> anyhow::Result<apiserver::Options> {
+        Ok(apiserver::Options {
+            apis: self.apis.options(),
+            admission: self.admission.options()?,
+            kubelets: self.kubelets.options()?,
+        })
+    }
 }
 
 #[derive(Args)]

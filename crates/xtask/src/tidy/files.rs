@@ -13,8 +13,8 @@ const FILE_BYTES_MAX: u64 = 512 * 1024;
 const RUST_LINES_MAX: usize = 900;
 /// Names that say nothing; name the noun instead.
 const EMPTY_NAMES: [&str; 6] = ["util", "utils", "common", "helper", "helpers", "misc"];
-/// Folders that are not ours to check.
-const SKIPPED_FOLDERS: [&str; 4] = ["target", ".git", ".venv", "__pycache__"];
+/// What is not ours to check. (`.git` is a file in a linked work tree.)
+const SKIPPED: [&str; 5] = ["target", ".git", ".venv", "__pycache__", "node_modules"];
 
 /// Text that ties the repository to somebody's machine. Split, so that this file does not contain it.
 const MACHINE_PATHS: [&str; 4] =
@@ -121,7 +121,10 @@ fn files_below(root: &Utf8Path) -> anyhow::Result<Vec<Utf8PathBuf>> {
         for entry in folder.read_dir_utf8().with_context(|| format!("listing {folder}"))? {
             let entry = entry.with_context(|| format!("listing {folder}"))?;
             let kind = entry.file_type().with_context(|| format!("reading {}", entry.path()))?;
-            if kind.is_dir() && !SKIPPED_FOLDERS.contains(&entry.file_name()) {
+            if SKIPPED.contains(&entry.file_name()) {
+                continue;
+            }
+            if kind.is_dir() {
                 folders.push(entry.path().to_owned());
             } else if kind.is_file() {
                 files.push(entry.path().to_owned());

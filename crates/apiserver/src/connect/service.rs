@@ -1,0 +1,83 @@
+//! Services: one of the pods behind them.
+
+use apimachinery::{GroupResource, GroupVersionResource, Status, Value};
+
+use super::{Backend, Finder, Location, Target, is_global_unicast, join_host_port, rest_path};
+
+impl Finder<'_> {
+    /// `services/proxy`.
+    pub(super) fn service(&self, rest: &str) -> Result<Location, Status> {
+        let target = Target::parse(self.call.name)
+            .ok_or_else(|| Status::bad_request(format!("invalid service request {:?}", self.call.name)))?;
+        let port_name = self.port_name(&target)?;
+        let endpoints = GroupVersionResource::new("", "v1", "endpoints");
+        let endpoints = self
+            .objects
+            .get(&endpoints, self.call.namespace, target.name)
+            .ok_or_else(|| Status::not_found(&GroupResource::new("", "endpoints"), target.name))?
+            .to_value();
+        let unavailable =
+            |name: &str| Status::unavailable(format!("no endpoints available for service {name:?}"));
+        let subsets = endpoints.array_at(&["subsets"]);
+        if subsets.is_empty() {
+            return Err(unavailable(target.name));
+        }
+        let mut refusal = None;
+        let mut candidates = Vec::new();
+        for subset in subsets {
+            let ports = subset.array_at(&["ports"]);
+            let Some(port) = ports.iter().find(|port| port.str_at(&["name"]) == port_name) else { continue };
+            let Some(port) = port["port"].as_i64() else { continue };
+            for address in subset.array_at(&["addresses"]) {
+                match self.is_own_pod(address) {
+                    Ok(true) => candidates.push((address.str_at(&["ip"]), port)),
+                    Ok(false) => {}
+                    Err(status) => refusal = Some(status),
+                }
+            }
+        }
+        let at_random = (rt::jitter() * candidates.len() as f64) as usize;
+        let Some((ip, port)) = candidates.get(at_random) else {
+            return Err(refusal.unwrap_or_else(|| unavailable(self.call.name)));
+        };
+        Ok(Location {
+            scheme: target.scheme,
+            authority: join_host_port(ip, &port.to_string()),
+            path: rest_path(rest),
+            query: None,
+            backend: Backend::Cluster,
+        })
+    }
+
+    /// The name of the port that is asked for, maybe by its number.
+    fn port_name(&self, target: &Target<'_>) -> Result<String, Status> {
+        let Ok(number) = target.port.parse::<i64>() else { return Ok(target.port.to_owned()) };
+        let service = self
+            .objects
+            .get(&api::gvr::SERVICES, self.call.namespace, target.name)
+            .ok_or_else(|| Status::not_found(&GroupResource::new("", "services"), target.name))?
+            .to_value();
+        let ports = service.array_at(&["spec", "ports"]);
+        let port = ports.iter().find(|port| port["port"].as_i64() == Some(number));
+        port.map(|port| port.str_at(&["name"]).to_owned()).ok_or_else(|| {
+            Status::unavailable(format!("no service port {number} found for service {:?}", target.name))
+        })
+    }
+
+    /// Only addresses that are pods of the same namespace are reached: whoever may write Endpoints must not get the
+    /// server to call anything else.
+    fn is_own_pod(&self, address: &Value) -> Result<bool, Status> {
+        let ip = address.str_at(&["ip"]);
+        let pod = &address["targetRef"];
+        if pod.str_at(&["namespace"]) != self.call.namespace || !ip.parse().is_ok_and(is_global_unicast) {
+            return Ok(false);
+        }
+        let Ok(pod) = self.named_pod(pod.str_at(&["name"])) else { return Ok(false) };
+        let pod = pod.to_value();
+        let holds = pod.array_at(&["status", "podIPs"]).iter().any(|own| own.str_at(&["ip"]) == ip);
+        if holds {
+            self.check_reachable(&pod)?;
+        }
+        Ok(holds)
+    }
+}
