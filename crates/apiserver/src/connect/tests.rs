@@ -101,7 +101,8 @@ fn shown(plural: &str, name: &str, subresource: &str, query: &str, rest: &str) -
         .into_iter()
         .find(|resource| resource.group.is_empty() && resource.plural == plural)
         .expect("a built-in resource");
-    let endpoint = registry::Endpoint { cache: cache.add_resource("/x/", Default::default()), resource };
+    let endpoint =
+        registry::Endpoint { cache: cache.add_resource("/x/", resource.selectable_fields.clone()), resource };
     let namespace = if plural == "nodes" { "" } else { "ns" };
     let call = Call { user: &user, endpoint: &endpoint, namespace, name, subresource };
     match locate(&cluster(), &KubeletOptions::default(), &call, &Query::parse(query), rest) {
