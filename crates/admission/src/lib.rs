@@ -10,6 +10,7 @@
 mod always;
 mod certificates;
 mod configuration;
+pub mod dynamic;
 mod ingress_class;
 mod limit_ranger;
 mod namespace_lifecycle;
@@ -31,6 +32,8 @@ use async_trait::async_trait;
 use registry::admission::{Admission, Attributes, Operation};
 use registry::{Endpoint, Registry};
 
+use dynamic::{DynamicPlugin, Pass};
+
 pub use configuration::{Configuration, ConfigurationError, Options};
 pub use plugins::{BuildError, Environment};
 
@@ -45,6 +48,13 @@ pub trait Plugin: Send + Sync + 'static {
     fn validate(&self, _attributes: &Attributes<'_>, _object: Option<&Value>) -> Result<(), Status> {
         Ok(())
     }
+}
+
+/// What a chain is made of. Most plugins decide at once, and what they cost is a call; those that may have to wait are
+/// asked only if they have something to do.
+pub(crate) enum Step {
+    Plain(Box<dyn Plugin>),
+    Dynamic(Box<dyn DynamicPlugin>),
 }
 
 /// Plugins in order.
@@ -71,18 +81,49 @@ impl Chain {
 
 #[async_trait]
 impl Admission for Chain {
-    async fn mutate(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Status> {
-        self.plugins.iter().try_for_each(|(_, plugin)| plugin.mutate(attributes, object))
+    async fn mutate(&self, attributes: &Attributes<'_>, mut object: Option<&mut Value>) -> Result<(), Status> {
+        let mut pass = Pass::default();
+        self.mutate_once(attributes, object.as_deref_mut(), &mut pass).await?;
+        if pass.begin_second() {
+            self.mutate_once(attributes, object, &mut pass).await?;
+        }
+        Ok(())
     }
 
     async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {
-        self.plugins.iter().try_for_each(|(_, plugin)| plugin.validate(attributes, object))
+        for (_, step) in &self.plugins {
+            match step {
+                Step::Plain(plugin) => plugin.validate(attributes, object)?,
+                Step::Dynamic(plugin) if plugin.is_idle() => {}
+                Step::Dynamic(plugin) => plugin.validate(attributes, object).await?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Chain {
+    async fn mutate_once(
+        &self,
+        attributes: &Attributes<'_>,
+        mut object: Option<&mut Value>,
+        pass: &mut Pass,
+    ) -> Result<(), Status> {
+        for (_, step) in &self.plugins {
+            match (step, object.as_deref_mut()) {
+                (Step::Plain(plugin), Some(object)) => plugin.mutate(attributes, object)?,
+                (Step::Plain(_), None) => {}
+                (Step::Dynamic(plugin), _) if plugin.is_idle() => {}
+                (Step::Dynamic(plugin), object) => plugin.mutate(attributes, object, pass).await?,
+            }
+        }
+        Ok(())
     }
 }
 
 /// The refusal of a plugin, about the object it looks at.
 fn forbidden(attributes: &Attributes<'_>, why: impl std::fmt::Display) -> Status {
-    Status::forbidden(&attributes.resource.group_resource(), attributes.name, why)
+    Status::forbidden(&attributes.resource.group_resource(), attributes.shown_name(), why)
 }
 
 /// An object another one refers to.

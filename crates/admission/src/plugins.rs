@@ -7,8 +7,9 @@ use auth::Authorizer;
 use registry::Endpoint;
 
 use crate::configuration::{Configuration, ConfigurationError, Options};
+use crate::dynamic::{DynamicPlugin, MutatingAdmissionWebhook, ValidatingAdmissionWebhook, World};
 use crate::{
-    Plugin, always, certificates, ingress_class, limit_ranger, namespace_lifecycle, pod_security, pods,
+    Plugin, Step, always, certificates, ingress_class, limit_ranger, namespace_lifecycle, pod_security, pods,
     priority, runtime_class, service_account, services, storage, taint_nodes,
 };
 
@@ -17,6 +18,10 @@ pub struct Environment<'a> {
     /// The endpoint of a built-in collection, if it is served.
     pub endpoint: &'a dyn Fn(&GroupVersionResource) -> Option<Endpoint>,
     pub authorizer: Arc<dyn Authorizer>,
+    /// What webhooks and policies are matched against.
+    pub world: World,
+    /// Where webhooks are.
+    pub resolver: Arc<dyn webhook::ServiceResolver>,
 }
 
 /// Why there is no chain.
@@ -35,9 +40,9 @@ pub enum BuildError {
 }
 
 /// A plugin with its name.
-pub(crate) type Named = (&'static str, Box<dyn Plugin>);
+pub(crate) type Named = (&'static str, Step);
 
-type Made = Result<Box<dyn Plugin>, BuildError>;
+type Made = Result<Step, BuildError>;
 
 struct Row {
     name: &'static str,
@@ -55,7 +60,11 @@ const fn off(name: &'static str, make: fn(&Environment<'_>, &Configuration) -> M
 }
 
 fn made(plugin: impl Plugin) -> Made {
-    Ok(Box::new(plugin))
+    Ok(Step::Plain(Box::new(plugin)))
+}
+
+fn made_dynamic(plugin: impl DynamicPlugin) -> Made {
+    Ok(Step::Dynamic(Box::new(plugin)))
 }
 
 /// Every plugin under upstream's name and in upstream's order.
@@ -81,6 +90,8 @@ const PLUGINS: &[Row] = &[
     on("CertificateSubjectRestriction", |_, _| made(certificates::CertificateSubjectRestriction)),
     on("DefaultIngressClass", |env, _| made(ingress_class::DefaultIngressClass::new(env)?)),
     off("DenyServiceExternalIPs", |_, _| made(services::DenyServiceExternalIps)),
+    on("MutatingAdmissionWebhook", |env, _| made_dynamic(MutatingAdmissionWebhook::new(env)?)),
+    on("ValidatingAdmissionWebhook", |env, _| made_dynamic(ValidatingAdmissionWebhook::new(env)?)),
     off("AlwaysDeny", |_, _| made(always::Deny)),
 ];
 

@@ -4,7 +4,6 @@ use api::{Resource, protobuf};
 pub use apimachinery::decode::FieldValidation;
 use apimachinery::decode::{self as typed, DecodeError};
 use apimachinery::patch;
-use apimachinery::value::ParseError;
 use apimachinery::{GroupVersion, GroupVersionKind, Status, Value};
 
 use crate::door::{Call, Mode};
@@ -144,7 +143,7 @@ pub fn options(bytes: &[u8], content_type: &str) -> Result<Value, Status> {
 fn parse(bytes: &[u8], media: Media) -> Result<(Value, Vec<String>), String> {
     match media {
         Media::Json => {
-            let parsed = Value::parse_strict(bytes).map_err(|error| go_json_error(bytes, &error))?;
+            let parsed = Value::parse_strict(bytes).map_err(|error| error.go_text(bytes))?;
             Ok((parsed.value, parsed.duplicates))
         }
         Media::Yaml => {
@@ -171,31 +170,6 @@ fn unrecognized(bytes: &[u8], media: Media, expected: &GroupVersionKind, why: &s
         "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: \
          {why} ({shown})"
     )
-}
-
-/// The error as Go's `encoding/json` would word it, where that can be told.
-fn go_json_error(bytes: &[u8], error: &ParseError) -> String {
-    let ParseError::Json(error) = error else { return error.to_string() };
-    if error.is_eof() {
-        return "unexpected end of JSON input".to_owned();
-    }
-    let line_start = bytes
-        .split_inclusive(|byte| *byte == b'\n')
-        .take(error.line().saturating_sub(1))
-        .map(<[u8]>::len)
-        .sum::<usize>();
-    let at = line_start + error.column().saturating_sub(1);
-    let found = bytes.get(at).map_or(' ', |byte| char::from(*byte));
-    let text = error.to_string();
-    if text.starts_with("key must be a string") {
-        format!("invalid character '{found}' looking for beginning of object key string")
-    } else if text.starts_with("expected value") || text.starts_with("expected ident") {
-        format!("invalid character '{found}' looking for beginning of value")
-    } else if text.starts_with("trailing characters") {
-        format!("invalid character '{found}' after top-level value")
-    } else {
-        text
-    }
 }
 
 /// The first part of a body, for messages.

@@ -143,8 +143,17 @@ impl Door {
     }
 
     /// Creates an object, or what a subresource makes of one. `object` is decoded but not defaulted.
-    pub async fn create(&self, call: &Call<'_>, mode: &Mode<'_>, object: Value) -> Result<Answer, Status> {
+    pub async fn create(
+        &self,
+        call: &Call<'_>,
+        mode: &Mode<'_>,
+        mut object: Value,
+    ) -> Result<Answer, Status> {
         let resource = &call.endpoint.resource;
+        if !call.subresource.is_empty() {
+            let ctx = context(call, mode);
+            self.registry.admit_subresource(call.endpoint, &ctx, call.name, &mut object).await?;
+        }
         match (call.subresource, resource.group.as_str(), resource.plural.as_str()) {
             ("", "", "bindings") => {
                 let pods = self.endpoint(&api::gvr::PODS)?;

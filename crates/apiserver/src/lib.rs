@@ -26,12 +26,14 @@ pub mod patch;
 mod rbac_feed;
 mod reviews;
 mod scale;
+mod served;
+mod service_address;
 mod tokens;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use apimachinery::{Value, json};
+use apimachinery::{GroupVersionResource, Value, json};
 use auth::rbac::RbacAuthorizer;
 use auth::{
     Authenticator, Authorizers, NodeAuthorizer, PrivilegedGroup, TokenAuthenticator, TokenIssuer, UserInfo,
@@ -50,6 +52,8 @@ pub use crate::http::server::HttpsServer;
 pub use crate::local::LocalApi;
 pub use crate::options::Options;
 use crate::reviews::Reviewer;
+use crate::served::ServedNow;
+use crate::service_address::ServiceAddresses;
 use crate::tokens::{CachedObjects, TokenMinter};
 
 /// The version of Kubernetes whose API is served.
@@ -99,7 +103,7 @@ impl ApiServer {
         let catalog = Catalog::new(&registry, api::builtin::served(&apis.runtime_config, &apis.features));
         cache.load(store.as_ref())?;
         store.observe("", cache.clone());
-        let find = |gvr: &apimachinery::GroupVersionResource| -> Result<Endpoint, AssembleError> {
+        let find = |gvr: &GroupVersionResource| -> Result<Endpoint, AssembleError> {
             catalog.find(gvr).cloned().ok_or_else(|| AssembleError::MissingResource(gvr.to_string()))
         };
         registry.recover(&find(&api::gvr::SERVICES)?);
@@ -130,9 +134,19 @@ impl ApiServer {
         node_feed::start(&registry, sources, nodes.graph());
         let authorizer =
             Arc::new(Authorizers::new(vec![Arc::new(PrivilegedGroup::masters()), nodes, rbac.clone()]));
+        let served = Arc::new(ServedNow::default());
         let environment = admission::Environment {
             endpoint: &|gvr| catalog.find(gvr).cloned(),
             authorizer: authorizer.clone(),
+            world: admission::dynamic::World {
+                namespaces: find(&api::gvr::NAMESPACES)?,
+                served: served.clone(),
+            },
+            resolver: Arc::new(ServiceAddresses {
+                services: find(&api::gvr::SERVICES)?,
+                slices: find(&GroupVersionResource::new("discovery.k8s.io", "v1", "endpointslices"))?,
+                own_address: address,
+            }),
         };
         admission::Chain::new(&environment, &admission)?.install(&registry);
         let door = Arc::new(Door::new(
@@ -143,6 +157,7 @@ impl ApiServer {
             Reviewer::new(authenticator.clone()),
             TokenMinter::new(TokenIssuer::new(TOKEN_ISSUER, audiences, keys.clone())),
         ));
+        served.set(&door);
         let identifier = Identifier::new(authenticator, keys, TOKEN_ISSUER.to_owned(), address);
         let readiness = Arc::new(Readiness::default());
         let backends = Backends::new(kubelets, authority);

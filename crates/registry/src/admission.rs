@@ -5,7 +5,8 @@ use apimachinery::{Object, Status, Value};
 use async_trait::async_trait;
 use auth::UserInfo;
 
-use crate::Warnings;
+use crate::delete::{DeleteRequest, Propagation};
+use crate::{Endpoint, Registry, Warnings, WriteContext};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -15,18 +16,38 @@ pub enum Operation {
     Connect,
 }
 
+impl Operation {
+    /// As rules and reviews spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+        }
+    }
+}
+
 /// What is asked for. The new object is passed beside it, since mutation changes it.
+#[derive(Clone, Copy)]
 pub struct Attributes<'a> {
     pub operation: Operation,
     pub resource: &'a Resource,
     pub subresource: Option<&'a str>,
     pub namespace: &'a str,
-    /// Empty for a create with `generateName`.
+    /// Empty for a create with `generateName` while it is mutated.
     pub name: &'a str,
+    pub generate_name: &'a str,
     pub user: &'a UserInfo,
     pub dry_run: bool,
     /// The stored state, for updates and deletes.
     pub old: Option<&'a Object>,
+    /// The same as a tree of the served version, where there is one already.
+    pub old_tree: Option<&'a Value>,
+    /// As the caller named it, or was named for it.
+    pub field_manager: &'a str,
+    /// What a delete was asked to be like.
+    pub delete: Option<&'a DeleteRequest>,
     pub warnings: &'a Warnings,
 }
 
@@ -42,13 +63,98 @@ impl Attributes<'_> {
             && self.resource.group == group
             && self.resource.plural == plural
     }
+
+    /// The name as refusals have it: before it is made, what it is made from.
+    pub fn shown_name(&self) -> &str {
+        if self.name.is_empty() { self.generate_name } else { self.name }
+    }
+
+    /// `CreateOptions`, `UpdateOptions` or `DeleteOptions` of the request; `Null` for a connect.
+    pub fn options(&self) -> Value {
+        let kind = match self.operation {
+            Operation::Create => "CreateOptions",
+            Operation::Update => "UpdateOptions",
+            Operation::Delete => "DeleteOptions",
+            Operation::Connect => return Value::Null,
+        };
+        let mut options = Value::object();
+        let map = options.ensure_object();
+        map.insert("kind", kind);
+        map.insert("apiVersion", "meta.k8s.io/v1");
+        if self.dry_run {
+            map.insert("dryRun", vec!["All"]);
+        }
+        match self.delete {
+            None if self.field_manager.is_empty() || self.operation == Operation::Delete => {}
+            None => {
+                map.insert("fieldManager", self.field_manager);
+            }
+            Some(delete) => delete.describe(map),
+        }
+        options
+    }
+}
+
+impl DeleteRequest {
+    fn describe(&self, options: &mut apimachinery::Map) {
+        if let Some(seconds) = self.grace_period_seconds {
+            options.insert("gracePeriodSeconds", seconds);
+        }
+        if let Some(propagation) = self.propagation {
+            let name = match propagation {
+                Propagation::Orphan => "Orphan",
+                Propagation::Background => "Background",
+                Propagation::Foreground => "Foreground",
+            };
+            options.insert("propagationPolicy", name);
+        }
+        let named = [("uid", &self.uid), ("resourceVersion", &self.resource_version)];
+        let preconditions: Value = named
+            .into_iter()
+            .filter_map(|(key, value)| Some((key.into(), Value::from(value.clone()?))))
+            .collect();
+        if preconditions.as_object().is_some_and(|map| !map.is_empty()) {
+            options.insert("preconditions", preconditions);
+        }
+    }
 }
 
 /// All mutating plugins, then (after validation) all validating ones, as upstream orders them.
 #[async_trait]
 pub trait Admission: Send + Sync + 'static {
-    async fn mutate(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Status>;
+    /// `object` is `None` for a delete.
+    async fn mutate(&self, attributes: &Attributes<'_>, object: Option<&mut Value>) -> Result<(), Status>;
 
     /// `object` is `None` for a delete.
     async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status>;
+}
+
+impl Registry {
+    /// Admits what is posted to a subresource and stored nowhere itself: a binding, an eviction, a token request.
+    pub async fn admit_subresource(
+        &self,
+        endpoint: &Endpoint,
+        ctx: &WriteContext<'_>,
+        name: &str,
+        object: &mut Value,
+    ) -> Result<(), Status> {
+        let attributes = Attributes {
+            operation: Operation::Create,
+            resource: &endpoint.resource,
+            subresource: ctx.subresource,
+            namespace: ctx.namespace,
+            name,
+            generate_name: "",
+            user: ctx.user,
+            dry_run: ctx.dry_run,
+            old: None,
+            old_tree: None,
+            field_manager: ctx.field_manager,
+            delete: None,
+            warnings: ctx.warnings,
+        };
+        let admission = self.admission()?;
+        admission.mutate(&attributes, Some(object)).await?;
+        admission.validate(&attributes, Some(object)).await
+    }
 }

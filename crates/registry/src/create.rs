@@ -30,27 +30,6 @@ impl Registry {
         mut object: Value,
         already_managed: bool,
     ) -> Result<Arc<Object>, Status> {
-        if !metadata::wants_generated_name(&object) {
-            return self.create_named(endpoint, ctx, object, already_managed).await;
-        }
-        for _ in 1..GENERATED_NAME_TRIES_MAX {
-            metadata::generate_name(&mut object);
-            let name = object.str_at(&["metadata", "name"]);
-            // Looked up first, so that the tree need not be kept for another try but in a race.
-            if endpoint.cache.get(&endpoint.resource.key(ctx.namespace, name)).is_none() {
-                break;
-            }
-        }
-        self.create_named(endpoint, ctx, object, already_managed).await
-    }
-
-    async fn create_named(
-        &self,
-        endpoint: &Endpoint,
-        ctx: &WriteContext<'_>,
-        mut object: Value,
-        already_managed: bool,
-    ) -> Result<Arc<Object>, Status> {
         let resource = &endpoint.resource;
         let strategy = &resource.strategy;
         if !matches!(object.str_at(&["metadata", "resourceVersion"]), "" | "0") {
@@ -62,24 +41,35 @@ impl Registry {
         if !already_managed {
             managed::track(endpoint, ctx, &mut object, None);
         }
-        let name = object.str_at(&["metadata", "name"]).to_owned();
+        let given_name = object.str_at(&["metadata", "name"]).to_owned();
+        let wanted_name = object.str_at(&["metadata", "generateName"]).to_owned();
         let attributes = Attributes {
             operation: Operation::Create,
             resource,
             subresource: ctx.subresource,
             namespace: ctx.namespace,
-            name: &name,
+            name: &given_name,
+            generate_name: &wanted_name,
             user: ctx.user,
             dry_run: ctx.dry_run,
             old: None,
+            old_tree: None,
+            field_manager: ctx.field_manager,
+            delete: None,
             warnings: ctx.warnings,
         };
         let admission = self.admission()?;
         if resource.custom.as_ref().is_some_and(|custom| custom.terminating) {
             let why = "create not allowed while custom resource definition is terminating";
-            return Err(Status::forbidden(&resource.group_resource(), &name, why));
+            return Err(Status::forbidden(&resource.group_resource(), attributes.shown_name(), why));
         }
-        admission.mutate(&attributes, &mut object).await?;
+        admission.mutate(&attributes, Some(&mut object)).await?;
+        // After mutation, as upstream: webhooks see that the name is still to be made.
+        if metadata::wants_generated_name(&object) {
+            generate_name(endpoint, ctx, &mut object);
+        }
+        let name = object.str_at(&["metadata", "name"]).to_owned();
+        let attributes = Attributes { name: &name, ..attributes };
         metadata::begin_create(resource, ctx, &mut object);
         let strategy_ctx = metadata::strategy_context(ctx);
         strategy.prepare_for_create(&strategy_ctx, &mut object);
@@ -98,6 +88,18 @@ impl Registry {
                 Err(Status::already_exists(&resource.group_resource(), &name))
             }
             Err(CommitFailure::Other(status)) => Err(status),
+        }
+    }
+}
+
+/// Names an object after its `generateName`.
+fn generate_name(endpoint: &Endpoint, ctx: &WriteContext<'_>, object: &mut Value) {
+    for _ in 0..GENERATED_NAME_TRIES_MAX {
+        metadata::generate_name(object);
+        let name = object.str_at(&["metadata", "name"]);
+        // Looked up first, so that the tree need not be kept for another try but in a race.
+        if endpoint.cache.get(&endpoint.resource.key(ctx.namespace, name)).is_none() {
+            return;
         }
     }
 }

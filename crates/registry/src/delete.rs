@@ -52,13 +52,25 @@ impl Registry {
         name: &str,
         request: &DeleteRequest,
     ) -> Result<Deleted, Status> {
+        self.delete_and(endpoint, ctx, name, request, true).await
+    }
+
+    /// As [`Registry::delete`]; without `admit` it is part of something that was admitted already.
+    pub(crate) async fn delete_and(
+        &self,
+        endpoint: &Endpoint,
+        ctx: &WriteContext<'_>,
+        name: &str,
+        request: &DeleteRequest,
+        admit: bool,
+    ) -> Result<Deleted, Status> {
         let key = endpoint.resource.key(ctx.namespace, name);
         for _ in 0..CONFLICT_RETRIES_MAX {
             let current = endpoint
                 .cache
                 .get(&key)
                 .ok_or_else(|| Status::not_found(&endpoint.resource.group_resource(), name))?;
-            if let Some(deleted) = self.delete_once(endpoint, ctx, current, request).await? {
+            if let Some(deleted) = self.delete_once(endpoint, ctx, current, request, admit).await? {
                 return Ok(deleted);
             }
         }
@@ -72,21 +84,12 @@ impl Registry {
         ctx: &WriteContext<'_>,
         current: Arc<Object>,
         request: &DeleteRequest,
+        admit: bool,
     ) -> Result<Option<Deleted>, Status> {
-        let resource = &endpoint.resource;
         check_preconditions(endpoint, &current, request)?;
-        let attributes = Attributes {
-            operation: Operation::Delete,
-            resource,
-            subresource: None,
-            namespace: ctx.namespace,
-            name: current.name(),
-            user: ctx.user,
-            dry_run: ctx.dry_run,
-            old: Some(&current),
-            warnings: ctx.warnings,
-        };
-        self.admission()?.validate(&attributes, None).await?;
+        if admit {
+            self.admit_delete(endpoint, ctx, &current, request).await?;
+        }
         let outcome = match plan(endpoint, ctx, &current, request)? {
             Plan::Nothing => return Ok(Some(Deleted::Pending(current))),
             Plan::Remove => {
@@ -106,6 +109,33 @@ impl Registry {
             Err(CommitFailure::Precondition) => Ok(None),
             Err(CommitFailure::Other(status)) => Err(status),
         }
+    }
+
+    async fn admit_delete(
+        &self,
+        endpoint: &Endpoint,
+        ctx: &WriteContext<'_>,
+        current: &Object,
+        request: &DeleteRequest,
+    ) -> Result<(), Status> {
+        let attributes = Attributes {
+            operation: Operation::Delete,
+            resource: &endpoint.resource,
+            subresource: None,
+            namespace: ctx.namespace,
+            name: current.name(),
+            generate_name: "",
+            user: ctx.user,
+            dry_run: ctx.dry_run,
+            old: Some(current),
+            old_tree: None,
+            field_manager: ctx.field_manager,
+            delete: Some(request),
+            warnings: ctx.warnings,
+        };
+        let admission = self.admission()?;
+        admission.mutate(&attributes, None).await?;
+        admission.validate(&attributes, None).await
     }
 
     /// Deletes what a list would show; returns those objects as they were. Objects that vanish meanwhile are fine,

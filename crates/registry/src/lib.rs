@@ -73,22 +73,38 @@ pub struct WriteContext<'a> {
     pub warnings: &'a Warnings,
 }
 
-/// Warnings gathered while a request is served.
+/// What is said beside the answer while a request is served: warnings to the client, annotations to the audit log.
 #[derive(Debug, Default)]
-pub struct Warnings(Mutex<Vec<String>>);
+pub struct Warnings {
+    texts: Mutex<Vec<String>>,
+    annotations: Mutex<Vec<(String, String)>>,
+}
 
 impl Warnings {
     /// Adds a warning unless the same one is there already.
     pub fn add(&self, text: impl Into<String>) {
         let text = text.into();
-        let mut list = self.0.lock();
+        let mut list = self.texts.lock();
         if !list.contains(&text) {
             list.push(text);
         }
     }
 
     pub fn take(&self) -> Vec<String> {
-        std::mem::take(&mut self.0.lock())
+        std::mem::take(&mut self.texts.lock())
+    }
+
+    /// Adds an audit annotation. The first value of a key stays, as upstream has it.
+    pub fn annotate(&self, key: impl Into<String>, value: impl Into<String>) {
+        let (key, value) = (key.into(), value.into());
+        let mut list = self.annotations.lock();
+        if !list.iter().any(|(own, _)| *own == key) {
+            list.push((key, value));
+        }
+    }
+
+    pub fn take_annotations(&self) -> Vec<(String, String)> {
+        std::mem::take(&mut self.annotations.lock())
     }
 }
 

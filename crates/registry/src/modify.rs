@@ -103,14 +103,18 @@ impl Registry {
             subresource: ctx.subresource,
             namespace: ctx.namespace,
             name: current.name(),
+            generate_name: "",
             user: ctx.user,
             dry_run: ctx.dry_run,
             old: Some(current),
+            old_tree: Some(&old),
+            field_manager: ctx.field_manager,
+            delete: None,
             warnings: ctx.warnings,
         };
         let admission = self.admission()?;
         if !trusted {
-            admission.mutate(&attributes, &mut new).await?;
+            admission.mutate(&attributes, Some(&mut new)).await?;
         }
         let strategy_ctx = metadata::strategy_context(ctx);
         strategy.prepare_for_update(&strategy_ctx, &mut new, &old);

@@ -83,7 +83,8 @@ impl Registry {
         if !finished && !pod.is_deleting() {
             self.spend_disruption(budgets, ctx, &pod).await?;
         }
-        self.delete(pods, ctx, name, request).await
+        // The eviction itself was admitted.
+        self.delete_and(pods, ctx, name, request, false).await
     }
 
     /// Takes one disruption from the budget that covers the pod, or refuses with 429.

@@ -307,6 +307,12 @@ impl ResourceCache {
         self.state.read().objects.get(key).cloned()
     }
 
+    /// The revision of the newest change of this resource; 0 before the first. Whoever derives something from all
+    /// objects knows by it whether that is still true.
+    pub fn last_change(&self) -> u64 {
+        *self.newest.borrow()
+    }
+
     pub fn len(&self) -> usize {
         self.state.read().objects.len()
     }

@@ -17,6 +17,33 @@ pub enum ParseError {
     Yaml(String),
 }
 
+impl ParseError {
+    /// The error as Go's `encoding/json` would word it, where that can be told.
+    pub fn go_text(&self, json: &[u8]) -> String {
+        let Self::Json(error) = self else { return self.to_string() };
+        if error.is_eof() {
+            return "unexpected end of JSON input".to_owned();
+        }
+        let line_start = json
+            .split_inclusive(|byte| *byte == b'\n')
+            .take(error.line().saturating_sub(1))
+            .map(<[u8]>::len)
+            .sum::<usize>();
+        let at = line_start + error.column().saturating_sub(1);
+        let found = json.get(at).map_or(' ', |byte| char::from(*byte));
+        let text = error.to_string();
+        if text.starts_with("key must be a string") {
+            format!("invalid character '{found}' looking for beginning of object key string")
+        } else if text.starts_with("expected value") || text.starts_with("expected ident") {
+            format!("invalid character '{found}' looking for beginning of value")
+        } else if text.starts_with("trailing characters") {
+            format!("invalid character '{found}' after top-level value")
+        } else {
+            text
+        }
+    }
+}
+
 /// A parsed document and what a strict reader would object to.
 #[derive(Debug)]
 pub struct Parsed {

@@ -1,0 +1,74 @@
+//! `ValidatingAdmissionWebhook`: webhooks that refuse objects, asked all at once.
+
+use apimachinery::{Status, Value};
+use async_trait::async_trait;
+use futures::future::join_all;
+use registry::admission::Attributes;
+
+use super::matching::Match;
+use super::request::Request;
+use super::source::Compiled;
+use super::webhook::{Failure, Webhook, compiled};
+use super::{DynamicPlugin, World};
+use crate::{BuildError, Environment};
+
+pub struct ValidatingAdmissionWebhook {
+    hooks: Compiled<Vec<Webhook>>,
+    world: World,
+}
+
+impl ValidatingAdmissionWebhook {
+    pub(crate) fn new(env: &Environment<'_>) -> Result<Self, BuildError> {
+        let configurations = env.named("admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations")?;
+        Ok(Self { hooks: compiled(configurations, env.resolver.clone()), world: env.world.clone() })
+    }
+}
+
+#[async_trait]
+impl DynamicPlugin for ValidatingAdmissionWebhook {
+    fn is_idle(&self) -> bool {
+        self.hooks.is_empty()
+    }
+
+    async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {
+        let request = Request::new(attributes, &self.world);
+        if request.is_exempt() {
+            return Ok(());
+        }
+        let hooks = self.hooks.get();
+        let mut relevant = Vec::new();
+        for hook in hooks.iter() {
+            if let Some(matched) = hook.matches(&request, object)? {
+                relevant.push((hook, matched));
+            }
+        }
+        let calls = relevant
+            .iter()
+            .enumerate()
+            .map(|(index, (hook, matched))| ask(hook, &request, matched, object, index));
+        // Everybody is heard before the first refusal counts, as upstream waits for all of them.
+        join_all(calls).await.into_iter().collect()
+    }
+}
+
+async fn ask(
+    hook: &Webhook,
+    request: &Request<'_>,
+    matched: &Match,
+    object: Option<&Value>,
+    index: usize,
+) -> Result<(), Status> {
+    let target = matched.resource(request.attributes.resource);
+    let object = match object {
+        Some(object) => Some(request.versioned(object, target).await?),
+        None => None,
+    };
+    let Err(failure) = hook.ask(request, target, object, false).await else { return Ok(()) };
+    let open = matches!(failure, Failure::Calling(_)) && hook.fails_open;
+    hook.settle(failure)?;
+    if open {
+        let key = format!("failed-open.validating.webhook.admission.k8s.io/round_0_index_{index}");
+        request.attributes.warnings.annotate(key, &hook.name);
+    }
+    Ok(())
+}

@@ -1,0 +1,204 @@
+//! One webhook: who is called, when, and what comes of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::Resource;
+use apimachinery::{Object, Status, Value, field};
+use bytes::Bytes;
+use registry::Endpoint;
+use webhook::{Call, Client, ClientConfig, ServiceReference, ServiceResolver, Target};
+
+use super::matching::{Constraints, Match};
+use super::request::Request;
+use super::review::{self, Verdict, Version};
+use super::source::Compiled;
+
+/// An answer holds a patch at most, and a patch writes one object.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+/// What upstream's defaults set; for configurations that were stored without.
+const TIMEOUT_SECONDS: u64 = 10;
+
+/// One webhook of a configuration, compiled.
+pub(crate) struct Webhook {
+    pub name: String,
+    pub configuration: String,
+    /// Configuration, name and place in it: who it is over two passes.
+    pub key: String,
+    pub fails_open: bool,
+    pub reinvocable: bool,
+    constraints: Constraints,
+    side_effects: SideEffects,
+    version: Option<Version>,
+    timeout_seconds: u64,
+    client: Result<Client, String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum SideEffects {
+    Unknown,
+    /// None, or none in a dry run.
+    Safe,
+    Some,
+}
+
+/// What came of a call that did not end in permission.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The webhook could not be asked; its failure policy decides.
+    Calling(String),
+    /// It said no, or asked for the impossible.
+    Refused(Status),
+}
+
+impl Failure {
+    fn calling(why: impl std::fmt::Display) -> Self {
+        Self::Calling(why.to_string())
+    }
+}
+
+/// All webhooks of one kind of configuration, by the configurations' names.
+pub(crate) fn compiled(configurations: Endpoint, resolver: Arc<dyn ServiceResolver>) -> Compiled<Vec<Webhook>> {
+    Compiled::new(vec![configurations], move |collections| {
+        collections.iter().flatten().flat_map(|configuration| of_configuration(configuration, &resolver)).collect()
+    })
+}
+
+fn of_configuration(configuration: &Object, resolver: &Arc<dyn ServiceResolver>) -> Vec<Webhook> {
+    let tree = configuration.to_value();
+    let hooks = tree.array_at(&["webhooks"]).iter().enumerate();
+    hooks.map(|(index, hook)| Webhook::new(configuration.name(), index, hook, resolver)).collect()
+}
+
+impl Webhook {
+    fn new(configuration: &str, index: usize, hook: &Value, resolver: &Arc<dyn ServiceResolver>) -> Self {
+        let name = hook.str_at(&["name"]).to_owned();
+        let client = client_config(&hook["clientConfig"])
+            .and_then(|config| Client::new(&config, resolver).map_err(|error| error.to_string()));
+        Self {
+            key: format!("{configuration}/{name}/{index}"),
+            configuration: configuration.to_owned(),
+            fails_open: hook.str_at(&["failurePolicy"]) == "Ignore",
+            reinvocable: hook.str_at(&["reinvocationPolicy"]) == "IfNeeded",
+            constraints: Constraints::of_webhook(hook),
+            side_effects: match hook.str_at(&["sideEffects"]) {
+                "" => SideEffects::Unknown,
+                "None" | "NoneOnDryRun" => SideEffects::Safe,
+                _ => SideEffects::Some,
+            },
+            version: Version::preferred(hook),
+            timeout_seconds: hook["timeoutSeconds"]
+                .as_i64()
+                .and_then(|seconds| u64::try_from(seconds).ok())
+                .filter(|seconds| *seconds > 0)
+                .unwrap_or(TIMEOUT_SECONDS),
+            client,
+            name,
+        }
+    }
+
+    /// Whether this webhook is to be asked, and in which version of the object. Hot path.
+    pub fn matches(&self, request: &Request<'_>, object: Option<&Value>) -> Result<Option<Match>, Status> {
+        self.constraints.matches(request, object)
+    }
+
+    /// Asks. `object` is in the version of `target`; what the webhook wants noted is noted.
+    pub async fn ask(
+        &self,
+        request: &Request<'_>,
+        target: &Resource,
+        object: Option<Value>,
+        mutating: bool,
+    ) -> Result<Verdict, Failure> {
+        let attributes = request.attributes;
+        if attributes.dry_run {
+            match self.side_effects {
+                SideEffects::Safe => {}
+                SideEffects::Unknown => return Err(Failure::calling("Webhook SideEffects is nil")),
+                SideEffects::Some => {
+                    let name = field::go_quote(&self.name);
+                    let why = format!("admission webhook {name} does not support dry run");
+                    return Err(Failure::Refused(Status::bad_request(why)));
+                }
+            }
+        }
+        let version = self.version.ok_or_else(|| {
+            Failure::calling(
+                "could not create admission objects: webhook does not accept known AdmissionReview versions (v1, \
+                 v1beta1)",
+            )
+        })?;
+        let client = self
+            .client
+            .as_ref()
+            .map_err(|why| Failure::calling(format_args!("could not get REST client: {why}")))?;
+        let old = match request.old() {
+            Some(old) => Some(request.versioned(old, target).await.map_err(Failure::Refused)?),
+            None => None,
+        };
+        let uid = rt::uuid();
+        let question = review::question(version, &uid, request, target, object, old);
+        let call = Call {
+            method: http::Method::POST,
+            path: "",
+            query: &format!("timeout={}s", self.timeout_seconds),
+            body: Bytes::from(question.to_json()),
+            timeout: Duration::from_secs(self.timeout_seconds),
+            answer_bytes_max: ANSWER_BYTES_MAX,
+        };
+        let failed =
+            |why: &dyn std::fmt::Display| Failure::calling(format_args!("failed to call webhook: {why}"));
+        let answer = client.post(call).await.map_err(|error| failed(&error))?;
+        let answer = Value::parse(&answer).map_err(|error| {
+            let why = error.go_text(&answer);
+            failed(&format_args!("couldn't get version/kind; json parse error: {why}"))
+        })?;
+        let verdict = review::verdict(version, &uid, mutating, &answer).map_err(|why| {
+            Failure::calling(format_args!("received invalid webhook response: {why}"))
+        })?;
+        for (key, value) in &verdict.annotations {
+            attributes.warnings.annotate(format!("{}/{key}", self.name), value);
+        }
+        verdict.warnings.iter().for_each(|text| attributes.warnings.add(text));
+        if verdict.allowed {
+            Ok(verdict)
+        } else {
+            Err(Failure::Refused(review::refusal(&self.name, &verdict.status)))
+        }
+    }
+
+    /// What a failure means for the request: nothing, if the webhook may be left out.
+    pub fn settle(&self, failure: Failure) -> Result<(), Status> {
+        match failure {
+            Failure::Refused(status) => Err(status),
+            Failure::Calling(why) if self.fails_open => {
+                tracing::warn!(webhook = self.name, error = why, "Failed calling webhook, failing open");
+                Ok(())
+            }
+            Failure::Calling(why) => {
+                let name = field::go_quote(&self.name);
+                Err(Status::internal(format_args!("failed calling webhook {name}: {why}")))
+            }
+        }
+    }
+}
+
+fn client_config(config: &Value) -> Result<ClientConfig, String> {
+    use base64::Engine;
+    let ca_bundle = base64::engine::general_purpose::STANDARD
+        .decode(config.str_at(&["caBundle"]))
+        .map_err(|error| format!("caBundle: {error}"))?;
+    let target = match config.get("service").filter(|service| service.is_object()) {
+        None => Target::Url(config.str_at(&["url"]).to_owned()),
+        Some(service) => Target::Service(ServiceReference {
+            namespace: service.str_at(&["namespace"]).to_owned(),
+            name: service.str_at(&["name"]).to_owned(),
+            port: service["port"]
+                .as_i64()
+                .and_then(|port| u16::try_from(port).ok())
+                .unwrap_or(ServiceReference::DEFAULT_PORT),
+            path: service.str_at(&["path"]).to_owned(),
+        }),
+    };
+    Ok(ClientConfig::hook(target, &ca_bundle))
+}
