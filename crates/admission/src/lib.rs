@@ -81,7 +81,11 @@ impl Chain {
 
 #[async_trait]
 impl Admission for Chain {
-    async fn mutate(&self, attributes: &Attributes<'_>, mut object: Option<&mut Value>) -> Result<(), Status> {
+    async fn mutate(
+        &self,
+        attributes: &Attributes<'_>,
+        mut object: Option<&mut Value>,
+    ) -> Result<(), Status> {
         let mut pass = Pass::default();
         self.mutate_once(attributes, object.as_deref_mut(), &mut pass).await?;
         if pass.begin_second() {

@@ -22,7 +22,8 @@ pub struct MutatingAdmissionWebhook {
 
 impl MutatingAdmissionWebhook {
     pub(crate) fn new(env: &Environment<'_>) -> Result<Self, BuildError> {
-        let configurations = env.named("admissionregistration.k8s.io", "v1", "mutatingwebhookconfigurations")?;
+        let configurations =
+            env.named("admissionregistration.k8s.io", "v1", "mutatingwebhookconfigurations")?;
         Ok(Self { hooks: compiled(configurations, env.resolver.clone()), world: env.world.clone() })
     }
 }
@@ -148,7 +149,8 @@ fn patched(patch: Value, before: &Value, request: &Request<'_>, target: &Resourc
 pub(crate) fn decoded(object: &mut Value, request: &Request<'_>, target: &Resource) -> Result<(), Status> {
     let kind = request.kind_of(target);
     if kind == target.gvk() {
-        decode::decode(object, target.schema.root(), FieldValidation::Ignore, &[]).map_err(Status::internal)?;
+        decode::decode(object, target.schema.root(), FieldValidation::Ignore, &[])
+            .map_err(Status::internal)?;
         target.strategy.default(object);
     } else if let Some(schema) = api::builtin::schema(&kind) {
         decode::decode(object, schema.root(), FieldValidation::Ignore, &[]).map_err(Status::internal)?;
@@ -190,7 +192,10 @@ impl Notes<'_> {
 
     fn mutated(&self, mutated: bool) {
         let (configuration, webhook) = (self.hook.configuration.as_str(), self.hook.name.as_str());
-        self.note("mutation", &json!({"configuration": configuration, "webhook": webhook, "mutated": mutated}));
+        self.note(
+            "mutation",
+            &json!({"configuration": configuration, "webhook": webhook, "mutated": mutated}),
+        );
     }
 
     fn patched(&self, patch: Value) {

@@ -129,7 +129,12 @@ pub(crate) struct Verdict {
 }
 
 /// Reads an answer. The error is upstream's.
-pub(crate) fn verdict(version: Version, uid: &str, mutating: bool, review: &Value) -> Result<Verdict, String> {
+pub(crate) fn verdict(
+    version: Version,
+    uid: &str,
+    mutating: bool,
+    review: &Value,
+) -> Result<Verdict, String> {
     let response = &review["response"];
     if !response.is_object() {
         return Err("webhook response was absent".to_owned());
@@ -224,13 +229,37 @@ mod tests {
         let patch = STANDARD.encode("[]");
         let cases = [
             (true, json!({"uid": "u", "allowed": true}), None),
-            (true, json!({"uid": "u", "allowed": true, "patch": patch.as_str(), "patchType": "JSONPatch"}), None),
+            (
+                true,
+                json!({"uid": "u", "allowed": true, "patch": patch.as_str(), "patchType": "JSONPatch"}),
+                None,
+            ),
             (true, json!({"uid": "v"}), Some("expected response.uid=\"u\", got \"v\"")),
-            (true, json!({"uid": "u", "patchType": "JSONPatch"}), Some("webhook returned response.patchType but not response.patch")),
-            (true, json!({"uid": "u", "patch": patch.as_str()}), Some("webhook returned response.patch but not response.patchType")),
-            (true, json!({"uid": "u", "patch": patch.as_str(), "patchType": ""}), Some("webhook returned invalid response.patchType of \"\"")),
-            (false, json!({"uid": "u", "patch": patch.as_str()}), Some("validating webhook may not return response.patch")),
-            (false, json!({"uid": "u", "patchType": "JSONPatch"}), Some("validating webhook may not return response.patchType")),
+            (
+                true,
+                json!({"uid": "u", "patchType": "JSONPatch"}),
+                Some("webhook returned response.patchType but not response.patch"),
+            ),
+            (
+                true,
+                json!({"uid": "u", "patch": patch.as_str()}),
+                Some("webhook returned response.patch but not response.patchType"),
+            ),
+            (
+                true,
+                json!({"uid": "u", "patch": patch.as_str(), "patchType": ""}),
+                Some("webhook returned invalid response.patchType of \"\""),
+            ),
+            (
+                false,
+                json!({"uid": "u", "patch": patch.as_str()}),
+                Some("validating webhook may not return response.patch"),
+            ),
+            (
+                false,
+                json!({"uid": "u", "patchType": "JSONPatch"}),
+                Some("validating webhook may not return response.patchType"),
+            ),
         ];
         for (mutating, response, expected) in cases {
             let result = verdict(Version::V1, "u", mutating, &answer(response.clone()));
@@ -241,7 +270,8 @@ mod tests {
         let other = json!({"apiVersion": "v1", "kind": "Pod", "response": {"uid": "u"}});
         assert_eq!(
             verdict(Version::V1, "u", true, &other),
-            Err("expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview, got /v1, Kind=Pod".to_owned())
+            Err("expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview, got /v1, Kind=Pod"
+                .to_owned())
         );
         // The older version is trusted more.
         let beta = json!({"response": {"allowed": true, "patch": patch.as_str()}});
@@ -255,7 +285,12 @@ mod tests {
             (json!(null), 400, "", "admission webhook \"h\" denied the request without explanation"),
             (json!({"message": "no"}), 400, "", "admission webhook \"h\" denied the request: no"),
             (json!({"reason": "Odd"}), 400, "Odd", "admission webhook \"h\" denied the request: Odd"),
-            (json!({"code": 200, "message": "no"}), 400, "", "admission webhook \"h\" denied the request: no"),
+            (
+                json!({"code": 200, "message": "no"}),
+                400,
+                "",
+                "admission webhook \"h\" denied the request: no",
+            ),
             (
                 json!({"code": 403, "reason": "Forbidden", "message": "no"}),
                 403,

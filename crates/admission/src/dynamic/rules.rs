@@ -38,7 +38,8 @@ pub(crate) struct Subject<'a> {
 
 impl Rule {
     pub fn from_value(rule: &Value) -> Self {
-        let texts = |key: &str| rule.array_at(&[key]).iter().filter_map(Value::as_str).map(Str::from).collect();
+        let texts =
+            |key: &str| rule.array_at(&[key]).iter().filter_map(Value::as_str).map(Str::from).collect();
         let split = |text: &str| match text.split_once('/') {
             Some((resource, subresource)) => (resource.into(), subresource.into()),
             None => (text.into(), Str::default()),
@@ -73,8 +74,7 @@ impl Rule {
 
     fn is_in_scope(&self, subject: &Subject<'_>) -> bool {
         // A Namespace has its own name as namespace, and is cluster-scoped all the same.
-        let is_namespace =
-            (subject.group, subject.version, subject.plural) == ("", "v1", "namespaces");
+        let is_namespace = (subject.group, subject.version, subject.plural) == ("", "v1", "namespaces");
         let is_namespaced = !is_namespace && !subject.namespace.is_empty();
         match self.scope {
             Scope::All => true,
@@ -99,8 +99,7 @@ mod tests {
         namespace: "t",
         name: "p",
     };
-    const NAMESPACE: Subject<'static> =
-        Subject { plural: "namespaces", namespace: "t", name: "t", ..POD };
+    const NAMESPACE: Subject<'static> = Subject { plural: "namespaces", namespace: "t", name: "t", ..POD };
 
     fn rule(change: Value) -> Rule {
         let mut rule = json!({

@@ -19,7 +19,8 @@ pub struct ValidatingAdmissionWebhook {
 
 impl ValidatingAdmissionWebhook {
     pub(crate) fn new(env: &Environment<'_>) -> Result<Self, BuildError> {
-        let configurations = env.named("admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations")?;
+        let configurations =
+            env.named("admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations")?;
         Ok(Self { hooks: compiled(configurations, env.resolver.clone()), world: env.world.clone() })
     }
 }

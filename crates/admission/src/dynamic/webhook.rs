@@ -58,9 +58,16 @@ impl Failure {
 }
 
 /// All webhooks of one kind of configuration, by the configurations' names.
-pub(crate) fn compiled(configurations: Endpoint, resolver: Arc<dyn ServiceResolver>) -> Compiled<Vec<Webhook>> {
+pub(crate) fn compiled(
+    configurations: Endpoint,
+    resolver: Arc<dyn ServiceResolver>,
+) -> Compiled<Vec<Webhook>> {
     Compiled::new(vec![configurations], move |collections| {
-        collections.iter().flatten().flat_map(|configuration| of_configuration(configuration, &resolver)).collect()
+        collections
+            .iter()
+            .flatten()
+            .flat_map(|configuration| of_configuration(configuration, &resolver))
+            .collect()
     })
 }
 
@@ -153,9 +160,8 @@ impl Webhook {
             let why = error.go_text(&answer);
             failed(&format_args!("couldn't get version/kind; json parse error: {why}"))
         })?;
-        let verdict = review::verdict(version, &uid, mutating, &answer).map_err(|why| {
-            Failure::calling(format_args!("received invalid webhook response: {why}"))
-        })?;
+        let verdict = review::verdict(version, &uid, mutating, &answer)
+            .map_err(|why| Failure::calling(format_args!("received invalid webhook response: {why}")))?;
         for (key, value) in &verdict.annotations {
             attributes.warnings.annotate(format!("{}/{key}", self.name), value);
         }

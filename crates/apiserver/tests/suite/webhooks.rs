@@ -71,8 +71,14 @@ async fn a_webhook_is_told_everything_about_a_request() {
         json!({"kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1", "fieldManager": "me"})
     );
 
-    assert_eq!((&updated["operation"], &updated["options"]["kind"]), (&json!("UPDATE"), &json!("UpdateOptions")));
-    assert_eq!((&updated["object"]["data"]["a"], &updated["oldObject"]["data"]["a"]), (&json!("c"), &json!("b")));
+    assert_eq!(
+        (&updated["operation"], &updated["options"]["kind"]),
+        (&json!("UPDATE"), &json!("UpdateOptions"))
+    );
+    assert_eq!(
+        (&updated["object"]["data"]["a"], &updated["oldObject"]["data"]["a"]),
+        (&json!("c"), &json!("b"))
+    );
 
     assert_eq!((&deleted["operation"], &deleted["object"]), (&json!("DELETE"), &Value::Null));
     assert_eq!((&deleted["oldObject"]["data"]["a"], &deleted["dryRun"]), (&json!("c"), &json!(true)));
@@ -94,7 +100,10 @@ async fn a_denial_reaches_the_client_with_code_reason_and_warnings() {
     let reply = admin.post(CONFIG_MAPS, &config_map("m")).await;
     let status = reply.json();
     assert_eq!((reply.status, &status["reason"]), (403, &json!("Forbidden")));
-    assert_eq!(status["message"], "admission webhook \"deny.example.com\" denied the request: not on my watch");
+    assert_eq!(
+        status["message"],
+        "admission webhook \"deny.example.com\" denied the request: not on my watch"
+    );
     assert_eq!(reply.headers["warning"], "299 - \"be careful\"");
     admin.get(&format!("{CONFIG_MAPS}/m")).await.expect(404);
 }
@@ -114,7 +123,8 @@ async fn a_patch_is_applied_before_the_object_is_validated() {
     let fields = created["metadata"]["managedFields"].to_string();
     assert!(fields.contains("f:a") && !fields.contains("f:added"), "{fields}");
 
-    let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "n"}, "data": {"k": "v"}});
+    let body =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "n"}, "data": {"k": "v"}});
     let applied = admin.patch(&format!("{CONFIG_MAPS}/n?fieldManager=me"), APPLY, &body).await.expect(201);
     assert_eq!(applied["data"]["added"], "by the hook");
 
@@ -145,7 +155,8 @@ async fn early_webhooks_see_what_later_ones_changed() {
     mutate(&admin, &once, "b-once", json!({})).await;
     mutate(&admin, &second, "c-second", json!({"reinvocationPolicy": "IfNeeded"})).await;
     admin.post(CONFIG_MAPS, &config_map("m")).await.expect(201);
-    let saw: Vec<bool> = first.seen().iter().map(|request| request["object"]["data"]["late"].is_string()).collect();
+    let saw: Vec<bool> =
+        first.seen().iter().map(|request| request["object"]["data"]["late"].is_string()).collect();
     assert_eq!(saw, [false, true]);
     assert_eq!((once.seen().len(), second.seen().len()), (1, 1));
 }
@@ -169,7 +180,10 @@ async fn selectors_and_rules_choose_the_requests() {
     admin.post(CONFIG_MAPS, &watched).await.expect(201);
     admin.post("/api/v1/namespaces/labelled/configmaps", &config_map("inside")).await.expect(201);
     // Losing the label is a change to something watched.
-    admin.patch(&format!("{CONFIG_MAPS}/watched"), MERGE, &json!({"metadata": {"labels": null}})).await.expect(200);
+    admin
+        .patch(&format!("{CONFIG_MAPS}/watched"), MERGE, &json!({"metadata": {"labels": null}}))
+        .await
+        .expect(200);
     let names = |hook: &Hook| -> Vec<String> {
         hook.seen().iter().map(|request| request["name"].as_str().unwrap().to_owned()).collect()
     };
@@ -201,7 +215,10 @@ async fn another_version_of_the_same_objects_counts_unless_told_otherwise() {
     let path = "/apis/autoscaling/v2/namespaces/t/horizontalpodautoscalers";
     admin.post(path, &autoscaler).await.expect(201);
     let [request] = equivalent.seen().try_into().expect("one request");
-    assert_eq!((&request["kind"]["version"], &request["requestKind"]["version"]), (&json!("v1"), &json!("v2")));
+    assert_eq!(
+        (&request["kind"]["version"], &request["requestKind"]["version"]),
+        (&json!("v1"), &json!("v2"))
+    );
     assert_eq!(request["object"]["apiVersion"], "autoscaling/v1");
     assert_eq!(request["object"]["spec"]["targetCPUUtilizationPercentage"], 50);
     assert!(exact.seen().is_empty());
@@ -215,12 +232,19 @@ async fn webhooks_that_fail_are_told_in_upstream_s_words() {
     let absent: Raw = |_| Some("{}".into());
     let stranger: Raw = |review| {
         let uid = &review["request"]["uid"];
-        Some(json!({"kind": "Pod", "apiVersion": "v1", "response": {"uid": uid, "allowed": true}}).to_string().into())
+        Some(
+            json!({"kind": "Pod", "apiVersion": "v1", "response": {"uid": uid, "allowed": true}})
+                .to_string()
+                .into(),
+        )
     };
     let huge: Raw = |_| Some(vec![b' '; 17 << 20].into());
     for (answer, expected) in [
         (closed, "failed to call webhook: Post \"URL?timeout=10s\": EOF"),
-        (nonsense, "failed to call webhook: couldn't get version/kind; json parse error: invalid character 'h' looking for beginning of value"),
+        (
+            nonsense,
+            "failed to call webhook: couldn't get version/kind; json parse error: invalid character 'h' looking for beginning of value",
+        ),
         (absent, "received invalid webhook response: webhook response was absent"),
         (
             stranger,
@@ -274,7 +298,8 @@ async fn a_certificate_of_somebody_else_is_not_trusted() {
 async fn a_service_is_called_at_a_ready_endpoint() {
     let (_server, admin) = Server::with_namespace().await;
     let hook = Hook::start(allow).await;
-    let config = json!({"service": {"namespace": "t", "name": "hook", "path": "/x"}, "caBundle": hook.ca_bundle()});
+    let config =
+        json!({"service": {"namespace": "t", "name": "hook", "path": "/x"}, "caBundle": hook.ca_bundle()});
     validate(&admin, &hook, "service", json!({"clientConfig": config})).await;
     let failed = "Internal error occurred: failed calling webhook \"service.example.com\": failed to call webhook: \
                   Post \"https://hook.t.svc:443/x?timeout=10s\": ";
@@ -343,9 +368,15 @@ async fn evictions_and_scales_are_asked_about() {
     admin.post(path, &deployment).await.expect(201);
     admin.patch(&format!("{path}/d/scale"), MERGE, &json!({"spec": {"replicas": 2}})).await.expect(200);
     let [eviction, scale] = hook.seen().try_into().expect("two requests");
-    assert_eq!((&eviction["subResource"], &eviction["kind"]["kind"]), (&json!("eviction"), &json!("Eviction")));
+    assert_eq!(
+        (&eviction["subResource"], &eviction["kind"]["kind"]),
+        (&json!("eviction"), &json!("Eviction"))
+    );
     assert_eq!((&eviction["object"]["kind"], &eviction["name"]), (&json!("Eviction"), &json!("p")));
     assert_eq!((&scale["subResource"], &scale["kind"]["group"]), (&json!("scale"), &json!("autoscaling")));
-    assert_eq!((&scale["object"]["kind"], &scale["object"]["spec"]["replicas"]), (&json!("Scale"), &json!(2)));
+    assert_eq!(
+        (&scale["object"]["kind"], &scale["object"]["spec"]["replicas"]),
+        (&json!("Scale"), &json!(2))
+    );
     assert_eq!(scale["oldObject"]["spec"]["replicas"], 1);
 }
