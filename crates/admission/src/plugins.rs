@@ -82,6 +82,7 @@ const PLUGINS: &[Row] = &[
     on("DefaultTolerationSeconds", |_, _| made(pods::DefaultTolerationSeconds)),
     off("ExtendedResourceToleration", |_, _| made(pods::ExtendedResourceToleration)),
     on("DefaultStorageClass", |env, _| made(storage::DefaultStorageClass::new(env)?)),
+    on("StorageObjectInUseProtection", |_, _| made(storage::StorageObjectInUseProtection)),
     on("PersistentVolumeClaimResize", |env, _| made(storage::PersistentVolumeClaimResize::new(env)?)),
     on("RuntimeClass", |env, _| made(runtime_class::RuntimeClass::new(env)?)),
     on("CertificateApproval", |env, _| made(certificates::CertificateApproval::new(env))),

@@ -92,6 +92,36 @@ fn class_of(claim: &Value) -> &str {
     }
 }
 
+/// `StorageObjectInUseProtection`: claims, volumes and their classes stay until nobody uses them; a controller of each
+/// takes the finalizer off.
+pub struct StorageObjectInUseProtection;
+
+const PROTECTED: [(&str, &str, &str); 3] = [
+    ("", "persistentvolumeclaims", "kubernetes.io/pvc-protection"),
+    ("", "persistentvolumes", "kubernetes.io/pv-protection"),
+    ("storage.k8s.io", "volumeattributesclasses", "kubernetes.io/vac-protection"),
+];
+
+impl Plugin for StorageObjectInUseProtection {
+    fn mutate(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Status> {
+        if attributes.operation != Operation::Create {
+            return Ok(());
+        }
+        let protected = PROTECTED.iter().find(|(group, plural, _)| attributes.is(group, plural));
+        let Some((_, _, finalizer)) = protected else { return Ok(()) };
+        let finalizers = object
+            .ensure_object_at(&["metadata"])
+            .get_or_insert_with("finalizers", || Value::Array(Vec::new()))
+            .as_array_mut();
+        if let Some(finalizers) = finalizers
+            && !finalizers.iter().any(|own| own.as_str() == Some(finalizer))
+        {
+            finalizers.push((*finalizer).into());
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use apimachinery::json;

@@ -17,6 +17,7 @@ pub mod kinds;
 pub mod openapi;
 pub mod pod_resources;
 pub mod protobuf;
+pub mod quota;
 pub mod resource;
 pub mod strategy;
 pub mod table;

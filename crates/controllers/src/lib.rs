@@ -8,6 +8,7 @@
 
 pub mod ownership;
 pub mod pods;
+pub mod protection;
 
 mod certificates;
 mod clusterrole_aggregation;
@@ -18,13 +19,17 @@ mod garbage_collector;
 mod namespace;
 mod node_lifecycle;
 mod pod_gc;
+mod pv_protection;
+mod pvc_protection;
 mod replicaset;
+mod resource_quota;
 mod root_ca_publisher;
 mod service;
 mod service_account;
 mod taint_eviction;
 #[cfg(test)]
 mod testing;
+mod vac_protection;
 
 use std::sync::Arc;
 
@@ -55,10 +60,14 @@ pub fn descriptors() -> Vec<ControllerDescriptor<Options>> {
         namespace::descriptor(),
         node_lifecycle::descriptor(),
         pod_gc::descriptor(),
+        pv_protection::descriptor(),
+        pvc_protection::descriptor(),
         replicaset::descriptor(),
+        resource_quota::descriptor(),
         root_ca_publisher::descriptor(),
         service_account::descriptor(),
         taint_eviction::descriptor(),
+        vac_protection::descriptor(),
     ]
 }
 

@@ -35,16 +35,6 @@ pub const KNOWN: &[Known] = &[
     known("discovery", "fresh cluster: kubernetes service", "the port that the server happens to listen on"),
     known(
         "create-minimal",
-        "v1 PersistentVolumeClaim min",
-        "protection of storage in use: a later milestone, with the controllers that take the finalizers off",
-    ),
-    known(
-        "create-minimal",
-        "v1 PersistentVolume min",
-        "protection of storage in use: a later milestone, with the controllers that take the finalizers off",
-    ),
-    known(
-        "create-minimal",
         "autoscaling/v2 HorizontalPodAutoscaler min",
         "autoscaling: zeroes that Go writes in the status of a new object",
     ),
@@ -62,26 +52,6 @@ pub const KNOWN: &[Known] = &[
         "create-minimal",
         "storage.k8s.io/v1 CSINode min",
         "storage: Go writes an empty list of drivers as null",
-    ),
-    known(
-        "create-minimal",
-        "storage.k8s.io/v1 VolumeAttributesClass min",
-        "protection of storage in use: a later milestone, with the controllers that take the finalizers off",
-    ),
-    known(
-        "tables",
-        "v1 PersistentVolume min",
-        "protection of storage in use: a later milestone, with the controllers that take the finalizers off",
-    ),
-    known(
-        "tables",
-        "storage.k8s.io/v1 VolumeAttributesClass min",
-        "protection of storage in use: a later milestone, with the controllers that take the finalizers off",
-    ),
-    known(
-        "partial-metadata",
-        "storage.k8s.io/v1 VolumeAttributesClass min",
-        "protection of storage in use: a later milestone, with the controllers that take the finalizers off",
     ),
     known(
         "partial-metadata",
@@ -172,11 +142,6 @@ pub const KNOWN: &[Known] = &[
         "validate-nonsense",
         "resource.k8s.io.v1.ResourceClaim",
         "admin access of claims: a later milestone, with CEL",
-    ),
-    known(
-        "validate-nonsense",
-        "storage.k8s.io.v1.VolumeAttributesClass",
-        "protection of storage in use: a later milestone, with the controllers that take the finalizers off",
     ),
     known("bad-input", "pod: negative grace", "LimitRanger: a later milestone"),
     known("bad-input", "custom resource: size missing", "custom resources: a later milestone"),

@@ -44,6 +44,7 @@ const BUILT_IN: &[(&str, &str, &str, &str, bool)] = &[
     ("rbac.authorization.k8s.io", "v1", "roles", "Role", true),
     ("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", false),
     ("storage.k8s.io", "v1", "storageclasses", "StorageClass", false),
+    ("storage.k8s.io", "v1", "volumeattributesclasses", "VolumeAttributesClass", false),
 ];
 
 const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
