@@ -18,7 +18,8 @@ pub(super) const DEVICES_PER_CLASS: &str = ".deviceclass.resource.k8s.io/devices
 const DEVICES_MAX: usize = 32;
 
 pub(super) fn counts_for(name: &str) -> bool {
-    let per_class = |resource: &str| name.strip_suffix(resource).is_some_and(|rest| rest.ends_with(PER_CLASS));
+    let per_class =
+        |resource: &str| name.strip_suffix(resource).is_some_and(|rest| rest.ends_with(PER_CLASS));
     [CLAIMS, STORAGE].iter().any(|resource| name == *resource || per_class(resource))
 }
 
@@ -111,7 +112,8 @@ mod tests {
 
     #[test]
     fn volumes_count_in_total_and_per_class() {
-        let mut claim = json!({"spec": {"storageClassName": "gold", "resources": {"requests": {"storage": "1.5"}}}});
+        let mut claim =
+            json!({"spec": {"storageClassName": "gold", "resources": {"requests": {"storage": "1.5"}}}});
         assert_eq!(
             volume_usage(&claim).to_string(),
             "gold.storageclass.storage.k8s.io/persistentvolumeclaims=1,\

@@ -99,8 +99,7 @@ impl Kind {
             Rules::Pods => {
                 pod::is_terminating(old) != pod::is_terminating(new)
                     || pod::is_charged(old, now) && !pod::is_charged(new, now)
-                    || old["status"] != new["status"]
-                        && pod::usage(old, now) != pod::usage(new, now)
+                    || old["status"] != new["status"] && pod::usage(old, now) != pod::usage(new, now)
             }
             Rules::Services => service_usage(old) != service_usage(new),
             Rules::VolumeClaims => claim::status_matters(new, old),
@@ -131,7 +130,9 @@ impl Kind {
         name == self.count
             || match &self.rules {
                 Rules::Pods => pod::counts_for(name),
-                Rules::Services => matches!(name, "services" | "services.nodeports" | "services.loadbalancers"),
+                Rules::Services => {
+                    matches!(name, "services" | "services.nodeports" | "services.loadbalancers")
+                }
                 Rules::VolumeClaims => claim::counts_for(name),
                 Rules::DeviceClaims => name.ends_with(claim::DEVICES_PER_CLASS),
                 Rules::Others(plain) => *plain == Some(name),
@@ -252,8 +253,7 @@ mod tests {
     #[test]
     fn only_changes_that_can_cost_something_are_charged() {
         let (plain, terminating) = (json!({"spec": {}}), json!({"spec": {"activeDeadlineSeconds": 1}}));
-        let change =
-            |subresource: &'static str, old| Change { subresource, new: &plain, old };
+        let change = |subresource: &'static str, old| Change { subresource, new: &plain, old };
         let pods = kind("", "pods");
         assert!(pods.is_charged(change("", None)));
         assert!(!pods.is_charged(change("", Some(&plain))));

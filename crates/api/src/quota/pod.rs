@@ -86,7 +86,9 @@ pub(super) fn missing<'a>(names: impl Iterator<Item = &'a Str>, pod: &Value) -> 
     }
     let required: BTreeSet<&Str> = names.filter(|name| REQUIRED.contains(&name.as_str())).collect();
     let mut missing = BTreeMap::<&Str, BTreeSet<&str>>::new();
-    for container in ["containers", "initContainers"].into_iter().flat_map(|list| pod.array_at(&["spec", list])) {
+    for container in
+        ["containers", "initContainers"].into_iter().flat_map(|list| pod.array_at(&["spec", list]))
+    {
         let of = |which: &str| Amounts::of(container.at(&["resources", which]));
         let own = computed(&of("requests"), &of("limits"));
         for name in required.iter().filter(|name| own.get(name).is_none()) {
@@ -173,9 +175,7 @@ mod tests {
 
     #[test]
     fn pods_that_are_done_or_stuck_are_free() {
-        let marked = |deadline: &str| {
-            json!({"metadata": {"deletionTimestamp": deadline, "deletionGracePeriodSeconds": 30}, "spec": {}})
-        };
+        let marked = |deadline: &str| json!({"metadata": {"deletionTimestamp": deadline, "deletionGracePeriodSeconds": 30}, "spec": {}});
         assert!(is_charged(&json!({"spec": {}}), now()));
         assert!(!is_charged(&json!({"spec": {}, "status": {"phase": "Failed"}}), now()));
         assert!(is_charged(&marked("2025-12-31T23:59:40Z"), now()));

@@ -62,7 +62,9 @@ mod tests {
         let world = World::start(vec![descriptor()], vec![volume]);
         let options = DeleteOptions::default();
         world.fake.delete(&PERSISTENT_VOLUMES, "", "v", &options).await.expect("it is there");
-        world.fake.seed(json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "other"}}));
+        world
+            .fake
+            .seed(json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "other"}}));
         world
             .wait_for("the other one protected", |fake| {
                 let other = fake.peek(&PERSISTENT_VOLUMES, "", "other");

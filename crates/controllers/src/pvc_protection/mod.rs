@@ -35,14 +35,14 @@ fn start(context: Context<Options>) -> BoxFuture<'static, ()> {
     pods.add_index(BY_CLAIM, |pod| claims_of(pod).iter().map(index_value).collect());
     let reconciler =
         Arc::new(Controller { api: context.api.clone(), claims: claims.clone(), pods: pods.clone() });
-    let controller =
-        controller_runtime::Controller::new(&context, reconciler).for_kind(&claims).watches(&pods, |delta, keys| {
-            match delta {
-                Delta::Delete { old } => keys.extend(claims_of(old)),
-                Delta::Upsert { new, .. } if is_shut_down(new) => keys.extend(claims_of(new)),
-                _ => {}
-            }
-        });
+    let controller = controller_runtime::Controller::new(&context, reconciler).for_kind(&claims).watches(
+        &pods,
+        |delta, keys| match delta {
+            Delta::Delete { old } => keys.extend(claims_of(old)),
+            Delta::Upsert { new, .. } if is_shut_down(new) => keys.extend(claims_of(new)),
+            _ => {}
+        },
+    );
     boxed(controller.run())
 }
 
@@ -106,8 +106,7 @@ impl Reconcile for Controller {
         let Some(claim) = self.claims.get(&key.namespace, &key.name) else {
             return Ok(Action::await_change());
         };
-        let is_used =
-            || self.pods.by_index(BY_CLAIM, &index_value(key)).iter().any(|pod| uses(pod, &claim));
+        let is_used = || self.pods.by_index(BY_CLAIM, &index_value(key)).iter().any(|pod| uses(pod, &claim));
         let mut plan = protection::plan(&claim, FINALIZER, is_used);
         if plan == Plan::Remove {
             // A pod that was bound just before the claim was marked may not have been seen yet.

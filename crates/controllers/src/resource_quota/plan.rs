@@ -15,7 +15,8 @@ pub(super) fn hard_names(quota: &Value) -> Vec<Str> {
 
 /// Whether a quota has to be recounted because it was changed, and not only charged.
 pub(super) fn is_dirty(old: &Value, new: &Value) -> bool {
-    old["spec"] != new["spec"] || Amounts::of(new["status"].get("hard")) != Amounts::of(new["spec"].get("hard"))
+    old["spec"] != new["spec"]
+        || Amounts::of(new["status"].get("hard")) != Amounts::of(new["spec"].get("hard"))
 }
 
 /// The status as it should be, or `None` when it is that already.

@@ -58,9 +58,7 @@ fn scopes_narrow_what_is_counted() {
 
 #[tokio::test]
 async fn usage_follows_what_goes_and_what_the_quota_says() {
-    let map = |name: &str| {
-        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "ns"}})
-    };
+    let map = |name: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "ns"}});
     let seeds = vec![map("a"), map("b"), pod("p", "1"), quota(json!({"configmaps": "5", "pods": "2"}))];
     let world = World::start(vec![descriptor()], seeds);
     world.wait_for("counted", |fake| used(fake) == r#"{"configmaps":"2","pods":"1"}"#).await;
