@@ -42,7 +42,6 @@ const KNOWN: &[Known] = &[
         "the registry generates the name before it validates",
         &["metadata.name"],
     ),
-    Known("bad-input.jsonl: crd: cel type", CEL, &["accepted"]),
     Known("bad-input.jsonl: dryRun bogus", OPTIONS, &["accepted"]),
     Known("bad-input.jsonl: service: nodePort out of range", ALLOCATOR, &["accepted"]),
     Known("bad-input.jsonl: service: outside range", ALLOCATOR, &["accepted"]),

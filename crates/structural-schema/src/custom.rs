@@ -1,14 +1,18 @@
 //! [`CustomSchema`]: one version's schema, with all that its objects need.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use apimachinery::Value;
 use apimachinery::decode::{DecodeError, FieldValidation};
-use apimachinery::field::{ErrorList, Path, go_quote};
+use apimachinery::field::{Error, ErrorList, Path, go_quote};
 use apimachinery::schema::{NodeId, SchemaRef, Schemas};
 
 use crate::metadata::{self, Malformed, ObjectMetaCheck};
-use crate::{Structural, bridge, default, list_type, prune, validate};
+use crate::rules::RuleSet;
+use crate::{Structural, bridge, default, list_type, prune, rules, validate};
+
+/// Stands in for rules that would be read on values of the wrong form.
+const NOT_RUN: &str = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
 
 /// The definition of every object's metadata.
 pub(crate) const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
@@ -21,6 +25,8 @@ pub struct CustomSchema {
     root: NodeId,
     object_meta: NodeId,
     object_meta_check: ObjectMetaCheck,
+    /// Compiled when the first object is written: most definitions are only ever read.
+    rules: OnceLock<Option<RuleSet>>,
 }
 
 impl CustomSchema {
@@ -38,6 +44,7 @@ impl CustomSchema {
             root,
             object_meta: meta,
             object_meta_check: object_meta,
+            rules: OnceLock::new(),
         }
     }
 
@@ -137,7 +144,17 @@ impl CustomSchema {
         {
             errors.append(&mut repeated);
         }
+        self.run_rules(&mut errors, object, old);
         errors
+    }
+
+    fn run_rules(&self, errors: &mut ErrorList, object: &Value, old: Option<&Value>) {
+        let Some(rules) = self.rules.get_or_init(|| RuleSet::compile(&self.structural, true)) else { return };
+        if errors.iter().any(validate::is_blocking) {
+            errors.push(Error::invalid(&Path::NONE, Value::Null, NOT_RUN));
+        } else {
+            rules.validate(errors, object, old, true, &mut rules::budget(), &Path::NONE);
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod defaults;
 mod field_path;
 mod go_form;
 mod keywords;
+mod rules;
 mod selectable;
 mod structural;
 
@@ -73,33 +74,51 @@ impl Demands {
     }
 }
 
-/// All complaints about the schema in `holder` (a version's `schema`). `has_status` when the versions that it is for
-/// have a status subresource.
+/// What there is to know about a schema besides its text.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Place {
+    /// The versions that it is for have a status subresource.
+    pub has_status: bool,
+    /// It was there before this update; what its rules cost was accepted then.
+    pub is_unchanged: bool,
+}
+
+/// All complaints about the schema in `holder`, a version's `schema`.
 pub fn schema(
     errors: &mut ErrorList,
     holder: &Value,
-    has_status: bool,
+    place: Place,
     demands: &Demands,
     builtin: Builtin<'_>,
     path: &Path<'_>,
 ) {
     let Some(schema) = holder.get("openAPIV3Schema").filter(|schema| schema.is_object()) else { return };
     let own = path.child("openAPIV3Schema");
-    if has_status {
+    if place.has_status {
         root_beside_status(errors, schema, path);
     }
     if schema["nullable"].as_bool() == Some(true) {
         let path = path.child("openAPIV3Schema.nullable");
         errors.push(Error::forbidden(&path, "nullable cannot be true at the root"));
     }
+    let mut sound = None;
     if demands.structural && !keywords::has_unsupported(schema) {
+        let parsed = Structural::parse(schema);
         let mut found = structural::validate(schema, &own);
         if found.is_empty() {
-            found = defaults::validate(&Structural::parse(schema), demands.pruned_defaults, builtin, &own);
+            found = defaults::validate(&parsed, demands.pruned_defaults, builtin, &own);
         }
+        sound = found.is_empty().then_some(parsed);
         errors.append(&mut found);
     }
+    let before = errors.len();
     keywords::validate(errors, schema, demands, &own);
+    // What rules say is not judged where there is no telling what they speak of.
+    if let Some(schema) = sound {
+        let mut found = errors.split_off(before);
+        rules::validate(&mut found, &schema, place.is_unchanged, &own);
+        errors.append(&mut found);
+    }
 }
 
 /// With a status subresource, the root may only say what does not depend on the status being a part of the object.

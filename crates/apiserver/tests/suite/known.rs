@@ -155,7 +155,6 @@ pub const KNOWN: &[Known] = &[
     known("bad-input", "custom resource: strategic patch", "custom resources: a later milestone"),
     known("bad-input", "custom resource: scale", "custom resources: a later milestone"),
     known("bad-input", "custom resource: status", "custom resources: a later milestone"),
-    known("bad-input", "crd: cel type", "custom resources, compiles CEL expressions: a later milestone"),
     known("update-rules", "pod: container name", "shows the change as a diff of JSON, not of Go's structs"),
     known("update-rules", "pod: nodeName", "shows the change as a diff of JSON, not of Go's structs"),
     known(

@@ -3,8 +3,6 @@
 use apimachinery::json;
 use apimachinery::schema::{Field, Node, NodeKind, Scalar, Struct};
 
-use apimachinery::field::Error;
-
 use super::*;
 
 /// Built-in types with as much of `ObjectMeta` as the tests look at.

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::schema::SchemaRef;
+use cel::Budget;
 
 use super::Builtin;
 use crate::custom::OBJECT_META;
 use crate::metadata::{self, Malformed};
+use crate::rules::{self, RuleSet};
 use crate::structural::Kind;
 use crate::{Structural, prune, validate};
 
@@ -20,7 +22,8 @@ pub(super) fn validate(
     path: &Path<'_>,
 ) -> ErrorList {
     let Some(object_meta) = builtin.schemas.definition(OBJECT_META) else { return ErrorList::new() };
-    let mut walk = Walk { errors: ErrorList::new(), demand_pruned, builtin, object_meta };
+    let mut walk =
+        Walk { errors: ErrorList::new(), demand_pruned, builtin, object_meta, budget: rules::budget() };
     walk.schema(schema, Place::root(schema, true), path);
     walk.errors
 }
@@ -82,10 +85,12 @@ struct Walk<'a> {
     demand_pruned: bool,
     builtin: Builtin<'a>,
     object_meta: SchemaRef<'a>,
+    /// For the rules that are run on all defaults.
+    budget: Budget,
 }
 
 impl Walk<'_> {
-    fn schema(&mut self, schema: &Structural, place: Place<'_>, path: &Path<'_>) {
+    fn schema(&mut self, schema: &Arc<Structural>, place: Place<'_>, path: &Path<'_>) {
         let place = if schema.embedded { Place::root(schema, true) } else { place };
         if let Some(default) = &schema.default {
             self.default(schema, default, &place, &path.child("default"));
@@ -102,11 +107,11 @@ impl Walk<'_> {
         }
     }
 
-    fn default(&mut self, schema: &Structural, default: &Value, place: &Place<'_>, path: &Path<'_>) {
+    fn default(&mut self, schema: &Arc<Structural>, default: &Value, place: &Place<'_>, path: &Path<'_>) {
         let found = if place.in_meta {
             self.in_metadata(schema, default, place, path)
         } else {
-            self.plain(schema, default, path)
+            self.plain(schema, default, place, path)
         };
         match found {
             Err(error) => self.errors.push(*error),
@@ -116,8 +121,9 @@ impl Walk<'_> {
 
     fn plain(
         &mut self,
-        schema: &Structural,
+        schema: &Arc<Structural>,
         default: &Value,
+        place: &Place<'_>,
         path: &Path<'_>,
     ) -> Result<ErrorList, Box<Error>> {
         if self.demand_pruned {
@@ -133,15 +139,35 @@ impl Walk<'_> {
         let mut found = ErrorList::new();
         metadata::validate_embedded(&mut found, schema, default, self.builtin.object_meta, path);
         if found.is_empty() {
-            found = validate::create(schema, default, path);
+            found = self.value(schema, default, place, path);
         }
         Ok(found)
     }
 
+    /// What the schema itself says about its default, as a new value and as one that stays.
+    fn value(
+        &mut self,
+        schema: &Arc<Structural>,
+        default: &Value,
+        place: &Place<'_>,
+        path: &Path<'_>,
+    ) -> ErrorList {
+        let mut found = validate::create(schema, default, path);
+        if found.is_empty()
+            && let Some(rules) = RuleSet::compile(schema, place.is_object)
+        {
+            let went_on = rules.validate(&mut found, default, Some(default), false, &mut self.budget, path);
+            if went_on && found.is_empty() {
+                rules.validate(&mut found, default, None, false, &mut self.budget, path);
+            }
+        }
+        found
+    }
+
     /// A default of metadata is judged as a part of an object that has only this.
     fn in_metadata(
-        &self,
-        schema: &Structural,
+        &mut self,
+        schema: &Arc<Structural>,
         default: &Value,
         place: &Place<'_>,
         path: &Path<'_>,
@@ -164,7 +190,7 @@ impl Walk<'_> {
         metadata::validate_embedded(&mut found, &whole, &object, self.builtin.object_meta, &top);
         let texts: Vec<String> = found.iter().map(ToString::to_string).collect();
         match texts.as_slice() {
-            [] => Ok(validate::create(schema, default, path)),
+            [] => Ok(self.value(schema, default, place, path)),
             [one] => Err(bad(one.clone())),
             more => Err(bad(format!("[{}]", more.join(", ")))),
         }

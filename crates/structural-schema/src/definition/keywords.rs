@@ -66,14 +66,12 @@ fn is_set(schema: &Value, key: &str) -> bool {
 
 /// What the places above a schema decide for it.
 #[derive(Clone, Default)]
-struct Scope<'a> {
+struct Scope {
     is_root: bool,
     /// Inside `metadata`, `apiVersion` or `kind` of a whole object.
     in_meta: bool,
     /// Why defaults are forbidden.
     no_defaults: Option<Str>,
-    /// The outermost place below which old and new values cannot be brought together.
-    uncorrelated: Option<&'a Path<'a>>,
 }
 
 struct Walk<'d> {
@@ -81,7 +79,7 @@ struct Walk<'d> {
 }
 
 impl Walk<'_> {
-    fn schema(&self, errors: &mut ErrorList, schema: &Value, scope: &Scope<'_>, path: &Path<'_>) {
+    fn schema(&self, errors: &mut ErrorList, schema: &Value, scope: &Scope, path: &Path<'_>) {
         self.plain(errors, schema, scope, path);
         let below = Scope { is_root: false, ..scope.clone() };
         self.fields(errors, schema, scope, path);
@@ -95,16 +93,12 @@ impl Walk<'_> {
             }
         }
         self.named(errors, schema, "definitions", &below, path);
-        let item_scope = match schema.str_at(&["x-kubernetes-list-type"]) {
-            "map" => below.clone(),
-            _ => Scope { uncorrelated: below.uncorrelated.or(Some(path)), ..below.clone() },
-        };
         let items_path = path.child("items");
         if let Some(items) = schema.get("items").filter(|own| own.is_object()) {
-            self.schema(errors, items, &item_scope, &items_path);
+            self.schema(errors, items, &below, &items_path);
         }
         for (index, items) in schema.array_at(&["items"]).iter().enumerate() {
-            self.schema(errors, items, &item_scope, &items_path.index(index));
+            self.schema(errors, items, &below, &items_path.index(index));
         }
         self.named(errors, schema, "dependencies", &below, path);
         extensions(errors, schema, self.demands, path);
@@ -115,7 +109,7 @@ impl Walk<'_> {
         rules(errors, schema, path);
     }
 
-    fn named(&self, errors: &mut ErrorList, schema: &Value, key: &str, scope: &Scope<'_>, path: &Path<'_>) {
+    fn named(&self, errors: &mut ErrorList, schema: &Value, key: &str, scope: &Scope, path: &Path<'_>) {
         let path = path.child(key);
         for (name, own) in schema[key].as_object().into_iter().flatten().filter(|(_, own)| own.is_object()) {
             self.schema(errors, own, scope, &path.key(name));
@@ -123,7 +117,7 @@ impl Walk<'_> {
     }
 
     /// Keywords that are not there, or not here.
-    fn plain(&self, errors: &mut ErrorList, schema: &Value, scope: &Scope<'_>, path: &Path<'_>) {
+    fn plain(&self, errors: &mut ErrorList, schema: &Value, scope: &Scope, path: &Path<'_>) {
         let kind = schema.str_at(&["type"]);
         if self.demands.known_types && has_unknown_type(schema) {
             errors.push(Error::not_supported(&path.child("type"), kind, TYPES));
@@ -156,7 +150,7 @@ impl Walk<'_> {
         }
     }
 
-    fn fields(&self, errors: &mut ErrorList, schema: &Value, scope: &Scope<'_>, path: &Path<'_>) {
+    fn fields(&self, errors: &mut ErrorList, schema: &Value, scope: &Scope, path: &Path<'_>) {
         let below = Scope { is_root: false, ..scope.clone() };
         let properties = schema["properties"].as_object().filter(|map| !map.is_empty());
         let additional = &schema["additionalProperties"];
@@ -176,13 +170,9 @@ impl Walk<'_> {
             }
         }
         let is_object = scope.is_root || schema["x-kubernetes-embedded-resource"].as_bool() == Some(true);
-        let is_correlatable = matches!(schema.str_at(&["x-kubernetes-map-type"]), "" | "granular" | "atomic");
         let properties_path = path.child("properties");
         for (name, property) in properties.into_iter().flatten() {
             let mut below = below.clone();
-            if !is_correlatable {
-                below.uncorrelated = below.uncorrelated.or(Some(path));
-            }
             if is_object && matches!(name.as_str(), "metadata" | "kind" | "apiVersion") {
                 below.in_meta = true;
                 if scope.is_root {

@@ -26,7 +26,8 @@ fn complaints(schema: &Value, has_status: bool, demands: &Demands) -> Vec<String
     let holder = json!({"openAPIV3Schema": schema});
     let mut errors = ErrorList::new();
     with_builtin(|builtin| {
-        super::schema(&mut errors, &holder, has_status, demands, builtin, &Path::root("schema"));
+        let place = Place { has_status, is_unchanged: false };
+        super::schema(&mut errors, &holder, place, demands, builtin, &Path::root("schema"));
     });
     errors.iter().map(|error| error.to_string().replace("schema.openAPIV3Schema", "S")).collect()
 }
@@ -310,6 +311,57 @@ fn fields_to_select_by() {
             "f[3].jsonPath: Invalid value: \".spec.x\": is an invalid path: does not refer to a valid field",
             "f[4].jsonPath: Required value",
             "f[5].jsonPath: Invalid value: \".metadata.name\": must not point to fields in metadata",
+        ]
+    );
+}
+
+#[test]
+fn rules_compile_against_the_types_of_the_schema() {
+    let with_rule = |rule: Value| {
+        json!({
+            "type": "object", "properties": {"size": {"type": "integer"}, "a-b": {"type": "string"}},
+            "x-kubernetes-validations": [rule],
+        })
+    };
+    check(with_rule(json!({"rule": "self.size > 1 && self.a__dash__b == 'x'"})), &[]);
+    check(
+        with_rule(json!({"rule": "self.size + 'x' == 'y'"})),
+        &[
+            "F.x-kubernetes-validations[0].rule: Invalid value: {\"Rule\":\"self.size + 'x' == 'y'\",\"Message\":\"\",\"MessageExpression\":\"\",\"Reason\":null,\"FieldPath\":\"\",\"OptionalOldSelf\":null}: compilation failed: ERROR: <input>:1:11: found no matching overload for '_+_' applied to '(int, string)'\n | self.size + 'x' == 'y'\n | ..........^",
+        ],
+    );
+    check(
+        with_rule(json!({"rule": "self.size"})),
+        &[
+            "F.x-kubernetes-validations[0].rule: Invalid value: {\"Rule\":\"self.size\",\"Message\":\"\",\"MessageExpression\":\"\",\"Reason\":null,\"FieldPath\":\"\",\"OptionalOldSelf\":null}: cel expression must evaluate to a bool",
+        ],
+    );
+    check(
+        with_rule(json!({"rule": "true", "optionalOldSelf": true})),
+        &[
+            "F.x-kubernetes-validations[0].optionalOldSelf: Invalid value: true: may not be set if oldSelf is not used in rule",
+        ],
+    );
+    check(
+        json!({"type": "array", "items": {"type": "integer", "x-kubernetes-validations": [{"rule": "self >= oldSelf"}]}}),
+        &[
+            "F.items.x-kubernetes-validations[0].rule: Invalid value: \"self >= oldSelf\": oldSelf cannot be used on the uncorrelatable portion of the schema within F",
+        ],
+    );
+}
+
+#[test]
+fn rules_have_a_price() {
+    let nested = json!({"type": "array", "items": {"type": "array", "items": {"type": "string"}},
+        "x-kubernetes-validations": [{"rule": "self.all(x, x.all(y, y.matches('a+')))"}]});
+    let schema = json!({"type": "object", "properties": {"f": nested}});
+    let found = complaints(&schema, false, &Demands::ALL);
+    assert_eq!(
+        found,
+        [
+            "S.properties[f].x-kubernetes-validations[0].rule: Forbidden: estimated rule cost exceeds budget by factor of more than 100x (try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)",
+            "S.properties[f].x-kubernetes-validations[0].rule: Forbidden: contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema",
+            "S: Forbidden: x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema exceeds budget by factor of more than 100x (try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)",
         ]
     );
 }

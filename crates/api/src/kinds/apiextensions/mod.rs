@@ -121,7 +121,7 @@ fn spec(errors: &mut ErrorList, spec: &Value, schemas: &Schemas<'_>, path: &Path
         }
         deprecation(errors, version, &path.child("deprecationWarning"));
         if !lifted("schema") {
-            schemas.schema(errors, &version["schema"], has_status(version), &path.child("schema"));
+            schemas.schema(errors, version, has_status(version), &path.child("schema"));
         }
         if !lifted("subresources") {
             subresources(errors, &version["subresources"], &path.child("subresources"));
@@ -145,7 +145,7 @@ fn spec(errors: &mut ErrorList, spec: &Value, schemas: &Schemas<'_>, path: &Path
     if let Some(first) = all.first() {
         if lifted("schema") {
             let any_status = all.iter().any(has_status);
-            schemas.schema(errors, &first["schema"], any_status, &path.child("validation"));
+            schemas.schema(errors, first, any_status, &path.child("validation"));
         }
         if lifted("subresources") {
             subresources(errors, &first["subresources"], &path.child("subresources"));

@@ -4,7 +4,7 @@
 
 use apimachinery::Value;
 use apimachinery::field::{ErrorList, Path};
-use structural_schema::definition::{self, Builtin, Demands};
+use structural_schema::definition::{self, Builtin, Demands, Place};
 
 use crate::strategy::NameRule;
 use crate::validation::fields::{Fields, same};
@@ -23,20 +23,24 @@ impl<'a> Schemas<'a> {
         Self { demands, old }
     }
 
-    /// Complaints about a version's schema in `holder`.
-    pub fn schema(&self, errors: &mut ErrorList, holder: &Value, has_status: bool, path: &Path<'_>) {
-        definition::schema(errors, holder, has_status, &self.demands, builtin(), path);
+    /// Complaints about the schema of a version, which may stand for all.
+    pub fn schema(&self, errors: &mut ErrorList, version: &Value, has_status: bool, path: &Path<'_>) {
+        let is_unchanged = self.before(version).is_some_and(|old| same(&old["schema"], &version["schema"]));
+        let place = Place { has_status, is_unchanged };
+        definition::schema(errors, &version["schema"], place, &self.demands, builtin(), path);
+    }
+
+    /// The version of this name before the update.
+    fn before(&self, version: &Value) -> Option<&Value> {
+        self.old?.list("versions").iter().find(|old| old.text("name") == version.text("name"))
     }
 
     /// Complaints about the selectable fields of a version.
     pub fn selectable_fields(&self, errors: &mut ErrorList, version: &Value, path: &Path<'_>) {
         let fields = version.list("selectableFields");
-        let had_them = self.old.is_some_and(|old| {
-            old.list("versions").iter().any(|other| {
-                other.text("name") == version.text("name")
-                    && same(&other["selectableFields"], &version["selectableFields"])
-            })
-        });
+        let had_them = self
+            .before(version)
+            .is_some_and(|old| same(&old["selectableFields"], &version["selectableFields"]));
         definition::selectable_fields(errors, fields, &version["schema"]["openAPIV3Schema"], had_them, path);
     }
 }
