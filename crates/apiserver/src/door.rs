@@ -162,7 +162,7 @@ impl Door {
                 self.registry.bind(&pods, &context(&bound, mode), &name, &object).await.map(|()| Answer::Done)
             }
             ("", _, _) if !resource.is_stored() => {
-                self.reviewer.review(self, call.user, call, mode, object).map(Answer::Value)
+                self.reviewer.review(self, call.user, call, mode, object).await.map(Answer::Value)
             }
             ("", _, _) => {
                 self.check_grants(call, &object, None)?;

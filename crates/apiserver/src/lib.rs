@@ -10,6 +10,7 @@
 //! **API boundary:** components use [`LocalApi`] (as `client::Api`), the binary uses [`ApiServer`]; nothing else here
 //! is for others.
 
+pub mod authentication;
 pub mod bootstrap;
 mod catalog;
 pub mod connect;
@@ -19,6 +20,7 @@ pub mod event_expiry;
 mod grants;
 mod health;
 pub mod http;
+mod legacy_tokens;
 mod local;
 mod node_feed;
 pub mod options;
@@ -35,9 +37,7 @@ use std::sync::Arc;
 
 use apimachinery::{GroupVersionResource, Value, json};
 use auth::rbac::RbacAuthorizer;
-use auth::{
-    Authenticator, Authorizers, NodeAuthorizer, PrivilegedGroup, TokenAuthenticator, TokenIssuer, UserInfo,
-};
+use auth::{Authorizers, NodeAuthorizer, PrivilegedGroup, UserInfo};
 use registry::{Endpoint, Registry, ServiceNetwork};
 use storage::Store;
 use watch_cache::{LoadError, WatchCache};
@@ -58,9 +58,6 @@ use crate::tokens::{CachedObjects, TokenMinter};
 
 /// The version of Kubernetes whose API is served.
 pub const KUBERNETES_VERSION: (&str, &str, &str) = ("1", "36", "v1.36.2+pintle");
-
-/// Issuer and audience of service-account tokens; upstream's default name.
-const TOKEN_ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
 /// What the server is built on.
 pub struct Parts {
@@ -97,7 +94,7 @@ impl ApiServer {
     /// Loads the stored objects and puts the parts together. Nothing is written and nobody is let in yet.
     pub fn assemble(parts: Parts) -> Result<Self, AssembleError> {
         let Parts { store, network, authority, address, options, shutdown } = parts;
-        let Options { apis, admission, kubelets } = options;
+        let Options { apis, admission, kubelets, authentication } = options;
         let cache = WatchCache::new();
         let registry = Registry::new(store.clone(), cache.clone(), network);
         let catalog = Catalog::new(&registry, api::builtin::served(&apis.runtime_config, &apis.features));
@@ -109,21 +106,15 @@ impl ApiServer {
         registry.recover(&find(&api::gvr::SERVICES)?);
         let rbac = Arc::new(RbacAuthorizer::new());
         rbac_feed::start(&registry, &rbac);
+        let (used, used_tokens) = legacy_tokens::channel();
         let objects = CachedObjects {
             service_accounts: find(&api::gvr::SERVICE_ACCOUNTS)?,
             pods: find(&api::gvr::PODS)?,
             secrets: find(&api::gvr::SECRETS)?,
             nodes: find(&api::gvr::NODES)?,
+            used,
         };
-        let keys = authority.signing_keys().clone();
-        let audiences = vec![TOKEN_ISSUER.to_owned()];
-        let tokens = TokenAuthenticator::new(
-            vec![TOKEN_ISSUER.to_owned()],
-            audiences.clone(),
-            keys.clone(),
-            Arc::new(objects),
-        );
-        let authenticator = Arc::new(Authenticator::new(authority.client_verifier()?, tokens));
+        let authenticator = Arc::new(authentication.authenticator(&authority, Arc::new(objects))?);
         let nodes = Arc::new(NodeAuthorizer::new());
         let sources = node_feed::Sources {
             pods: find(&api::gvr::PODS)?,
@@ -155,10 +146,13 @@ impl ApiServer {
             authorizer,
             rbac,
             Reviewer::new(authenticator.clone()),
-            TokenMinter::new(TokenIssuer::new(TOKEN_ISSUER, audiences, keys.clone())),
+            TokenMinter::new(authentication.service_accounts.issuer(&authority)),
         ));
         served.set(&door);
-        let identifier = Identifier::new(authenticator, keys, TOKEN_ISSUER.to_owned(), address);
+        let tracking = legacy_tokens::run(door.clone(), used_tokens, shutdown.clone());
+        rt::spawn("legacy token tracking", tracking);
+        let keys = authority.signing_keys().clone();
+        let identifier = Identifier::new(authenticator, keys, authentication.service_accounts, address);
         let readiness = Arc::new(Readiness::default());
         let backends = Backends::new(kubelets, authority);
         let handler =

@@ -6,6 +6,7 @@ use api::Features;
 use api::builtin::RuntimeConfig;
 
 use crate::connect::KubeletOptions;
+pub use crate::authentication::Authentication;
 
 /// Everything that can be chosen.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +14,7 @@ pub struct Options {
     pub apis: Apis,
     pub admission: admission::Options,
     pub kubelets: KubeletOptions,
+    pub authentication: Authentication,
 }
 
 /// Which parts of the API there are.

@@ -20,7 +20,7 @@ impl Reviewer {
     }
 
     /// The review with its `status` filled in.
-    pub(crate) fn review(
+    pub(crate) async fn review(
         &self,
         door: &Door,
         user: &UserInfo,
@@ -43,7 +43,7 @@ impl Reviewer {
             "LocalSubjectAccessReview" => access(AccessReview::LocalSubjectAccessReview)?,
             "SelfSubjectAccessReview" => access(AccessReview::SelfSubjectAccessReview)?,
             "SelfSubjectRulesReview" => review::self_subject_rules(&asked, user, authorizer)?,
-            "TokenReview" => review::token(&asked, &self.authenticator, rt::now().into())?,
+            "TokenReview" => review::token(&asked, &self.authenticator, rt::now().into()).await?,
             "SelfSubjectReview" => review::self_subject(user),
             _ => return Err(door::not_allowed()),
         };

@@ -1,19 +1,21 @@
 //! Service-account tokens: made at `serviceaccounts/{name}/token`, checked against what they are bound to.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use apimachinery::time::format_seconds;
-use apimachinery::{GroupKind, Status, Value, field};
+use apimachinery::{GroupKind, GroupResource, Object, Status, Value, field};
 use auth::TokenIssuer;
-use auth::token::{
-    Binding, BoundKind, BoundObject, BoundObjects, IssueRequest, Reference, validate_expiration_seconds,
-};
+use auth::token::request::{BoundObjectReference, FoundObject, TokenRequest};
+use auth::token::{self, BoundKind, BoundObject, BoundObjects, Reference};
 use registry::Endpoint;
+use tokio::sync::mpsc;
 
 use crate::door::{Call, Door, Mode};
+use crate::legacy_tokens::Used;
 
-/// `spec.expirationSeconds` when a request leaves it out.
-const EXPIRATION_SECONDS_DEFAULT: i64 = 3600;
+const GROUP: &str = "authentication.k8s.io";
+const KIND: &str = "TokenRequest";
 
 /// Makes tokens for TokenRequests.
 pub struct TokenMinter {
@@ -33,86 +35,84 @@ impl TokenMinter {
         mode: &Mode<'_>,
         mut request: Value,
     ) -> Result<Value, Status> {
+        check_metadata(call, &request)?;
         let account = door.registry().get(call.endpoint, call.namespace, call.name)?;
-        let expiration = request["spec"]["expirationSeconds"].as_i64().unwrap_or(EXPIRATION_SECONDS_DEFAULT);
-        let kind = GroupKind { group: "authentication.k8s.io".into(), kind: "TokenRequest".into() };
-        let expiration_seconds = validate_expiration_seconds(expiration).map_err(|why| {
-            let path = field::Path::root("spec.expirationSeconds");
-            Status::invalid(&kind, "", &[field::Error::invalid(&path, expiration, why)])
-        })?;
-        let audiences = request
-            .array_at(&["spec", "audiences"])
-            .iter()
-            .filter_map(Value::as_str)
-            .map(str::to_owned)
-            .collect();
-        let binding = binding(door, call, &request["spec"]["boundObjectRef"])?;
-        let issue = IssueRequest {
-            namespace: call.namespace,
-            service_account: Reference::new(account.name(), account.uid()),
-            binding,
-            audiences,
-            expiration_seconds,
-        };
+        let uid = request.str_at(&["metadata", "uid"]).to_owned();
+        if !uid.is_empty() && uid != account.uid() {
+            let why = format!(
+                "the UID in the token request ({uid}) does not match the UID of the service account ({})",
+                account.uid()
+            );
+            return Err(Status::conflict(&GroupResource::new(GROUP, KIND), call.name, why));
+        }
+        let mut asked = TokenRequest::read(&serde_json::Value::from(&request))?;
+        let found = asked.bound_object.as_ref().map(|wanted| find(door, call, wanted)).transpose()?;
+        let binding = asked.bind(call.name, found)?;
+        let seconds = self.issuer.bounded(asked.expiration_seconds);
+        if seconds < asked.expiration_seconds {
+            let asked = asked.expiration_seconds;
+            let text = format!("requested expiration of {asked} seconds shortened to {seconds} seconds");
+            mode.warnings.add(text);
+        }
+        asked.expiration_seconds = seconds;
+        let service_account = Reference::new(account.name(), account.uid());
+        let issue = asked.issue_request(call.namespace, service_account, binding);
         let issued = self.issuer.issue(&issue, rt::now().into()).map_err(Status::internal)?;
-        let expires = jiff::Timestamp::try_from(issued.expires_at).unwrap_or(mode.now);
         request.set_at(&["metadata", "name"], call.name);
         request.set_at(&["metadata", "namespace"], call.namespace);
+        request.set_at(&["metadata", "uid"], account.uid());
         request.set_at(&["metadata", "creationTimestamp"], format_seconds(mode.now));
-        request.set_at(&["spec", "expirationSeconds"], expiration);
-        request.set_at(&["spec", "audiences"], issued.audiences);
-        request.set_at(&["status", "token"], issued.token);
-        request.set_at(&["status", "expirationTimestamp"], format_seconds(expires));
+        request.set_at(&["spec", "expirationSeconds"], seconds as i64);
+        request.set_at(&["spec", "audiences"], issued.audiences.clone());
+        request.set_at(&["status"], Value::from(token::request::status(&issued)));
         Ok(request)
     }
 }
 
-/// What the token is to be bound to, checked to exist and to be what the request takes it for.
-fn binding(door: &Door, call: &Call<'_>, reference: &Value) -> Result<Binding, Status> {
-    let kind = reference.str_at(&["kind"]);
-    if kind.is_empty() {
-        return Ok(Binding::None);
-    }
-    let (gvr, namespace) = match kind {
-        "Pod" => (api::gvr::PODS, call.namespace),
-        "Secret" => (api::gvr::SECRETS, call.namespace),
-        "Node" => (api::gvr::NODES, ""),
-        other => {
-            let text =
-                format!("cannot bind token for serviceaccount {} to object of type {other}", call.name);
-            return Err(Status::bad_request(text));
+/// Name and namespace may be left out, or must be those of the path.
+fn check_metadata(call: &Call<'_>, request: &Value) -> Result<(), Status> {
+    let expected = [("name", call.name, "name"), ("namespace", call.namespace, "namespace")];
+    for (field, wanted, what) in expected {
+        let given = request.str_at(&["metadata", field]);
+        if given.is_empty() || given == wanted {
+            continue;
         }
+        let metadata = field::Path::root("metadata");
+        let detail = format!("must match the service account {what} if specified");
+        let error = field::Error::invalid(&metadata.child(field), given, detail);
+        let kind = GroupKind { group: GROUP.into(), kind: KIND.into() };
+        return Err(Status::invalid(&kind, call.name, &[error]));
+    }
+    Ok(())
+}
+
+/// What the token is to be bound to, as it is now.
+fn find(door: &Door, call: &Call<'_>, wanted: &BoundObjectReference) -> Result<FoundObject, Status> {
+    let (gvr, namespace) = match wanted.kind {
+        BoundKind::Pod => (api::gvr::PODS, call.namespace),
+        BoundKind::Secret => (api::gvr::SECRETS, call.namespace),
+        BoundKind::Node => (api::gvr::NODES, ""),
+        BoundKind::ServiceAccount => (api::gvr::SERVICE_ACCOUNTS, call.namespace),
     };
     let endpoint = door.endpoint(&gvr)?;
-    let object = door.registry().get(&endpoint, namespace, reference.str_at(&["name"]))?;
-    let wanted = reference.str_at(&["uid"]);
-    if !wanted.is_empty() && wanted != object.uid() {
-        let why = format!(
-            "the UID in the bound object reference ({wanted}) does not match the UID in record. The \
-                           object might have been deleted and then recreated"
-        );
-        return Err(Status::conflict(&endpoint.resource.group_resource(), object.name(), why));
+    let object = door.registry().get(&endpoint, namespace, &wanted.name)?;
+    let mut found = FoundObject { uid: object.uid().to_owned(), ..FoundObject::default() };
+    if wanted.kind == BoundKind::Pod {
+        let pod = endpoint.served(&object);
+        found.service_account = pod.str_at(&["spec", "serviceAccountName"]).to_owned();
+        found.node = node(door, pod.str_at(&["spec", "nodeName"]))?;
     }
-    let bound = Reference::new(object.name(), object.uid());
-    Ok(match kind {
-        "Secret" => Binding::Secret(bound),
-        "Node" => Binding::Node(bound),
-        _ => {
-            let pod = endpoint.served(&object);
-            let account = pod.str_at(&["spec", "serviceAccountName"]);
-            if account != call.name {
-                let text = format!(
-                    "cannot bind token for serviceaccount {} to pod running with different serviceaccount name.",
-                    field::go_quote(call.name)
-                );
-                return Err(Status::bad_request(text));
-            }
-            let node_name = pod.str_at(&["spec", "nodeName"]);
-            let nodes = door.endpoint(&api::gvr::NODES)?;
-            let node = door.registry().get(&nodes, "", node_name).ok();
-            Binding::Pod { pod: bound, node: node.map(|node| Reference::new(node.name(), node.uid())) }
-        }
-    })
+    Ok(found)
+}
+
+/// The node of a pod; its name alone if there is no such node.
+fn node(door: &Door, name: &str) -> Result<Option<Reference>, Status> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let nodes = door.endpoint(&api::gvr::NODES)?;
+    let uid = door.registry().get(&nodes, "", name).map(|node| node.uid().to_owned()).unwrap_or_default();
+    Ok(Some(Reference::new(name, uid)))
 }
 
 /// Looks up bound objects in the watch cache.
@@ -121,18 +121,29 @@ pub struct CachedObjects {
     pub pods: Endpoint,
     pub secrets: Endpoint,
     pub nodes: Endpoint,
+    /// Where Secrets go whose token was used.
+    pub used: mpsc::Sender<Used>,
 }
 
 impl BoundObjects for CachedObjects {
     fn find(&self, kind: BoundKind, namespace: &str, name: &str) -> Option<BoundObject> {
+        let object = self.object(kind, namespace, name)?;
+        let deletion = object.deletion_timestamp().and_then(apimachinery::time::parse).map(SystemTime::from);
+        Some(BoundObject { uid: object.uid().to_owned(), deletion })
+    }
+
+    fn object(&self, kind: BoundKind, namespace: &str, name: &str) -> Option<Arc<Object>> {
         let endpoint = match kind {
             BoundKind::ServiceAccount => &self.service_accounts,
             BoundKind::Pod => &self.pods,
             BoundKind::Secret => &self.secrets,
             BoundKind::Node => &self.nodes,
         };
-        let object = endpoint.cache.get(&endpoint.resource.key(namespace, name))?;
-        let deletion = object.deletion_timestamp().and_then(apimachinery::time::parse).map(SystemTime::from);
-        Some(BoundObject { uid: object.uid().to_owned(), deletion })
+        endpoint.cache.get(&endpoint.resource.key(namespace, name))
+    }
+
+    fn legacy_token_used(&self, secret: &Arc<Object>) {
+        // Full: the next use of the token brings it again.
+        _ = self.used.try_send(Used::of(secret));
     }
 }

@@ -1,4 +1,4 @@
-//! Who a request comes from: a client certificate, else a bearer token, else nobody.
+//! Who a request comes from: whom a trusted proxy names, else a client certificate, else a bearer token, else nobody.
 //!
 //! **Invariant (bad-credentials-fail):** credentials that are shown and not good are answered with 401. A request
 //! never becomes anonymous because its token was refused.
@@ -6,13 +6,17 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::HeaderMap;
 use parking_lot::Mutex;
 use pki::{ClientVerifier, Identity};
 use rustls_pki_types::CertificateDer;
 
-use crate::token::TokenAuthenticator;
+use crate::anonymous::Anonymous;
+use crate::request_header::RequestHeader;
+use crate::token::{Notes, TokenAuthenticator};
 use crate::user::{self, UserInfo};
 
 /// A connection's certificate is checked again after this time, since it may have expired.
@@ -20,6 +24,9 @@ const CERTIFICATE_RECHECK: Duration = Duration::from_secs(60);
 
 /// What to do about the protocol that carries a token in a web socket's handshake.
 const WEB_SOCKET_TOKEN_PREFIX: &str = "base64url.bearer.authorization.k8s.io.";
+
+/// Nothing longer is handed to anybody.
+const TOKEN_LEN_MAX: usize = 64 * 1024;
 
 const INVALID_TOKEN: &str = "invalid bearer token";
 
@@ -29,13 +36,12 @@ pub struct Authentication {
     pub user: UserInfo,
     /// For whom the caller's token is; empty where there is none.
     pub audiences: Vec<String>,
-    /// A service-account token that should have been replaced before; worth a line in the audit log.
-    pub stale_token: bool,
+    pub notes: Notes,
 }
 
 impl From<UserInfo> for Authentication {
     fn from(user: UserInfo) -> Self {
-        Self { user, audiences: Vec::new(), stale_token: false }
+        Self { user, audiences: Vec::new(), notes: Notes::default() }
     }
 }
 
@@ -56,22 +62,63 @@ impl std::fmt::Display for Unauthorized {
 
 impl std::error::Error for Unauthorized {}
 
-/// Takes tokens that are not service-account tokens: bootstrap tokens, OpenID Connect.
+/// Takes tokens that are not service-account tokens.
+#[async_trait]
 pub trait TokenSource: Send + Sync {
-    /// The token's user; `Ok(None)` if it is not a token of this source; an error says why it is refused.
-    fn authenticate(&self, token: &str, now: SystemTime) -> Result<Option<UserInfo>, String>;
+    /// The token's user, for `audiences`; `Ok(None)` if it is not a token of this source, or not for them; an error
+    /// says why it is refused.
+    async fn authenticate(
+        &self,
+        token: &str,
+        audiences: &[String],
+        now: SystemTime,
+    ) -> Result<Option<Recognized>, String>;
+
+    /// Whether tokens of this source say for whom they are. All others are for the API server.
+    fn knows_audiences(&self) -> bool {
+        false
+    }
+}
+
+/// Whose token it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recognized {
+    pub user: UserInfo,
+    /// Those of the wanted audiences that the token is for.
+    pub audiences: Vec<String>,
+}
+
+impl Recognized {
+    pub fn new(user: UserInfo, audiences: &[String]) -> Self {
+        Self { user, audiences: audiences.to_vec() }
+    }
 }
 
 /// The certificate chain that a client showed in its handshake. One per connection: what it comes down to is
 /// remembered, so that a request on an open connection costs no signature check.
 pub struct PeerCertificate {
     chain: Vec<CertificateDer<'static>>,
-    checked: Mutex<Option<Checked>>,
+    user: Remembered<UserInfo>,
+    /// The common name, if it is a proxy's.
+    proxy: Remembered<String>,
 }
 
-struct Checked {
-    at: SystemTime,
-    outcome: Result<UserInfo, String>,
+/// An outcome that holds for a while.
+struct Remembered<T>(Mutex<Option<(SystemTime, Result<T, String>)>>);
+
+impl<T: Clone> Remembered<T> {
+    fn get_or(&self, now: SystemTime, check: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+        let mut remembered = self.0.lock();
+        if let Some((at, outcome)) = &*remembered {
+            // A clock that was set back makes the age an error: checked again.
+            if now.duration_since(*at).is_ok_and(|age| age < CERTIFICATE_RECHECK) {
+                return outcome.clone();
+            }
+        }
+        let outcome = check();
+        *remembered = Some((now, outcome.clone()));
+        outcome
+    }
 }
 
 impl PeerCertificate {
@@ -81,20 +128,22 @@ impl PeerCertificate {
             return None;
         }
         let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
-        Some(Self { chain, checked: Mutex::new(None) })
+        let (user, proxy) = (Remembered(Mutex::new(None)), Remembered(Mutex::new(None)));
+        Some(Self { chain, user, proxy })
     }
 
     fn user(&self, clients: &ClientVerifier, now: SystemTime) -> Result<UserInfo, String> {
-        let mut checked = self.checked.lock();
-        if let Some(checked) = &*checked {
-            // A clock that was set back makes the age an error: checked again.
-            if now.duration_since(checked.at).is_ok_and(|age| age < CERTIFICATE_RECHECK) {
-                return checked.outcome.clone();
-            }
-        }
-        let outcome = clients.verify(&self.chain, now).map(user_of).map_err(|error| error.to_string());
-        *checked = Some(Checked { at: now, outcome: outcome.clone() });
-        outcome
+        let check = || clients.verify(&self.chain, now).map(user_of).map_err(|error| error.to_string());
+        self.user.get_or(now, check)
+    }
+
+    /// Who the certificate speaks for if it is one of `proxies`.
+    pub(crate) fn proxy_name(&self, proxies: &ClientVerifier, now: SystemTime) -> Result<String, String> {
+        let check = || {
+            let verified = proxies.verify(&self.chain, now);
+            verified.map(|identity| identity.user).map_err(|error| error.to_string())
+        };
+        self.proxy.get_or(now, check)
     }
 }
 
@@ -114,20 +163,31 @@ pub struct Credentials<'a> {
     pub authorization: Option<&'a str>,
     /// The token that [`web_socket_token`] found.
     pub web_socket_token: Option<&'a str>,
+    /// Looked at only if proxies are believed.
+    pub headers: Option<&'a HeaderMap>,
+    pub path: &'a str,
 }
 
 /// The chain of authenticators.
 pub struct Authenticator {
+    proxies: Option<RequestHeader>,
     clients: ClientVerifier,
     service_accounts: TokenAuthenticator,
     others: Vec<Arc<dyn TokenSource>>,
-    anonymous: bool,
+    anonymous: Arc<dyn Fn(&str) -> bool + Send + Sync>,
 }
 
 impl Authenticator {
     /// Takes client certificates, service-account tokens and anonymous requests.
     pub fn new(clients: ClientVerifier, service_accounts: TokenAuthenticator) -> Self {
-        Self { clients, service_accounts, others: Vec::new(), anonymous: true }
+        let anonymous = Arc::new(|_: &str| true);
+        Self { proxies: None, clients, service_accounts, others: Vec::new(), anonymous }
+    }
+
+    /// Believes proxies.
+    pub fn with_proxies(mut self, proxies: Option<RequestHeader>) -> Self {
+        self.proxies = proxies;
+        self
     }
 
     /// Takes tokens of another source too.
@@ -136,9 +196,14 @@ impl Authenticator {
         self
     }
 
-    /// Refuses requests that show nothing.
-    pub fn without_anonymous(mut self) -> Self {
-        self.anonymous = false;
+    /// Takes requests that show nothing only where it says so.
+    pub fn with_anonymous(self, anonymous: Anonymous) -> Self {
+        self.with_anonymous_where(Arc::new(move |path| anonymous.takes(path)))
+    }
+
+    /// As [`Authenticator::with_anonymous`], with a rule that may change: whether a path may be asked for.
+    pub fn with_anonymous_where(mut self, takes: Arc<dyn Fn(&str) -> bool + Send + Sync>) -> Self {
+        self.anonymous = takes;
         self
     }
 
@@ -147,12 +212,21 @@ impl Authenticator {
     }
 
     /// Who the request comes from. Credentials are tried in order; the first good ones count.
-    pub fn authenticate(
+    pub async fn authenticate(
         &self,
         credentials: Credentials<'_>,
         now: SystemTime,
     ) -> Result<Authentication, Unauthorized> {
         let mut errors = Vec::new();
+        if let (Some(proxies), Some(certificate), Some(headers)) =
+            (&self.proxies, credentials.certificate, credentials.headers)
+        {
+            match proxies.user(certificate, headers, now) {
+                Ok(Some(user)) => return Ok(user.into()),
+                Ok(None) => {}
+                Err(error) => errors.push(error),
+            }
+        }
         if let Some(certificate) = credentials.certificate {
             match certificate.user(&self.clients, now) {
                 Ok(user) => return Ok(user.into()),
@@ -161,19 +235,19 @@ impl Authenticator {
         }
         let tokens = [credentials.authorization.and_then(bearer_token), credentials.web_socket_token];
         for token in tokens.into_iter().flatten() {
-            match self.authenticate_token(token, None, now) {
+            match self.authenticate_token(token, None, now).await {
                 Ok(authentication) => return Ok(authentication),
                 Err(error) => errors.extend(error.errors),
             }
         }
-        if errors.is_empty() && self.anonymous {
+        if errors.is_empty() && (self.anonymous)(credentials.path) {
             return Ok(UserInfo::anonymous().into());
         }
         Err(Unauthorized { errors })
     }
 
     /// Who bears `token`, for `audiences` or else for the API server.
-    pub fn authenticate_token(
+    pub async fn authenticate_token(
         &self,
         token: &str,
         audiences: Option<&[String]>,
@@ -182,17 +256,23 @@ impl Authenticator {
         let mut errors = vec![INVALID_TOKEN.to_owned()];
         match self.service_accounts.authenticate(token, audiences, now) {
             Ok(Some(verified)) => {
-                let (user, audiences) = (verified.user, verified.audiences);
-                return Ok(Authentication { user, audiences, stale_token: verified.stale });
+                let (user, audiences, notes) = (verified.user, verified.audiences, verified.notes);
+                return Ok(Authentication { user, audiences, notes });
             }
             Ok(None) => {}
             Err(error) => errors.push(error.to_string()),
         }
-        for source in &self.others {
-            match source.authenticate(token, now) {
-                Ok(Some(user)) => {
-                    let audiences = audiences.unwrap_or(self.api_audiences()).to_vec();
-                    return Ok(Authentication { user: user.authenticated(), audiences, stale_token: false });
+        let wanted = audiences.unwrap_or(self.api_audiences());
+        let own: Vec<_> = self.api_audiences().iter().filter(|own| wanted.contains(own)).cloned().collect();
+        for source in self.others.iter().filter(|_| token.len() <= TOKEN_LEN_MAX) {
+            let audiences = if source.knows_audiences() { wanted } else { &own };
+            if audiences.is_empty() {
+                continue;
+            }
+            match source.authenticate(token, audiences, now).await {
+                Ok(Some(Recognized { user, audiences })) => {
+                    let user = user.authenticated();
+                    return Ok(Authentication { user, audiences, notes: Notes::default() });
                 }
                 Ok(None) => {}
                 Err(error) => errors.push(error),
@@ -245,10 +325,16 @@ mod tests {
 
     struct Fixed;
 
+    #[async_trait]
     impl TokenSource for Fixed {
-        fn authenticate(&self, token: &str, _: SystemTime) -> Result<Option<UserInfo>, String> {
+        async fn authenticate(
+            &self,
+            token: &str,
+            audiences: &[String],
+            _: SystemTime,
+        ) -> Result<Option<Recognized>, String> {
             match token {
-                "good" => Ok(Some(UserInfo::new("tom"))),
+                "good" => Ok(Some(Recognized::new(UserInfo::new("tom"), audiences))),
                 "bad" => Err("bad on purpose".to_owned()),
                 _ => Ok(None),
             }
@@ -265,14 +351,14 @@ mod tests {
         PeerCertificate::new(&[issued.certificate_der().clone()]).unwrap()
     }
 
-    fn outcome(
+    async fn outcome(
         authenticator: &Authenticator,
         certificate: Option<&PeerCertificate>,
         authorization: Option<&str>,
         now: SystemTime,
     ) -> String {
-        let credentials = Credentials { certificate, authorization, web_socket_token: None };
-        match authenticator.authenticate(credentials, now) {
+        let credentials = Credentials { certificate, authorization, ..Credentials::default() };
+        match authenticator.authenticate(credentials, now).await {
             Ok(authentication) => {
                 format!("{} [{}]", authentication.user.name(), authentication.user.groups().join(" "))
             }
@@ -280,8 +366,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn credentials_are_tried_in_order_and_bad_ones_never_count_as_none() {
+    #[tokio::test]
+    async fn credentials_are_tried_in_order_and_bad_ones_never_count_as_none() {
         let world = World::new();
         let authenticator = authenticator(&world);
         let jane = certificate(&world, "jane");
@@ -306,51 +392,65 @@ mod tests {
         ];
         for (certificate, authorization, expected) in cases {
             assert_eq!(
-                outcome(&authenticator, certificate, authorization, noon()),
+                outcome(&authenticator, certificate, authorization, noon()).await,
                 expected,
                 "{authorization:?}"
             );
         }
         assert!(
-            outcome(&authenticator, Some(&stranger), None, noon()).starts_with("401: the client certificate")
+            outcome(&authenticator, Some(&stranger), None, noon())
+                .await
+                .starts_with("401: the client certificate")
         );
     }
 
-    #[test]
-    fn a_certificate_that_expires_on_an_open_connection_is_noticed() {
+    #[tokio::test]
+    async fn a_certificate_that_expires_on_an_open_connection_is_noticed() {
         let world = World::new();
         let authenticator = authenticator(&world);
         let jane = certificate(&world, "jane");
-        let at = |now| outcome(&authenticator, Some(&jane), None, now).starts_with("jane");
-        assert!(at(noon()) && at(noon() + DAY - Duration::from_secs(1)));
-        assert!(!at(noon() + DAY + CERTIFICATE_RECHECK));
+        let at = async |now| outcome(&authenticator, Some(&jane), None, now).await.starts_with("jane");
+        assert!(at(noon()).await && at(noon() + DAY - Duration::from_secs(1)).await);
+        assert!(!at(noon() + DAY + CERTIFICATE_RECHECK).await);
         // The clock goes back: valid again, not remembered as expired.
-        assert!(at(noon()));
+        assert!(at(noon()).await);
     }
 
-    #[test]
-    fn a_serving_certificate_is_no_client() {
+    #[tokio::test]
+    async fn a_serving_certificate_is_no_client() {
         let world = World::new();
         let names = pki::ServerNames::in_cluster();
         let serving = world.authority.serving_certificate(names, noon()).unwrap();
         assert!(serving.renew_at() > noon());
         let authority = PeerCertificate::new(&[world.authority.ca_der().clone()]).unwrap();
-        assert!(outcome(&authenticator(&world), Some(&authority), None, noon()).starts_with("401"));
+        assert!(outcome(&authenticator(&world), Some(&authority), None, noon()).await.starts_with("401"));
     }
 
-    #[test]
-    fn anonymous_requests_can_be_turned_off() {
+    #[tokio::test]
+    async fn anonymous_requests_can_be_narrowed_and_turned_off() {
         let world = World::new();
-        let authenticator = authenticator(&world).without_anonymous();
-        assert_eq!(outcome(&authenticator, None, None, noon()), "401: []");
+        let health = || vec!["/healthz".to_owned()];
+        for (rule, path, taken) in [
+            (Anonymous::Everywhere, "/api", true),
+            (Anonymous::Nowhere, "/healthz", false),
+            (Anonymous::Paths(health()), "/healthz", true),
+            (Anonymous::Paths(health()), "/healthz/", false),
+            (Anonymous::Paths(health()), "/api", false),
+            (Anonymous::Paths(Vec::new()), "/healthz", false),
+        ] {
+            let shown = format!("{rule:?} {path}");
+            let authenticator = authenticator(&world).with_anonymous(rule);
+            let credentials = Credentials { path, ..Credentials::default() };
+            assert_eq!(authenticator.authenticate(credentials, noon()).await.is_ok(), taken, "{shown}");
+        }
     }
 
-    #[test]
-    fn a_certificate_names_its_fingerprint() {
+    #[tokio::test]
+    async fn a_certificate_names_its_fingerprint() {
         let world = World::new();
         let jane = certificate(&world, "jane");
         let credentials = Credentials { certificate: Some(&jane), ..Credentials::default() };
-        let user = authenticator(&world).authenticate(credentials, noon()).unwrap().user;
+        let user = authenticator(&world).authenticate(credentials, noon()).await.unwrap().user;
         let id = &user.extra()[user::CREDENTIAL_ID][0];
         assert!(id.starts_with("X509SHA256=") && id.len() == "X509SHA256=".len() + 64, "{id}");
     }

@@ -12,20 +12,29 @@
 //!
 //! Everything is in memory and synchronous: a decision takes no I/O and no await.
 
+pub mod anonymous;
 pub mod authenticator;
 pub mod authorizer;
+pub mod bootstrap_token;
 pub mod impersonation;
 pub mod node;
 pub mod oidc;
 pub mod rbac;
+pub mod request_header;
 pub mod review;
+mod secret;
+pub mod static_tokens;
 pub mod token;
 pub mod user;
 
+pub use anonymous::Anonymous;
 pub use authenticator::{Authentication, Authenticator, Unauthorized};
 pub use authorizer::{
     Attributes, Authorizer, Authorizers, Decision, PrivilegedGroup, Reason, ResolvedRules, forbidden,
 };
+pub use bootstrap_token::BootstrapTokens;
 pub use node::NodeAuthorizer;
+pub use request_header::RequestHeader;
+pub use static_tokens::StaticTokens;
 pub use token::{BoundObjects, TokenAuthenticator, TokenIssuer};
 pub use user::UserInfo;

@@ -13,11 +13,11 @@ pub const MAX_AGE_SECONDS: u32 = 3600;
 pub const CONFIGURATION_CONTENT_TYPE: &str = "application/json";
 pub const KEYS_CONTENT_TYPE: &str = "application/jwk-set+json";
 
-/// The discovery document of `issuer`, whose keys are under `server` (`https://host:port`).
-pub fn configuration(issuer: &str, server: &str) -> Value {
+/// The discovery document of `issuer`, whose keys are at `jwks_uri`.
+pub fn configuration(issuer: &str, jwks_uri: &str) -> Value {
     json!({
         "issuer": issuer,
-        "jwks_uri": format!("{}{KEYS_PATH}", server.trim_end_matches('/')),
+        "jwks_uri": jwks_uri,
         "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["ES256"],
@@ -51,8 +51,8 @@ mod tests {
 
     #[test]
     fn the_discovery_document_leads_to_the_keys() {
-        let document =
-            configuration("https://kubernetes.default.svc.cluster.local", "https://127.0.0.1:6443/");
+        let keys = "https://127.0.0.1:6443/openid/v1/jwks";
+        let document = configuration("https://kubernetes.default.svc.cluster.local", keys);
         assert_eq!(document["jwks_uri"], "https://127.0.0.1:6443/openid/v1/jwks");
         assert_eq!(document["id_token_signing_alg_values_supported"], json!(["ES256"]));
     }

@@ -381,7 +381,11 @@ fn non_resource_rule(rule: &NonResourceRule) -> Value {
 /// The status of a TokenReview: whose token it is, or why it is not good.
 ///
 /// Fails with 400 without a token.
-pub fn token(review: &Value, authenticator: &Authenticator, now: SystemTime) -> Result<Value, Status> {
+pub async fn token(
+    review: &Value,
+    authenticator: &Authenticator,
+    now: SystemTime,
+) -> Result<Value, Status> {
     #[derive(Deserialize, Default)]
     #[serde(default)]
     struct Spec {
@@ -393,7 +397,7 @@ pub fn token(review: &Value, authenticator: &Authenticator, now: SystemTime) -> 
         return Err(Status::bad_request("token is required for TokenReview in authentication"));
     }
     let audiences = spec.audiences.as_deref().filter(|audiences| !audiences.is_empty());
-    Ok(match authenticator.authenticate_token(&spec.token, audiences, now) {
+    Ok(match authenticator.authenticate_token(&spec.token, audiences, now).await {
         Ok(authentication) => json!({
             "authenticated": true,
             "user": user_info(&authentication.user),

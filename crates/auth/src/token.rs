@@ -6,12 +6,14 @@
 //! The signature of a token is checked once and remembered; its time, audience and bound objects are checked at every
 //! request, from memory. So a deleted pod's token is refused at once.
 
+pub mod legacy;
 pub mod request;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use apimachinery::Object;
 use apimachinery::field::go_quote;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -161,6 +163,22 @@ pub struct TokenIssuer {
     issuer: String,
     api_audiences: Vec<String>,
     keys: SigningKeys,
+    lifetimes: Lifetimes,
+}
+
+/// How long tokens may be good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// No token is good for longer (`--service-account-max-token-expiration`).
+    pub seconds_max: Option<u64>,
+    /// Tokens that admission mounts are really good for a year (`--service-account-extend-token-expiration`).
+    pub extend_mounted: bool,
+}
+
+impl Default for Lifetimes {
+    fn default() -> Self {
+        Self { seconds_max: None, extend_mounted: true }
+    }
 }
 
 /// Checks the `spec.expirationSeconds` of a TokenRequest. The error is upstream's.
@@ -178,7 +196,16 @@ impl TokenIssuer {
     /// `issuer` is the URL under which the cluster's tokens are known; `api_audiences` is for whom tokens are made
     /// that do not say otherwise, usually the issuer itself.
     pub fn new(issuer: impl Into<String>, api_audiences: Vec<String>, keys: SigningKeys) -> Self {
-        Self { issuer: issuer.into(), api_audiences, keys }
+        Self { issuer: issuer.into(), api_audiences, keys, lifetimes: Lifetimes::default() }
+    }
+
+    pub fn with_lifetimes(self, lifetimes: Lifetimes) -> Self {
+        Self { lifetimes, ..self }
+    }
+
+    /// For how long a token is made that is to be good for `seconds`.
+    pub fn bounded(&self, seconds: u64) -> u64 {
+        self.lifetimes.seconds_max.map_or(seconds, |max| seconds.min(max))
     }
 
     /// Makes and signs a token that is good from `now`.
@@ -211,7 +238,7 @@ impl TokenIssuer {
             sub: user::service_account_name(request.namespace, &request.service_account.name),
         };
         Ok(IssuedToken {
-            token: sign(&self.keys, &claims)?,
+            token: sign_claims(&self.keys, &claims)?,
             expires_at: now + Duration::from_secs(request.expiration_seconds),
             credential_id: credential_id(&claims.jti),
             audiences: claims.aud,
@@ -222,14 +249,15 @@ impl TokenIssuer {
     fn lifetime(&self, request: &IssueRequest<'_>, audiences: &[String]) -> (u64, Option<u64>) {
         let for_pod = matches!(request.binding, Binding::Pod { .. });
         let for_api = audiences.iter().all(|audience| self.api_audiences.contains(audience));
-        if for_pod && for_api && request.expiration_seconds == MOUNTED_EXPIRATION_SECONDS {
+        let mounted = for_pod && for_api && request.expiration_seconds == MOUNTED_EXPIRATION_SECONDS;
+        if mounted && self.lifetimes.extend_mounted {
             return (EXTENDED_EXPIRATION_SECONDS, Some(MOUNTED_EXPIRATION_SECONDS));
         }
         (request.expiration_seconds, None)
     }
 }
 
-fn sign(keys: &SigningKeys, claims: &Claims) -> Result<String, pki::Error> {
+fn sign_claims(keys: &SigningKeys, claims: &impl Serialize) -> Result<String, pki::Error> {
     let (message, signature) = keys.sign(|key_id| {
         let header = Header { alg: ALGORITHM.to_owned(), kid: key_id.to_owned(), crit: None };
         format!("{}.{}", encode(&header), encode(claims))
@@ -274,6 +302,12 @@ pub struct BoundObject {
 pub trait BoundObjects: Send + Sync {
     /// The object if it exists now. The namespace of a node is `""`.
     fn find(&self, kind: BoundKind, namespace: &str, name: &str) -> Option<BoundObject>;
+
+    /// The whole of it, for tokens that are kept in a Secret.
+    fn object(&self, kind: BoundKind, namespace: &str, name: &str) -> Option<Arc<Object>>;
+
+    /// A token that is kept in this Secret was used today, and the Secret does not say so yet.
+    fn legacy_token_used(&self, secret: &Arc<Object>);
 }
 
 /// A token that was accepted.
@@ -283,8 +317,16 @@ pub struct Verified {
     pub user: UserInfo,
     /// Those of the wanted audiences that the token is for.
     pub audiences: Vec<String>,
-    /// True once the token is used after its `warnafter`; worth a line in the audit log.
-    pub stale: bool,
+    pub notes: Notes,
+}
+
+/// What a token's use is worth telling about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// For the client, as a `Warning` header.
+    pub warnings: Vec<&'static str>,
+    /// For the audit log: annotation and value.
+    pub annotations: Vec<(&'static str, String)>,
 }
 
 /// Why a token of this cluster is refused. The texts are upstream's.
@@ -310,6 +352,8 @@ pub enum TokenError {
     ServiceAccountUid { actual: String, claimed: String },
     #[error("service account token has been invalidated")]
     Invalidated,
+    #[error(transparent)]
+    Legacy(#[from] legacy::LegacyError),
     #[error("{kind} UID ({actual}) does not match service account {kind} ref claim ({claimed})")]
     BoundUid { kind: &'static str, actual: String, claimed: String },
 }
@@ -325,9 +369,19 @@ pub struct TokenAuthenticator {
 }
 
 /// A token whose signature is good.
-struct Signed {
-    claims: Claims,
-    user: UserInfo,
+#[expect(clippy::large_enum_variant, reason = "each is behind an Arc of its own, and nearly all are bound")]
+enum Signed {
+    Bound { claims: Claims, user: UserInfo },
+    Legacy(legacy::LegacyClaims),
+}
+
+impl Signed {
+    fn is_worth_keeping(&self, now: SystemTime) -> bool {
+        match self {
+            Self::Bound { claims, .. } => check_time(claims, now).is_ok(),
+            Self::Legacy(_) => true,
+        }
+    }
 }
 
 impl TokenAuthenticator {
@@ -355,12 +409,20 @@ impl TokenAuthenticator {
         now: SystemTime,
     ) -> Result<Option<Verified>, TokenError> {
         let Some(signed) = self.signed(token, now)? else { return Ok(None) };
-        let Signed { claims, user } = &*signed;
-        let audiences = self.shared_audiences(claims, audiences.unwrap_or(&self.api_audiences))?;
-        check_time(claims, now)?;
-        self.check_bound_objects(&claims.kubernetes, now)?;
-        let stale = claims.kubernetes.warnafter.is_some_and(|after| unix_seconds(now) > after);
-        Ok(Some(Verified { user: user.clone(), audiences, stale }))
+        let wanted = audiences.unwrap_or(&self.api_audiences);
+        match &*signed {
+            Signed::Bound { claims, user } => {
+                let audiences = self.shared_audiences(&claims.aud, wanted)?;
+                check_time(claims, now)?;
+                self.check_bound_objects(&claims.kubernetes, now)?;
+                Ok(Some(Verified { user: user.clone(), audiences, notes: notes_on(claims, now) }))
+            }
+            Signed::Legacy(claims) => {
+                let audiences = self.shared_audiences(&[], wanted)?;
+                let (user, notes) = legacy::check(claims, token, self.objects.as_ref(), now)?;
+                Ok(Some(Verified { user, audiences, notes }))
+            }
+        }
     }
 
     fn signed(&self, token: &str, now: SystemTime) -> Result<Option<Arc<Signed>>, TokenError> {
@@ -372,11 +434,10 @@ impl TokenAuthenticator {
         if let Some(signed) = self.verified.read().get(&key) {
             return Ok(Some(Arc::clone(signed)));
         }
-        let Some(claims) = self.check_signature(token)? else { return Ok(None) };
-        let signed = Arc::new(Signed { user: user_of(&claims), claims });
+        let Some(signed) = self.check_signature(token)?.map(Arc::new) else { return Ok(None) };
         let mut verified = self.verified.write();
         if verified.len() >= VERIFIED_MAX {
-            verified.retain(|_, signed| check_time(&signed.claims, now).is_ok());
+            verified.retain(|_, signed| signed.is_worth_keeping(now));
         }
         if verified.len() >= VERIFIED_MAX {
             verified.clear();
@@ -386,7 +447,7 @@ impl TokenAuthenticator {
     }
 
     /// `None` for what is no token of this cluster: another form, another algorithm (`none` as well), another issuer.
-    fn check_signature(&self, token: &str) -> Result<Option<Claims>, TokenError> {
+    fn check_signature(&self, token: &str) -> Result<Option<Signed>, TokenError> {
         let Some((message, signature)) = token.rsplit_once('.') else { return Ok(None) };
         let Some((header, payload)) = message.split_once('.') else { return Ok(None) };
         let (Ok(header), Ok(payload), Ok(signature)) = (
@@ -396,9 +457,9 @@ impl TokenAuthenticator {
         ) else {
             return Ok(None);
         };
-        if !self.is_from_here(&payload) {
+        let Some(issuer) = issuer(&payload).filter(|issuer| self.is_from_here(issuer)) else {
             return Ok(None);
-        }
+        };
         let Ok(header) = serde_json::from_slice::<Header>(&header) else { return Ok(None) };
         if header.alg != ALGORITHM || header.crit.is_some() {
             return Ok(None);
@@ -412,24 +473,26 @@ impl TokenAuthenticator {
         if !candidates.any(|key| key.verify(message.as_bytes(), &signature)) {
             return Err(TokenError::Signature);
         }
-        serde_json::from_slice(&payload).map(Some).map_err(|error| TokenError::Claims(error.to_string()))
+        let malformed = |error: serde_json::Error| TokenError::Claims(error.to_string());
+        let signed = if issuer == legacy::ISSUER {
+            Signed::Legacy(serde_json::from_slice(&payload).map_err(malformed)?)
+        } else {
+            let claims: Claims = serde_json::from_slice(&payload).map_err(malformed)?;
+            Signed::Bound { user: user_of(&claims), claims }
+        };
+        Ok(Some(signed))
     }
 
-    /// Looks at the issuer before anything is verified, to tell other clusters' tokens from forged ones of this one.
-    fn is_from_here(&self, payload: &[u8]) -> bool {
-        #[derive(Deserialize)]
-        struct Unverified {
-            iss: String,
-        }
-        serde_json::from_slice::<Unverified>(payload).is_ok_and(|claims| self.issuers.contains(&claims.iss))
+    fn is_from_here(&self, issuer: &str) -> bool {
+        issuer == legacy::ISSUER || self.issuers.iter().any(|own| own == issuer)
     }
 
-    fn shared_audiences(&self, claims: &Claims, wanted: &[String]) -> Result<Vec<String>, TokenError> {
+    fn shared_audiences(&self, own: &[String], wanted: &[String]) -> Result<Vec<String>, TokenError> {
         // Tokens from before audiences are for the API server.
-        let own = if claims.aud.is_empty() { &self.api_audiences } else { &claims.aud };
+        let own = if own.is_empty() { &self.api_audiences } else { own };
         let shared: Vec<_> = own.iter().filter(|audience| wanted.contains(audience)).cloned().collect();
         if shared.is_empty() {
-            return Err(TokenError::Audience { token: own.clone(), wanted: wanted.to_vec() });
+            return Err(TokenError::Audience { token: own.to_vec(), wanted: wanted.to_vec() });
         }
         Ok(shared)
     }
@@ -486,6 +549,23 @@ impl TokenAuthenticator {
 /// An object that waits for its finalizers counts as there for a little while.
 fn is_gone(object: &BoundObject, now: SystemTime) -> bool {
     object.deletion.is_some_and(|deletion| deletion + LEEWAY < now)
+}
+
+/// Looked at before anything is verified, to tell other clusters' tokens from forged ones of this one.
+pub(crate) fn issuer(payload: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Unverified {
+        iss: String,
+    }
+    serde_json::from_slice::<Unverified>(payload).ok().map(|claims| claims.iss)
+}
+
+/// A token that should have been replaced before is good, and worth a line in the audit log.
+fn notes_on(claims: &Claims, now: SystemTime) -> Notes {
+    let after = claims.kubernetes.warnafter.map(|after| unix_seconds(now) - after);
+    let Some(late) = after.filter(|late| *late > 0) else { return Notes::default() };
+    let text = format!("subject: {}, seconds after warning threshold: {late}", claims.sub);
+    Notes { annotations: vec![("authentication.k8s.io/stale-token", text)], ..Notes::default() }
 }
 
 fn check_time(claims: &Claims, now: SystemTime) -> Result<(), TokenError> {

@@ -67,7 +67,9 @@ impl Platform {
         let authority = Arc::new(authority);
         let serving_certificate = authority
             .serving_certificate(pki::ServerNames::in_cluster().with(&address.ip().to_string()), now())?;
-        let tls = pki::server_config(serving_certificate.clone(), &authority.client_verifier()?)?;
+        let authentication = &config.server.authentication;
+        let (clients, proxies) = (authentication.clients(&authority)?, authentication.proxies());
+        let tls = pki::server_config_for(serving_certificate.clone(), &clients, &proxies)?;
         let serving = rt::Shutdown::new();
         let components = serving.child_token();
         let network = ServiceNetwork::default();

@@ -1,6 +1,6 @@
 //! From a client's certificate chain to who the client is.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,6 +11,7 @@ use rustls::crypto::{CryptoProvider, ring as provider};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
+use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
@@ -46,10 +47,33 @@ pub struct ClientVerifier {
     chain: Arc<dyn ClientCertVerifier>,
 }
 
+impl fmt::Debug for ClientVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientVerifier").finish_non_exhaustive()
+    }
+}
+
 impl ClientVerifier {
     pub fn new(authority: &CertificateDer<'_>) -> Result<Self, Error> {
+        Self::of_all([authority.clone().into_owned()])
+    }
+
+    /// Takes what any of the authorities in a PEM bundle signed.
+    pub fn from_pem(bundle: &[u8]) -> Result<Self, Error> {
+        Self::of_all(authorities(bundle)?)
+    }
+
+    /// Takes what `authority` or any in the PEM `bundle` signed.
+    pub fn with_bundle(authority: &CertificateDer<'_>, bundle: &[u8]) -> Result<Self, Error> {
+        let own = authority.clone().into_owned();
+        Self::of_all(std::iter::once(own).chain(authorities(bundle)?))
+    }
+
+    fn of_all(authorities: impl IntoIterator<Item = CertificateDer<'static>>) -> Result<Self, Error> {
         let mut roots = RootCertStore::empty();
-        roots.add(authority.clone().into_owned()).map_err(|error| Error::Tls(error.to_string()))?;
+        for authority in authorities {
+            roots.add(authority).map_err(|error| Error::Tls(error.to_string()))?;
+        }
         let chain = WebPkiClientVerifier::builder_with_provider(
             Arc::new(roots),
             Arc::new(provider::default_provider()),
@@ -60,10 +84,12 @@ impl ClientVerifier {
         Ok(Self { chain })
     }
 
-    /// What to give rustls for the handshake: clients may come without a certificate.
-    pub fn handshake_verifier(&self) -> Arc<dyn ClientCertVerifier> {
+    /// What to give rustls for the handshake: clients may come without a certificate. They are told which authorities
+    /// count, this one's and those of `others`, and choose by that among certificates they have.
+    pub fn handshake_verifier(&self, others: &[Self]) -> Arc<dyn ClientCertVerifier> {
+        let all = std::iter::once(self).chain(others);
         Arc::new(RequestClientCertificate {
-            chain: Arc::clone(&self.chain),
+            hints: all.flat_map(|verifier| verifier.chain.root_hint_subjects().to_vec()).collect(),
             provider: Arc::new(provider::default_provider()),
         })
     }
@@ -82,6 +108,15 @@ impl ClientVerifier {
             .map_err(|error| rejected(error.to_string()))?;
         let (_, parsed) = X509Certificate::from_der(leaf).map_err(|error| rejected(error.to_string()))?;
         read_identity(leaf, parsed.subject()).map_err(rejected)
+    }
+}
+
+fn authorities(bundle: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bundle).collect();
+    match all {
+        Ok(all) if !all.is_empty() => Ok(all),
+        Ok(_) => Err(Error::Tls("it holds no PEM section CERTIFICATE".to_owned())),
+        Err(error) => Err(Error::Tls(error.to_string())),
     }
 }
 
@@ -123,7 +158,7 @@ fn fingerprint(certificate: &[u8]) -> String {
 /// Asks for a certificate and lets any pass whose key the client holds.
 #[derive(Debug)]
 struct RequestClientCertificate {
-    chain: Arc<dyn ClientCertVerifier>,
+    hints: Vec<DistinguishedName>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -133,7 +168,7 @@ impl ClientCertVerifier for RequestClientCertificate {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.chain.root_hint_subjects()
+        &self.hints
     }
 
     fn verify_client_cert(

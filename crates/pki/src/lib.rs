@@ -36,4 +36,4 @@ pub use kubeconfig::{CONTEXT, Credential, Kubeconfig};
 pub use serving::ServingCertificate;
 pub use signing_keys::{PublicKey, SigningKeys};
 pub use signing_request::{Signer, SigningRequest, Usages, not_after};
-pub use tls::{client_config, server_config};
+pub use tls::{client_config, server_config, server_config_for};

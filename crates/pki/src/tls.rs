@@ -17,10 +17,19 @@ pub fn server_config(
     serving: Arc<ServingCertificate>,
     clients: &ClientVerifier,
 ) -> Result<ServerConfig, Error> {
+    server_config_for(serving, clients, &[])
+}
+
+/// As [`server_config`], for certificates of `others` as well.
+pub fn server_config_for(
+    serving: Arc<ServingCertificate>,
+    clients: &ClientVerifier,
+    others: &[ClientVerifier],
+) -> Result<ServerConfig, Error> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| Error::Tls(error.to_string()))?
-        .with_client_cert_verifier(clients.handshake_verifier())
+        .with_client_cert_verifier(clients.handshake_verifier(others))
         .with_cert_resolver(serving);
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
     Ok(config)

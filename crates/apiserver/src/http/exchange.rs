@@ -31,6 +31,8 @@ pub(super) struct Exchange<'a> {
     /// What becomes the raw connection if the answer switches protocols.
     upgrade: Mutex<Option<OnUpgrade>>,
     pub headers: HeaderMap,
+    /// Percent-decoded.
+    pub path: &'a str,
     pub query: Query,
     pub target: Target<'a>,
     /// What is authorized: a resource's verb, or the method in lower case. Empty where a resource has nothing for the
@@ -63,6 +65,7 @@ impl<'a> Exchange<'a> {
             peer,
             upgrade: Mutex::new(head.extensions.remove()),
             headers: head.headers,
+            path,
             query,
             target,
             verb,

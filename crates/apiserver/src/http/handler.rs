@@ -100,7 +100,10 @@ impl Handler {
         body: Incoming,
     ) -> Result<Response<ResponseBody>, Status> {
         exchange.check_escapes()?;
-        exchange.user = self.identifier.identify(peer, &exchange.headers, rt::now().into())?;
+        let (headers, path) = (&exchange.headers, exchange.path);
+        let known = self.identifier.identify(peer, headers, path, rt::now().into()).await?;
+        known.notes.warnings.into_iter().for_each(|warning| exchange.warnings.add(warning));
+        exchange.user = known.user;
         exchange.user = self.impersonated(exchange)?;
         let _place = self.place(exchange)?;
         self.authorize(exchange)?;

@@ -7,20 +7,21 @@ use std::time::SystemTime;
 use apimachinery::Status;
 use auth::authenticator::{Credentials, web_socket_token};
 use auth::impersonation::Impersonation;
-use auth::{Attributes, Authenticator, UserInfo, oidc};
+use auth::{Attributes, Authentication, Authenticator, UserInfo, oidc};
 use http::{HeaderMap, Response, header};
 use pki::SigningKeys;
 
 use super::body::ResponseBody;
 use super::handler::Peer;
 use super::render;
+use crate::authentication::ServiceAccountTokens;
 use crate::door::Door;
 
 /// Turns connections and headers into users.
 pub struct Identifier {
     authenticator: Arc<Authenticator>,
     keys: SigningKeys,
-    issuer: String,
+    tokens: ServiceAccountTokens,
     address: SocketAddr,
 }
 
@@ -28,32 +29,33 @@ impl Identifier {
     pub fn new(
         authenticator: Arc<Authenticator>,
         keys: SigningKeys,
-        issuer: String,
+        tokens: ServiceAccountTokens,
         address: SocketAddr,
     ) -> Self {
-        Self { authenticator, keys, issuer, address }
+        Self { authenticator, keys, tokens, address }
     }
 
-    pub(super) fn identify(
+    /// `path` is that of the request, decoded.
+    pub(super) async fn identify(
         &self,
         peer: &Peer,
         headers: &HeaderMap,
+        path: &str,
         now: SystemTime,
-    ) -> Result<UserInfo, Status> {
+    ) -> Result<Authentication, Status> {
         let protocols = text(headers, header::SEC_WEBSOCKET_PROTOCOL)?;
         let web_socket = protocols.map(web_socket_token).transpose().map_err(Status::bad_request)?.flatten();
         let credentials = Credentials {
             certificate: peer.certificate.as_ref(),
             authorization: text(headers, header::AUTHORIZATION)?,
             web_socket_token: web_socket.as_ref().map(|(token, _)| token.as_str()),
+            headers: Some(headers),
+            path,
         };
-        match self.authenticator.authenticate(credentials, now) {
-            Ok(authentication) => Ok(authentication.user),
-            Err(error) => {
-                tracing::debug!(peer = %peer.address, %error, "Refused credentials");
-                Err(Status::unauthorized())
-            }
-        }
+        self.authenticator.authenticate(credentials, now).await.map_err(|error| {
+            tracing::debug!(peer = %peer.address, %error, "Refused credentials");
+            Status::unauthorized()
+        })
     }
 
     /// The user that the request goes on as: the requester, or whom the headers name if the requester may.
@@ -93,8 +95,9 @@ impl Identifier {
     }
 
     pub(super) fn openid_configuration(&self) -> Response<ResponseBody> {
-        let server = format!("https://{}", self.address);
-        let document = oidc::configuration(&self.issuer, &server);
+        let own = format!("https://{}{}", self.address, oidc::KEYS_PATH);
+        let keys = self.tokens.jwks_uri.as_deref().unwrap_or(&own);
+        let document = oidc::configuration(&self.tokens.issuers()[0], keys);
         render::bytes(
             200,
             oidc::CONFIGURATION_CONTENT_TYPE,

@@ -11,6 +11,7 @@ mod connections;
 mod deletes;
 mod encodings;
 mod hook;
+mod identity;
 mod known;
 mod protocol;
 mod reads;

@@ -24,6 +24,11 @@ pub struct Server {
 
 impl Server {
     pub async fn start() -> Self {
+        Self::start_with(|_| apiserver::Options::default()).await
+    }
+
+    /// As an administrator would have it who knows the cluster's authority.
+    pub async fn start_with(options: impl FnOnce(&pki::Authority) -> apiserver::Options) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let folder = tempfile::tempdir().expect("a folder");
@@ -31,8 +36,10 @@ impl Server {
         let authority = Arc::new(pki::Authority::load_or_create(keys, SystemTime::now()).expect("keys"));
         let names = pki::ServerNames::in_cluster().with(&address.ip().to_string());
         let certificate = authority.serving_certificate(names, SystemTime::now()).expect("a certificate");
-        let tls =
-            pki::server_config(certificate, &authority.client_verifier().expect("a verifier")).expect("TLS");
+        let options = options(&authority);
+        let clients = options.authentication.clients(&authority).expect("a verifier");
+        let proxies = options.authentication.proxies();
+        let tls = pki::server_config_for(certificate, &clients, &proxies).expect("TLS");
         let network = ServiceNetwork::default();
         let facts = bootstrap::ClusterFacts {
             service_ip: network.first().into(),
@@ -47,7 +54,7 @@ impl Server {
             network,
             authority: authority.clone(),
             address,
-            options: Default::default(),
+            options,
             shutdown: shutdown.clone(),
         };
         let api = ApiServer::assemble(parts).expect("an assembled server");
@@ -77,6 +84,20 @@ impl Server {
             .expect("a client certificate");
         let tls = pki::client_config(self.authority.ca_pem(), Some(&issued)).expect("TLS");
         Client::new(self.address, tls, Protocol::Http1)
+    }
+
+    /// Somebody by a certificate of another authority.
+    pub fn user_of(&self, authority: &pki::Authority, name: &str) -> Client {
+        let issued = authority
+            .issue_client(name, &[], CERTIFICATE_VALIDITY, SystemTime::now())
+            .expect("a client certificate");
+        let tls = pki::client_config(self.authority.ca_pem(), Some(&issued)).expect("TLS");
+        Client::new(self.address, tls, Protocol::Http1)
+    }
+
+    /// The keys that sign service-account tokens.
+    pub fn token_keys(&self) -> &pki::SigningKeys {
+        self.authority.signing_keys()
     }
 
     /// Nobody in particular.

@@ -148,27 +148,29 @@ fn reviews_that_make_no_sense_are_invalid() {
     assert_eq!(status.code, 400);
 }
 
-#[test]
-fn token_reviews_tell_whose_token_it_is() {
+#[tokio::test]
+async fn token_reviews_tell_whose_token_it_is() {
     let world = World::new();
     let authenticator = Authenticator::new(world.authority.client_verifier().unwrap(), world.authenticator());
-    let ask =
-        |spec: Value, now| token(&json!({ "spec": spec }), &authenticator, now).map_err(|status| status.code);
+    let ask = async |spec: Value, now| {
+        token(&json!({ "spec": spec }), &authenticator, now).await.map_err(|status| status.code)
+    };
     let good = world.issue(token::Binding::None);
-    let status = ask(json!({ "token": good }), noon()).unwrap();
+    let status = ask(json!({ "token": good }), noon()).await.unwrap();
     assert_eq!(status["authenticated"], true);
     assert_eq!(status["user"]["username"], "system:serviceaccount:ns:sa");
     assert_eq!(status["user"]["uid"], "sa-1");
     assert_eq!(status["audiences"], json!(["https://kubernetes.default.svc.cluster.local"]));
     let later = noon() + Duration::from_secs(7200);
     assert_eq!(
-        ask(json!({ "token": good }), later).unwrap(),
+        ask(json!({ "token": good }), later).await.unwrap(),
         json!({"user": {}, "error": "[invalid bearer token, service account token has expired]"})
     );
-    let error = ask(json!({"token": good, "audiences": ["vault"]}), noon()).unwrap()["error"].clone();
+    let for_vault = ask(json!({"token": good, "audiences": ["vault"]}), noon()).await.unwrap();
+    let error = for_vault["error"].clone();
     assert!(error.as_str().unwrap().contains(r#"is invalid for the target audiences ["vault"]"#), "{error}");
-    assert_eq!(ask(json!({"token": "x"}), noon()), Ok(json!({"user": {}, "error": "invalid bearer token"})));
-    assert_eq!(ask(json!({}), noon()), Err(400));
+    assert_eq!(ask(json!({"token": "x"}), noon()).await, Ok(json!({"user": {}, "error": "invalid bearer token"})));
+    assert_eq!(ask(json!({}), noon()).await, Err(400));
 }
 
 fn transcripts() -> Option<Vec<Value>> {

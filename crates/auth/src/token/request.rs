@@ -34,10 +34,10 @@ pub struct BoundObjectReference {
 
 /// The object that a token is to be bound to, as it is now.
 #[derive(Clone, Debug, Default)]
-pub struct FoundObject<'a> {
-    pub uid: &'a str,
+pub struct FoundObject {
+    pub uid: String,
     /// Of a pod: `spec.serviceAccountName`.
-    pub service_account: &'a str,
+    pub service_account: String,
     /// Of a pod on a node: the node, its uid empty if the node is not known.
     pub node: Option<Reference>,
 }
@@ -86,12 +86,12 @@ impl TokenRequest {
     /// [`TokenRequest::bound_object`].
     ///
     /// Fails with 400 for another account's pod and 409 for another object of the same name.
-    pub fn bind(&self, service_account: &str, found: Option<FoundObject<'_>>) -> Result<Binding, Status> {
+    pub fn bind(&self, service_account: &str, found: Option<FoundObject>) -> Result<Binding, Status> {
         let (Some(wanted), Some(found)) = (&self.bound_object, found) else { return Ok(Binding::None) };
         if wanted.kind == BoundKind::Pod && found.service_account != service_account {
-            let (wanted, actual) = (go_quote(service_account), go_quote(found.service_account));
             let message = format!(
-                "cannot bind token for serviceaccount {wanted} to pod running with serviceaccount {actual}"
+                "cannot bind token for serviceaccount {} to pod running with different serviceaccount name.",
+                go_quote(service_account)
             );
             return Err(Status::bad_request(message));
         }
@@ -202,7 +202,7 @@ mod tests {
             read(json!({ "boundObjectRef": reference })).unwrap()
         };
         let node = Some(Reference::new("n", "9"));
-        let found = || Some(FoundObject { uid: "1", service_account: "sa", node: node.clone() });
+        let found = || Some(FoundObject { uid: "1".into(), service_account: "sa".into(), node: node.clone() });
         let bound = Binding::Pod { pod: Reference::new("p", "1"), node: node.clone() };
         assert_eq!(of_pod("").bind("sa", found()), Ok(bound.clone()));
         assert_eq!(of_pod("1").bind("sa", found()), Ok(bound));

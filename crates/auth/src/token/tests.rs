@@ -9,7 +9,13 @@ const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
 /// Objects that tests put in and take out.
 #[derive(Default)]
-pub(crate) struct Objects(Mutex<HashMap<(BoundKind, String, String), BoundObject>>);
+pub(crate) struct Objects(
+    Mutex<HashMap<(BoundKind, String, String), BoundObject>>,
+    /// Whole ones.
+    Mutex<HashMap<(BoundKind, String, String), Arc<Object>>>,
+    /// Secrets whose use was reported.
+    Mutex<Vec<String>>,
+);
 
 impl Objects {
     pub(crate) fn put(&self, kind: BoundKind, namespace: &str, name: &str, uid: &str) {
@@ -28,6 +34,12 @@ impl Objects {
         self.0.lock().insert((kind, namespace.to_owned(), name.to_owned()), object);
     }
 
+    pub(crate) fn put_whole(&self, kind: BoundKind, tree: apimachinery::Value) {
+        let object = Object::from_value(&tree, 1, &[]).unwrap();
+        let key = (kind, object.namespace().to_owned(), object.name().to_owned());
+        self.1.lock().insert(key, Arc::new(object));
+    }
+
     fn remove(&self, kind: BoundKind, namespace: &str, name: &str) {
         self.0.lock().remove(&(kind, namespace.to_owned(), name.to_owned()));
     }
@@ -36,6 +48,14 @@ impl Objects {
 impl BoundObjects for Objects {
     fn find(&self, kind: BoundKind, namespace: &str, name: &str) -> Option<BoundObject> {
         self.0.lock().get(&(kind, namespace.to_owned(), name.to_owned())).cloned()
+    }
+
+    fn object(&self, kind: BoundKind, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        self.1.lock().get(&(kind, namespace.to_owned(), name.to_owned())).cloned()
+    }
+
+    fn legacy_token_used(&self, secret: &Arc<Object>) {
+        self.2.lock().push(secret.name().to_owned());
     }
 }
 
@@ -77,7 +97,7 @@ impl World {
     fn sign_claims(&self, change: impl FnOnce(&mut Claims)) -> String {
         let mut claims = claims_of(&self.issue(Binding::None));
         change(&mut claims);
-        sign(self.authority.signing_keys(), &claims).unwrap()
+        sign_claims(self.authority.signing_keys(), &claims).unwrap()
     }
 }
 
@@ -155,7 +175,8 @@ fn a_token_says_who_its_bearer_is() {
         .with_extra(user::NODE_NAME, "node")
         .with_extra(user::NODE_UID, "node-1")
         .authenticated();
-    assert_eq!(verified, Verified { user: expected, audiences: vec![ISSUER.into()], stale: false });
+    let (audiences, notes) = (vec![ISSUER.into()], Notes::default());
+    assert_eq!(verified, Verified { user: expected, audiences, notes });
 }
 
 #[test]
@@ -185,9 +206,11 @@ fn mounted_tokens_live_longer_than_they_say() {
     let authenticator = world.authenticator();
     let stale = |seconds| {
         let now = noon() + Duration::from_secs(seconds);
-        authenticator.authenticate(&issued.token, None, now).unwrap().unwrap().stale
+        authenticator.authenticate(&issued.token, None, now).unwrap().unwrap().notes.annotations
     };
-    assert!(!stale(3607) && stale(3608));
+    assert_eq!(stale(3607), []);
+    let late = format!("subject: {SA}, seconds after warning threshold: 1");
+    assert_eq!(stale(3608), [("authentication.k8s.io/stale-token", late)]);
     // Not for other audiences, and not without a pod.
     let elsewhere = IssueRequest { audiences: vec!["vault".into()], ..request(on_pod(), 3607) };
     for request in [elsewhere, request(Binding::None, 3607)] {
@@ -387,5 +410,127 @@ fn expirations_have_limits() {
     ];
     for (seconds, expected) in cases {
         assert_eq!(validate_expiration_seconds(seconds), expected, "{seconds}");
+    }
+}
+
+#[test]
+fn lifetimes_can_be_narrowed() {
+    let world = World::new();
+    let keys = world.authority.signing_keys().clone();
+    let lifetimes = Lifetimes { seconds_max: Some(7200), extend_mounted: false };
+    let issuer = TokenIssuer::new(ISSUER, vec![ISSUER.into()], keys).with_lifetimes(lifetimes);
+    assert_eq!((issuer.bounded(3600), issuer.bounded(7201)), (3600, 7200));
+    let claims =
+        claims_of(&issuer.issue(&request(on_pod(), MOUNTED_EXPIRATION_SECONDS), noon()).unwrap().token);
+    assert_eq!((claims.exp - claims.iat, claims.kubernetes.warnafter), (3607, None));
+}
+
+mod kept_in_a_secret {
+    use super::*;
+    use apimachinery::json;
+    use base64::engine::general_purpose::STANDARD;
+
+    fn account(secrets: &[&str]) -> apimachinery::Value {
+        let secrets: Vec<_> = secrets.iter().map(|name| json!({"name": *name})).collect();
+        json!({
+            "apiVersion": "v1", "kind": "ServiceAccount",
+            "metadata": {"name": "sa", "namespace": "ns", "uid": "sa-1"}, "secrets": secrets,
+        })
+    }
+
+    fn secret(token: &str, labels: apimachinery::Value) -> apimachinery::Value {
+        json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token",
+            "metadata": {"name": "kept", "namespace": "ns", "labels": labels},
+            "data": {"token": STANDARD.encode(token)},
+        })
+    }
+
+    fn token(world: &World) -> String {
+        let account = Reference::new("sa", "sa-1");
+        legacy::issue(world.authority.signing_keys(), "ns", &account, "kept").unwrap()
+    }
+
+    #[test]
+    fn it_has_upstreams_claims() {
+        let claims: Value = part(&token(&World::new()), 1);
+        assert_eq!(
+            claims,
+            serde_json::json!({
+                "iss": "kubernetes/serviceaccount",
+                "kubernetes.io/serviceaccount/namespace": "ns",
+                "kubernetes.io/serviceaccount/secret.name": "kept",
+                "kubernetes.io/serviceaccount/service-account.name": "sa",
+                "kubernetes.io/serviceaccount/service-account.uid": "sa-1",
+                "sub": SA,
+            })
+        );
+    }
+
+    #[test]
+    fn it_is_good_while_its_secret_holds_it_and_its_account_is_there() {
+        use BoundKind::{Secret, ServiceAccount};
+        type Change = fn(&Objects, &str);
+        let cases: [(&str, Change, &str); 6] = [
+            ("as made", |_, _| (), SA),
+            (
+                "another token",
+                |objects, _| objects.put_whole(Secret, secret("other", json!({}))),
+                "Token does not match server's copy",
+            ),
+            ("no secret", |objects, _| objects.1.lock().clear(), "Token has been invalidated"),
+            (
+                "another account",
+                |objects, _| {
+                    let mut other = account(&[]);
+                    other.set_at(&["metadata", "uid"], "sa-2");
+                    objects.put_whole(ServiceAccount, other);
+                },
+                "ServiceAccount UID (sa-2) does not match claim (sa-1)",
+            ),
+            (
+                "marked",
+                |objects, token| {
+                    objects.put_whole(Secret, secret(token, json!({legacy::INVALID_SINCE_LABEL: "2026-01-01"})));
+                },
+                "the token in secret ns/kept for service account ns/sa has been marked invalid. Use tokens from the \
+                 TokenRequest API or manually created secret-based tokens, or remove the \
+                 'kubernetes.io/legacy-token-invalid-since' label from the secret to temporarily allow use of this \
+                 token",
+            ),
+            (
+                "deleted account",
+                |objects, _| {
+                    let mut going = account(&[]);
+                    going.set_at(&["metadata", "deletionTimestamp"], "2026-01-01T00:00:00Z");
+                    objects.put_whole(ServiceAccount, going);
+                },
+                "ServiceAccount ns/sa has been deleted",
+            ),
+        ];
+        for (case, change, expected) in cases {
+            let world = World::new();
+            let token = token(&world);
+            world.objects.put_whole(Secret, secret(&token, json!({})));
+            world.objects.put_whole(ServiceAccount, account(&[]));
+            change(&world.objects, &token);
+            assert_eq!(outcome(&world, &token, noon()), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn its_use_is_noted_once_a_day() {
+        let world = World::new();
+        let token = token(&world);
+        world.objects.put_whole(BoundKind::ServiceAccount, account(&["kept"]));
+        for (label, reported) in [("", 1), ("2027-01-14", 1), ("2027-01-15", 0), ("2027-01-16", 0)] {
+            world.objects.put_whole(
+                BoundKind::Secret,
+                secret(&token, json!({legacy::LAST_USED_LABEL: label})),
+            );
+            let verified = world.authenticator().authenticate(&token, None, noon()).unwrap().unwrap();
+            assert_eq!(verified.notes.warnings.len(), 1, "the account lists it");
+            assert_eq!(std::mem::take(&mut *world.objects.2.lock()).len(), reported, "{label:?}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 mod admission;
 mod apis;
 mod kubelets;
+mod authentication;
 
 use std::net::SocketAddr;
 
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use self::admission::AdmissionArguments;
 use apis::ApiArguments;
 use kubelets::KubeletArguments;
+use authentication::AuthenticationArguments;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -71,6 +73,9 @@ pub struct UpArguments {
 
     #[command(flatten)]
     pub kubelets: KubeletArguments,
+
+    #[command(flatten)]
+    pub authentication: AuthenticationArguments,
 }
 
 impl UpArguments {
@@ -80,6 +85,7 @@ impl UpArguments {
             apis: self.apis.options(),
             admission: self.admission.options()?,
             kubelets: self.kubelets.options()?,
+            authentication: self.authentication.options()?,
         })
     }
 }

@@ -1,0 +1,106 @@
+//! Who is taken at their word: the authenticators, put together as the administrator wants them.
+
+use std::sync::Arc;
+
+use auth::token::{BoundObjects, Lifetimes};
+use auth::{
+    Anonymous, Authenticator, BootstrapTokens, RequestHeader, StaticTokens, TokenAuthenticator, TokenIssuer,
+};
+use pki::{Authority, ClientVerifier};
+
+/// Issuer and audience of service-account tokens; upstream's default name.
+const TOKEN_ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
+/// What can be chosen about authentication.
+#[derive(Clone, Debug)]
+pub struct Authentication {
+    /// Authorities, in PEM, whose client certificates count beside the cluster's own.
+    pub client_ca: Vec<u8>,
+    pub request_header: Option<RequestHeader>,
+    pub static_tokens: Option<StaticTokens>,
+    pub bootstrap_tokens: bool,
+    pub anonymous: Anonymous,
+    pub service_accounts: ServiceAccountTokens,
+}
+
+/// How service-account tokens are made and which are taken.
+#[derive(Clone, Debug, Default)]
+pub struct ServiceAccountTokens {
+    /// Tokens of all are taken, and the first makes new ones; empty stands for the default name.
+    pub issuers: Vec<String>,
+    /// For whom tokens are that the server takes; empty stands for the issuers.
+    pub api_audiences: Vec<String>,
+    /// Where others find the public keys, if not at this server.
+    pub jwks_uri: Option<String>,
+    pub lifetimes: Lifetimes,
+}
+
+impl Default for Authentication {
+    fn default() -> Self {
+        Self {
+            client_ca: Vec::new(),
+            request_header: None,
+            static_tokens: None,
+            bootstrap_tokens: true,
+            anonymous: Anonymous::default(),
+            service_accounts: ServiceAccountTokens::default(),
+        }
+    }
+}
+
+impl ServiceAccountTokens {
+    pub(crate) fn issuers(&self) -> Vec<String> {
+        match self.issuers.as_slice() {
+            [] => vec![TOKEN_ISSUER.to_owned()],
+            issuers => issuers.to_vec(),
+        }
+    }
+
+    fn api_audiences(&self) -> Vec<String> {
+        if self.api_audiences.is_empty() { self.issuers() } else { self.api_audiences.clone() }
+    }
+
+    /// Makes tokens.
+    pub(crate) fn issuer(&self, authority: &Authority) -> TokenIssuer {
+        let (issuer, keys) = (self.issuers().swap_remove(0), authority.signing_keys().clone());
+        TokenIssuer::new(issuer, self.api_audiences(), keys).with_lifetimes(self.lifetimes)
+    }
+}
+
+impl Authentication {
+    /// Checks client certificates of users.
+    pub fn clients(&self, authority: &Authority) -> Result<ClientVerifier, pki::Error> {
+        match self.client_ca.as_slice() {
+            [] => authority.client_verifier(),
+            bundle => ClientVerifier::with_bundle(authority.ca_der(), bundle),
+        }
+    }
+
+    /// Whose certificates count for something else than their own user, for the listener to ask for.
+    pub fn proxies(&self) -> Vec<ClientVerifier> {
+        self.request_header.iter().map(|header| header.proxies.clone()).collect()
+    }
+
+    pub(crate) fn authenticator(
+        &self,
+        authority: &Authority,
+        objects: Arc<dyn BoundObjects>,
+    ) -> Result<Authenticator, pki::Error> {
+        let tokens = TokenAuthenticator::new(
+            self.service_accounts.issuers(),
+            self.service_accounts.api_audiences(),
+            authority.signing_keys().clone(),
+            objects.clone(),
+        );
+        let mut authenticator = Authenticator::new(self.clients(authority)?, tokens)
+            .with_proxies(self.request_header.clone())
+            .with_anonymous(self.anonymous.clone());
+        if let Some(tokens) = &self.static_tokens {
+            authenticator = authenticator.with_tokens(Arc::new(tokens.clone()));
+        }
+        if self.bootstrap_tokens {
+            authenticator = authenticator.with_tokens(Arc::new(BootstrapTokens::new(objects)));
+        }
+        Ok(authenticator)
+    }
+}
