@@ -5,8 +5,8 @@
 use api::Features;
 use api::builtin::RuntimeConfig;
 
-use crate::connect::KubeletOptions;
 pub use crate::authentication::Authentication;
+use crate::connect::KubeletOptions;
 
 /// Everything that can be chosen.
 #[derive(Clone, Debug, Default)]

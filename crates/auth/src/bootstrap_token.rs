@@ -110,7 +110,8 @@ fn groups(extra: &str) -> Option<Vec<String>> {
     for group in extra.split(',').filter(|_| !extra.is_empty()) {
         let rest = group.strip_prefix(GROUP)?.strip_prefix(':')?;
         let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b':' || c == b'-';
-        let ends_well = rest.bytes().next_back().is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        let ends_well =
+            rest.bytes().next_back().is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
         if rest.len() > 256 || !ends_well || !rest.bytes().all(allowed) {
             return None;
         }

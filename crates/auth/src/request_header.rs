@@ -141,19 +141,18 @@ mod tests {
             ("x-remote-uid", "7"),
             ("x-remote-extra-acme.io%2fteam", "blue"),
         ]);
-        let outcome = |options: &RequestHeader, certificate: &PeerCertificate, headers: &HeaderMap| {
-            match options.user(certificate, headers, noon()) {
+        let outcome =
+            |options: &RequestHeader, certificate: &PeerCertificate, headers: &HeaderMap| match options.user(
+                certificate,
+                headers,
+                noon(),
+            ) {
                 Ok(None) => "nobody".to_owned(),
-                Ok(Some(user)) => format!(
-                    "{} {} {} {:?}",
-                    user.name(),
-                    user.uid(),
-                    user.groups().join(","),
-                    user.extra()
-                ),
+                Ok(Some(user)) => {
+                    format!("{} {} {} {:?}", user.name(), user.uid(), user.groups().join(","), user.extra())
+                }
                 Err(error) => error.split(':').next().unwrap_or_default().to_owned(),
-            }
-        };
+            };
         let proxy = certificate(&theirs, "proxy");
         let jane = r#"jane 7 dev,qa,system:authenticated {"acme.io/team": ["blue"]}"#;
         assert_eq!(outcome(&options(&[]), &proxy, &said), jane);

@@ -381,11 +381,7 @@ fn non_resource_rule(rule: &NonResourceRule) -> Value {
 /// The status of a TokenReview: whose token it is, or why it is not good.
 ///
 /// Fails with 400 without a token.
-pub async fn token(
-    review: &Value,
-    authenticator: &Authenticator,
-    now: SystemTime,
-) -> Result<Value, Status> {
+pub async fn token(review: &Value, authenticator: &Authenticator, now: SystemTime) -> Result<Value, Status> {
     #[derive(Deserialize, Default)]
     #[serde(default)]
     struct Spec {

@@ -39,8 +39,11 @@ async fn a_bootstrap_token_is_good_while_its_secret_says_so() {
     let joining = server.token("abcdef.0123456789abcdef");
     let (status, user) = who(&joining).await;
     assert_eq!((status, &user["username"]), (201, &json!("system:bootstrap:abcdef")));
-    let groups =
-        json!(["system:bootstrappers", "system:bootstrappers:kubeadm:default-node-token", "system:authenticated"]);
+    let groups = json!([
+        "system:bootstrappers",
+        "system:bootstrappers:kubeadm:default-node-token",
+        "system:authenticated"
+    ]);
     assert_eq!(user["groups"], groups);
     assert_eq!(who(&server.token("abcdef.0123456789abcdeg")).await.0, 401);
     let elsewhere = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
@@ -107,7 +110,11 @@ async fn a_proxy_names_users_and_nobody_else_does() {
     assert_eq!((status, user), (201, expected));
     assert_eq!(who(&named(server.user_of(&proxies, "other"))).await.0, 401, "a name that is not allowed");
     assert_eq!(who(&server.user_of(&proxies, "front-proxy")).await.0, 401, "a proxy that names nobody");
-    assert_eq!(who(&named(server.user("tom", &[]))).await.1["username"], "tom", "headers of a user count nothing");
+    assert_eq!(
+        who(&named(server.user("tom", &[]))).await.1["username"],
+        "tom",
+        "headers of a user count nothing"
+    );
     assert_eq!(named(server.anonymous()).get("/version").await.status, 200);
     assert_eq!(who(&named(server.anonymous())).await.0, 403, "nor do those of a stranger");
 }

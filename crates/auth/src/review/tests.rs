@@ -169,7 +169,10 @@ async fn token_reviews_tell_whose_token_it_is() {
     let for_vault = ask(json!({"token": good, "audiences": ["vault"]}), noon()).await.unwrap();
     let error = for_vault["error"].clone();
     assert!(error.as_str().unwrap().contains(r#"is invalid for the target audiences ["vault"]"#), "{error}");
-    assert_eq!(ask(json!({"token": "x"}), noon()).await, Ok(json!({"user": {}, "error": "invalid bearer token"})));
+    assert_eq!(
+        ask(json!({"token": "x"}), noon()).await,
+        Ok(json!({"user": {}, "error": "invalid bearer token"}))
+    );
     assert_eq!(ask(json!({}), noon()).await, Err(400));
 }
 

@@ -202,7 +202,8 @@ mod tests {
             read(json!({ "boundObjectRef": reference })).unwrap()
         };
         let node = Some(Reference::new("n", "9"));
-        let found = || Some(FoundObject { uid: "1".into(), service_account: "sa".into(), node: node.clone() });
+        let found =
+            || Some(FoundObject { uid: "1".into(), service_account: "sa".into(), node: node.clone() });
         let bound = Binding::Pod { pod: Reference::new("p", "1"), node: node.clone() };
         assert_eq!(of_pod("").bind("sa", found()), Ok(bound.clone()));
         assert_eq!(of_pod("1").bind("sa", found()), Ok(bound));

@@ -491,7 +491,8 @@ mod kept_in_a_secret {
             (
                 "marked",
                 |objects, token| {
-                    objects.put_whole(Secret, secret(token, json!({legacy::INVALID_SINCE_LABEL: "2026-01-01"})));
+                    objects
+                        .put_whole(Secret, secret(token, json!({legacy::INVALID_SINCE_LABEL: "2026-01-01"})));
                 },
                 "the token in secret ns/kept for service account ns/sa has been marked invalid. Use tokens from the \
                  TokenRequest API or manually created secret-based tokens, or remove the \
@@ -524,10 +525,9 @@ mod kept_in_a_secret {
         let token = token(&world);
         world.objects.put_whole(BoundKind::ServiceAccount, account(&["kept"]));
         for (label, reported) in [("", 1), ("2027-01-14", 1), ("2027-01-15", 0), ("2027-01-16", 0)] {
-            world.objects.put_whole(
-                BoundKind::Secret,
-                secret(&token, json!({legacy::LAST_USED_LABEL: label})),
-            );
+            world
+                .objects
+                .put_whole(BoundKind::Secret, secret(&token, json!({legacy::LAST_USED_LABEL: label})));
             let verified = world.authenticator().authenticate(&token, None, noon()).unwrap().unwrap();
             assert_eq!(verified.notes.warnings.len(), 1, "the account lists it");
             assert_eq!(std::mem::take(&mut *world.objects.2.lock()).len(), reported, "{label:?}");

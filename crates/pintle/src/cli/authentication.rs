@@ -105,7 +105,8 @@ impl AuthenticationArguments {
                 None => return Ok(None),
             }
         };
-        if let Some((flag, _)) = lists.into_iter().find(|(_, list)| list.iter().any(|v| v.trim().is_empty())) {
+        if let Some((flag, _)) = lists.into_iter().find(|(_, list)| list.iter().any(|v| v.trim().is_empty()))
+        {
             bail!("{flag}: it has an empty item");
         }
         if self.requestheader_username_headers.is_empty() {

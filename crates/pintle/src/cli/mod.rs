@@ -2,8 +2,8 @@
 
 mod admission;
 mod apis;
-mod kubelets;
 mod authentication;
+mod kubelets;
 
 use std::net::SocketAddr;
 
@@ -12,8 +12,8 @@ use clap::{Args, Parser, Subcommand};
 
 use self::admission::AdmissionArguments;
 use apis::ApiArguments;
-use kubelets::KubeletArguments;
 use authentication::AuthenticationArguments;
+use kubelets::KubeletArguments;
 
 const AFTER_HELP: &str = "\
 Examples:
