@@ -153,6 +153,7 @@ impl Checker<'_> {
     }
 
     fn local(&self, name: &str) -> Option<&Type> {
+        let name = name.strip_prefix('.').unwrap_or(name);
         self.scope.iter().rev().find(|(local, _)| **local == *name).map(|(_, ty)| ty)
     }
 
@@ -181,7 +182,7 @@ impl Checker<'_> {
 
     fn check_select(&mut self, expr: &mut Expr) {
         if let Some(name) = qualified_name(expr)
-            && self.local(name.split('.').next().unwrap_or(&name)).is_none()
+            && self.local(name.trim_start_matches('.').split('.').next().unwrap_or(&name)).is_none()
             && let Some((ty, reference)) = self.global(&name)
         {
             self.set(expr.id, ty);
@@ -394,7 +395,7 @@ impl Checker<'_> {
         for element in elements {
             self.check(&mut element.value);
             let ty = self.element_type(&element.value, element.optional);
-            joined = Some(self.join(element.value.id, joined, ty));
+            joined = Some(self.join(joined, ty));
         }
         let item = joined.unwrap_or_else(|| self.new_param());
         self.set(id, Type::list(item));
@@ -405,24 +406,24 @@ impl Checker<'_> {
         for entry in entries {
             self.check(&mut entry.key);
             let key = self.type_of(&entry.key);
-            keys = Some(self.join(entry.key.id, keys, key));
+            keys = Some(self.join(keys, key));
             self.check(&mut entry.value);
             let value = self.element_type(&entry.value, entry.optional);
-            values = Some(self.join(entry.value.id, values, value));
+            values = Some(self.join(values, value));
         }
         let keys = keys.unwrap_or_else(|| self.new_param());
         let values = values.unwrap_or_else(|| self.new_param());
         self.set(id, Type::map(keys, values));
     }
 
-    /// The type of what was before and what is added to it; literals hold one type only.
-    fn join(&mut self, id: Id, before: Option<Type>, added: Type) -> Type {
-        let Some(before) = before else { return added };
-        if self.assignable(&before, &added) {
-            return most_general(&before, &added);
+    /// The type of what was before and what is added to it. Literals may hold one type only, but that is checked later,
+    /// so that one mistake is one complaint.
+    fn join(&mut self, before: Option<Type>, added: Type) -> Type {
+        match before {
+            None => added,
+            Some(before) if self.assignable(&before, &added) => most_general(&before, &added),
+            Some(_) => Type::Dyn,
         }
-        self.mismatch(id, &before, &added);
-        Type::Error
     }
 
     fn check_struct(&mut self, id: Id, name: &str, fields: &mut [Init]) {

@@ -332,7 +332,8 @@ impl Estimator<'_> {
     /// How large a value can be by the declaration of what it comes from.
     fn declared_size(&self, path: &Path) -> Option<Range> {
         let (variable, steps) = path.as_deref()?.split_first()?;
-        let (_, mut decl) = self.environment.named(variable)?;
+        // Upstream looks up everything in the one variable that rules have, also what does not come from it.
+        let (_, mut decl) = self.environment.named(variable).or_else(|| self.environment.first_variable())?;
         for step in steps {
             decl = decl.step(step)?;
         }

@@ -103,6 +103,10 @@ impl Environment {
         self.variables[index].composed.is_some()
     }
 
+    pub(crate) fn first_variable(&self) -> Option<(usize, &Decl)> {
+        self.variables.first().map(|variable| (0, &*variable.decl))
+    }
+
     /// A variable that expressions can name.
     pub(crate) fn named(&self, name: &str) -> Option<(usize, &Decl)> {
         let index = self.index_of(name).filter(|_| !name.contains('#'))?;
@@ -132,7 +136,7 @@ impl Environment {
                 if let Some(message) = self.messages.get(name) {
                     return Some(message.clone());
                 }
-                let opaque = Opaque::ALL.into_iter().find(|opaque| opaque.name() == name)?;
+                let opaque = [Opaque::Ip, Opaque::Cidr].into_iter().find(|opaque| opaque.name() == name)?;
                 return Some(Type::Opaque(opaque));
             }
         })

@@ -86,6 +86,9 @@ impl Source {
 
     /// The location of an offset in code points.
     pub fn locate(&self, offset: u32) -> Location {
+        if self.text.is_empty() {
+            return Location { line: 1, column: -1 };
+        }
         let mut location = Location { line: 1, column: 0 };
         for character in self.text.chars().take(offset as usize) {
             if character == '\n' {
@@ -111,7 +114,7 @@ impl Source {
     fn write_issue(&self, issue: &Issue, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Location { line, column } = issue.location;
         write!(f, "ERROR: <input>:{line}:{}: {}", column + 1, issue.message)?;
-        let Some(text) = self.line(line).filter(|text| text.len() <= SNIPPET_BYTES_MAX) else {
+        let Some(text) = self.line(line).filter(|text| text.len() <= SNIPPET_BYTES_MAX && column >= 0) else {
             return Ok(());
         };
         write!(f, "\n | {}\n | ", text.replace('\t', " "))?;

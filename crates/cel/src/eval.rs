@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::ast::operator;
+use crate::cost::CallCost;
 use crate::environment::Environment;
 use crate::eval_error::EvalError;
 use crate::limits;
@@ -135,7 +137,10 @@ impl Node {
             Self::Equal { terms, negated, cost } => {
                 let left = terms[0].eval(frame);
                 let right = terms[1].eval(frame);
-                let operands = [left?, right?];
+                let operands = match (left, right) {
+                    (Ok(left), Ok(right)) => [left, right],
+                    (left, right) => return Err(failed_operands(*cost, [left, right], frame)),
+                };
                 frame.charge(cost.of(&operands, None))?;
                 Ok(Value::Bool(operands[0].equals(&operands[1]) != *negated))
             }
@@ -163,7 +168,7 @@ impl Node {
             Self::Message { object, fields } => {
                 let mut values = Vec::with_capacity(fields.len());
                 for (name, value, optional) in fields {
-                    let value = value.eval(frame)?;
+                    let value = counted(value, 40, frame)?;
                     if let Some(value) = initializer(value, *optional, name)? {
                         values.push((name.clone(), value));
                     }
@@ -228,10 +233,19 @@ fn initializer<'a>(
     }
 }
 
+/// Evaluates a part of a literal; the literal is paid for also if that fails.
+fn counted<'a>(node: &'a Node, cost: u64, frame: &mut Frame<'_, 'a>) -> Evaluated<'a> {
+    let result = node.eval(frame);
+    if result.is_err() {
+        frame.charge(cost)?;
+    }
+    result
+}
+
 fn list<'a>(elements: &'a [(Node, bool)], frame: &mut Frame<'_, 'a>) -> Evaluated<'a> {
     let mut items = Vec::with_capacity(elements.len());
     for (element, optional) in elements {
-        match element.eval(frame)? {
+        match counted(element, 10, frame)? {
             Value::Optional(value) if *optional => items.extend(value.map(|value| (*value).clone())),
             value if *optional => {
                 return Err(EvalError::new(format!(
@@ -248,8 +262,8 @@ fn list<'a>(elements: &'a [(Node, bool)], frame: &mut Frame<'_, 'a>) -> Evaluate
 fn map<'a>(entries: &'a [(Node, Node, bool)], frame: &mut Frame<'_, 'a>) -> Evaluated<'a> {
     let mut pairs = Vec::with_capacity(entries.len());
     for (key, value, optional) in entries {
-        let key = key.eval(frame)?;
-        let value = value.eval(frame)?;
+        let key = counted(key, 30, frame)?;
+        let value = counted(value, 30, frame)?;
         if let Some(value) = initializer(value, *optional, &key)? {
             pairs.push((key, value));
         }
@@ -260,11 +274,23 @@ fn map<'a>(entries: &'a [(Node, Node, bool)], frame: &mut Frame<'_, 'a>) -> Eval
 
 impl Call {
     fn eval<'a>(&'a self, frame: &mut Frame<'_, 'a>) -> Evaluated<'a> {
-        if let [first, second] = &self.args[..] {
+        match &self.args[..] {
+            // A constant pattern makes it a call that ends with the first failure, unpaid.
+            _ if self.regex.is_some() => {}
+            [only] => {
+                return match only.eval(frame) {
+                    Ok(value) => self.apply(&[value], frame),
+                    Err(error) => Err(failed_operands(self.cost, [Err(error)], frame)),
+                };
+            }
             // Both are evaluated, and accounted for, before either's error counts.
-            let first = first.eval(frame);
-            let second = second.eval(frame);
-            return self.apply(&[first?, second?], frame);
+            [first, second] => {
+                return match (first.eval(frame), second.eval(frame)) {
+                    (Ok(first), Ok(second)) => self.apply(&[first, second], frame),
+                    (first, second) => Err(failed_operands(self.cost, [first, second], frame)),
+                };
+            }
+            _ => {}
         }
         let mut values: SmallVec<[Value<'a>; 3]> = SmallVec::with_capacity(self.args.len());
         for arg in &self.args {
@@ -283,7 +309,7 @@ impl Call {
         result
     }
 
-    fn run<'a>(&'a self, args: &[Value<'a>]) -> Evaluated<'a> {
+    pub(crate) fn run<'a>(&self, args: &[Value<'a>]) -> Evaluated<'a> {
         match (&self.regex, args) {
             (Some(Regex::Matches(regex)), [Value::String(text), ..]) => Ok(Value::Bool(regex.is_match(text))),
             (Some(Regex::Find(regex)), [Value::String(text), ..]) => {
@@ -292,9 +318,70 @@ impl Call {
             (Some(Regex::FindAll(regex)), [Value::String(text), _, limit @ ..]) => {
                 crate::library::regex::all_matches(regex, text, limit)
             }
-            _ => (self.implementation)(args),
+            _ => (self.implementation)(args).map_err(|error| self.named(error, args)),
         }
     }
+
+    /// Says which overload was missing, where upstream does.
+    #[cold]
+    fn named(&self, error: EvalError, args: &[Value<'_>]) -> EvalError {
+        if error != EvalError::no_such_overload() {
+            return error;
+        }
+        let name = self.function;
+        if name.starts_with(|c: char| c.is_ascii_alphabetic()) {
+            return match name {
+                "contains" | "startsWith" | "endsWith" | "matches" | "containsIP" | "type" | "dyn" => error,
+                "size" => EvalError::new("no such overload: size"),
+                _ => {
+                    let types: Vec<String> = args.iter().map(|arg| arg.type_of().name().to_owned()).collect();
+                    EvalError::new(format!("no such overload: {name}({})", types.join(", ")))
+                }
+            };
+        }
+        if args.first().is_none_or(|first| has_operator(first, name)) {
+            return error;
+        }
+        EvalError::new(format!("no such overload: {name}"))
+    }
+}
+
+/// Whether values of this type have an operator at all.
+fn has_operator(value: &Value<'_>, name: &str) -> bool {
+    let number = matches!(value, Value::Int(_) | Value::Uint(_) | Value::Double(_));
+    let time = matches!(value, Value::Duration(_) | Value::Timestamp(_));
+    let text = matches!(value, Value::String(_) | Value::Bytes(_));
+    match name {
+        operator::ADD => number || time || text || matches!(value, Value::List(_)),
+        operator::SUBTRACT => number || time,
+        operator::MULTIPLY | operator::DIVIDE => number,
+        operator::MODULO => matches!(value, Value::Int(_) | Value::Uint(_)),
+        operator::LESS | operator::LESS_EQUALS | operator::GREATER | operator::GREATER_EQUALS => {
+            number || time || text || matches!(value, Value::Bool(_))
+        }
+        _ => true,
+    }
+}
+
+/// The first error, after the call is accounted for: what failed counts as a value of size 1.
+#[cold]
+fn failed_operands<'a, const N: usize>(
+    cost: CallCost,
+    operands: [Evaluated<'a>; N],
+    frame: &mut Frame<'_, 'a>,
+) -> EvalError {
+    let mut error = None;
+    let values = operands.map(|operand| {
+        operand.unwrap_or_else(|failed| {
+            error.get_or_insert(failed);
+            Value::Null
+        })
+    });
+    let error = error.unwrap_or_else(EvalError::no_such_overload);
+    if error.is_final() {
+        return error;
+    }
+    frame.charge(cost.of(&values, None)).err().unwrap_or(error)
 }
 
 impl Attribute {
@@ -494,12 +581,12 @@ impl Fold {
         if !Self::filtered(filter, frame)? {
             return self.take(frame);
         }
-        let item = element.eval(frame)?;
+        let item = element.eval(frame);
         let literal = if matches!(element, Node::Const(_)) { 0 } else { 10 };
         frame.charge(2 + literal)?;
         match self.take(frame)? {
             Value::List(mut list) => {
-                list.push(item)?;
+                list.push(item?)?;
                 Ok(Value::List(list))
             }
             _ => Err(EvalError::no_such_overload()),

@@ -140,7 +140,7 @@ impl<'s> Lexer<'s> {
                 Err(length) => {
                     self.errors.push(LexError {
                         offset: self.offset,
-                        message: format!("token recognition error at: '{}'", escaped(&rest[..length])),
+                        message: format!("token recognition error at: '{}'", &rest[..length]),
                     });
                     self.advance(length);
                 }
@@ -165,19 +165,6 @@ impl<'s> Lexer<'s> {
             self.advance(length);
         }
     }
-}
-
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '\n' => out.push_str("\\n"),
-            '\t' => out.push_str("\\t"),
-            '\r' => out.push_str("\\r"),
-            other => out.push(other),
-        }
-    }
-    out
 }
 
 /// The longest token at the beginning of `text` and its length, or the length of what cannot be one: up to and
@@ -446,11 +433,6 @@ fn numeric<'s>(
         push_char(out, char::from_u32(value).ok_or("invalid unicode code point")?);
     }
     Ok(&text[digits..])
-}
-
-/// The name in `` `a.b-c` ``.
-pub(crate) fn unescape_ident(text: &str) -> &str {
-    text.trim_matches('`')
 }
 
 /// `{'[', '{'}` or, of one token, `'['`.

@@ -27,6 +27,7 @@ pub mod limits;
 mod macros;
 mod number;
 mod opaques;
+pub mod openapi;
 mod parser;
 mod plan;
 mod program;

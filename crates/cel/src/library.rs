@@ -15,7 +15,7 @@ pub mod authorizer;
 pub(crate) mod cidr;
 mod ip;
 mod json_patch;
-mod lists;
+pub(crate) mod lists;
 pub(crate) mod named_format;
 mod optional;
 mod quantity;
@@ -24,7 +24,7 @@ pub(crate) mod regex;
 pub(crate) mod semver;
 mod sets;
 mod standard;
-mod string_format;
+pub(crate) mod string_format;
 mod strings;
 pub(crate) mod url;
 

@@ -42,7 +42,7 @@ pub(crate) fn expand(
     match (function, args.len()) {
         ("all", 2 | 3) => macros.quantifier(target, args, Quantifier::All),
         ("exists", 2 | 3) => macros.quantifier(target, args, Quantifier::Exists),
-        ("exists_one" | "existsOne", 2 | 3) => macros.quantifier(target, args, Quantifier::ExistsOne),
+        ("exists_one", 2 | 3) | ("existsOne", 3) => macros.quantifier(target, args, Quantifier::ExistsOne),
         ("map", 2 | 3) => macros.map(target, args),
         ("filter", 2) => macros.filter(target, args),
         ("transformList", 3 | 4) => macros.transform_list(target, args),

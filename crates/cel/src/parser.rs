@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::ast::{ACCUMULATOR, Ast, Element, Entry, Expr, Id, Init, Kind, Literal, operator};
 use crate::error::{CompileError, Issue, Location, Source};
-use crate::lexer::{Lexeme, Token, expectation, tokenize, unescape, unescape_bytes, unescape_ident};
+use crate::lexer::{Lexeme, Token, expectation, tokenize, unescape, unescape_bytes};
 use crate::macros::{self, MacroError};
 
 /// Nesting of any one grammar rule.
@@ -210,9 +210,13 @@ impl<'s> Parser<'s> {
     }
 
     fn complain(&mut self, message: String) {
+        self.complain_at(self.at, message);
+    }
+
+    fn complain_at(&mut self, at: usize, message: String) {
         if !self.recovering {
             self.recovering = true;
-            self.issues.push((Some(self.lexeme().offset), format!("Syntax error: {message}")));
+            self.issues.push((Some(self.lexemes[at].offset), format!("Syntax error: {message}")));
         }
     }
 
@@ -262,25 +266,25 @@ impl<'s> Parser<'s> {
         Ok(self.node(offset, Kind::Unspecified))
     }
 
-    /// Takes `token`, or supposes that it stands here when what follows it does.
-    fn expect(&mut self, token: Token, followers: &[Token]) -> Parsed<()> {
+    /// Takes `token`, or supposes that it stands here when what follows it does. False when neither will do.
+    fn expect(&mut self, token: Token, followers: &[Token]) -> Parsed<bool> {
         if self.peek() == token {
             self.take();
-            return Ok(());
+            return Ok(true);
         }
         self.attempt()?;
         if self.peek_after() == token && self.peek() != Token::End {
             self.complain(format!("extraneous input '{}' expecting {}", self.lexeme().text, token.name()));
             self.skip();
             self.take();
-            return Ok(());
+            return Ok(true);
         }
         if followers.contains(&self.peek()) {
             self.complain(format!("missing {} at '{}'", token.name(), self.lexeme().text));
-            return Ok(());
+            return Ok(true);
         }
         self.complain(format!("mismatched input '{}' expecting {}", self.lexeme().text, token.name()));
-        Err(Abort)
+        Ok(false)
     }
 
     /// What can stand after a closed bracket here.
@@ -312,7 +316,9 @@ impl<'s> Parser<'s> {
             self.waiting.push(&[Token::Colon]);
             let then = self.or()?;
             self.waiting.pop();
-            self.expect(Token::Colon, &FIRST)?;
+            if !self.expect(Token::Colon, &FIRST)? {
+                return self.recover();
+            }
             let otherwise = self.expr()?;
             self.call(id, operator::CONDITIONAL, vec![condition, then, otherwise])
         } else {
@@ -395,27 +401,32 @@ impl<'s> Parser<'s> {
             _ => return self.member(),
         };
         let offset = self.lexeme().offset;
-        let mut count = 0;
-        while self.peek() == token {
-            self.take();
-            count += 1;
+        let operators = self.lexemes[self.at..].iter().take_while(|lexeme| lexeme.token == token).count();
+        let operand_at = self.at + operators;
+        let begins = FIRST.contains(&self.lexemes[operand_at].token)
+            && self.lexemes[operand_at].token != Token::Exclamation;
+        if token == Token::Minus && !begins {
+            self.no_alternative(self.at, operand_at);
+            return self.recover();
         }
-        let operand = if self.member_begins() { self.member()? } else { self.member_missing()? };
+        for _ in 0..operators {
+            self.take();
+        }
+        if !begins {
+            self.complain(format!(
+                "extraneous input '{}' expecting {}",
+                self.lexeme().text,
+                expectation(&FIRST)
+            ));
+            return self.recover();
+        }
+        let count = operators;
+        let operand = self.member()?;
         if count % 2 == 0 {
             return Ok(operand);
         }
         let id = self.id(offset);
         Ok(self.call(id, function, vec![operand]))
-    }
-
-    fn member_begins(&self) -> bool {
-        FIRST.contains(&self.peek()) && self.peek() != Token::Exclamation
-    }
-
-    fn member_missing(&mut self) -> Parsed<Expr> {
-        let expected: Vec<Token> =
-            FIRST.iter().copied().filter(|&token| token != Token::Exclamation).collect();
-        if self.sync(&expected) { self.member() } else { self.recover() }
     }
 
     fn member(&mut self) -> Parsed<Expr> {
@@ -438,30 +449,32 @@ impl<'s> Parser<'s> {
     }
 
     fn select(&mut self, operand: Expr) -> Parsed<Expr> {
-        let dot = self.take();
-        let optional = self.peek() == Token::Question;
-        if optional {
-            self.take();
+        let optional = self.peek_after() == Token::Question;
+        let name_at = self.at + if optional { 2 } else { 1 };
+        let name = self.lexemes[name_at.min(self.lexemes.len() - 1)];
+        if !matches!(name.token, Token::Ident | Token::EscapedIdent) {
+            self.no_alternative(self.at, name_at);
+            self.skip();
+            return self.recover();
         }
-        let name = match self.peek() {
-            Token::Ident => self.take(),
-            Token::EscapedIdent => {
-                let name = self.take();
-                let field = Arc::from(unescape_ident(name.text));
-                return Ok(self.field(operand, dot.offset, name.offset, field, optional));
-            }
-            _ => {
-                self.no_alternative(dot.start);
-                return self.recover();
-            }
-        };
+        let dot = self.take().offset;
+        while self.take().offset != name.offset {}
+        if name.token == Token::EscapedIdent {
+            self.refuse_escaped(name);
+            return Ok(self.field(operand, dot, name.offset, name.text.into(), optional));
+        }
         if !optional && self.peek() == Token::LeftParen {
             let open = self.take().offset;
             let id = self.id(open);
             let args = self.arguments()?;
             return Ok(self.member_call(id, name.text, operand, args));
         }
-        Ok(self.field(operand, dot.offset, name.offset, name.text.into(), optional))
+        Ok(self.field(operand, dot, name.offset, name.text.into(), optional))
+    }
+
+    /// Names in backquotes are syntax that Kubernetes does not enable.
+    fn refuse_escaped(&mut self, name: Lexeme<'_>) {
+        self.issues.push((Some(name.offset), "unsupported syntax: '`'".into()));
     }
 
     fn field(&mut self, operand: Expr, dot: u32, name: u32, field: Arc<str>, optional: bool) -> Expr {
@@ -474,23 +487,19 @@ impl<'s> Parser<'s> {
         }
     }
 
-    /// "no viable alternative", from the token at byte `start` through the current one.
-    fn no_alternative(&mut self, start: usize) {
-        let lexeme = self.lexeme();
-        let end =
-            if lexeme.token == Token::End { self.previous_end() } else { lexeme.start + lexeme.text.len() };
-        let input = &self.text[start..end];
+    /// "no viable alternative", from one token through another, which is the one that does not fit.
+    fn no_alternative(&mut self, from: usize, to: usize) {
+        let to = to.min(self.lexemes.len() - 1);
+        let last = if self.lexemes[to].token == Token::End { to - 1 } else { to };
+        let end = self.lexemes[last].start + self.lexemes[last].text.len();
+        let input = &self.text[self.lexemes[from].start..end];
         let message = match input.strip_prefix('.') {
             Some(word @ ("true" | "false" | "null")) => {
                 format!("mismatched input '{word}' expecting IDENTIFIER")
             }
             _ => format!("no viable alternative at input '{input}'"),
         };
-        self.complain(message);
-    }
-
-    fn previous_end(&self) -> usize {
-        self.at.checked_sub(1).map_or(0, |at| self.lexemes[at].start + self.lexemes[at].text.len())
+        self.complain_at(to, message);
     }
 
     fn index(&mut self, operand: Expr) -> Parsed<Expr> {
@@ -500,7 +509,9 @@ impl<'s> Parser<'s> {
         self.waiting.push(&[Token::RightBracket]);
         let index = self.expr()?;
         self.waiting.pop();
-        self.expect(Token::RightBracket, &self.followers())?;
+        if !self.expect(Token::RightBracket, &self.followers())? {
+            return self.recover();
+        }
         let function = if optional { operator::OPTIONAL_INDEX } else { operator::INDEX };
         Ok(self.call(id, function, vec![operand, index]))
     }
@@ -525,8 +536,7 @@ impl<'s> Parser<'s> {
                 self.waiting.push(&[Token::RightParen]);
                 let expr = self.expr()?;
                 self.waiting.pop();
-                self.expect(Token::RightParen, &self.followers())?;
-                Ok(expr)
+                if self.expect(Token::RightParen, &self.followers())? { Ok(expr) } else { self.recover() }
             }
             Token::LeftBracket => self.list(),
             Token::LeftBrace => self.map(),
@@ -539,11 +549,12 @@ impl<'s> Parser<'s> {
         let start = self.lexeme();
         let dotted = self.peek() == Token::Dot;
         if dotted {
-            self.take();
-            if self.peek() != Token::Ident {
-                self.no_alternative(start.start);
+            if self.peek_after() != Token::Ident {
+                self.no_alternative(self.at, self.at + 1);
+                self.skip();
                 return self.recover();
             }
+            self.take();
         }
         if let Some(length) = self.message_name_length() {
             return self.message(dotted, length);
@@ -555,7 +566,8 @@ impl<'s> Parser<'s> {
         }
         let text: Arc<str> = if dotted { format!(".{}", name.text).into() } else { name.text.into() };
         if !call {
-            return Ok(self.node(name.offset, Kind::Ident(text)));
+            let kind = if RESERVED.contains(&name.text) { Kind::Unspecified } else { Kind::Ident(text) };
+            return Ok(self.node(name.offset, kind));
         }
         let open = self.take().offset;
         let id = self.id(open);
@@ -596,9 +608,16 @@ impl<'s> Parser<'s> {
                 self.recover()?;
                 break;
             }
-            let field = unescape_ident(self.take().text).into();
+            let name = self.take();
+            if name.token == Token::EscapedIdent {
+                self.refuse_escaped(name);
+            }
+            let field = name.text.into();
             let colon = self.lexeme().offset;
-            self.expect(Token::Colon, &FIRST)?;
+            if !self.expect(Token::Colon, &FIRST)? {
+                self.recover()?;
+                break;
+            }
             let id = self.id(colon);
             let value = self.expr()?;
             fields.push(Init { id, field, value, optional });
@@ -629,7 +648,10 @@ impl<'s> Parser<'s> {
             self.take();
         }
         self.waiting.pop();
-        self.expect(token, &self.followers())
+        if !self.expect(token, &self.followers())? {
+            self.recover()?;
+        }
+        Ok(())
     }
 
     fn arguments(&mut self) -> Parsed<Vec<Expr>> {
@@ -646,7 +668,9 @@ impl<'s> Parser<'s> {
             }
         }
         self.waiting.pop();
-        self.expect(Token::RightParen, &self.followers())?;
+        if !self.expect(Token::RightParen, &self.followers())? {
+            self.recover()?;
+        }
         Ok(args)
     }
 
@@ -678,7 +702,10 @@ impl<'s> Parser<'s> {
             self.waiting.push(&[Token::Colon]);
             let key = self.expr()?;
             self.waiting.pop();
-            self.expect(Token::Colon, &FIRST)?;
+            if !self.expect(Token::Colon, &FIRST)? {
+                self.recover()?;
+                break;
+            }
             let value = self.expr()?;
             entries.push(Entry { key, value, optional });
             if !self.comma_then(|token| token == Token::Question || FIRST.contains(&token)) {

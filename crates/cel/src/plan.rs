@@ -11,7 +11,7 @@ use crate::cost::CallCost;
 use crate::environment::Environment;
 use crate::eval::ConstantSet;
 use crate::eval_error::EvalError;
-use crate::library::{Implementation, re2};
+use crate::library::{Implementation, lists, re2};
 use crate::types::{ObjectType, Type};
 use crate::value::{List, Map, Value};
 
@@ -91,6 +91,7 @@ pub(crate) enum Qualifier {
 
 #[derive(Debug)]
 pub(crate) struct Call {
+    pub function: &'static str,
     pub implementation: Implementation,
     pub args: Box<[Node]>,
     pub cost: CallCost,
@@ -204,7 +205,10 @@ impl Planner<'_> {
                 self.variables.push(*index);
                 Base::Variable { index: *index, name: self.environment.variable_at(*index).0.into() }
             }
-            _ => Base::Local(self.scope.iter().rposition(|local| local == name).unwrap_or(0)),
+            _ => {
+                let name = name.strip_prefix('.').unwrap_or(name);
+                Base::Local(self.scope.iter().rposition(|local| **local == *name).unwrap_or(0))
+            }
         };
         Node::Attribute(Box::new(Attribute::new(base)))
     }
@@ -268,18 +272,26 @@ impl Planner<'_> {
         }
         let args =
             target.into_iter().chain(args).map(|arg| self.node(arg)).collect::<Result<Box<[Node]>, _>>()?;
-        self.plain_call(function, args, cost)
+        let mut node = self.plain_call(function, args, cost)?;
+        if function == "sum"
+            && let [overload] = self.checked.overloads(expr.id)
+            && let (Node::Call(call), Some(typed)) = (&mut node, lists::typed_sum(overload))
+        {
+            call.implementation = typed;
+        }
+        Ok(node)
     }
 
     fn plain_call(&mut self, function: &str, args: Box<[Node]>, cost: CallCost) -> Planned {
         let Some(declared) = self.environment.function(function) else {
             return Err(EvalError::new(format!("no such overload: {function}")));
         };
-        let implementation = declared.implementation;
+        let (function, implementation) = (declared.name, declared.implementation);
         if is_conversion(function)
             && let [Node::Const(value)] = &*args
         {
-            return implementation(std::slice::from_ref(value)).map(Node::Const);
+            let call = Call { function, implementation, args: [].into(), cost, regex: None };
+            return call.run(std::slice::from_ref(value)).map(Node::Const);
         }
         let regex = match (function, args.get(1)) {
             ("matches" | "find" | "findAll", Some(Node::Const(Value::String(pattern)))) => {
@@ -292,7 +304,7 @@ impl Planner<'_> {
             }
             _ => None,
         };
-        Ok(Node::Call(Box::new(Call { implementation, args, cost, regex })))
+        Ok(Node::Call(Box::new(Call { function, implementation, args, cost, regex })))
     }
 
     fn membership(&mut self, expr: &Expr, value: &Expr, list: &Expr, cost: CallCost) -> Planned {

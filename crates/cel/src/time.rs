@@ -43,8 +43,21 @@ pub(crate) fn format_timestamp(time: Timestamp) -> String {
     time.to_string()
 }
 
-/// Go's `time.ParseDuration`, and days and weeks as schemas allow.
+/// Go's `time.ParseDuration`.
 pub(crate) fn parse_duration(text: &str) -> Option<i64> {
+    parse_duration_in(text, |_| None)
+}
+
+/// What a `duration` string of a schema is: also days and weeks.
+pub(crate) fn parse_schema_duration(text: &str) -> Option<i64> {
+    parse_duration_in(text, |unit| match unit {
+        "d" => Some(86_400_000_000_000),
+        "w" => Some(604_800_000_000_000),
+        _ => None,
+    })
+}
+
+fn parse_duration_in(text: &str, longer: impl Fn(&str) -> Option<u128>) -> Option<i64> {
     let (negative, mut rest) = match text.as_bytes() {
         [b'-', ..] => (true, &text[1..]),
         [b'+', ..] => (false, &text[1..]),
@@ -69,7 +82,7 @@ pub(crate) fn parse_duration(text: &str) -> Option<i64> {
             return None;
         }
         let length = unit.bytes().take_while(|byte| *byte != b'.' && !byte.is_ascii_digit()).count();
-        let nanos = unit_nanos(&unit[..length])?;
+        let nanos = unit_nanos(&unit[..length]).or_else(|| longer(&unit[..length]))?;
         let value: u128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
         total = total.checked_add(value.checked_mul(nanos)?)?;
         let fraction = &fraction[..fraction.len().min(18)];
@@ -95,8 +108,6 @@ fn unit_nanos(unit: &str) -> Option<u128> {
         "s" => 1_000_000_000,
         "m" => 60_000_000_000,
         "h" => 3_600_000_000_000,
-        "d" => 86_400_000_000_000,
-        "w" => 604_800_000_000_000,
         _ => return None,
     })
 }

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use crate::openapi::is_reserved;
+
 /// A type of the language. Cheap to clone.
 #[derive(Clone, Debug)]
 pub enum Type {
@@ -51,20 +53,6 @@ pub enum Opaque {
 }
 
 impl Opaque {
-    pub const ALL: [Self; 11] = [
-        Self::Url,
-        Self::Quantity,
-        Self::Ip,
-        Self::Cidr,
-        Self::Semver,
-        Self::NamedFormat,
-        Self::Authorizer,
-        Self::PathCheck,
-        Self::GroupCheck,
-        Self::ResourceCheck,
-        Self::Decision,
-    ];
-
     pub fn name(self) -> &'static str {
         match self {
             Self::Url => "kubernetes.URL",
@@ -237,9 +225,12 @@ impl ObjectType {
         self.fields.get_or_init(|| sorted(self.resolve.as_ref().map_or_else(Vec::new, |resolve| resolve())))
     }
 
+    /// The field that an expression means; a reserved word may be written as it is.
     pub fn field(&self, name: &str) -> Option<&Field> {
         let fields = self.fields();
-        fields.binary_search_by(|field| (*field.name).cmp(name)).ok().map(|at| &fields[at])
+        let find =
+            |name: &str| fields.binary_search_by(|field| (*field.name).cmp(name)).ok().map(|at| &fields[at]);
+        find(name).or_else(|| is_reserved(name).then(|| find(&format!("__{name}__"))).flatten())
     }
 }
 
@@ -256,6 +247,8 @@ pub struct Decl {
     pub elements_max: u64,
     /// The fewest bytes of JSON a value takes.
     pub bytes_min: u64,
+    /// Whether `null` is a value of it.
+    pub nullable: bool,
     pub shape: Shape,
 }
 
@@ -281,11 +274,11 @@ pub enum ListKind {
 impl Decl {
     /// A declaration that says no more than its type.
     pub fn plain(ty: Type, bytes_min: u64) -> Self {
-        Self { ty, elements_max: 0, bytes_min, shape: Shape::Plain }
+        Self { nullable: ty.is_dyn(), ty, elements_max: 0, bytes_min, shape: Shape::Plain }
     }
 
     pub fn dynamic() -> Self {
-        Self::plain(Type::Dyn, 0)
+        Self::plain(Type::Dyn, 0).with_elements_max(u64::MAX)
     }
 
     pub fn bool() -> Self {
@@ -313,6 +306,7 @@ impl Decl {
             ty: Type::list(items.ty.clone()),
             elements_max,
             bytes_min: 2,
+            nullable: false,
             shape: Shape::List { items: Arc::new(items), kind },
         }
     }
@@ -322,12 +316,19 @@ impl Decl {
             ty: Type::map(keys.ty.clone(), values.ty.clone()),
             elements_max,
             bytes_min: 2,
+            nullable: false,
             shape: Shape::Map { keys: Arc::new(keys), values: Arc::new(values) },
         }
     }
 
     pub fn object(object: Arc<ObjectType>) -> Self {
-        Self { ty: Type::Object(object.clone()), elements_max: 0, bytes_min: 2, shape: Shape::Object(object) }
+        Self {
+            ty: Type::Object(object.clone()),
+            elements_max: 0,
+            bytes_min: 2,
+            nullable: false,
+            shape: Shape::Object(object),
+        }
     }
 
     #[must_use]
@@ -349,4 +350,5 @@ impl Decl {
 }
 
 /// Stands behind values of no declared type.
-pub(crate) static DYNAMIC: Decl = Decl { ty: Type::Dyn, elements_max: 0, bytes_min: 0, shape: Shape::Plain };
+pub(crate) static DYNAMIC: Decl =
+    Decl { ty: Type::Dyn, elements_max: u64::MAX, bytes_min: 0, nullable: true, shape: Shape::Plain };

@@ -110,7 +110,10 @@ impl<'a> Value<'a> {
     /// A tree as its declaration reads it.
     pub fn declared(json: &'a Json, decl: &'a Decl) -> Evaluated<'a> {
         Ok(match json {
-            Json::Null => Self::Null,
+            Json::Null if decl.nullable => Self::Null,
+            Json::Null => {
+                return Err(EvalError::new("invalid data, got null for schema with nullable=false"));
+            }
             Json::Bool(value) => Self::Bool(*value),
             Json::Number(number) => Self::number(*number, &decl.ty),
             Json::String(text) => return Self::formatted(text, &decl.ty),
@@ -134,7 +137,7 @@ impl<'a> Value<'a> {
             Type::Timestamp => time::parse_date_or_timestamp(text)
                 .map(Self::Timestamp)
                 .ok_or_else(|| EvalError::new(format!("invalid date-time {text}"))),
-            Type::Duration => time::parse_duration(text)
+            Type::Duration => time::parse_schema_duration(text)
                 .map(Self::Duration)
                 .ok_or_else(|| EvalError::new(format!("invalid duration {text}"))),
             Type::Bytes => decode_base64(text)
@@ -209,6 +212,7 @@ impl<'a> Value<'a> {
     pub fn field(&self, name: &str) -> Result<Option<Value<'a>>, EvalError> {
         match self {
             Self::Map(map) => map.field(name),
+            Self::List(_) => Err(EvalError::new("unsupported index type 'string' in list")),
             _ => Ok(None),
         }
     }
@@ -250,6 +254,7 @@ pub(crate) fn index(key: &Value<'_>) -> Result<Option<usize>, EvalError> {
             Some(*value as usize)
         }
         Value::Double(value) if value.fract() == 0.0 => None,
+        Value::Double(_) => return Err(EvalError::new(format!("unsupported index value {key} in list"))),
         other => {
             return Err(EvalError::new(format!(
                 "unsupported index type '{}' in list",
@@ -267,7 +272,7 @@ impl fmt::Display for Value<'_> {
             Self::Bool(value) => write!(f, "{value}"),
             Self::Int(value) => write!(f, "{value}"),
             Self::Uint(value) => write!(f, "{value}"),
-            Self::Double(value) => write!(f, "{value}"),
+            Self::Double(value) => f.write_str(&crate::number::format_double(*value)),
             Self::String(text) => f.write_str(text),
             Self::Bytes(bytes) => f.write_str(&String::from_utf8_lossy(bytes)),
             Self::Duration(nanos) => f.write_str(&time::format_duration_seconds(*nanos)),

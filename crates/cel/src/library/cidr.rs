@@ -63,12 +63,12 @@ impl Cidr {
         let bits = if address.is_ipv4() { 32 } else { 128 };
         let plain =
             length == "0" || !length.starts_with('0') && length.bytes().all(|byte| byte.is_ascii_digit());
-        let Some(length) = length.parse::<u8>().ok().filter(|_| plain) else {
+        let Some(length) = length.parse::<u16>().ok().filter(|_| plain) else {
             return fail(&format!("bad bits after slash: {}", go_quote(length)));
         };
-        if length > bits {
+        let Some(length) = u8::try_from(length).ok().filter(|&length| length <= bits) else {
             return fail("prefix length out of range");
-        }
+        };
         if matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some()) {
             return Err(format!("IPv4-mapped IPv6 address {quoted} is not allowed"));
         }
@@ -122,7 +122,7 @@ fn cidr<'v, 'a>(args: &'v [Value<'a>]) -> Result<(Cidr, &'v [Value<'a>]), EvalEr
 fn contains_ip<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
     let (cidr, rest) = cidr(args)?;
     let other = match rest {
-        [Value::String(text)] => ip::parse(text).map_err(EvalError::new)?,
+        [Value::String(text)] => ip::parse(text).map_err(|_| EvalError::no_such_overload())?,
         [Value::Opaque(value)] => match &**value {
             Opaques::Ip(ip) => *ip,
             _ => return Err(EvalError::no_such_overload()),

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::Row;
+use super::{Implementation, Row};
 use crate::eval_error::EvalError;
 use crate::value::{Evaluated, List, Value};
 
@@ -11,7 +11,7 @@ const RANGE_MAX: i64 = 1_000_000;
 
 pub(super) const FUNCTIONS: &[Row] = &[
     ("isSorted", is_sorted, &[("list_{}_is_sorted_bool", "list<T>::f() -> bool where T:comparable")]),
-    ("sum", sum, &[("list_{}_sum_{}", "list<T>::f() -> T where T:summable")]),
+    ("sum", |args| sum(args, Value::Int(0)), &[("list_{}_sum_{}", "list<T>::f() -> T where T:summable")]),
     (
         "max",
         |args| extreme(args, "max", Ordering::Less),
@@ -68,9 +68,19 @@ fn is_sorted<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
     Ok(Value::Bool(true))
 }
 
-fn sum<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
+/// The code of `sum` for lists of a known type, where an empty list has a sum of that type.
+pub(crate) fn typed_sum(overload: &str) -> Option<Implementation> {
+    Some(match overload {
+        "list_uint_sum_uint" => |args| sum(args, Value::Uint(0)),
+        "list_double_sum_double" => |args| sum(args, Value::Double(0.0)),
+        "list_duration_sum_duration" => |args| sum(args, Value::Duration(0)),
+        _ => return None,
+    })
+}
+
+fn sum<'a>(args: &[Value<'a>], zero: Value<'a>) -> Evaluated<'a> {
     let mut items = list(args)?.items()?.into_iter();
-    let Some(mut total) = items.next() else { return Ok(Value::Int(0)) };
+    let Some(mut total) = items.next() else { return Ok(zero) };
     for item in items {
         total = super::standard::add(&[total, item])?;
     }

@@ -105,13 +105,13 @@ static FORMATS: [NamedFormat; 13] = [
             let date = text.len() == 10 && time::parse_date_or_timestamp(text).is_some();
             complain_unless(date, "invalid date")
         },
-        pattern_length: 105,
+        pattern_length: 72,
     },
     NamedFormat {
         function: "datetime",
         name: "datetime",
         validate: |text| complain_unless(time::parse_timestamp(text).is_some(), "invalid datetime"),
-        pattern_length: 105,
+        pattern_length: 72,
     },
 ];
 

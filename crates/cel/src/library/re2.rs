@@ -10,17 +10,79 @@ const COMPILED_BYTES_MAX: usize = 10 << 20;
 
 /// Compiles a pattern written for Go.
 pub(crate) fn compile(pattern: &str) -> Result<Regex, String> {
+    if let Some(operator) = nested_repetition(pattern) {
+        return Err(format!("error parsing regexp: invalid nested repetition operator: `{operator}`"));
+    }
     RegexBuilder::new(&translate(pattern))
         .size_limit(COMPILED_BYTES_MAX)
         .build()
-        .map_err(|error| format!("error parsing regexp: {}: `{pattern}`", reason(&error)))
+        .map_err(|error| format!("error parsing regexp: {}", reason(&error, pattern)))
 }
 
-/// The last line of the crate's message says what is wrong.
-fn reason(error: &::regex::Error) -> String {
+/// What is wrong in Go's words, and with which part.
+fn reason(error: &::regex::Error, pattern: &str) -> String {
     let text = error.to_string();
-    let last = text.lines().last().unwrap_or_default();
-    last.trim_start_matches("error: ").into()
+    let last = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
+    let from = |start: char| pattern.rfind(start).map_or(pattern, |at| &pattern[at..]);
+    let (what, part) = match last {
+        "unopened group" => ("unexpected )", pattern),
+        "unclosed group" => ("missing closing )", pattern),
+        "unclosed character class" => ("missing closing ]", from('[')),
+        "repetition operator missing expression" => {
+            let at = pattern.find(['*', '+', '?']).unwrap_or(0);
+            ("missing argument to repetition operator", pattern.get(at..=at).unwrap_or(pattern))
+        }
+        "unrecognized escape sequence" => ("invalid escape sequence", from('\\')),
+        "incomplete escape sequence, reached end of pattern prematurely" => {
+            return "trailing backslash at end of expression: ``".into();
+        }
+        other if other.starts_with("invalid character class range") => {
+            ("invalid character class range", pattern)
+        }
+        other if other.starts_with("look-around") => ("invalid or unsupported Perl syntax", pattern),
+        _ => ("expression nests too deeply", pattern),
+    };
+    format!("{what}: `{part}`")
+}
+
+/// A repetition of a repetition (`a**`), which only the crate allows.
+fn nested_repetition(pattern: &str) -> Option<&str> {
+    let bytes = pattern.as_bytes();
+    let (mut at, mut in_class, mut before) = (0, false, None);
+    while at < bytes.len() {
+        let start = at;
+        let mut repeats = false;
+        match bytes[at] {
+            b'\\' => at += 1,
+            b'[' if !in_class => in_class = true,
+            b']' => in_class = false,
+            b'*' | b'+' | b'?' if !in_class => repeats = true,
+            b'{' if !in_class => {
+                if let Some(length) = pattern[at..].find('}')
+                    && pattern[at + 1..at + length].bytes().all(|byte| byte.is_ascii_digit() || byte == b',')
+                    && bytes[at + 1].is_ascii_digit()
+                {
+                    repeats = true;
+                    at += length;
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+        if !repeats {
+            before = None;
+            continue;
+        }
+        if let Some(before) = before {
+            return pattern.get(before..at);
+        }
+        // A question mark makes it lazy.
+        if bytes.get(at) == Some(&b'?') {
+            at += 1;
+        }
+        before = (start > 0 && bytes[start - 1] != b'(' && bytes[start - 1] != b'|').then_some(start);
+    }
+    None
 }
 
 fn translate(pattern: &str) -> String {
@@ -140,7 +202,17 @@ mod tests {
         ] {
             assert_eq!(compile(pattern).unwrap().is_match(text), wanted, "{pattern} on {text}");
         }
-        assert!(compile("(").is_err());
+        for (pattern, wanted) in [
+            ("(", "missing closing ): `(`"),
+            (")", "unexpected ): `)`"),
+            ("a[b", "missing closing ]: `[b`"),
+            ("*", "missing argument to repetition operator: `*`"),
+            ("x++", "invalid nested repetition operator: `++`"),
+            ("x{2}{3}", "invalid nested repetition operator: `{2}{3}`"),
+        ] {
+            assert_eq!(compile(pattern).unwrap_err(), format!("error parsing regexp: {wanted}"));
+        }
+        assert!(compile("(?:a+?)*[*+]+").is_ok());
         assert!(compile("a{2000000}").is_err());
     }
 }

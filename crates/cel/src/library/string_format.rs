@@ -9,6 +9,7 @@ use apimachinery::field::go_quote;
 
 use crate::eval_error::EvalError;
 use crate::time;
+use crate::types::Type;
 use crate::value::{Evaluated, Key, List, Map, Value};
 
 /// Digits after the point unless a clause says otherwise.
@@ -18,66 +19,126 @@ const PRECISION_MAX: usize = 1_000;
 
 type Formatted = Result<String, EvalError>;
 
+/// A clause: which argument, its verb, and its precision. What comes back is an error of formatting.
+type Clause<'c> = &'c mut dyn FnMut(usize, char, usize) -> Result<(), String>;
+
 pub(super) fn format<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
     let [Value::String(template), Value::List(list)] = args else {
         return Err(EvalError::no_such_overload());
     };
+    let mut parts = Vec::new();
+    scan(template, list.len(), &mut |index, verb, precision| {
+        let arg = list.get(index).ok_or("no such argument")?.map_err(|error| error.to_string())?;
+        parts.push(write(verb, &arg, precision).map_err(|error| error.to_string())?);
+        Ok(())
+    })
+    .map_err(EvalError::new)?;
     let mut out = String::new();
-    let mut used = 0;
+    let mut parts = parts.into_iter();
     let mut rest: &str = template;
     while let Some(percent) = rest.find('%') {
         out.push_str(&rest[..percent]);
         rest = &rest[percent + 1..];
-        if let Some(after) = rest.strip_prefix('%') {
-            out.push('%');
-            rest = after;
-            continue;
+        match rest.strip_prefix('%') {
+            Some(after) => {
+                out.push('%');
+                rest = after;
+            }
+            None => {
+                out.push_str(&parts.next().unwrap_or_default());
+                let clause =
+                    rest.find(|c: char| c != '.' && !c.is_ascii_digit()).map_or(rest.len(), |at| at + 1);
+                rest = &rest[clause..];
+            }
         }
-        let arg = list.get(used).ok_or_else(|| parse_error(&format!("index {used} out of range")))??;
-        used += 1;
-        rest = clause(rest, &arg, &mut out)?;
     }
     out.push_str(rest);
     Ok(Value::text(out))
 }
 
-fn parse_error(detail: &str) -> EvalError {
-    EvalError::new(format!("could not parse formatting clause: {detail}"))
+/// Reads a template and calls back for every clause; returns how many there were.
+pub(crate) fn scan(template: &str, args: usize, clause: Clause<'_>) -> Result<usize, String> {
+    let parse_error = |detail: String| Err(format!("could not parse formatting clause: {detail}"));
+    let mut used = 0;
+    let mut rest = template;
+    while let Some(percent) = rest.find('%') {
+        rest = &rest[percent + 1..];
+        if let Some(after) = rest.strip_prefix('%') {
+            rest = after;
+            continue;
+        }
+        if rest.is_empty() {
+            return Err("unexpected end of string".into());
+        }
+        if used >= args {
+            return Err(format!("index {used} out of range"));
+        }
+        let mut precision = PRECISION;
+        if let Some(after) = rest.strip_prefix('.') {
+            let digits = after.bytes().take_while(u8::is_ascii_digit).count();
+            let text = &after[..digits];
+            if digits == after.len() {
+                return parse_error(
+                    "error while parsing precision: could not find end of precision specifier".into(),
+                );
+            }
+            precision = match text.parse() {
+                Ok(precision) if precision <= PRECISION_MAX => precision,
+                Ok(_) => return parse_error(format!("precision {text} is too large")),
+                Err(_) => {
+                    return parse_error(format!(
+                        "error while parsing precision: error while converting precision to integer: strconv.Atoi: parsing {}: invalid syntax",
+                        go_quote(text)
+                    ));
+                }
+            };
+            rest = &after[digits..];
+        }
+        let Some(verb) = rest.chars().next().filter(|verb| "sdfebxXo".contains(*verb)) else {
+            let verb = rest.chars().next().unwrap_or('%');
+            return parse_error(format!("unrecognized formatting clause \"{verb}\""));
+        };
+        rest = &rest[1..];
+        clause(used, verb, precision).map_err(|error| format!("error during formatting: {error}"))?;
+        used += 1;
+    }
+    Ok(used)
 }
 
-/// Writes `arg` as the clause at the beginning of `text` says and returns what follows the clause.
-fn clause<'t>(text: &'t str, arg: &Value<'_>, out: &mut String) -> Result<&'t str, EvalError> {
-    let (precision, rest) = match text.strip_prefix('.') {
-        None => (None, text),
-        Some(after) => {
-            let digits = after.bytes().take_while(u8::is_ascii_digit).count();
-            let precision = after[..digits]
-                .parse::<usize>()
-                .ok()
-                .filter(|&precision| precision <= PRECISION_MAX)
-                .ok_or_else(|| {
-                    parse_error("error while parsing precision: could not find end of precision specifier")
-                })?;
-            (Some(precision), &after[digits..])
-        }
-    };
-    let Some(verb) = rest.chars().next() else {
-        return Err(parse_error("unexpected end of string"));
-    };
-    let written = match verb {
+fn write(verb: char, arg: &Value<'_>, precision: usize) -> Formatted {
+    match verb {
         's' => string(arg),
         'd' => decimal(arg),
-        'f' => fixed(arg, precision.unwrap_or(PRECISION)),
-        'e' => scientific(arg, precision.unwrap_or(PRECISION)),
+        'f' => fixed(arg, precision),
+        'e' => scientific(arg, precision),
         'b' => binary(arg),
         'x' => hex(arg, false),
         'X' => hex(arg, true),
-        'o' => octal(arg),
-        other => return Err(parse_error(&format!("unrecognized formatting clause \"{other}\""))),
-    };
-    out.push_str(&written.map_err(|error| EvalError::new(format!("error during formatting: {error}")))?);
-    Ok(&rest[verb.len_utf8()..])
+        _ => octal(arg),
+    }
 }
+
+/// Whether arguments of a type can be written by a clause, as far as that is known before.
+pub(crate) fn check(verb: char, ty: &Type) -> Result<(), String> {
+    let (fits, what) = match verb {
+        's' => (!matches!(ty, Type::Object(_) | Type::Opaque(_) | Type::Optional(_)), STRING),
+        'd' => (matches!(ty, Type::Int | Type::Uint), DECIMAL),
+        'f' => (matches!(ty, Type::Double | Type::String), FIXED),
+        'e' => (matches!(ty, Type::Double | Type::String), SCIENTIFIC),
+        'b' => (matches!(ty, Type::Int | Type::Uint | Type::Bool), BINARY),
+        'x' | 'X' => (matches!(ty, Type::Int | Type::Uint | Type::String | Type::Bytes), HEX),
+        _ => (matches!(ty, Type::Int | Type::Uint), OCTAL),
+    };
+    if fits || ty.is_dyn() { Ok(()) } else { Err(format!("{what}, was given {}", ty.name())) }
+}
+
+const STRING: &str = "string clause can only be used on strings, bools, bytes, ints, doubles, maps, lists, types, durations, and timestamps";
+const DECIMAL: &str = "decimal clause can only be used on integers";
+const FIXED: &str = "fixed-point clause can only be used on doubles";
+const SCIENTIFIC: &str = "scientific clause can only be used on doubles";
+const BINARY: &str = "only integers and bools can be formatted as binary";
+const HEX: &str = "only integers, byte buffers, and strings can be formatted as hex";
+const OCTAL: &str = "octal clause can only be used on integers";
 
 fn refuse(what: &str, arg: &Value<'_>) -> Formatted {
     Err(EvalError::new(format!("{what}, was given {}", arg.type_of().name())))
@@ -98,10 +159,7 @@ fn string(arg: &Value<'_>) -> Formatted {
         | Value::Duration(_)
         | Value::Type(_) => arg.to_string(),
         _ => {
-            return refuse(
-                "string clause can only be used on strings, bools, bytes, ints, doubles, maps, lists, types, durations, and timestamps",
-                arg,
-            );
+            return refuse(STRING, arg);
         }
     })
 }
@@ -109,7 +167,7 @@ fn string(arg: &Value<'_>) -> Formatted {
 fn decimal(arg: &Value<'_>) -> Formatted {
     match arg {
         Value::Int(_) | Value::Uint(_) => Ok(arg.to_string()),
-        _ => refuse("decimal clause can only be used on integers", arg),
+        _ => refuse(DECIMAL, arg),
     }
 }
 
@@ -141,7 +199,7 @@ fn not_finite(value: f64) -> Option<&'static str> {
 
 fn fixed(arg: &Value<'_>, precision: usize) -> Formatted {
     let Some(value) = double(arg) else {
-        return refuse("fixed-point clause can only be used on doubles", arg);
+        return refuse(FIXED, arg);
     };
     if let Some(name) = not_finite(value) {
         return Ok(name.into());
@@ -172,7 +230,7 @@ fn grouped(whole: &str) -> String {
 
 fn scientific(arg: &Value<'_>, precision: usize) -> Formatted {
     let Some(value) = double(arg) else {
-        return refuse("scientific clause can only be used on doubles", arg);
+        return refuse(SCIENTIFIC, arg);
     };
     if let Some(name) = not_finite(value) {
         return Ok(name.into());
@@ -180,7 +238,7 @@ fn scientific(arg: &Value<'_>, precision: usize) -> Formatted {
     let plain = format!("{value:.precision$e}");
     let (mantissa, exponent) = plain.split_once('e').expect("written with an exponent");
     let exponent: i32 = exponent.parse().expect("an exponent is a number");
-    let mut out = format!("{mantissa}\u{202f}\u{d7}\u{202f}10");
+    let mut out = format!("{mantissa}\u{d7}10");
     if exponent < 0 {
         out.push('\u{207b}');
     }
@@ -205,7 +263,7 @@ fn binary(arg: &Value<'_>) -> Formatted {
         Value::Int(value) => signed(*value, |value| format!("{value:b}")),
         Value::Uint(value) => format!("{value:b}"),
         Value::Bool(value) => if *value { "1" } else { "0" }.into(),
-        _ => return refuse("only integers and bools can be formatted as binary", arg),
+        _ => return refuse(BINARY, arg),
     })
 }
 
@@ -221,7 +279,7 @@ fn hex(arg: &Value<'_>, upper: bool) -> Formatted {
         Value::Uint(value) => format!("{value:x}"),
         Value::String(text) => bytes(text.as_bytes()),
         Value::Bytes(value) => bytes(value),
-        _ => return refuse("only integers, byte buffers, and strings can be formatted as hex", arg),
+        _ => return refuse(HEX, arg),
     };
     Ok(if upper { written.to_uppercase() } else { written })
 }
@@ -230,7 +288,7 @@ fn octal(arg: &Value<'_>) -> Formatted {
     Ok(match arg {
         Value::Int(value) => signed(*value, |value| format!("{value:o}")),
         Value::Uint(value) => format!("{value:o}"),
-        _ => return refuse("octal clause can only be used on integers", arg),
+        _ => return refuse(OCTAL, arg),
     })
 }
 

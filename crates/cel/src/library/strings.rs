@@ -110,14 +110,13 @@ fn index_of<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
         [Value::String(text), Value::String(part), Value::Int(offset)] => (text, part, *offset),
         _ => return Err(EvalError::no_such_overload()),
     };
+    if part.is_empty() {
+        return Ok(Value::Int(offset));
+    }
     if offset < 0 {
         return Err(out_of_range(offset));
     }
-    let length = count(text);
-    if part.is_empty() {
-        return Ok(Value::Int(offset.min(length)));
-    }
-    if offset >= length {
+    if offset >= count(text) {
         return Ok(Value::Int(-1));
     }
     let start = byte_of(text, offset)?;
@@ -137,13 +136,13 @@ fn last_index_of<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
         [Value::String(text), Value::String(part), Value::Int(offset)] => (text, part, *offset),
         _ => return Err(EvalError::no_such_overload()),
     };
+    if part.is_empty() {
+        return Ok(Value::Int(offset));
+    }
     if offset < 0 {
         return Err(out_of_range(offset));
     }
     let length = count(text);
-    if part.is_empty() {
-        return Ok(Value::Int(offset.min(length)));
-    }
     if offset >= length {
         return Ok(Value::Int(-1));
     }
@@ -151,10 +150,9 @@ fn last_index_of<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
     if last < 0 {
         return Ok(Value::Int(-1));
     }
-    // The match may begin at `last` at the latest, and so ends within this many bytes.
-    let end = (byte_of(text, last)? + part.len()).min(text.len());
-    let window = text.get(..end).unwrap_or(text);
-    Ok(Value::Int(window.rfind(&**part).map_or(-1, |at| count(&text[..at]))))
+    let begins = text.char_indices().enumerate().take_while(|&(index, _)| index as i64 <= last);
+    let found = begins.filter(|(_, (at, _))| text[*at..].starts_with(&**part)).last();
+    Ok(Value::Int(found.and_then(|(index, _)| i64::try_from(index).ok()).unwrap_or(-1)))
 }
 
 fn replace<'a>(args: &[Value<'a>]) -> Evaluated<'a> {

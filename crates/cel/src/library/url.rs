@@ -58,7 +58,7 @@ impl Url {
             Ok(split) => split,
             Err(what) => return fail(what),
         };
-        if scheme.is_empty() && !rest.starts_with('/') || rest.is_empty() {
+        if scheme.is_empty() && !rest.starts_with('/') {
             return fail("invalid URI for request");
         }
         let (rest, _fragment) = rest.split_once('#').unwrap_or((rest, ""));
@@ -71,8 +71,8 @@ impl Url {
             query: query.into(),
         };
         if !rest.starts_with('/') {
-            // Of an opaque URL (`mailto:x`) there is nothing more to see; as a request it is refused.
-            return if rest.is_empty() { Ok(url) } else { fail("invalid URI for request") };
+            // Of an opaque URL (`mailto:x`) there is nothing more to see.
+            return Ok(url);
         }
         let authority = rest.strip_prefix("//").filter(|_| !scheme.is_empty() || !rest.starts_with("///"));
         let path = match authority {

@@ -41,10 +41,7 @@ fn syntax_errors_read_as_upstream() {
             ],
         ),
         ("has(m)", &["1:5: invalid argument to has() macro"]),
-        (
-            "[].existsOne(__result__, __result__)",
-            &["1:14: iteration variable overwrites accumulator variable"],
-        ),
+        ("[].exists(__result__, __result__)", &["1:11: iteration variable overwrites accumulator variable"]),
         ("m.filter(a.b, false)", &["1:11: argument is not an identifier"]),
         ("1.all(2, 3)", &["1:7: argument must be a simple name"]),
         (

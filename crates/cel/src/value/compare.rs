@@ -93,6 +93,7 @@ fn lists(a: &List<'_>, b: &List<'_>) -> bool {
 
 fn maps<'a>(a: &Map<'a>, b: &Map<'a>) -> bool {
     a.len() == b.len()
+        && a.same_unknown(b)
         && a.entries().all(|(key, value)| match (value, b.get(&key.value())) {
             (Ok(value), Ok(Some(other))) => equals(&value, &other),
             _ => false,

@@ -149,8 +149,7 @@ impl<'a> Map<'a> {
 
     pub fn len(&self) -> usize {
         match &self.0 {
-            Entries::Tree { map, .. } => map.len(),
-            Entries::Object { .. } => self.entries().count(),
+            Entries::Tree { map, .. } | Entries::Object { map, .. } => map.len(),
             Entries::Owned(owned) => owned.entries.len(),
         }
     }
@@ -170,7 +169,7 @@ impl<'a> Map<'a> {
                     return Err(EvalError::no_such_field(name));
                 };
                 match map.get(&field.property) {
-                    None => Ok(None),
+                    None | Some(Json::Null) => Ok(None),
                     Some(json) => Value::declared(json, &field.decl).map(Some),
                 }
             }
@@ -197,6 +196,19 @@ impl<'a> Map<'a> {
         }
     }
 
+    /// Whether properties that are not declared are the same in both.
+    pub(super) fn same_unknown(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Entries::Object { map, object }, Entries::Object { map: other, .. }) => {
+                map.iter().all(|(name, value)| {
+                    object.fields().iter().any(|field| *field.property == **name)
+                        || other.get(name).is_none_or(|other| other == value)
+                })
+            }
+            _ => true,
+        }
+    }
+
     /// The raw value of a property, whatever it is declared as.
     pub(super) fn property(&self, name: &str) -> Option<&'a Json> {
         match &self.0 {
@@ -217,7 +229,7 @@ impl<'a> Map<'a> {
             Entries::Object { map, object } => {
                 let (map, object) = (*map, *object);
                 Box::new(object.fields().iter().filter_map(move |field| {
-                    let json = map.get(&field.property)?;
+                    let json = map.get(&field.property).filter(|json| !json.is_null())?;
                     Some((Key::String(Text::Borrowed(&field.name)), Value::declared(json, &field.decl)))
                 }))
             }

@@ -5,6 +5,7 @@
 use apimachinery::value::Value as Json;
 use cel::{Activation, Budget, Decl, Environment, Value, limits};
 
+mod costs;
 mod meaning;
 mod refusal;
 

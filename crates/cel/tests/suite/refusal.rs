@@ -90,7 +90,7 @@ fn types_are_inferred() {
         ("self.?metadata.name", "optional_type(string)"),
         ("self.?tags[0].orValue('')", "string"),
         ("[]", "list(dyn)"),
-        ("[dyn(1), 'a']", "list(dyn)"),
+        ("'%s %d'.format(['a', 1])", "string"),
         ("true ? 1 : dyn('a')", "dyn"),
         ("{'a': [1]}", "map(string, list(int))"),
         ("type(1)", "type(int)"),
