@@ -59,6 +59,12 @@ pub trait Strategy: Send + Sync + 'static {
         decode::decode(value, schema, validation, duplicates)
     }
 
+    /// The `openAPIV3Schema` of a custom resource's version as its definition has it, prose included, for OpenAPI. Made
+    /// when asked for; `None` for built-in kinds, whose types are in the tables.
+    fn published_schema(&self) -> Option<Value> {
+        None
+    }
+
     /// Fills defaults into an object of the served version (upstream's scheme defaults). Idempotent.
     fn default(&self, _object: &mut Value) {}
 

@@ -1,7 +1,8 @@
 //! The schema of a custom resource: what a CustomResourceDefinition says about its objects, and what follows from it.
 //!
 //! Owns: the parsed form ([`Structural`]), which fields stay ([`prune`]), which are filled in ([`default`]), what is
-//! wrong with an object ([`validate`], [`rules`]) or with the schema itself ([`definition`]), and the bridge to the schemas that merge and apply walk ([`bridge`]).
+//! wrong with an object ([`validate`], [`rules`]) or with the schema itself ([`definition`]), how it is published
+//! ([`openapi`]), and the bridge to the schemas that merge and apply walk ([`bridge`]).
 //! Never touches: the definition object around the schema (names, versions, conditions), storage and network.
 //!
 //! Start at [`CustomSchema`], which is one version's schema with all that its objects need, ready to be shared.
@@ -16,6 +17,7 @@ pub mod definition;
 mod format;
 pub mod list_type;
 pub mod metadata;
+pub mod openapi;
 pub mod pattern;
 pub mod prune;
 pub mod rules;

@@ -1,30 +1,61 @@
 //! Types of the documents: which are needed, and their schemas in the words of either OpenAPI version.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use apimachinery::{GroupVersionKind, Str};
 use serde_json::{Map, Value, json};
+use structural_schema::openapi as custom;
+pub(super) use structural_schema::openapi::Dialect;
 
 use super::parameters::Shared;
 use super::paths::{Answer, Body, PathItem};
+use crate::Resource;
 use crate::builtin::tables::{self, DEFINITION_PREFIX, Definition, Form, Type, Union};
 
-/// Which OpenAPI version a schema is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Dialect {
-    V2,
-    V3,
-}
-
-/// The tables, indexed for the making of one document.
+/// The tables and the custom resources, indexed for the making of one document.
 pub(super) struct Types {
     definitions: HashMap<&'static str, Definition>,
     kinds: HashMap<GroupVersionKind, &'static str>,
+    /// Custom kinds and their lists.
+    custom: HashMap<GroupVersionKind, CustomType>,
     pub shared: Shared,
 }
 
+/// The name of a type.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum TypeName {
+    /// Without prefix.
+    BuiltIn(&'static str),
+    /// Of a custom kind or its list.
+    Custom(GroupVersionKind),
+}
+
+/// A type that comes from a definition.
+struct CustomType {
+    resource: Arc<Resource>,
+    is_list: bool,
+}
+
+impl TypeName {
+    /// As the document has it.
+    pub fn full(&self) -> String {
+        match self {
+            Self::BuiltIn(name) => format!("{DEFINITION_PREFIX}{name}"),
+            Self::Custom(gvk) => custom::type_name(&gvk.group, &gvk.version, &gvk.kind),
+        }
+    }
+
+    pub fn reference(&self, dialect: Dialect) -> Value {
+        match self {
+            Self::BuiltIn(name) => reference(name, dialect),
+            Self::Custom(_) => json!({ "$ref": format!("{}{}", place(dialect), self.full()) }),
+        }
+    }
+}
+
 impl Types {
-    pub(super) fn new() -> Self {
+    pub(super) fn of(resources: &[Arc<Resource>]) -> Self {
         let definitions: HashMap<_, _> = tables::definitions().map(|own| (own.name, own)).collect();
         let mut kinds = HashMap::new();
         for definition in definitions.values() {
@@ -37,12 +68,21 @@ impl Types {
                 kinds.insert(gvk, definition.name);
             }
         }
-        Self { definitions, kinds, shared: Shared::new() }
+        let mut custom = HashMap::new();
+        for resource in resources.iter().filter(|own| own.custom.is_some()) {
+            let list = GroupVersionKind { kind: resource.list_kind.clone(), ..resource.gvk() };
+            custom.insert(list, CustomType { resource: resource.clone(), is_list: true });
+            custom.insert(resource.gvk(), CustomType { resource: resource.clone(), is_list: false });
+        }
+        Self { definitions, kinds, custom, shared: Shared::new() }
     }
 
-    /// The type of a kind, without prefix.
-    pub(super) fn of_kind(&self, gvk: &GroupVersionKind) -> Option<&'static str> {
-        self.kinds.get(gvk).copied()
+    /// The type of a kind.
+    pub(super) fn of_kind(&self, gvk: &GroupVersionKind) -> Option<TypeName> {
+        if self.custom.contains_key(gvk) {
+            return Some(TypeName::Custom(gvk.clone()));
+        }
+        self.kinds.get(gvk).copied().map(TypeName::BuiltIn)
     }
 
     /// The static name of a type that every set of tables has.
@@ -50,28 +90,31 @@ impl Types {
         self.definitions.get(name).unwrap_or_else(|| panic!("schema.txt lacks {name}")).name
     }
 
-    /// All types that these paths need, directly or through others, in order of their names.
-    pub(super) fn needed<'p>(&self, paths: impl IntoIterator<Item = &'p PathItem>) -> Vec<Definition> {
-        let mut open: Vec<&'static str> = paths.into_iter().flat_map(|path| self.named_by(path)).collect();
-        let mut seen = BTreeSet::new();
+    /// All types that these paths need, directly or through others, with their full names and in their order.
+    pub(super) fn needed<'p>(
+        &self,
+        paths: impl IntoIterator<Item = &'p PathItem>,
+    ) -> BTreeMap<String, TypeName> {
+        let mut open: Vec<TypeName> = paths.into_iter().flat_map(|path| self.named_by(path)).collect();
+        let mut seen = BTreeMap::new();
         while let Some(name) = open.pop() {
-            if seen.insert(name) {
-                open.extend(self.references(self.definitions[name]));
+            if seen.insert(name.full(), name.clone()).is_none() {
+                open.extend(self.references(&name));
             }
         }
-        seen.into_iter().map(|name| self.definitions[name]).collect()
+        seen
     }
 
-    fn named_by(&self, path: &PathItem) -> Vec<&'static str> {
+    fn named_by(&self, path: &PathItem) -> Vec<TypeName> {
         let mut names = Vec::new();
         for operation in &path.operations {
-            match operation.body {
-                Some(Body::Type(name)) => names.push(name),
-                Some(Body::Shared(key)) => names.push(self.shared_body(key)),
+            match &operation.body {
+                Some(Body::Type(name)) => names.push(name.clone()),
+                Some(Body::Shared(key)) => names.push(TypeName::BuiltIn(self.shared_body(key))),
                 None => {}
             }
-            if let Answer::Type(name) = operation.answer {
-                names.push(name);
+            if let Answer::Type(name) = &operation.answer {
+                names.push(name.clone());
             }
         }
         names
@@ -83,19 +126,36 @@ impl Types {
         parameter.unwrap_or_else(|| panic!("parameters.txt lacks {key}")).kind
     }
 
-    fn references(&self, definition: Definition) -> impl Iterator<Item = &'static str> {
-        definition.fields().filter_map(move |field| {
+    fn references(&self, name: &TypeName) -> Vec<TypeName> {
+        let definition = match name {
+            TypeName::BuiltIn(name) => self.definitions[name],
+            TypeName::Custom(gvk) => {
+                let is_list = self.custom.get(gvk).is_some_and(|own| own.is_list);
+                let meta = if is_list { "ListMeta" } else { "ObjectMeta" };
+                let meta = self.known(&format!("apimachinery.pkg.apis.meta.v1.{meta}"));
+                return vec![TypeName::BuiltIn(meta)];
+            }
+        };
+        let reference = |field: tables::Field| {
             let mut kind = field.kind;
             while let Type::List(inner) | Type::Map(inner) = kind {
                 kind = Type::parse(inner);
             }
             let Type::Reference(name) = kind else { return None };
-            Some(self.known(&definition.resolve(name)))
-        })
+            Some(TypeName::BuiltIn(self.known(&definition.resolve(name))))
+        };
+        definition.fields().filter_map(reference).collect()
     }
 
     /// The schema of a type.
-    pub(super) fn schema(&self, definition: Definition, dialect: Dialect) -> Value {
+    pub(super) fn schema(&self, name: &TypeName, dialect: Dialect) -> Value {
+        match name {
+            TypeName::BuiltIn(name) => self.builtin_schema(self.definitions[name], dialect),
+            TypeName::Custom(gvk) => self.custom.get(gvk).map_or(Value::Null, |own| own.schema(dialect)),
+        }
+    }
+
+    fn builtin_schema(&self, definition: Definition, dialect: Dialect) -> Value {
         let mut schema = match (definition.form, dialect) {
             (Form::Struct, _) => self.structure(definition, dialect),
             (Form::Any, _) => Map::new(),
@@ -211,13 +271,39 @@ impl Types {
     }
 }
 
-/// A reference to a type named without prefix.
-pub(super) fn reference(name: &str, dialect: Dialect) -> Value {
-    let place = match dialect {
+impl CustomType {
+    fn schema(&self, dialect: Dialect) -> Value {
+        let resource = &self.resource;
+        let schema = resource.strategy.published_schema().unwrap_or_default();
+        let fields: Vec<&str> = resource
+            .selectable_fields
+            .iter()
+            .map(AsRef::as_ref)
+            .filter(|field: &&str| !field.starts_with("metadata."))
+            .collect();
+        let publication = custom::Publication {
+            group: &resource.group,
+            version: &resource.version,
+            kind: &resource.kind,
+            list_kind: &resource.list_kind,
+            schema: &schema,
+            selectable_fields: &fields,
+        };
+        let published = if self.is_list { publication.list(dialect) } else { publication.object(dialect) };
+        Value::from(&published)
+    }
+}
+
+fn place(dialect: Dialect) -> &'static str {
+    match dialect {
         Dialect::V2 => "#/definitions/",
         Dialect::V3 => "#/components/schemas/",
-    };
-    json!({ "$ref": format!("{place}{DEFINITION_PREFIX}{name}") })
+    }
+}
+
+/// A reference to a built-in type named without prefix.
+pub(super) fn reference(name: &str, dialect: Dialect) -> Value {
+    json!({ "$ref": format!("{}{DEFINITION_PREFIX}{name}", place(dialect)) })
 }
 
 /// Version 3 does not let anything stand beside a reference.

@@ -5,8 +5,8 @@
 //! and the tables, so they are made on demand, item by item, straight into the answer's bytes.
 //!
 //! [`paths`] says which operations there are, [`definitions`] which types; [`v2`] and [`v3`] write them, [`protobuf`]
-//! turns version 2 into the binary form that older clients ask for. Resources that are not built in are left out:
-//! their types are not in the tables.
+//! turns version 2 into the binary form that older clients ask for. The types of custom
+//! resources are those of their definitions, with the prose of their authors.
 //!
 //! Start at [`v2_json`].
 
@@ -35,22 +35,22 @@ const VERSION: &str = "v1.36.2";
 
 /// The document of `/openapi/v2` as JSON.
 pub fn v2_json(resources: &[Arc<Resource>]) -> Vec<u8> {
-    v2::json(&Types::new(), resources)
+    v2::json(&Types::of(resources), resources)
 }
 
 /// The document of `/openapi/v2` in gnostic's protobuf form.
 pub fn v2_protobuf(resources: &[Arc<Resource>]) -> Vec<u8> {
-    protobuf::document(&Types::new(), resources)
+    protobuf::document(&Types::of(resources), resources)
 }
 
 /// The index of `/openapi/v3`: where the document of each group and version is, with a hash of its content. Making
 /// it makes every document once; keep the result for as long as the set of resources stays the same.
 pub fn v3_index(resources: &[Arc<Resource>]) -> Vec<u8> {
-    v3::index(&Types::new(), resources)
+    v3::index(&Types::of(resources), resources)
 }
 
 /// The document below `/openapi/v3/` with this key of the index (`api/v1`, `apis/apps/v1`, `version`), as JSON;
 /// `None` for a key that is not in the index.
 pub fn v3_json(key: &str, resources: &[Arc<Resource>]) -> Option<Vec<u8>> {
-    v3::json(&Types::new(), key, resources)
+    v3::json(&Types::of(resources), key, resources)
 }

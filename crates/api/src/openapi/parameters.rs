@@ -53,6 +53,11 @@ impl Shared {
         parameters
     }
 
+    /// Of reading a custom resource; upstream does not describe it for built-in kinds.
+    pub(super) fn custom_get(&self) -> Vec<Parameter> {
+        self.named(&["resourceVersion"])
+    }
+
     pub(super) fn delete(&self) -> Vec<Parameter> {
         let mut parameters = self.named(&[
             "gracePeriodSeconds",

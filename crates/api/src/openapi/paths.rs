@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use apimachinery::{GroupVersion, GroupVersionKind};
 
-use super::definitions::Types;
+use super::definitions::{TypeName, Types};
 use super::parameters::{DELETE_OPTIONS_BODY, NAME, PATCH_BODY, Parameter};
 use crate::{Resource, Subresource};
 
@@ -16,6 +16,8 @@ pub(super) struct PathItem {
     /// Parameters of all its operations.
     pub parameters: Vec<Parameter>,
     pub operations: Vec<Operation>,
+    /// It is a path of a custom resource.
+    pub is_custom: bool,
 }
 
 pub(super) struct Operation {
@@ -36,23 +38,22 @@ pub(super) struct Operation {
 }
 
 pub(super) enum Body {
-    /// A type, by its name without prefix.
-    Type(&'static str),
+    Type(TypeName),
     /// A shared parameter of the document.
     Shared(&'static str),
 }
 
 /// What a successful answer is.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) enum Answer {
-    /// A type, by its name without prefix.
-    Type(&'static str),
+    Type(TypeName),
     Text,
     /// Nothing that is described.
     Unknown,
 }
 
 const ANY: &[&str] = &["*/*"];
+const TEXT: &[&str] = &["application/json", "application/yaml"];
 const OBJECT: &[&str] =
     &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "application/cbor"];
 const GROUP: &[&str] = &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
@@ -122,13 +123,17 @@ pub(super) fn all(types: &Types, resources: &[Arc<Resource>]) -> Vec<PathItem> {
     let mut versions = Vec::new();
     for resource in resources {
         let version = GroupVersion::new(&resource.group, &resource.version);
+        paths.extend(of_resource(types, resource));
+        // Upstream describes the discovery of built-in groups only.
+        if resource.custom.is_some() {
+            continue;
+        }
         if !resource.group.is_empty() && !groups.contains(&resource.group) {
             groups.push(resource.group.clone());
         }
         if !versions.contains(&version) {
             versions.push(version);
         }
-        paths.extend(of_resource(types, resource));
     }
     paths.extend(groups.iter().map(|group| group_path(group)));
     paths.extend(versions.iter().map(version_path));
@@ -152,7 +157,7 @@ fn fixed(types: &Types) -> Vec<PathItem> {
         single(path, Operation { produces, answer, ..plain(id, tag) })
     };
     const JSON: &[&str] = &["application/json"];
-    let typed = |name: &str| Answer::Type(types.known(&format!("{META}{name}")));
+    let typed = |name: &str| builtin(types.known(&format!("{META}{name}")));
     let group = |path, id, tag, answer| {
         single(path, Operation { consumes: GROUP, produces: GROUP, answer, ..plain(id, tag) })
     };
@@ -179,7 +184,7 @@ fn fixed(types: &Types) -> Vec<PathItem> {
             Operation {
                 consumes: JSON,
                 produces: JSON,
-                answer: Answer::Type(version),
+                answer: builtin(version),
                 ..plain("getCodeVersion", "version")
             },
         ),
@@ -188,14 +193,14 @@ fn fixed(types: &Types) -> Vec<PathItem> {
 
 fn group_path(group: &str) -> PathItem {
     let id = format!("get{}APIGroup", capitalized(&camel(group)));
-    let answer = Answer::Type("apimachinery.pkg.apis.meta.v1.APIGroup");
+    let answer = builtin("apimachinery.pkg.apis.meta.v1.APIGroup");
     let operation = Operation { consumes: GROUP, produces: GROUP, answer, ..plain(&id, &camel(group)) };
     single(&format!("/apis/{group}/"), operation)
 }
 
 fn version_path(group_version: &GroupVersion) -> PathItem {
     let id = format!("get{}APIResources", identifier(group_version));
-    let answer = Answer::Type("apimachinery.pkg.apis.meta.v1.APIResourceList");
+    let answer = builtin("apimachinery.pkg.apis.meta.v1.APIResourceList");
     let operation =
         Operation { consumes: OBJECT, produces: OBJECT, answer, ..plain(&id, &tag(group_version)) };
     single(&root(group_version), operation)
@@ -234,7 +239,7 @@ impl PathItem {
         for operation in &mut operations {
             operation.parameters.retain(|own| !parameters.contains(own));
         }
-        Self { path, parameters, operations }
+        Self { path, parameters, operations, is_custom: false }
     }
 }
 
@@ -244,27 +249,65 @@ impl PathItem {
 struct Routes<'r> {
     types: &'r Types,
     resource: &'r Resource,
-    /// Name of its type without prefix.
-    kind: &'static str,
+    kind: TypeName,
     group_version: GroupVersion,
+    media: &'static Media,
+}
+
+/// In which forms a resource's objects come and go.
+struct Media {
+    consumes: &'static [&'static str],
+    produces: &'static [&'static str],
+    streams: &'static [&'static str],
+    patches: &'static [&'static str],
+    /// Paths that only watch, as they were before `?watch`.
+    has_watches: bool,
+    /// A patch can create an object.
+    patch_codes: &'static [u16],
+}
+
+const BUILT_IN: Media = Media {
+    consumes: ANY,
+    produces: OBJECT,
+    streams: STREAM,
+    patches: PATCH,
+    has_watches: true,
+    patch_codes: &[200, 201],
+};
+
+const CUSTOM: Media = Media {
+    consumes: TEXT,
+    produces: TEXT,
+    streams: TEXT,
+    patches: &["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"],
+    has_watches: false,
+    patch_codes: &[200],
+};
+
+/// A built-in type, named without prefix.
+fn builtin(name: &'static str) -> Answer {
+    Answer::Type(TypeName::BuiltIn(name))
 }
 
 fn of_resource(types: &Types, resource: &Resource) -> Vec<PathItem> {
     let Some(kind) = types.of_kind(&resource.gvk()) else { return Vec::new() };
     let group_version = GroupVersion::new(&resource.group, &resource.version);
-    let routes = Routes { types, resource, kind, group_version };
+    let media = if resource.custom.is_some() { &CUSTOM } else { &BUILT_IN };
+    let routes = Routes { types, resource, kind, group_version, media };
     let mut paths = Vec::new();
     paths.extend(routes.collection());
     paths.extend(routes.item());
     if resource.namespaced && resource.has_verb("list") {
         paths.push(routes.all_namespaces());
     }
-    if resource.has_verb("watch") {
+    if resource.has_verb("watch") && media.has_watches {
         paths.extend(routes.watches());
     }
     for subresource in &resource.subresources {
         paths.extend(routes.subresource(subresource));
     }
+    let is_custom = resource.custom.is_some();
+    paths.iter_mut().for_each(|path| path.is_custom = is_custom);
     paths
 }
 
@@ -276,15 +319,15 @@ impl Routes<'_> {
             operations.push(self.list(self.id("list", "", "")));
         }
         if resource.has_verb("create") {
-            operations.push(self.create(&resource.gvk(), self.kind, ""));
+            operations.push(self.create(&resource.gvk(), &self.kind, ""));
         }
         if resource.has_verb("deletecollection") {
             operations.push(Operation {
                 method: "delete",
                 id: self.id("delete", "Collection", ""),
-                body: Some(Body::Shared(DELETE_OPTIONS_BODY)),
-                parameters: self.types.shared.delete_collection(),
-                answer: Answer::Type(STATUS),
+                body: self.media.has_watches.then_some(Body::Shared(DELETE_OPTIONS_BODY)),
+                parameters: self.collection_parameters(),
+                answer: builtin(STATUS),
                 ..self.operation("deletecollection", resource.gvk())
             });
         }
@@ -293,7 +336,7 @@ impl Routes<'_> {
 
     fn item(&self) -> Option<PathItem> {
         let resource = self.resource;
-        let mut operations = self.read_write(&resource.verbs, &resource.gvk(), self.kind, "");
+        let mut operations = self.read_write(&resource.verbs, &resource.gvk(), &self.kind, "");
         if resource.has_verb("delete") {
             operations.push(Operation {
                 method: "delete",
@@ -301,7 +344,7 @@ impl Routes<'_> {
                 body: Some(Body::Shared(DELETE_OPTIONS_BODY)),
                 parameters: self.types.shared.delete(),
                 codes: &[200, 202],
-                answer: Answer::Type(if self.answers_with_deleted() { self.kind } else { STATUS }),
+                answer: if self.answers_with_deleted() { self.answer() } else { builtin(STATUS) },
                 ..self.operation("delete", resource.gvk())
             });
         }
@@ -320,7 +363,7 @@ impl Routes<'_> {
         let watch = |action, id| Operation {
             produces: STREAM,
             parameters: self.types.shared.list(),
-            answer: Answer::Type(WATCH_EVENT),
+            answer: builtin(WATCH_EVENT),
             id,
             ..self.operation(action, self.resource.gvk())
         };
@@ -347,9 +390,12 @@ impl Routes<'_> {
             return self.connections(subresource, &path, &suffix);
         }
         let Some(kind) = self.types.of_kind(&subresource.kind) else { return Vec::new() };
-        let mut operations = self.read_write(&subresource.verbs, &subresource.kind, kind, &suffix);
+        // What acts on a custom resource acts on its kind, whatever it takes and answers.
+        let custom = self.resource.custom.is_some();
+        let acts_on = if custom { self.resource.gvk() } else { subresource.kind.clone() };
+        let mut operations = self.read_write(&subresource.verbs, &acts_on, &kind, &suffix);
         if subresource.verbs.iter().any(|verb| verb == "create") {
-            operations.push(self.create(&subresource.kind, kind, &suffix));
+            operations.push(self.create(&subresource.kind, &kind, &suffix));
         }
         if subresource.name == "log" {
             for operation in &mut operations {
@@ -390,24 +436,27 @@ impl Routes<'_> {
         &self,
         verbs: &[apimachinery::Str],
         gvk: &GroupVersionKind,
-        kind: &'static str,
+        kind: &TypeName,
         suffix: &str,
     ) -> Vec<Operation> {
         let has = |verb: &str| verbs.iter().any(|own| own == verb);
-        let answer = Answer::Type(kind);
+        let answer = || Answer::Type(kind.clone());
         let mut operations = Vec::new();
         if has("get") {
             let id = self.id("read", "", suffix);
-            operations.push(Operation { id, answer, ..self.operation("get", gvk.clone()) });
+            let custom = self.resource.custom.is_some();
+            let parameters = if custom { self.types.shared.custom_get() } else { Vec::new() };
+            let operation = self.operation("get", gvk.clone());
+            operations.push(Operation { id, parameters, answer: answer(), ..operation });
         }
         if has("update") {
             operations.push(Operation {
                 method: "put",
                 id: self.id("replace", "", suffix),
-                body: Some(Body::Type(kind)),
+                body: Some(Body::Type(kind.clone())),
                 parameters: self.types.shared.write(),
                 codes: &[200, 201],
-                answer,
+                answer: answer(),
                 ..self.operation("put", gvk.clone())
             });
         }
@@ -415,11 +464,11 @@ impl Routes<'_> {
             operations.push(Operation {
                 method: "patch",
                 id: self.id("patch", "", suffix),
-                consumes: PATCH,
+                consumes: self.media.patches,
                 body: Some(Body::Shared(PATCH_BODY)),
                 parameters: self.types.shared.patch(),
-                codes: &[200, 201],
-                answer,
+                codes: self.media.patch_codes,
+                answer: answer(),
                 ..self.operation("patch", gvk.clone())
             });
         }
@@ -431,21 +480,21 @@ impl Routes<'_> {
         let list = GroupVersionKind { kind: resource.list_kind.clone(), ..resource.gvk() };
         Operation {
             id,
-            produces: STREAM,
+            produces: self.media.streams,
             parameters: self.types.shared.list(),
             answer: self.types.of_kind(&list).map_or(Answer::Unknown, Answer::Type),
             ..self.operation("list", resource.gvk())
         }
     }
 
-    fn create(&self, gvk: &GroupVersionKind, kind: &'static str, suffix: &str) -> Operation {
+    fn create(&self, gvk: &GroupVersionKind, kind: &TypeName, suffix: &str) -> Operation {
         Operation {
             method: "post",
             id: self.id("create", "", suffix),
-            body: Some(Body::Type(kind)),
+            body: Some(Body::Type(kind.clone())),
             parameters: self.types.shared.write(),
             codes: &[200, 201, 202],
-            answer: Answer::Type(kind),
+            answer: Answer::Type(kind.clone()),
             ..self.operation("post", gvk.clone())
         }
     }
@@ -454,8 +503,8 @@ impl Routes<'_> {
     fn operation(&self, action: &'static str, gvk: GroupVersionKind) -> Operation {
         Operation {
             action: Some((action, gvk)),
-            consumes: ANY,
-            produces: OBJECT,
+            consumes: self.media.consumes,
+            produces: self.media.produces,
             ..plain("", &tag(&self.group_version))
         }
     }
@@ -483,6 +532,15 @@ impl Routes<'_> {
         let namespaced = if self.resource.namespaced { "Namespaced" } else { "" };
         let group_version = identifier(&self.group_version);
         format!("{verb}{group_version}{infix}{namespaced}{}{suffix}", self.resource.kind)
+    }
+
+    fn answer(&self) -> Answer {
+        Answer::Type(self.kind.clone())
+    }
+
+    /// Upstream describes the deletion of many custom resources as a list that is not sent a body.
+    fn collection_parameters(&self) -> Vec<Parameter> {
+        if self.media.has_watches { self.types.shared.delete_collection() } else { self.types.shared.list() }
     }
 
     fn answers_with_deleted(&self) -> bool {

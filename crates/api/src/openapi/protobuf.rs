@@ -10,7 +10,6 @@ use serde_json::{Map, Value};
 use super::definitions::{Dialect, Types};
 use super::{paths, v2};
 use crate::Resource;
-use crate::builtin::tables::DEFINITION_PREFIX;
 
 /// A message under construction.
 #[derive(Default)]
@@ -24,9 +23,8 @@ pub(super) fn document(types: &Types, resources: &[Arc<Resource>]) -> Vec<u8> {
     document.message(2, &info(&v2::info()));
     document
         .message(8, &named(2, paths.iter().map(|own| (own.path.clone(), path_item(&v2::path_item(own))))));
-    let name = |name: &str| format!("{DEFINITION_PREFIX}{name}");
     let definition = |own| schema(&types.schema(own, Dialect::V2));
-    document.message(9, &named(1, definitions.iter().map(|own| (name(own.name), definition(*own)))));
+    document.message(9, &named(1, definitions.iter().map(|(name, own)| (name.clone(), definition(own)))));
     let shared = types.shared.all().iter();
     document.message(
         10,
@@ -68,6 +66,21 @@ impl Message {
         if value == true {
             self.varint(u64::from(field) << 3);
             self.varint(1);
+        }
+    }
+
+    fn integer(&mut self, field: u32, value: &Value) {
+        if let Some(number) = value.as_i64().filter(|number| *number != 0) {
+            self.varint(u64::from(field) << 3);
+            self.varint(number.cast_unsigned());
+        }
+    }
+
+    fn double(&mut self, field: u32, value: &Value) {
+        const FIXED_64: u64 = 1;
+        if let Some(number) = value.as_f64().filter(|number| *number != 0.0) {
+            self.varint(u64::from(field) << 3 | FIXED_64);
+            self.0.extend_from_slice(&number.to_le_bytes());
         }
     }
 
@@ -215,9 +228,36 @@ fn schema(value: &Value) -> Message {
     if let Some(default) = value.get("default") {
         own.message(5, &yaml(default));
     }
+    own.text(3, text(value, "title"));
+    own.text(4, text(value, "description"));
+    for (key, field) in [("multipleOf", 6), ("maximum", 7), ("minimum", 9)] {
+        own.double(field, &value[key]);
+    }
+    own.flag(8, &value["exclusiveMaximum"]);
+    own.flag(10, &value["exclusiveMinimum"]);
+    for (key, field) in [
+        ("maxLength", 11),
+        ("minLength", 12),
+        ("maxItems", 14),
+        ("minItems", 15),
+        ("maxProperties", 17),
+        ("minProperties", 18),
+    ] {
+        own.integer(field, &value[key]);
+    }
+    own.text(13, text(value, "pattern"));
     own.texts(19, &value["required"]);
-    if let Some(values) = value.get("additionalProperties") {
-        own.message(21, &Message::of(1, &schema(values)));
+    for choice in list(&value["enum"]) {
+        own.message(20, &yaml(choice));
+    }
+    match value.get("additionalProperties") {
+        Some(Value::Bool(any)) => {
+            let mut item = Message::default();
+            item.flag(2, &(*any).into());
+            own.message(21, &item);
+        }
+        Some(values) => own.message(21, &Message::of(1, &schema(values))),
+        None => {}
     }
     if let Some(kind) = value["type"].as_str() {
         let mut item = Message::default();

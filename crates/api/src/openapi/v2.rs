@@ -9,7 +9,7 @@ use super::definitions::{Dialect, Types, reference};
 use super::parameters::Parameter;
 use super::paths::{self, Answer, Body, Operation, PathItem};
 use crate::Resource;
-use crate::builtin::tables::{self, DEFINITION_PREFIX};
+use crate::builtin::tables;
 
 pub(super) fn json(types: &Types, resources: &[Arc<Resource>]) -> Vec<u8> {
     let paths = paths::all(types, resources);
@@ -20,9 +20,7 @@ pub(super) fn json(types: &Types, resources: &[Arc<Resource>]) -> Vec<u8> {
     write_entries(paths.iter().map(|path| (path.path.as_str(), path_item(path))), &mut out);
     out.extend_from_slice(b",\"definitions\":");
     let definitions = types.needed(&paths);
-    let name = |name: &str| format!("{DEFINITION_PREFIX}{name}");
-    let schema = |definition| types.schema(definition, Dialect::V2);
-    write_entries(definitions.iter().map(|own| (name(own.name), schema(*own))), &mut out);
+    write_entries(definitions.iter().map(|(name, own)| (name, types.schema(own, Dialect::V2))), &mut out);
     out.extend_from_slice(b",\"parameters\":");
     write_entries(types.shared.all().iter().map(|own| (own.key, shared_parameter(own))), &mut out);
     out.extend_from_slice(b",\"securityDefinitions\":");
@@ -99,8 +97,8 @@ fn operation(own: &Operation) -> Value {
 
 fn responses(own: &Operation) -> Value {
     let mut responses = json!({ "401": { "description": code_description(401) } });
-    let schema = match own.answer {
-        Answer::Type(name) => reference(name, Dialect::V2),
+    let schema = match &own.answer {
+        Answer::Type(name) => name.reference(Dialect::V2),
         Answer::Text => json!({ "type": "string" }),
         Answer::Unknown => return responses,
     };
@@ -114,7 +112,7 @@ fn body(body: &Body) -> Value {
     match body {
         Body::Shared(key) => shared(key),
         Body::Type(name) => {
-            json!({ "name": "body", "in": "body", "required": true, "schema": reference(name, Dialect::V2) })
+            json!({ "name": "body", "in": "body", "required": true, "schema": name.reference(Dialect::V2) })
         }
     }
 }

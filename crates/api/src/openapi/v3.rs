@@ -6,13 +6,11 @@ use std::sync::Arc;
 use ring::digest::{SHA512, digest};
 use serde_json::{Map, Value, json};
 
-use super::VERSION;
 use super::definitions::{Dialect, Types, reference};
 use super::parameters::Parameter;
 use super::paths::{self, Answer, Body, Operation, PathItem};
-use super::v2::{code_description, security_definitions, write, write_entries};
+use super::v2::{code_description, info, security_definitions, write, write_entries};
 use crate::Resource;
-use crate::builtin::tables::DEFINITION_PREFIX;
 
 pub(super) fn index(types: &Types, resources: &[Arc<Resource>]) -> Vec<u8> {
     let paths = paths::all(types, resources);
@@ -48,18 +46,26 @@ fn document(types: &Types, wanted: &str, paths: &[PathItem]) -> Vec<u8> {
     let (own, _): (Vec<&PathItem>, Vec<_>) = paths.iter().partition(|path| key(&path.path) == wanted);
     let mut out = Vec::with_capacity(1 << 18);
     out.extend_from_slice(b"{\"openapi\":\"3.0.0\",\"info\":");
-    write(&json!({ "title": "Kubernetes", "version": VERSION }), &mut out);
+    let is_custom = own.iter().all(|path| path.is_custom);
+    write(&if is_custom { custom_info() } else { info() }, &mut out);
     out.extend_from_slice(b",\"paths\":");
     write_entries(own.iter().map(|path| (path.path.as_str(), path_item(types, path))), &mut out);
     out.extend_from_slice(b",\"components\":{\"schemas\":");
-    let name = |name: &str| format!("{DEFINITION_PREFIX}{name}");
-    let schema = |definition| types.schema(definition, Dialect::V3);
     let needed = types.needed(own.iter().copied());
-    write_entries(needed.iter().map(|own| (name(own.name), schema(*own))), &mut out);
+    write_entries(needed.iter().map(|(name, own)| (name, types.schema(own, Dialect::V3))), &mut out);
+    if is_custom {
+        out.extend_from_slice(b"}}");
+        return out;
+    }
     out.extend_from_slice(b",\"securitySchemes\":");
     write(&security_definitions(), &mut out);
     out.extend_from_slice(b"},\"security\":[{\"BearerToken\":[]}]}");
     out
+}
+
+/// Documents of custom resources say whose they are, and nothing of how to log in.
+fn custom_info() -> Value {
+    json!({ "title": "Kubernetes CRD Swagger", "version": "v0.1.0" })
 }
 
 fn path_item(types: &Types, path: &PathItem) -> Value {
@@ -88,8 +94,8 @@ fn operation(types: &Types, own: &Operation) -> Value {
 
 fn responses(own: &Operation) -> Value {
     let mut responses = json!({ "401": { "description": code_description(401) } });
-    let schema = match own.answer {
-        Answer::Type(name) => reference(name, Dialect::V3),
+    let schema = match &own.answer {
+        Answer::Type(name) => name.reference(Dialect::V3),
         Answer::Text => json!({ "type": "string" }),
         Answer::Unknown => return responses,
     };
@@ -101,14 +107,14 @@ fn responses(own: &Operation) -> Value {
 }
 
 fn request_body(types: &Types, body: &Body, consumes: &[&str]) -> Value {
-    let (name, required) = match body {
-        Body::Type(name) => (*name, true),
+    let (schema, required) = match body {
+        Body::Type(name) => (name.reference(Dialect::V3), true),
         Body::Shared(key) => {
             let shared = types.shared.all().iter().find(|own| own.key == *key);
-            (types.shared_body(key), shared.is_some_and(|own| own.required))
+            (reference(types.shared_body(key), Dialect::V3), shared.is_some_and(|own| own.required))
         }
     };
-    let mut request = json!({ "content": content(consumes, &reference(name, Dialect::V3)) });
+    let mut request = json!({ "content": content(consumes, &schema) });
     if required {
         request["required"] = true.into();
     }

@@ -1,10 +1,15 @@
 use std::collections::BTreeSet;
 use std::io::Read as _;
+use std::sync::Arc;
 
 use api::openapi::{v2_json, v2_protobuf, v3_index, v3_json};
+use api::resource::{Custom, Resource, Subresource};
+use api::strategy::Columns;
+use apimachinery::object::FieldPaths;
+use apimachinery::{GroupVersionKind, Str};
 use serde_json::Value;
 
-use crate::recorded::folder;
+use crate::recorded::{exchanges, folder};
 
 /// The published document of Kubernetes 1.36 with everything switched on, without prose.
 fn published() -> Option<Value> {
@@ -114,7 +119,7 @@ fn every_document_of_version_3_is_complete() {
 
 #[test]
 fn the_index_of_version_3_has_the_keys_of_upstream() {
-    let Some(exchanges) = crate::recorded::exchanges("discovery.jsonl") else { return };
+    let Some(exchanges) = exchanges("discovery.jsonl") else { return };
     let recorded = exchanges.iter().find(|own| own.path == "/openapi/v3").unwrap();
     let keys = |index: &Value| index["paths"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(keys(&parse(&v3_index(&api::builtin::resources()))), keys(&recorded.body));
@@ -186,4 +191,96 @@ fn the_protobuf_form_has_the_same_paths_and_types() {
     assert_eq!(names(8, 2), keys("paths"));
     assert_eq!(names(9, 1), keys("definitions"));
     assert_eq!(names(10, 1), keys("parameters"));
+}
+
+struct Definition(apimachinery::Value);
+
+impl api::Strategy for Definition {
+    fn published_schema(&self) -> Option<apimachinery::Value> {
+        Some(self.0.clone())
+    }
+}
+
+/// The descriptor of a definition's only version.
+fn custom(definition: &Value) -> Arc<Resource> {
+    let text = |path: &str| Str::from(definition.pointer(path).and_then(Value::as_str).unwrap_or_default());
+    let strs = |list: &[&str]| list.iter().map(|text| Str::from(*text)).collect::<Vec<_>>();
+    let (group, version, kind) =
+        (text("/spec/group"), text("/spec/versions/0/name"), text("/spec/names/kind"));
+    let subresource = |name: &str, kind: GroupVersionKind| Subresource {
+        name: name.into(),
+        kind,
+        verbs: strs(&["get", "patch", "update"]),
+    };
+    let gvk = GroupVersionKind::new(&group, &version, &kind);
+    let schema = apimachinery::Value::from(
+        definition.pointer("/spec/versions/0/schema/openAPIV3Schema").cloned().expect("a schema"),
+    );
+    Arc::new(Resource {
+        plural: text("/spec/names/plural"),
+        singular: text("/spec/names/singular"),
+        list_kind: format!("{kind}List").into(),
+        short_names: Vec::new(),
+        categories: Vec::new(),
+        namespaced: true,
+        verbs: strs(&["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]),
+        subresources: vec![
+            subresource("scale", GroupVersionKind::new("autoscaling", "v1", "Scale")),
+            subresource("status", gvk),
+        ],
+        storage_version: version.clone(),
+        storage_prefix: "/registry/x/".into(),
+        schema: api::builtin::schema(&GroupVersionKind::new("", "v1", "ConfigMap")).expect("built in"),
+        selectable_fields: FieldPaths::Fixed(&["metadata.name", "metadata.namespace"]),
+        columns: Columns::Fixed { definitions: &[], cells: |_, _| Vec::new() },
+        strategy: Arc::new(Definition(schema)),
+        deprecation: None,
+        custom: Some(Custom::default()),
+        type_meta: apimachinery::object::type_meta(&format!("{group}/{version}"), &kind),
+        bare_list_items: false,
+        group,
+        version,
+        kind,
+    })
+}
+
+#[test]
+fn a_custom_resource_is_published_as_upstream_does() {
+    let (Some(created), Some(read)) =
+        (exchanges("create-minimal.jsonl"), exchanges("conversions-and-subresources.jsonl"))
+    else {
+        return;
+    };
+    let definition = created.iter().find(|own| own.case.ends_with("widgets.example.com")).expect("recorded");
+    let mut theirs =
+        read.into_iter().find(|own| own.case == "/openapi/v3/apis/example.com/v1").expect("recorded").body;
+    let mut resources = api::builtin::resources();
+    resources.push(custom(&definition.body));
+    let mut ours = parse(&v3_json("apis/example.com/v1", &resources).expect("is served"));
+    normalize(&mut theirs);
+    normalize(&mut ours);
+    let names = |document: &Value| -> Vec<String> {
+        document["components"]["schemas"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(name, _)| name.clone())
+            .collect()
+    };
+    assert_eq!(names(&ours), names(&theirs));
+    // Upstream's document has the shared types in another mixture of the two versions than its own built-in ones.
+    for document in [&mut ours, &mut theirs] {
+        let schemas = document["components"]["schemas"].as_object_mut().expect("an object");
+        schemas.retain(|name, _| name.starts_with("com.example."));
+    }
+    let mut found = Vec::new();
+    differences("", &ours, &theirs, &mut found);
+    assert_eq!(found, Vec::<String>::new());
+
+    let index = parse(&v3_index(&resources));
+    assert!(index["paths"].get("apis/example.com/v1").is_some());
+    let document = parse(&v2_json(&resources));
+    let widget = &document["definitions"]["com.example.v1.Widget"];
+    assert_eq!(widget["properties"]["spec"]["properties"]["size"]["maximum"], 9);
+    assert!(!v2_protobuf(&resources).is_empty());
 }
