@@ -31,6 +31,8 @@ pub const DEPLOYMENTS: GroupVersionResource = named("apps", "v1", "deployments")
 pub const REPLICA_SETS: GroupVersionResource = named("apps", "v1", "replicasets");
 pub const LEASES: GroupVersionResource = named("coordination.k8s.io", "v1", "leases");
 pub const ENDPOINT_SLICES: GroupVersionResource = named("discovery.k8s.io", "v1", "endpointslices");
+pub const IP_ADDRESSES: GroupVersionResource = named("networking.k8s.io", "v1", "ipaddresses");
+pub const SERVICE_CIDRS: GroupVersionResource = named("networking.k8s.io", "v1", "servicecidrs");
 pub const CLUSTER_ROLES: GroupVersionResource = named("rbac.authorization.k8s.io", "v1", "clusterroles");
 pub const CLUSTER_ROLE_BINDINGS: GroupVersionResource =
     named("rbac.authorization.k8s.io", "v1", "clusterrolebindings");

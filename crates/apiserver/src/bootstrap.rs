@@ -23,7 +23,7 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-no
 pub struct ClusterFacts {
     /// First address of the Service network.
     pub service_ip: IpAddr,
-    pub service_cidr: String,
+    pub service_cidrs: Vec<String>,
     /// Where the API server listens.
     pub address: IpAddr,
     pub port: u16,
@@ -38,7 +38,32 @@ pub async fn run(door: &Arc<Door>, facts: &ClusterFacts, shutdown: &rt::Shutdown
         NAMESPACES.map(|name| (api::gvr::NAMESPACES, "", json!({ "metadata": { "name": name } })));
     ensure_all(api, namespaces).await?;
     reconcile_all(api, bootstrap::objects().map(Value::from)).await?;
-    ensure_all(api, objects(facts)).await
+    ensure_all(api, objects(facts)).await?;
+    ready_network(api, facts).await
+}
+
+/// The block of addresses that the server was started with says that it is ready, unless something was said about it.
+async fn ready_network(api: &LocalApi, facts: &ClusterFacts) -> Result<(), Status> {
+    let name = "kubernetes";
+    let current = api.get(&api::gvr::SERVICE_CIDRS, "", name).await?.to_value();
+    let said = current.array_at(&["status", "conditions"]).iter().any(|own| own.str_at(&["type"]) == "Ready");
+    if said || current["spec"]["cidrs"] != Value::from(facts.service_cidrs.clone()) {
+        return Ok(());
+    }
+    let status = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": name},
+        "status": {"conditions": [{
+            "type": "Ready", "status": "True", "reason": "", "message": "Kubernetes default Service CIDR is ready",
+            "lastTransitionTime": apimachinery::time::format_seconds(rt::now()),
+        }]},
+    });
+    let options = WriteOptions {
+        field_manager: "kubernetes-service-cidr-controller".into(),
+        force: true,
+        ..WriteOptions::default()
+    };
+    let patch = client::Patch::Apply(status);
+    api.patch(&api::gvr::SERVICE_CIDRS, "", name, Some("status"), patch, &options).await.map(drop)
 }
 
 /// Brings roles and bindings up to date that are not upstream's but a component's own.
@@ -153,9 +178,9 @@ fn objects(facts: &ClusterFacts) -> Vec<(GroupVersionResource, &'static str, Val
             }),
         ),
         (
-            GroupVersionResource::new("networking.k8s.io", "v1", "servicecidrs"),
+            api::gvr::SERVICE_CIDRS,
             "",
-            json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [facts.service_cidr.as_str()]}}),
+            json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": facts.service_cidrs.clone()}}),
         ),
         (
             api::gvr::SERVICES,

@@ -20,6 +20,7 @@ pub mod event_expiry;
 mod grants;
 mod health;
 pub mod http;
+pub mod ip_addresses;
 mod legacy_tokens;
 mod local;
 mod node_feed;
@@ -103,7 +104,11 @@ impl ApiServer {
         let find = |gvr: &GroupVersionResource| -> Result<Endpoint, AssembleError> {
             catalog.find(gvr).cloned().ok_or_else(|| AssembleError::MissingResource(gvr.to_string()))
         };
-        registry.recover(&find(&api::gvr::SERVICES)?);
+        registry.recover(
+            &find(&api::gvr::SERVICES)?,
+            find(&api::gvr::SERVICE_CIDRS)?,
+            find(&api::gvr::IP_ADDRESSES)?,
+        );
         let rbac = Arc::new(RbacAuthorizer::new());
         rbac_feed::start(&registry, &rbac);
         let (used, used_tokens) = legacy_tokens::channel();

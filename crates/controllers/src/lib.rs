@@ -26,6 +26,7 @@ mod resource_quota;
 mod root_ca_publisher;
 mod service;
 mod service_account;
+mod service_cidr;
 mod taint_eviction;
 #[cfg(test)]
 mod testing;
@@ -66,6 +67,7 @@ pub fn descriptors() -> Vec<ControllerDescriptor<Options>> {
         resource_quota::descriptor(),
         root_ca_publisher::descriptor(),
         service_account::descriptor(),
+        service_cidr::descriptor(),
         taint_eviction::descriptor(),
         vac_protection::descriptor(),
     ]

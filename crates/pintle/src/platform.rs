@@ -33,6 +33,7 @@ pub struct Config {
     pub listen: SocketAddr,
     pub kubeconfig: Utf8PathBuf,
     pub sim_nodes: u32,
+    pub network: ServiceNetwork,
     pub server: apiserver::Options,
 }
 
@@ -72,10 +73,10 @@ impl Platform {
         let tls = pki::server_config_for(serving_certificate.clone(), &clients, &proxies)?;
         let serving = rt::Shutdown::new();
         let components = serving.child_token();
-        let network = ServiceNetwork::default();
+        let network = config.network.clone();
         let facts = bootstrap::ClusterFacts {
-            service_ip: network.first().into(),
-            service_cidr: network.cidr(),
+            service_ip: network.first(),
+            service_cidrs: network.cidrs(),
             address: address.ip(),
             port: address.port(),
             ca_pem: authority.ca_pem().to_owned(),
@@ -108,6 +109,9 @@ impl Platform {
         let expiry =
             apiserver::event_expiry::run(platform.server.door().clone(), platform.components.clone());
         platform.tasks.push(rt::spawn("event expiry", expiry));
+        let addresses =
+            apiserver::ip_addresses::run(platform.server.door().clone(), platform.components.clone());
+        platform.tasks.push(rt::spawn("service addresses", addresses));
         platform.start_controllers(authority);
         platform.start_scheduler();
         platform.start_nodes(config.sim_nodes);

@@ -25,11 +25,13 @@ async fn serve(arguments: UpArguments, manifests: Vec<manifest::Manifest>) -> an
     let mut stop = StopSignals::listen()?;
     let kubeconfig = arguments.kubeconfig.clone().unwrap_or_else(|| arguments.data_dir.join(FILE_NAME));
     let server = arguments.server_options()?;
+    let network = arguments.network.parse()?;
     let config = Config {
         data_dir: arguments.data_dir,
         listen: arguments.listen,
         kubeconfig,
         sim_nodes: arguments.sim_nodes,
+        network,
         server,
     };
     let platform = tokio::select! {

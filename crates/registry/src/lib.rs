@@ -36,7 +36,7 @@ pub use delete::{DeleteRequest, Deleted, Propagation};
 pub use modify::{Modified, Produce, Rewrite};
 pub use read::{ListRequest, Page, RevisionMatch};
 use services::Reservation;
-pub use services::ServiceNetwork;
+pub use services::{Block, IP_ALLOCATOR, NetworkError, PortRange, ServiceNetwork};
 pub use watch::{WatchEvent, WatchEventKind, WatchRequest, WatchStart, WatchStream};
 
 /// A conditional write is repeated this often when someone else was quicker, as long as the caller did not name a
@@ -144,8 +144,8 @@ impl Registry {
     }
 
     /// Rebuilds what is derived from stored objects: call once after the cache was loaded.
-    pub fn recover(&self, services: &Endpoint) {
-        self.services.recover(services);
+    pub fn recover(&self, services: &Endpoint, service_cidrs: Endpoint, ip_addresses: Endpoint) {
+        self.services.recover(services, service_cidrs, ip_addresses);
     }
 
     fn admission(&self) -> Result<&Arc<dyn Admission>, Status> {

@@ -18,6 +18,7 @@ mod reads;
 mod recorded;
 mod replay;
 mod server;
+mod services;
 mod watches;
 mod webhooks;
 mod wire;

@@ -29,6 +29,18 @@ impl Server {
 
     /// As an administrator would have it who knows the cluster's authority.
     pub async fn start_with(options: impl FnOnce(&pki::Authority) -> apiserver::Options) -> Self {
+        Self::launch(ServiceNetwork::default(), options).await
+    }
+
+    /// A server whose Services get addresses of this network.
+    pub async fn on(network: ServiceNetwork) -> Self {
+        Self::launch(network, |_| apiserver::Options::default()).await
+    }
+
+    async fn launch(
+        network: ServiceNetwork,
+        options: impl FnOnce(&pki::Authority) -> apiserver::Options,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let folder = tempfile::tempdir().expect("a folder");
@@ -40,10 +52,9 @@ impl Server {
         let clients = options.authentication.clients(&authority).expect("a verifier");
         let proxies = options.authentication.proxies();
         let tls = pki::server_config_for(certificate, &clients, &proxies).expect("TLS");
-        let network = ServiceNetwork::default();
         let facts = bootstrap::ClusterFacts {
-            service_ip: network.first().into(),
-            service_cidr: network.cidr(),
+            service_ip: network.first(),
+            service_cidrs: network.cidrs(),
             address: address.ip(),
             port: address.port(),
             ca_pem: authority.ca_pem().to_owned(),
@@ -59,6 +70,10 @@ impl Server {
         };
         let api = ApiServer::assemble(parts).expect("an assembled server");
         rt::spawn("https", api.listen(listener, Arc::new(tls)).run(shutdown.clone()));
+        rt::spawn(
+            "service addresses",
+            apiserver::ip_addresses::run(api.door().clone(), shutdown.clone()),
+        );
         bootstrap::run(api.door(), &facts, &shutdown).await.expect("bootstrap");
         Self { address, authority, shutdown, _folder: folder }
     }

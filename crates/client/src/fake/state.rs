@@ -37,6 +37,8 @@ const BUILT_IN: &[(&str, &str, &str, &str, bool)] = &[
     ("batch", "v1", "jobs", "Job", true),
     ("coordination.k8s.io", "v1", "leases", "Lease", true),
     ("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", true),
+    ("networking.k8s.io", "v1", "ipaddresses", "IPAddress", false),
+    ("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", false),
     ("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", true),
     ("certificates.k8s.io", "v1", "certificatesigningrequests", "CertificateSigningRequest", false),
     ("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", false),

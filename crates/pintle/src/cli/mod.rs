@@ -4,6 +4,7 @@ mod admission;
 mod apis;
 mod authentication;
 mod kubelets;
+mod network;
 
 use std::net::SocketAddr;
 
@@ -14,6 +15,7 @@ use self::admission::AdmissionArguments;
 use apis::ApiArguments;
 use authentication::AuthenticationArguments;
 use kubelets::KubeletArguments;
+use network::NetworkArguments;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -67,6 +69,9 @@ pub struct UpArguments {
 
     #[command(flatten)]
     pub apis: ApiArguments,
+
+    #[command(flatten)]
+    pub network: NetworkArguments,
 
     #[command(flatten)]
     pub admission: AdmissionArguments,

@@ -228,35 +228,29 @@ fn no_traffic_inside(spec: &mut Map) {
     }
 }
 
-/// The families of a service that does not say: those of its addresses, or IPv4. A headless service without a selector
-/// has both, since whoever fills its endpoints may use either.
+/// The policy and the families of a service that does not say, as far as they follow from it alone: a headless service
+/// without a selector has both, since whoever fills its endpoints may use either, and addresses say of which family they
+/// are. The rest follows from the cluster, where addresses are given out.
 fn ip_families(spec: &mut Map) {
     if spec.text("type") == "ExternalName" {
         return;
     }
     let any_family = is_headless(spec) && spec.map("selector").is_none_or(Map::is_empty);
-    let unset = is_empty(spec.get("ipFamilies"));
     if !spec.has("ipFamilyPolicy") {
-        let listed = spec.list("ipFamilies").len().max(spec.list("clusterIPs").len());
-        let policy = if (any_family && unset) || listed > 1 { "RequireDualStack" } else { "SingleStack" };
-        spec.insert("ipFamilyPolicy", policy);
+        spec.insert("ipFamilyPolicy", if any_family { "RequireDualStack" } else { "SingleStack" });
     }
-    if !unset {
+    if !is_empty(spec.get("ipFamilies")) {
         return;
     }
-    let mut families: Vec<&str> = spec
+    let families: Vec<&str> = spec
         .list("clusterIPs")
         .iter()
         .filter_map(|address| ip::parse_sloppy(item_text(address)))
         .map(|address| if address.is_ipv6() { "IPv6" } else { "IPv4" })
         .collect();
-    if families.is_empty() {
-        families.push("IPv4");
-        if any_family && spec.text("ipFamilyPolicy") != "SingleStack" {
-            families.push("IPv6");
-        }
+    if !families.is_empty() {
+        spec.insert("ipFamilies", families);
     }
-    spec.insert("ipFamilies", families);
 }
 
 /// A change of type takes along what only the old type had, unless the client changed that as well.
@@ -869,9 +863,11 @@ mod tests {
     #[test]
     fn families_follow_the_addresses() {
         let of = |spec: Value| stored(spec)["spec"]["ipFamilies"].clone();
-        assert_eq!(of(json!({"ports": [{"port": 1}]})), json!(["IPv4"]));
+        assert_eq!(of(json!({"ports": [{"port": 1}]})), Value::Null, "the cluster decides");
         assert_eq!(of(json!({"clusterIP": "fd00::1"})), json!(["IPv6"]));
-        assert_eq!(of(json!({"clusterIP": "None"})), json!(["IPv4", "IPv6"]));
+        let policy = |spec: Value| stored(spec)["spec"]["ipFamilyPolicy"].clone();
+        assert_eq!(policy(json!({"clusterIP": "None"})), json!("RequireDualStack"));
+        assert_eq!(policy(json!({"clusterIP": "None", "selector": {"a": "b"}})), json!("SingleStack"));
         assert_eq!(of(json!({"type": "ExternalName", "externalName": "a"})), Value::Null);
     }
 }

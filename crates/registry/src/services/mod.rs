@@ -1,14 +1,18 @@
 //! Cluster IPs and node ports of Services.
 //!
 //! Owns: which addresses and ports are taken, in memory. The Services themselves are the truth: the sets are rebuilt
-//! from them at start, so a crash between taking an address and storing the Service loses nothing.
+//! from them at start, so a crash between taking an address and storing the Service loses nothing. Addresses come from
+//! the `ServiceCIDR`s that are ready, and never one for which somebody made an `IPAddress`. Never touches: those objects
+//! themselves, which the API server's keeper makes from the Services.
 //!
 //! An address is taken before the commit and given back when the write fails ([`Reservation`]).
 
+mod families;
+mod network;
+
 use std::collections::HashSet;
-use std::net::Ipv4Addr;
-use std::ops::RangeInclusive;
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
 
 use api::Resource;
 use apimachinery::{Object, Status, Value, field};
@@ -16,63 +20,34 @@ use parking_lot::Mutex;
 
 use crate::{Endpoint, WriteContext};
 
-/// Random tries before the whole range is searched.
-const RANDOM_TRIES: usize = 16;
-
-/// The ranges Services are given addresses and ports of.
-#[derive(Clone, Debug)]
-pub struct ServiceNetwork {
-    pub base: Ipv4Addr,
-    /// Length of the prefix, e.g. 12 for a /12.
-    pub prefix_len: u8,
-    pub node_ports: RangeInclusive<u16>,
-}
-
-impl Default for ServiceNetwork {
-    /// kubeadm's `10.96.0.0/12` and upstream's port range.
-    fn default() -> Self {
-        Self { base: Ipv4Addr::new(10, 96, 0, 0), prefix_len: 12, node_ports: 30000..=32767 }
-    }
-}
-
-impl ServiceNetwork {
-    fn size(&self) -> u32 {
-        1_u32.checked_shl(32 - u32::from(self.prefix_len)).unwrap_or(u32::MAX)
-    }
-
-    fn contains(&self, address: Ipv4Addr) -> bool {
-        let offset = u32::from(address).wrapping_sub(u32::from(self.base));
-        // Network and broadcast address are not given out.
-        offset > 0 && offset < self.size() - 1
-    }
-
-    fn nth(&self, offset: u32) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.base) + offset)
-    }
-
-    /// The address of the `kubernetes` Service.
-    pub fn first(&self) -> Ipv4Addr {
-        self.nth(1)
-    }
-
-    pub fn cidr(&self) -> String {
-        format!("{}/{}", self.base, self.prefix_len)
-    }
-}
+pub use network::{Block, Error as NetworkError, PortRange, ServiceNetwork};
 
 pub(crate) struct Allocator {
     network: ServiceNetwork,
     taken: Arc<Mutex<Taken>>,
+    stored: OnceLock<Stored>,
 }
+
+/// What is stored about addresses.
+struct Stored {
+    service_cidrs: Endpoint,
+    ip_addresses: Endpoint,
+}
+
+/// Whom the `IPAddress`es of Services say they are managed by.
+pub const IP_ALLOCATOR: &str = "ipallocator.k8s.io";
+
+/// The block that the server was started with, as an object.
+const DEFAULT_CIDR: &str = "kubernetes";
 
 #[derive(Default)]
 struct Taken {
-    addresses: HashSet<Ipv4Addr>,
+    addresses: HashSet<IpAddr>,
     ports: HashSet<u16>,
 }
 
 impl Taken {
-    fn free(&mut self, addresses: impl Iterator<Item = Ipv4Addr>, ports: impl Iterator<Item = u16>) {
+    fn free(&mut self, addresses: impl Iterator<Item = IpAddr>, ports: impl Iterator<Item = u16>) {
         for address in addresses {
             self.addresses.remove(&address);
         }
@@ -86,10 +61,10 @@ impl Taken {
 #[must_use]
 pub(crate) struct Reservation {
     taken: Option<Arc<Mutex<Taken>>>,
-    addresses: Vec<Ipv4Addr>,
+    addresses: Vec<IpAddr>,
     ports: Vec<u16>,
     /// Given up by this write once it is committed.
-    freed: (Vec<Ipv4Addr>, Vec<u16>),
+    freed: (Vec<IpAddr>, Vec<u16>),
 }
 
 impl Reservation {
@@ -122,11 +97,12 @@ impl Drop for Reservation {
 
 impl Allocator {
     pub fn new(network: ServiceNetwork) -> Self {
-        Self { network, taken: Arc::default() }
+        Self { network, taken: Arc::default(), stored: OnceLock::new() }
     }
 
-    /// Takes what the stored Services hold.
-    pub fn recover(&self, services: &Endpoint) {
+    /// Takes what the stored Services hold, and reads blocks and addresses from now on.
+    pub fn recover(&self, services: &Endpoint, service_cidrs: Endpoint, ip_addresses: Endpoint) {
+        let _ = self.stored.set(Stored { service_cidrs, ip_addresses });
         let mut taken = self.taken.lock();
         for object in services.cache.snapshot().objects.values() {
             let service = object.to_value();
@@ -163,8 +139,11 @@ impl Allocator {
         }
         reservation.taken = Some(self.taken.clone());
         let mut errors = field::ErrorList::new();
-        self.reserve_addresses(service, old, &mut reservation, &mut errors);
-        self.reserve_ports(service, old, &mut reservation, &mut errors);
+        families::settle(service, old, &self.network.families(), &mut errors);
+        if errors.is_empty() {
+            self.reserve_addresses(service, old, &mut reservation, &mut errors)?;
+            self.reserve_ports(service, old, &mut reservation, &mut errors);
+        }
         if errors.is_empty() {
             return Ok(reservation);
         }
@@ -178,78 +157,120 @@ impl Allocator {
         old: Option<&Value>,
         reservation: &mut Reservation,
         errors: &mut field::ErrorList,
-    ) {
-        let old_addresses: Vec<Ipv4Addr> = old.into_iter().flat_map(addresses_of).collect();
+    ) -> Result<(), Status> {
+        let held: Vec<IpAddr> = old.into_iter().flat_map(addresses_of).collect();
         if service.str_at(&["spec", "type"]) == "ExternalName" {
             for key in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
                 service.remove_at(&["spec", key]);
             }
-            reservation.freed.0 = old_addresses;
-            return;
+            reservation.freed.0 = held;
+            return Ok(());
         }
-        let wanted = service.str_at(&["spec", "clusterIP"]).to_owned();
-        if wanted == "None" {
-            service.set_at(&["spec", "clusterIPs"], vec!["None"]);
-        } else if wanted.is_empty() {
-            match old_addresses.first().copied().or_else(|| self.take_any_address(reservation)) {
-                Some(address) => set_address(service, address),
-                None => errors.push(field::Error::invalid(
-                    &field::Path::root("spec.clusterIPs"),
-                    Value::Array(Vec::new()),
-                    "failed to allocate a serviceIP: range is full",
-                )),
-            }
-        } else {
-            self.take_wanted_address(service, &wanted, &old_addresses, reservation, errors);
+        let given: Vec<String> =
+            service.array_at(&["spec", "clusterIPs"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        if given.first().is_some_and(|first| first == "None") {
+            return Ok(());
         }
-        let spec = service.ensure_object_at(&["spec"]);
-        spec.get_or_insert_with("ipFamilies", || Value::from(vec!["IPv4"]));
-        spec.get_or_insert_with("ipFamilyPolicy", || Value::from("SingleStack"));
+        let families: Vec<String> =
+            service.array_at(&["spec", "ipFamilies"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        let mut addresses = Vec::new();
+        for (index, family) in families.iter().enumerate() {
+            let address = match given.get(index).filter(|text| !text.is_empty()) {
+                Some(text) => self.take_wanted_address(text, &given, &held, reservation, errors),
+                None => Some(self.take_any_address(family, reservation).ok_or_else(|| {
+                    let name = service.str_at(&["metadata", "name"]);
+                    Status::internal(format!("failed to allocate a serviceIP for Service {name:?}: range is full"))
+                })?),
+            };
+            // Validation words what is no address.
+            let Some(address) = address else { return Ok(()) };
+            addresses.push(address);
+        }
+        reservation.freed.0 = held.into_iter().filter(|own| !addresses.contains(own)).collect();
+        let texts: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+        if let Some(first) = texts.first() {
+            service.set_at(&["spec", "clusterIP"], first.as_str());
+        }
+        service.set_at(&["spec", "clusterIPs"], texts);
+        Ok(())
     }
 
     fn take_wanted_address(
         &self,
-        service: &mut Value,
         wanted: &str,
-        old: &[Ipv4Addr],
+        all: &[String],
+        held: &[IpAddr],
         reservation: &mut Reservation,
         errors: &mut field::ErrorList,
-    ) {
-        let Ok(address) = wanted.parse::<Ipv4Addr>() else {
-            return; // Validation words this one.
-        };
-        if !old.contains(&address) {
-            let why = if !self.network.contains(address) {
-                Some("the provided network does not match the current range")
-            } else if !self.taken.lock().addresses.insert(address) {
-                Some("provided IP is already allocated")
-            } else {
-                reservation.addresses.push(address);
-                None
-            };
-            if let Some(why) = why {
-                errors.push(field::Error::invalid(
-                    &field::Path::root("spec.clusterIPs"),
-                    Value::from(vec![wanted]),
-                    format!("failed to allocate IP {wanted}: {why}"),
-                ));
-                return;
-            }
+    ) -> Option<IpAddr> {
+        let address: IpAddr = wanted.parse().ok()?;
+        if held.contains(&address) {
+            return Some(address);
         }
-        set_address(service, address);
+        let blocks = self.blocks(network::family(address));
+        let why = match blocks.iter().find(|block| block.covers(address)) {
+            None => "the provided network does not match the current range".to_owned(),
+            Some(block) if !block.has_usable(address) => format!(
+                "the provided IP ({address}) is not in the valid range. The range of valid IPs is {block}"
+            ),
+            Some(_) if self.has_object(address) || !self.taken.lock().addresses.insert(address) => {
+                "provided IP is already allocated".to_owned()
+            }
+            Some(_) => {
+                reservation.addresses.push(address);
+                return Some(address);
+            }
+        };
+        errors.push(field::Error::invalid(
+            &field::Path::root("spec.clusterIPs"),
+            Value::from(all.to_vec()),
+            format!("failed to allocate IP {wanted}: {why}"),
+        ));
+        None
     }
 
-    fn take_any_address(&self, reservation: &mut Reservation) -> Option<Ipv4Addr> {
+    fn take_any_address(&self, family: &str, reservation: &mut Reservation) -> Option<IpAddr> {
         let mut taken = self.taken.lock();
-        let size = self.network.size();
-        let random = (0..RANDOM_TRIES).map(|_| 1 + (rt::jitter() * f64::from(size - 2)) as u32);
-        let address = random
-            .chain(1..size - 1)
-            .map(|offset| self.network.nth(offset))
-            .find(|address| self.network.contains(*address) && !taken.addresses.contains(address))?;
+        let address = self.blocks(family).iter().find_map(|block| {
+            block.pick(|address| !taken.addresses.contains(&address) && !self.has_object(address))
+        })?;
         taken.addresses.insert(address);
         reservation.addresses.push(address);
         Some(address)
+    }
+
+    /// The blocks of a family that addresses may be taken of: those of `ServiceCIDR`s that are not unready and not
+    /// going, and the configured one while its object has not been made.
+    fn blocks(&self, family: &str) -> Vec<Block> {
+        let mut blocks = Vec::new();
+        let mut has_default = false;
+        if let Some(stored) = self.stored.get() {
+            for object in stored.service_cidrs.cache.snapshot().objects.values() {
+                has_default |= object.name() == DEFAULT_CIDR;
+                let cidr = object.to_value();
+                if object.is_deleting() || !is_ready(&cidr) {
+                    continue;
+                }
+                let texts = cidr.array_at(&["spec", "cidrs"]).iter().filter_map(Value::as_str);
+                blocks.extend(texts.filter_map(|text| text.parse::<Block>().ok()));
+            }
+        }
+        if !has_default {
+            blocks.extend(self.network.blocks());
+        }
+        blocks.retain(|block| block.family() == family);
+        blocks
+    }
+
+    /// Whether somebody else made an `IPAddress` for the address. Those of Services only follow what is taken.
+    fn has_object(&self, address: IpAddr) -> bool {
+        self.stored.get().is_some_and(|stored| {
+            let key = stored.ip_addresses.resource.key("", &address.to_string());
+            stored.ip_addresses.cache.get(&key).is_some_and(|object| {
+                let metadata = object.metadata_value();
+                metadata["labels"].str_at(&["ipaddress.kubernetes.io/managed-by"]) != IP_ALLOCATOR
+            })
+        })
     }
 
     fn reserve_ports(
@@ -357,11 +378,10 @@ impl Allocator {
                 why,
             ))
         };
-        let number = u16::try_from(given).ok().filter(|number| range.contains(number));
+        let number = u16::try_from(given).ok().filter(|number| range.contains(*number));
         let Some(number) = number else {
-            let (low, high) = (range.start(), range.end());
             return invalid(format!(
-                "provided port is not in the valid range. The range of valid ports is {low}-{high}"
+                "provided port is not in the valid range. The range of valid ports is {range}"
             ));
         };
         if old.contains(&number) || shared {
@@ -375,28 +395,28 @@ impl Allocator {
     }
 
     fn take_any_port(&self, reservation: &mut Reservation) -> Option<u16> {
-        let range = &self.network.node_ports;
         let mut taken = self.taken.lock();
-        let size = f64::from(range.end() - range.start() + 1);
-        let random = (0..RANDOM_TRIES).map(|_| range.start() + (rt::jitter() * size) as u16);
-        let number = random.chain(range.clone()).find(|number| !taken.ports.contains(number))?;
+        let number = self.network.node_ports.pick(|number| !taken.ports.contains(&number))?;
         taken.ports.insert(number);
         reservation.ports.push(number);
         Some(number)
     }
 }
 
+/// As long as nobody says otherwise, a block is ready.
+fn is_ready(service_cidr: &Value) -> bool {
+    service_cidr
+        .array_at(&["status", "conditions"])
+        .iter()
+        .find(|condition| condition.str_at(&["type"]) == "Ready")
+        .is_none_or(|condition| condition.str_at(&["status"]) == "True")
+}
+
 fn is_services(resource: &Resource) -> bool {
     resource.group.is_empty() && resource.plural == "services"
 }
 
-fn set_address(service: &mut Value, address: Ipv4Addr) {
-    let text = address.to_string();
-    service.set_at(&["spec", "clusterIPs"], vec![text.as_str()]);
-    service.set_at(&["spec", "clusterIP"], text);
-}
-
-fn addresses_of(service: &Value) -> impl Iterator<Item = Ipv4Addr> {
+fn addresses_of(service: &Value) -> impl Iterator<Item = IpAddr> {
     let first = service.str_at(&["spec", "clusterIP"]).parse().ok();
     let rest = service.array_at(&["spec", "clusterIPs"]).iter().skip(1);
     first.into_iter().chain(rest.filter_map(Value::as_str).filter_map(|text| text.parse().ok()))
@@ -421,9 +441,11 @@ fn same_port(old: &Value, port: &Value) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apimachinery::json;
 
-    fn allocator(prefix_len: u8) -> Allocator {
-        Allocator::new(ServiceNetwork { prefix_len, node_ports: 30000..=30001, ..ServiceNetwork::default() })
+    fn allocator(blocks: &str) -> Allocator {
+        let ports = "30000-30001".parse().expect("a range");
+        Allocator::new(ServiceNetwork::parse(blocks, ports).expect("a network"))
     }
 
     fn reservation(allocator: &Allocator) -> Reservation {
@@ -434,26 +456,60 @@ mod tests {
 
     #[test]
     fn a_failed_write_gives_back_what_it_took() {
-        let allocator = allocator(29);
+        let allocator = allocator("10.0.0.0/29");
         let mut taken = reservation(&allocator);
         for _ in 0..6 {
-            assert!(allocator.take_any_address(&mut taken).is_some());
+            assert!(allocator.take_any_address("IPv4", &mut taken).is_some());
         }
-        assert!(allocator.take_any_address(&mut taken).is_none(), "a /29 holds six addresses");
+        assert!(allocator.take_any_address("IPv4", &mut taken).is_none(), "a /29 holds six addresses");
         assert!(
             allocator.take_any_port(&mut taken).is_some() && allocator.take_any_port(&mut taken).is_some()
         );
         assert!(allocator.take_any_port(&mut taken).is_none());
         drop(taken);
-        assert!(allocator.take_any_address(&mut reservation(&allocator)).is_some());
+        assert!(allocator.take_any_address("IPv4", &mut reservation(&allocator)).is_some());
         assert!(allocator.take_any_port(&mut reservation(&allocator)).is_some());
     }
 
     #[test]
-    fn network_and_broadcast_are_never_given_out() {
-        let network = ServiceNetwork { prefix_len: 30, ..ServiceNetwork::default() };
-        let usable: Vec<bool> = (0..4).map(|offset| network.contains(network.nth(offset))).collect();
-        assert_eq!(usable, [false, true, true, false]);
-        assert_eq!(network.first(), Ipv4Addr::new(10, 96, 0, 1));
+    fn a_service_has_an_address_of_each_of_its_families() {
+        let allocator = allocator("10.0.0.0/24,fd00::/112");
+        let mut service = json!({"metadata": {"name": "s"}, "spec": {
+            "type": "ClusterIP", "ipFamilies": ["IPv6", "IPv4"], "ipFamilyPolicy": "RequireDualStack"
+        }});
+        let mut errors = field::ErrorList::new();
+        let mut taken = reservation(&allocator);
+        allocator.reserve_addresses(&mut service, None, &mut taken, &mut errors).expect("there are addresses");
+        let given: Vec<IpAddr> = addresses_of(&service).collect();
+        assert!(given[0].is_ipv6() && given[1].is_ipv4(), "{service}");
+        assert_eq!(service.str_at(&["spec", "clusterIP"]), given[0].to_string());
+        let mut single = service.clone();
+        single.set_at(&["spec", "clusterIPs"], vec![given[0].to_string()]);
+        single.set_at(&["spec", "ipFamilies"], vec!["IPv6"]);
+        let mut change = reservation(&allocator);
+        allocator.reserve_addresses(&mut single, Some(&service), &mut change, &mut errors).expect("it has one");
+        assert_eq!(change.freed.0, [given[1]], "what is no longer wanted is given up");
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_had_is_named_with_the_reason() {
+        let allocator = allocator("10.0.0.0/24");
+        let mut errors = field::ErrorList::new();
+        for wanted in ["10.1.0.1", "10.0.0.255", "10.0.0.9", "10.0.0.9"] {
+            let all = [wanted.to_owned()];
+            let mut taken = reservation(&allocator);
+            allocator.take_wanted_address(wanted, &all, &[], &mut taken, &mut errors);
+            taken.keep();
+        }
+        let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        let texts: Vec<&str> = texts.iter().filter_map(|text| text.split_once("allocate IP ")).map(|own| own.1).collect();
+        assert_eq!(
+            texts,
+            [
+                "10.1.0.1: the provided network does not match the current range",
+                "10.0.0.255: the provided IP (10.0.0.255) is not in the valid range. The range of valid IPs is 10.0.0.0/24",
+                "10.0.0.9: provided IP is already allocated",
+            ]
+        );
     }
 }
