@@ -70,10 +70,7 @@ impl Server {
         };
         let api = ApiServer::assemble(parts).expect("an assembled server");
         rt::spawn("https", api.listen(listener, Arc::new(tls)).run(shutdown.clone()));
-        rt::spawn(
-            "service addresses",
-            apiserver::ip_addresses::run(api.door().clone(), shutdown.clone()),
-        );
+        rt::spawn("service addresses", apiserver::ip_addresses::run(api.door().clone(), shutdown.clone()));
         bootstrap::run(api.door(), &facts, &shutdown).await.expect("bootstrap");
         Self { address, authority, shutdown, _folder: folder }
     }

@@ -42,7 +42,10 @@ async fn an_address_has_an_object_as_long_as_its_service() {
     let again = wait_for(&admin, "ADDED", &address).await;
     assert_ne!(again["metadata"]["uid"], first);
     let mut watch = admin
-        .stream(&format!("{ADDRESSES}?watch=1&resourceVersion={}", again["metadata"]["resourceVersion"].as_str().expect("a version")))
+        .stream(&format!(
+            "{ADDRESSES}?watch=1&resourceVersion={}",
+            again["metadata"]["resourceVersion"].as_str().expect("a version")
+        ))
         .await;
     admin.delete(&format!("{SERVICES}/s")).await.expect(200);
     assert_eq!(watch.next_summary().await, format!("DELETED {address}"));
@@ -56,19 +59,23 @@ async fn an_address_that_somebody_else_has_is_not_given_out() {
     let spec = json!({"clusterIP": "10.96.0.77", "ports": [{"port": 80}]});
     let refused = admin.post(SERVICES, &json!({"metadata": {"name": "s"}, "spec": spec})).await.expect(422);
     let message = refused["message"].as_str().expect("a message");
-    assert!(message.ends_with("failed to allocate IP 10.96.0.77: provided IP is already allocated"), "{message}");
+    assert!(
+        message.ends_with("failed to allocate IP 10.96.0.77: provided IP is already allocated"),
+        "{message}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_further_block_has_addresses_until_it_is_not_ready() {
     let (_server, admin) = Server::with_namespace().await;
-    let wanted = |name: &str, address: &str| {
-        json!({"metadata": {"name": name}, "spec": {"clusterIP": address, "ports": [{"port": 80}]}})
-    };
+    let wanted = |name: &str, address: &str| json!({"metadata": {"name": name}, "spec": {"clusterIP": address, "ports": [{"port": 80}]}});
     let refused = admin.post(SERVICES, &wanted("a", "10.50.0.9")).await.expect(422);
     let message = refused["message"].as_str().expect("a message");
     assert!(message.ends_with("the provided network does not match the current range"), "{message}");
-    admin.post(BLOCKS, &json!({"metadata": {"name": "more"}, "spec": {"cidrs": ["10.50.0.0/24"]}})).await.expect(201);
+    admin
+        .post(BLOCKS, &json!({"metadata": {"name": "more"}, "spec": {"cidrs": ["10.50.0.0/24"]}}))
+        .await
+        .expect(201);
     admin.post(SERVICES, &wanted("a", "10.50.0.9")).await.expect(201);
     let unready = json!({"status": {"conditions": [{"type": "Ready", "status": "False", "reason": "Terminating", "message": "",
         "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});

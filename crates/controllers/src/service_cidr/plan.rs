@@ -56,6 +56,7 @@ pub(super) fn is_needed(name: &str, blocks: &[Block], addresses: &[IpAddr]) -> b
         return false;
     }
     addresses.iter().any(|address| {
-        own.iter().any(|block| block.contains(*address)) && !others.iter().any(|block| block.contains(*address))
+        own.iter().any(|block| block.contains(*address))
+            && !others.iter().any(|block| block.contains(*address))
     })
 }

@@ -17,8 +17,7 @@ fn a_block_is_needed_while_an_address_lies_in_it_alone() {
         ("of one family of two", &[("a", "10.0.0.0/24"), ("a", "fd00::/112")], &["fd00::5"], true),
     ];
     for (what, blocks, addresses, expected) in cases {
-        let blocks: Vec<Block> =
-            blocks.iter().filter_map(|(name, cidr)| Block::parse(name, cidr)).collect();
+        let blocks: Vec<Block> = blocks.iter().filter_map(|(name, cidr)| Block::parse(name, cidr)).collect();
         let addresses: Vec<_> = addresses.iter().filter_map(|own| own.parse().ok()).collect();
         assert_eq!(plan::is_needed("a", &blocks, &addresses), expected, "{what}");
     }

@@ -34,7 +34,9 @@ pub(super) fn settle(
     if single {
         for (key, what) in [("clusterIPs", "cluster IPs"), ("ipFamilies", "IP families")] {
             if service["spec"].array_at(&[key]).len() == 2 {
-                let why = format!("must be 'RequireDualStack' or 'PreferDualStack' when multiple {what} are specified");
+                let why = format!(
+                    "must be 'RequireDualStack' or 'PreferDualStack' when multiple {what} are specified"
+                );
                 errors.push(field::Error::invalid(&path("ipFamilyPolicy"), policy.as_str(), why));
             }
         }

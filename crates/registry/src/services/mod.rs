@@ -166,20 +166,30 @@ impl Allocator {
             reservation.freed.0 = held;
             return Ok(());
         }
-        let given: Vec<String> =
-            service.array_at(&["spec", "clusterIPs"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        let given: Vec<String> = service
+            .array_at(&["spec", "clusterIPs"])
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect();
         if given.first().is_some_and(|first| first == "None") {
             return Ok(());
         }
-        let families: Vec<String> =
-            service.array_at(&["spec", "ipFamilies"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        let families: Vec<String> = service
+            .array_at(&["spec", "ipFamilies"])
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect();
         let mut addresses = Vec::new();
         for (index, family) in families.iter().enumerate() {
             let address = match given.get(index).filter(|text| !text.is_empty()) {
                 Some(text) => self.take_wanted_address(text, &given, &held, reservation, errors),
                 None => Some(self.take_any_address(family, reservation).ok_or_else(|| {
                     let name = service.str_at(&["metadata", "name"]);
-                    Status::internal(format!("failed to allocate a serviceIP for Service {name:?}: range is full"))
+                    Status::internal(format!(
+                        "failed to allocate a serviceIP for Service {name:?}: range is full"
+                    ))
                 })?),
             };
             // Validation words what is no address.
@@ -479,7 +489,9 @@ mod tests {
         }});
         let mut errors = field::ErrorList::new();
         let mut taken = reservation(&allocator);
-        allocator.reserve_addresses(&mut service, None, &mut taken, &mut errors).expect("there are addresses");
+        allocator
+            .reserve_addresses(&mut service, None, &mut taken, &mut errors)
+            .expect("there are addresses");
         let given: Vec<IpAddr> = addresses_of(&service).collect();
         assert!(given[0].is_ipv6() && given[1].is_ipv4(), "{service}");
         assert_eq!(service.str_at(&["spec", "clusterIP"]), given[0].to_string());
@@ -487,7 +499,9 @@ mod tests {
         single.set_at(&["spec", "clusterIPs"], vec![given[0].to_string()]);
         single.set_at(&["spec", "ipFamilies"], vec!["IPv6"]);
         let mut change = reservation(&allocator);
-        allocator.reserve_addresses(&mut single, Some(&service), &mut change, &mut errors).expect("it has one");
+        allocator
+            .reserve_addresses(&mut single, Some(&service), &mut change, &mut errors)
+            .expect("it has one");
         assert_eq!(change.freed.0, [given[1]], "what is no longer wanted is given up");
     }
 
@@ -502,7 +516,8 @@ mod tests {
             taken.keep();
         }
         let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        let texts: Vec<&str> = texts.iter().filter_map(|text| text.split_once("allocate IP ")).map(|own| own.1).collect();
+        let texts: Vec<&str> =
+            texts.iter().filter_map(|text| text.split_once("allocate IP ")).map(|own| own.1).collect();
         assert_eq!(
             texts,
             [

@@ -30,7 +30,9 @@ pub enum Error {
     SameFamily,
     #[error("{0} is not a valid cidr, such as 10.96.0.0/12 or fd00:10:96::/112")]
     Block(String),
-    #[error("specified --service-cluster-ip-range is too large; for {width}-bit addresses, the mask must be >= {min}")]
+    #[error(
+        "specified --service-cluster-ip-range is too large; for {width}-bit addresses, the mask must be >= {min}"
+    )]
     TooLarge { width: u8, min: u8 },
     #[error("{0} is not a range of ports, such as 30000-32767")]
     Ports(String),
@@ -64,7 +66,11 @@ impl ServiceNetwork {
         }
         // IPv6 ranges may be large: nothing here keeps a bit for every address.
         if let Some(large) = blocks.iter().find(|block| {
-            if block.is_v6() { block.prefix_len < 64 } else { block.width() - block.prefix_len > HOST_BITS_MAX }
+            if block.is_v6() {
+                block.prefix_len < 64
+            } else {
+                block.width() - block.prefix_len > HOST_BITS_MAX
+            }
         }) {
             let min = if large.is_v6() { 64 } else { large.width() - HOST_BITS_MAX };
             return Err(Error::TooLarge { width: large.width(), min });
@@ -278,12 +284,14 @@ mod tests {
 
     #[test]
     fn network_and_broadcast_are_never_given_out() {
-        let usable = |text: &str, addresses: [&str; 4]| {
-            addresses.map(|own| block(text).has_usable(address(own)))
-        };
+        let usable =
+            |text: &str, addresses: [&str; 4]| addresses.map(|own| block(text).has_usable(address(own)));
         let four = ["10.0.0.0", "10.0.0.1", "10.0.0.2", "10.0.0.3"];
         assert_eq!(usable("10.0.0.0/30", four), [false, true, true, false]);
-        assert_eq!(usable("fd00::/126", ["fd00::", "fd00::1", "fd00::3", "fd00::4"]), [false, true, true, false]);
+        assert_eq!(
+            usable("fd00::/126", ["fd00::", "fd00::1", "fd00::3", "fd00::4"]),
+            [false, true, true, false]
+        );
         assert_eq!(block("10.0.0.7/30").to_string(), "10.0.0.4/30", "host bits are cut off");
         assert!(!block("10.0.0.0/30").covers(address("::1")));
     }
