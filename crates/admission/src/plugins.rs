@@ -7,7 +7,10 @@ use auth::Authorizer;
 use registry::Endpoint;
 
 use crate::configuration::{Configuration, ConfigurationError, Options};
-use crate::dynamic::{DynamicPlugin, MutatingAdmissionWebhook, ValidatingAdmissionWebhook, World};
+use crate::dynamic::{
+    DynamicPlugin, MutatingAdmissionPolicy, MutatingAdmissionWebhook, ValidatingAdmissionPolicy,
+    ValidatingAdmissionWebhook, World,
+};
 use crate::{
     Plugin, Step, always, certificates, ingress_class, limit_ranger, namespace_lifecycle, pod_security, pods,
     priority, runtime_class, service_account, services, storage, taint_nodes,
@@ -91,7 +94,9 @@ const PLUGINS: &[Row] = &[
     on("CertificateSubjectRestriction", |_, _| made(certificates::CertificateSubjectRestriction)),
     on("DefaultIngressClass", |env, _| made(ingress_class::DefaultIngressClass::new(env)?)),
     off("DenyServiceExternalIPs", |_, _| made(services::DenyServiceExternalIps)),
+    on("MutatingAdmissionPolicy", |env, _| made_dynamic(MutatingAdmissionPolicy::new(env)?)),
     on("MutatingAdmissionWebhook", |env, _| made_dynamic(MutatingAdmissionWebhook::new(env)?)),
+    on("ValidatingAdmissionPolicy", |env, _| made_dynamic(ValidatingAdmissionPolicy::new(env)?)),
     on("ValidatingAdmissionWebhook", |env, _| made_dynamic(ValidatingAdmissionWebhook::new(env)?)),
     off("AlwaysDeny", |_, _| made(always::Deny)),
 ];

@@ -354,6 +354,32 @@ fn unmergeable(error: NoElement) -> ApplyError {
     ApplyError::Internal(format!("failed to merge config: {error}"))
 }
 
+/// Lays a configuration over an object by the rules of its schema and without owners, as a mutating policy does.
+///
+/// One that names an atomic list, map or struct is refused: all that it does not repeat of it would be lost.
+pub fn overlay(live: &Value, config: &Value, schema: SchemaRef<'_>) -> Result<Value, OverlayError> {
+    let errors = merge::validate(config, Some(schema));
+    if !errors.is_empty() {
+        return Err(OverlayError::Untyped(errors.join("\n  ")));
+    }
+    let atomics = merge::atomics(config, Some(schema));
+    if !atomics.is_empty() {
+        return Err(OverlayError::Atomic(atomics.join(", ")));
+    }
+    merge::merge(live, config, Some(schema)).map_err(|error| OverlayError::Unmergeable(error.to_string()))
+}
+
+/// Why a configuration can not be laid over an object; the words are those of upstream.
+#[derive(Debug, thiserror::Error)]
+pub enum OverlayError {
+    #[error("failed to convert patch object to typed object: {0}")]
+    Untyped(String),
+    #[error("invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {0}")]
+    Atomic(String),
+    #[error("failed to merge patch: {0}")]
+    Unmergeable(String),
+}
+
 /// Puts old timestamps back into `new` when they are all that a write would change, so that it changes nothing.
 pub fn keep_timestamps_of_unchanged(live: &Value, new: &mut Value) {
     const PATH: [&str; 2] = ["metadata", "managedFields"];

@@ -237,6 +237,9 @@ impl Checker<'_> {
             self.complain(id, format!("unexpected failed resolution of '{}'", ty.name()));
             return None;
         };
+        if object.is_open() {
+            return Some(Type::Dyn);
+        }
         let found = object.field(field).map(|field| field.decl.ty.clone());
         if found.is_none() {
             self.complain(id, format!("undefined field '{field}'"));

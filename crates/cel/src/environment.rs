@@ -22,6 +22,7 @@ pub struct Environment {
     index: HashMap<Box<str>, usize>,
     messages: HashMap<Box<str>, Type>,
     json_patch: bool,
+    mutations: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -72,6 +73,18 @@ impl Environment {
     pub fn json_patch(mut self) -> Self {
         self.json_patch = true;
         self
+    }
+
+    /// Adds what mutations are written in: `JSONPatch{…}`, and `Object{…}` with `Object.spec{…}` and so on below it, whose
+    /// fields are not known here.
+    #[must_use]
+    pub fn mutations(self) -> Self {
+        let mut fields: Vec<Field> =
+            ["op", "from", "path"].iter().map(|name| Field::new(name, Decl::string())).collect();
+        fields.push(Field::new("value", Decl::dynamic()));
+        let mut environment = self.message(&Arc::new(ObjectType::new("JSONPatch", fields))).json_patch();
+        environment.mutations = true;
+        environment
     }
 
     fn add(&mut self, name: &str, decl: Decl, composed: Option<usize>) {
@@ -135,6 +148,9 @@ impl Environment {
             _ => {
                 if let Some(message) = self.messages.get(name) {
                     return Some(message.clone());
+                }
+                if self.mutations && (name == "Object" || name.starts_with("Object.")) {
+                    return Some(Type::Object(Arc::new(ObjectType::open(name))));
                 }
                 let opaque = [Opaque::Ip, Opaque::Cidr].into_iter().find(|opaque| opaque.name() == name)?;
                 return Some(Type::Opaque(opaque));

@@ -401,7 +401,7 @@ impl Attribute {
             Base::Composed { index, name } => {
                 let value = frame.activation.get(*index, name);
                 frame.charge(1)?;
-                value?
+                value.map_err(|error| error.of_composed(name))?
             }
             Base::Local(slot) => frame.locals[*slot].clone()?,
             Base::Relative(node) => node.eval(frame)?,

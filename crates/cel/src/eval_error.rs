@@ -37,6 +37,14 @@ impl EvalError {
         self.kind != EvalErrorKind::Failed
     }
 
+    /// As the expression that reads a composed variable reports it.
+    pub(crate) fn of_composed(self, name: &str) -> Self {
+        if self.is_final() {
+            return self;
+        }
+        Self::new(format!("composited variable \"{name}\" fails to evaluate: {self}"))
+    }
+
     pub(crate) fn cost_limit() -> Self {
         Self {
             kind: EvalErrorKind::CostLimit,

@@ -179,6 +179,7 @@ pub struct ObjectType {
     name: Box<str>,
     fields: OnceLock<Box<[Field]>>,
     resolve: Option<Box<dyn Fn() -> Vec<Field> + Send + Sync>>,
+    open: bool,
 }
 
 impl fmt::Debug for ObjectType {
@@ -206,14 +207,23 @@ impl Field {
 
 impl ObjectType {
     pub fn new(name: &str, fields: Vec<Field>) -> Self {
-        let object = Self { name: name.into(), fields: OnceLock::new(), resolve: None };
+        let object = Self { name: name.into(), fields: OnceLock::new(), resolve: None, open: false };
         object.fields.get_or_init(|| sorted(fields));
         object
     }
 
     /// A type whose fields are asked for when first needed: types that contain themselves, or that are rarely used.
     pub fn lazy(name: &str, fields: impl Fn() -> Vec<Field> + Send + Sync + 'static) -> Self {
-        Self { name: name.into(), fields: OnceLock::new(), resolve: Some(Box::new(fields)) }
+        Self { name: name.into(), fields: OnceLock::new(), resolve: Some(Box::new(fields)), open: false }
+    }
+
+    /// A type that has whatever field one writes, with any value.
+    pub fn open(name: &str) -> Self {
+        Self { open: true, ..Self::new(name, Vec::new()) }
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.open
     }
 
     pub fn name(&self) -> &str {

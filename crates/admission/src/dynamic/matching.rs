@@ -44,6 +44,17 @@ impl Constraints {
         Self { rules, exclude: Vec::new(), all_without_rules: false, ..Self::selectors(hook) }
     }
 
+    /// `MatchResources` of a policy or a binding.
+    pub fn of_policy(resources: &Value) -> Self {
+        let rules = |key: &str| resources.array_at(&[key]).iter().map(Rule::from_value).collect();
+        Self {
+            rules: rules("resourceRules"),
+            exclude: rules("excludeResourceRules"),
+            all_without_rules: true,
+            ..Self::selectors(resources)
+        }
+    }
+
     fn selectors(from: &Value) -> Self {
         let selector = |key: &str| match &from[key] {
             Value::Null => Ok(Selector::everything()),

@@ -8,13 +8,20 @@
 //! ([`source::Compiled`]), so a request finds what was written before it, and pays nothing where nobody configured
 //! anything.
 
-pub(crate) mod matching;
+mod conditions;
+mod expression;
+mod inputs;
+mod matching;
+mod mutating_policy;
 mod mutating_webhook;
+mod params;
 mod pass;
+mod policy;
 mod request;
 mod review;
 mod rules;
 mod source;
+mod validating_policy;
 mod validating_webhook;
 mod webhook;
 
@@ -26,9 +33,11 @@ use async_trait::async_trait;
 use registry::Endpoint;
 use registry::admission::Attributes;
 
-pub use mutating_webhook::MutatingAdmissionWebhook;
+pub(crate) use mutating_policy::MutatingAdmissionPolicy;
+pub(crate) use mutating_webhook::MutatingAdmissionWebhook;
 pub use pass::Pass;
-pub use validating_webhook::ValidatingAdmissionWebhook;
+pub(crate) use validating_policy::ValidatingAdmissionPolicy;
+pub(crate) use validating_webhook::ValidatingAdmissionWebhook;
 
 /// A step of the chain that may have to wait for somebody else.
 #[async_trait]

@@ -1,5 +1,7 @@
 //! `MutatingAdmissionWebhook`: webhooks that change objects, one after the other.
 
+use std::sync::Arc;
+
 use api::Resource;
 use apimachinery::decode::{self, FieldValidation};
 use apimachinery::patch::json::JsonPatch;
@@ -18,13 +20,18 @@ use crate::{BuildError, Environment};
 pub struct MutatingAdmissionWebhook {
     hooks: Compiled<Vec<Webhook>>,
     world: World,
+    authorizer: Arc<dyn auth::Authorizer>,
 }
 
 impl MutatingAdmissionWebhook {
     pub(crate) fn new(env: &Environment<'_>) -> Result<Self, BuildError> {
         let configurations =
             env.named("admissionregistration.k8s.io", "v1", "mutatingwebhookconfigurations")?;
-        Ok(Self { hooks: compiled(configurations, env.resolver.clone()), world: env.world.clone() })
+        Ok(Self {
+            hooks: compiled(configurations, env.resolver.clone()),
+            world: env.world.clone(),
+            authorizer: env.authorizer.clone(),
+        })
     }
 }
 
@@ -46,7 +53,9 @@ impl DynamicPlugin for MutatingAdmissionWebhook {
         }
         pass.webhooks.begin(pass.is_second(), object.as_deref());
         for (index, hook) in self.hooks.get().iter().enumerate() {
-            let Some(matched) = hook.matches(&request, object.as_deref())? else { continue };
+            let Some(matched) = hook.matches(&request, object.as_deref(), &self.authorizer).await? else {
+                continue;
+            };
             // Who was not asked the first time is not asked the second time either.
             if pass.is_second() && !pass.webhooks.is_to_ask(&hook.key) {
                 continue;

@@ -9,6 +9,7 @@ use apimachinery::Value;
 pub struct Pass {
     is_second: bool,
     wants_second: bool,
+    pub(crate) policies: Revisits,
     pub(crate) webhooks: Revisits,
 }
 

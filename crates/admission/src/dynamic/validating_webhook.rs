@@ -1,5 +1,7 @@
 //! `ValidatingAdmissionWebhook`: webhooks that refuse objects, asked all at once.
 
+use std::sync::Arc;
+
 use apimachinery::{Status, Value};
 use async_trait::async_trait;
 use futures::future::join_all;
@@ -15,13 +17,18 @@ use crate::{BuildError, Environment};
 pub struct ValidatingAdmissionWebhook {
     hooks: Compiled<Vec<Webhook>>,
     world: World,
+    authorizer: Arc<dyn auth::Authorizer>,
 }
 
 impl ValidatingAdmissionWebhook {
     pub(crate) fn new(env: &Environment<'_>) -> Result<Self, BuildError> {
         let configurations =
             env.named("admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations")?;
-        Ok(Self { hooks: compiled(configurations, env.resolver.clone()), world: env.world.clone() })
+        Ok(Self {
+            hooks: compiled(configurations, env.resolver.clone()),
+            world: env.world.clone(),
+            authorizer: env.authorizer.clone(),
+        })
     }
 }
 
@@ -39,7 +46,7 @@ impl DynamicPlugin for ValidatingAdmissionWebhook {
         let hooks = self.hooks.get();
         let mut relevant = Vec::new();
         for hook in hooks.iter() {
-            if let Some(matched) = hook.matches(&request, object)? {
+            if let Some(matched) = hook.matches(&request, object, &self.authorizer).await? {
                 relevant.push((hook, matched));
             }
         }

@@ -9,6 +9,9 @@ use bytes::Bytes;
 use registry::Endpoint;
 use webhook::{Call, Client, ClientConfig, ServiceReference, ServiceResolver, Target};
 
+use super::conditions::{Conditions, Holds};
+use super::expression::Scope;
+use super::inputs::{Converted, Shared};
 use super::matching::{Constraints, Match};
 use super::request::Request;
 use super::review::{self, Verdict, Version};
@@ -28,6 +31,8 @@ pub(crate) struct Webhook {
     pub fails_open: bool,
     pub reinvocable: bool,
     constraints: Constraints,
+    /// With the variables that they may use; most webhooks have none.
+    conditions: Option<Box<(Scope, Conditions)>>,
     side_effects: SideEffects,
     version: Option<Version>,
     timeout_seconds: u64,
@@ -80,14 +85,22 @@ fn of_configuration(configuration: &Object, resolver: &Arc<dyn ServiceResolver>)
 impl Webhook {
     fn new(configuration: &str, index: usize, hook: &Value, resolver: &Arc<dyn ServiceResolver>) -> Self {
         let name = hook.str_at(&["name"]).to_owned();
+        let fails_open = hook.str_at(&["failurePolicy"]) == "Ignore";
+        let conditions = hook.array_at(&["matchConditions"]);
+        let conditions = (!conditions.is_empty()).then(|| {
+            let scope = Scope::new(false, &[], false);
+            let conditions = Conditions::new(&scope, conditions, fails_open);
+            Box::new((scope, conditions))
+        });
         let client = client_config(&hook["clientConfig"])
             .and_then(|config| Client::new(&config, resolver).map_err(|error| error.to_string()));
         Self {
             key: format!("{configuration}/{name}/{index}"),
             configuration: configuration.to_owned(),
-            fails_open: hook.str_at(&["failurePolicy"]) == "Ignore",
+            fails_open,
             reinvocable: hook.str_at(&["reinvocationPolicy"]) == "IfNeeded",
             constraints: Constraints::of_webhook(hook),
+            conditions,
             side_effects: match hook.str_at(&["sideEffects"]) {
                 "" => SideEffects::Unknown,
                 "None" | "NoneOnDryRun" => SideEffects::Safe,
@@ -105,8 +118,23 @@ impl Webhook {
     }
 
     /// Whether this webhook is to be asked, and in which version of the object. Hot path.
-    pub fn matches(&self, request: &Request<'_>, object: Option<&Value>) -> Result<Option<Match>, Status> {
-        self.constraints.matches(request, object)
+    pub async fn matches(
+        &self,
+        request: &Request<'_>,
+        object: Option<&Value>,
+        authorizer: &Arc<dyn auth::Authorizer>,
+    ) -> Result<Option<Match>, Status> {
+        let Some(matched) = self.constraints.matches(request, object)? else { return Ok(None) };
+        let Some(conditions) = &self.conditions else { return Ok(Some(matched)) };
+        let shared = Shared::new(request, authorizer);
+        let converted = Converted::of_match(request, &matched, object).await?;
+        let inputs = shared.inputs(&matched, converted.as_ref(), object, None);
+        let (scope, conditions) = &**conditions;
+        match conditions.hold(scope, &inputs) {
+            Holds::Yes => Ok(Some(matched)),
+            Holds::No => Ok(None),
+            Holds::Unknown(why) => Err(crate::forbidden(request.attributes, why)),
+        }
     }
 
     /// Asks. `object` is in the version of `target`; what the webhook wants noted is noted.

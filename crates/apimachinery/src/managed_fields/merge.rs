@@ -33,6 +33,32 @@ pub(super) fn merge(live: &Value, config: &Value, of: Type<'_>) -> Result<Value>
     }
 }
 
+/// Paths of the lists, maps and structs in a configuration that are owned as a whole.
+pub(super) fn atomics(config: &Value, of: Type<'_>) -> Vec<String> {
+    let mut found = Vec::new();
+    atomics_below(config, of, "", &mut found);
+    found
+}
+
+fn atomics_below(config: &Value, of: Type<'_>, path: &str, found: &mut Vec<String>) {
+    if matches!(config, Value::Object(_) | Value::Array(_)) && sort(of) == Sort::Leaf {
+        found.push(path.to_owned());
+    }
+    match config {
+        Value::Object(map) => {
+            for (name, value) in map {
+                atomics_below(value, field_type(of, name), &format!("{path}.{name}"), found);
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                atomics_below(item, item_type(of), &format!("{path}[{index}]"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
 /// `None` when both are empty.
 fn merge_maps(live: Option<&Map>, config: Option<&Map>, of: Type<'_>) -> Result<Option<Value>> {
     static NONE: Map = Map::new();

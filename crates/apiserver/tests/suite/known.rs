@@ -180,8 +180,6 @@ pub const KNOWN: &[Known] = &[
     known("admission", "quota: memory must be given", "ResourceQuota: a later milestone"),
     known("admission", "quota: memory exceeded", "ResourceQuota: a later milestone"),
     known("admission", "quota: configmaps exceeded", "ResourceQuota: a later milestone"),
-    known("admission", "policy: message expression", "ValidatingAdmissionPolicy: a later milestone"),
-    known("admission", "policy: message", "ValidatingAdmissionPolicy: a later milestone"),
     known("admission", "policy: bad expression", "ValidatingAdmissionPolicy: a later milestone"),
     known("watch", "too old", "what a policy refuses upstream came and went"),
 ];

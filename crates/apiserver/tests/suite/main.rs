@@ -13,6 +13,7 @@ mod encodings;
 mod hook;
 mod identity;
 mod known;
+mod policies;
 mod protocol;
 mod reads;
 mod recorded;

@@ -112,6 +112,11 @@ impl Subject {
     pub fn user(authorizer: Arc<dyn Authorizer>) -> Self {
         Self { authorizer, service_account: None }
     }
+
+    /// `authorizer`
+    pub fn into_value(self) -> Value<'static> {
+        Value::opaque(Opaques::Authorizer(self))
+    }
 }
 
 impl std::fmt::Debug for Subject {
@@ -166,6 +171,11 @@ impl ResourceCheck {
             field_selector: String::new(),
             label_selector: String::new(),
         }
+    }
+
+    /// `authorizer.requestResource`
+    pub fn into_value(self) -> Value<'static> {
+        Value::opaque(Opaques::ResourceCheck(self))
     }
 }
 

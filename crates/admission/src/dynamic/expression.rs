@@ -1,0 +1,254 @@
+//! CEL as admission knows it: its variables, and what an expression that fails is said to have done.
+
+use std::sync::{Arc, LazyLock};
+
+use apimachinery::Value;
+use cel::{Activation, Budget, Decl, Environment, EvalErrorKind, Field, ListKind, ObjectType, Program, Type};
+
+use super::inputs::Inputs;
+
+/// The variables of one policy or webhook, and its own composed ones.
+pub(crate) struct Scope {
+    environment: Environment,
+    numbers: Numbers,
+    /// `variables.x`, with the number of each. Those that do not compile are missing.
+    composed: Vec<(usize, Program)>,
+}
+
+/// Where each variable is bound.
+struct Numbers {
+    object: usize,
+    old_object: usize,
+    namespace: usize,
+    request: usize,
+    authorizer: usize,
+    request_resource: usize,
+    params: Option<usize>,
+}
+
+/// One expression, compiled; or why not.
+pub(crate) struct Expression {
+    text: String,
+    program: Result<Program, String>,
+}
+
+/// Why an expression has no value.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// This one failed; others go on.
+    This(String),
+    /// There is nothing left to spend on any.
+    Budget(String),
+}
+
+impl Scope {
+    /// `variables` are names and expressions in their order; each may use those before it.
+    pub fn new(has_params: bool, variables: &[Value], mutating: bool) -> Self {
+        let mut base = Environment::new()
+            .variable("object", Decl::dynamic())
+            .variable("oldObject", Decl::dynamic())
+            .variable("namespaceObject", NAMESPACE.clone())
+            .variable("request", REQUEST.clone())
+            .variable("authorizer", opaque(cel::Opaque::Authorizer))
+            .variable("authorizer.requestResource", opaque(cel::Opaque::ResourceCheck));
+        if has_params {
+            base = base.variable("params", Decl::dynamic());
+        }
+        if mutating {
+            base = base.mutations();
+        }
+        let mut declared: Vec<(&str, Decl)> = Vec::new();
+        let mut programs = Vec::new();
+        for variable in variables {
+            let name = variable.str_at(&["name"]);
+            let environment = base.clone().composed("variables", "kubernetes.variables", declared.clone());
+            let program = environment.compile(variable.str_at(&["expression"])).ok();
+            let ty = program.as_ref().map_or(Type::Dyn, |program| program.output().clone());
+            declared.push((name, Decl::plain(ty, 0)));
+            programs.push((name, program));
+        }
+        let environment = base.composed("variables", "kubernetes.variables", declared);
+        let composed = programs
+            .into_iter()
+            .filter_map(|(name, program)| Some((environment.index_of_field("variables", name)?, program?)))
+            .collect();
+        Self { numbers: Numbers::of(&environment), environment, composed }
+    }
+
+    /// A type that expressions can construct.
+    pub fn type_named(&self, name: &str) -> Type {
+        Type::Object(Arc::new(ObjectType::open(name)))
+    }
+
+    /// Compiles an expression whose value must be of one of these types; of none, any will do.
+    pub fn compile(&self, text: &str, types: &[Type]) -> Expression {
+        let program = self.environment.compile(text).map_err(|error| match error.is_instantiation() {
+            true => format!("program instantiation failed: {error}"),
+            false => format!("compilation failed: {error}"),
+        });
+        let program = program.and_then(|program| {
+            let output = program.output().to_string();
+            let wanted: Vec<String> = types.iter().map(ToString::to_string).collect();
+            match wanted.as_slice() {
+                [] => Ok(program),
+                several if several.contains(&output) => Ok(program),
+                [only] => Err(format!("must evaluate to {only} but got {output}")),
+                several => Err(format!("must evaluate to one of [{}] but got {output}", several.join(" "))),
+            }
+        });
+        Expression { text: text.trim().to_owned(), program }
+    }
+
+    /// Binds what is read of a request. Values of composed variables are shared by all expressions evaluated on it.
+    pub fn activation<'a>(&'a self, inputs: &'a Inputs<'a>, readers: &[&Expression]) -> Activation<'a> {
+        let numbers = &self.numbers;
+        let reads = |number: usize| {
+            let programs = readers.iter().filter_map(|expression| expression.program.as_ref().ok());
+            programs
+                .chain(self.composed.iter().map(|(_, program)| program))
+                .any(|program| program.reads(number))
+        };
+        let mut activation = Activation::new(&self.environment);
+        let tree = |tree: Option<&'a Value>| tree.map_or(cel::Value::Null, cel::Value::dynamic);
+        activation.bind(numbers.object, tree(inputs.object));
+        if reads(numbers.old_object) {
+            activation.bind(numbers.old_object, tree(inputs.old));
+        }
+        if let Some(params) = numbers.params {
+            activation.bind(params, tree(inputs.params));
+        }
+        let declared = |tree: Option<&'a Value>, decl: &'a Decl| {
+            tree.and_then(|tree| cel::Value::declared(tree, decl).ok()).unwrap_or(cel::Value::Null)
+        };
+        if reads(numbers.request) {
+            activation.bind(numbers.request, declared(Some(inputs.request()), &REQUEST));
+        }
+        if reads(numbers.namespace) {
+            activation.bind(numbers.namespace, declared(inputs.namespace(), &NAMESPACE));
+        }
+        if reads(numbers.authorizer) {
+            activation.bind(numbers.authorizer, inputs.subject().into_value());
+        }
+        if reads(numbers.request_resource) {
+            activation.bind(numbers.request_resource, inputs.resource_check().into_value());
+        }
+        for (number, program) in &self.composed {
+            activation.bind_lazy(*number, program);
+        }
+        activation
+    }
+}
+
+impl Numbers {
+    fn of(environment: &Environment) -> Self {
+        let number = |name: &str| environment.index_of(name).expect("every scope declares it");
+        Self {
+            object: number("object"),
+            old_object: number("oldObject"),
+            namespace: number("namespaceObject"),
+            request: number("request"),
+            authorizer: number("authorizer"),
+            request_resource: number("authorizer.requestResource"),
+            params: environment.index_of("params"),
+        }
+    }
+}
+
+impl Expression {
+    /// As users wrote it.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Hot path.
+    pub fn eval<'a>(
+        &'a self,
+        activation: &Activation<'a>,
+        budget: &mut Budget,
+    ) -> Result<cel::Value<'a>, Failure> {
+        let program =
+            self.program.as_ref().map_err(|why| Failure::This(format!("compilation error: {why}")))?;
+        program.eval(activation, budget).map_err(|error| match error.kind() {
+            EvalErrorKind::Budget => Failure::Budget(error.to_string()),
+            _ => Failure::This(format!("expression '{}' resulted in error: {error}", self.text)),
+        })
+    }
+
+    /// Why it did not compile.
+    pub fn compile_error(&self) -> Option<&str> {
+        self.program.as_ref().err().map(String::as_str)
+    }
+}
+
+impl Failure {
+    pub fn text(self) -> String {
+        match self {
+            Self::This(text) | Self::Budget(text) => text,
+        }
+    }
+}
+
+fn opaque(opaque: cel::Opaque) -> Decl {
+    Decl::plain(Type::Opaque(opaque), 0)
+}
+
+fn object(name: &str, fields: Vec<(&str, Decl)>) -> Decl {
+    let fields = fields.into_iter().map(|(name, decl)| Field::new(name, decl)).collect();
+    Decl::object(Arc::new(ObjectType::new(name, fields)))
+}
+
+fn list(items: Decl) -> Decl {
+    Decl::list(items, u64::MAX, ListKind::Atomic)
+}
+
+fn texts(names: &[&'static str]) -> Vec<(&'static str, Decl)> {
+    names.iter().map(|name| (*name, Decl::string())).collect()
+}
+
+/// `kubernetes.AdmissionRequest`: an AdmissionReview's request without uid and objects.
+static REQUEST: LazyLock<Decl> = LazyLock::new(|| {
+    let kind = || object("kubernetes.GroupVersionKind", texts(&["group", "version", "kind"]));
+    let resource = || object("kubernetes.GroupVersionResource", texts(&["group", "version", "resource"]));
+    let extra = Decl::map(Decl::string(), list(Decl::string()), u64::MAX);
+    let mut user = texts(&["username", "uid"]);
+    user.push(("groups", list(Decl::string())));
+    user.push(("extra", extra));
+    let mut fields = texts(&["subResource", "requestSubResource", "name", "namespace", "operation"]);
+    fields.extend([
+        ("kind", kind()),
+        ("resource", resource()),
+        ("requestKind", kind()),
+        ("requestResource", resource()),
+        ("userInfo", object("kubernetes.UserInfo", user)),
+        ("dryRun", Decl::bool()),
+        ("options", Decl::dynamic()),
+    ]);
+    object("kubernetes.AdmissionRequest", fields)
+});
+
+/// `kubernetes.Namespace`, without what policies are not shown.
+static NAMESPACE: LazyLock<Decl> = LazyLock::new(|| {
+    let map = || Decl::map(Decl::string(), Decl::string(), u64::MAX);
+    let mut condition = texts(&["status", "type", "message", "reason"]);
+    condition.push(("lastTransitionTime", Decl::timestamp()));
+    let conditions = list(object("kubernetes.NamespaceCondition", condition));
+    let status = vec![("conditions", conditions), ("phase", Decl::string())];
+    let mut metadata = texts(&["name", "generateName", "namespace", "UID", "resourceVersion"]);
+    metadata.extend([
+        ("labels", map()),
+        ("annotations", map()),
+        ("creationTimestamp", Decl::timestamp()),
+        ("deletionGracePeriodSeconds", Decl::int()),
+        ("deletionTimestamp", Decl::timestamp()),
+        ("generation", Decl::int()),
+        ("finalizers", list(Decl::string())),
+    ]);
+    object(
+        "kubernetes.Namespace",
+        vec![
+            ("metadata", object("kubernetes.NamespaceMetadata", metadata)),
+            ("spec", object("kubernetes.NamespaceSpec", vec![("finalizers", list(Decl::string()))])),
+            ("status", object("kubernetes.NamespaceStatus", status)),
+        ],
+    )
+});
