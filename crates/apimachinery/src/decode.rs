@@ -190,6 +190,7 @@ impl Decoder<'_> {
         }
         match schema.kind() {
             NodeKind::Any => Ok(()),
+            NodeKind::Holding(object) => held(value, schema.schemas.at(*object)),
             NodeKind::Scalar(kind) => scalar(value, *kind, schema, place),
             NodeKind::Struct(object) => match value {
                 Value::Object(map) => self.fields(map, object, schema, place),
@@ -298,6 +299,16 @@ impl Decoder<'_> {
         {
             unknown.push(place.to_string());
         }
+    }
+}
+
+fn held(value: &mut Value, object: SchemaRef<'_>) -> Result<()> {
+    match value {
+        Value::Object(_) => coerce(value, object, None),
+        Value::Array(items) => {
+            items.iter_mut().filter(|item| item.is_object()).try_for_each(|item| coerce(item, object, None))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -418,7 +429,7 @@ fn short_name(definition: &str) -> &str {
 
 fn go_type(schema: SchemaRef<'_>) -> String {
     match schema.kind() {
-        NodeKind::Any => "interface {}".into(),
+        NodeKind::Any | NodeKind::Holding(_) => "interface {}".into(),
         NodeKind::Struct(_) => {
             let definition = schema.node().definition.as_deref().unwrap_or_default();
             let start = definition.rmatch_indices('.').nth(1).map_or(0, |(at, _)| at + 1);

@@ -40,6 +40,9 @@ pub enum NodeKind {
     /// Any JSON. With a definition (`RawExtension`, `JSON`) it is owned and replaced as a whole; without one (a field
     /// that a custom resource preserves) its maps are granular.
     Any,
+    /// Any JSON, too, but an object in it, or in a list in it, is of this type (`JSONSchemaPropsOrBool`). Go reads it
+    /// with a decoder of its own, which drops unknown fields without a word.
+    Holding(NodeId),
     Scalar(Scalar),
     Struct(Struct),
     Map {
@@ -224,7 +227,7 @@ impl<'s> SchemaRef<'s> {
                 .map(|field| (field.name.as_ref().into(), self.zero_field(field)))
                 .collect(),
             NodeKind::Scalar(scalar) => scalar.zero(),
-            NodeKind::Any | NodeKind::Map { .. } | NodeKind::List { .. } => Value::Null,
+            NodeKind::Any | NodeKind::Holding(_) | NodeKind::Map { .. } | NodeKind::List { .. } => Value::Null,
         }
     }
 

@@ -7,6 +7,11 @@ use apimachinery::{GroupVersionKind, Str, Value};
 
 use super::tables::{self, Definition, Form, Type};
 
+const JSON_SCHEMA_PROPS: &str = "apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
+/// Types that are a schema or something simpler.
+const HOLDS_SCHEMAS: [&str; 3] =
+    ["JSONSchemaPropsOrArray", "JSONSchemaPropsOrBool", "JSONSchemaPropsOrStringArray"];
+
 /// The arena of all types, and the node of each kind.
 pub(super) fn build() -> (Schemas, HashMap<GroupVersionKind, NodeId>) {
     let mut builder = Builder::new();
@@ -59,6 +64,9 @@ impl Builder {
     fn fill(&mut self, definition: Definition) {
         let kind = match definition.form {
             Form::Struct => NodeKind::Struct(self.structure(definition)),
+            Form::Any if HOLDS_SCHEMAS.iter().any(|suffix| definition.name.ends_with(suffix)) => {
+                NodeKind::Holding(self.places[JSON_SCHEMA_PROPS])
+            }
             Form::Any | Form::Object => NodeKind::Any,
             Form::Time => NodeKind::Scalar(Scalar::Time),
             Form::MicroTime => NodeKind::Scalar(Scalar::MicroTime),

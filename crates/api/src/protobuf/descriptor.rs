@@ -223,7 +223,7 @@ impl Builder {
             NodeKind::Scalar(Scalar::IntOrString) => Kind::IntOrString,
             NodeKind::Scalar(Scalar::Time) => Kind::Time,
             NodeKind::Scalar(Scalar::MicroTime) => Kind::MicroTime,
-            NodeKind::Any => match definition.rsplit('.').next() {
+            NodeKind::Any | NodeKind::Holding(_) => match definition.rsplit('.').next() {
                 Some("RawExtension" | "FieldsV1" | "JSON") => Kind::Raw,
                 Some("JSONSchemaPropsOrBool") => Kind::PropsOrBool(self.id(JSON_SCHEMA_PROPS)),
                 Some("JSONSchemaPropsOrArray") => Kind::PropsOrArray(self.id(JSON_SCHEMA_PROPS)),

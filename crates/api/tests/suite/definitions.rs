@@ -51,7 +51,7 @@ fn count(node: SchemaRef<'_>, depth: usize) -> usize {
             .sum(),
         NodeKind::Map { .. } => node.child("").map_or(0, |values| count(values, depth + 1)),
         NodeKind::List { .. } => node.items().map_or(0, |items| count(items, depth + 1)),
-        NodeKind::Any | NodeKind::Scalar(_) => 0,
+        NodeKind::Any | NodeKind::Holding(_) | NodeKind::Scalar(_) => 0,
     }
 }
 
@@ -83,4 +83,33 @@ fn definitions_of_well_known_projects_pass_and_can_be_served() {
         }
     }
     assert!(seen >= 13, "only {seen} versions were seen");
+}
+
+#[test]
+fn schemas_inside_schemas_are_decoded_too() {
+    let gvk = GroupVersionKind::new("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+    let schema = builtin::schema(&gvk).expect("built in");
+    let with_schema = |schema: Value| {
+        apimachinery::json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "spec": {"versions": [{"name": "v1", "schema": {"openAPIV3Schema": schema}}]},
+        })
+    };
+    let mut own = with_schema(apimachinery::json!({
+        "type": "array",
+        "items": {"type": "object", "odd": 1, "additionalProperties": {"type": "string", "nullable": false, "odd": 1}},
+    }));
+    let notes = decode(&mut own, schema.root(), FieldValidation::Warn, &[]).expect("has the types");
+    // Upstream says nothing about these.
+    assert_eq!(notes, Vec::<String>::new());
+    assert_eq!(
+        own["spec"]["versions"][0]["schema"]["openAPIV3Schema"],
+        apimachinery::json!({"type": "array", "items": {"type": "object", "additionalProperties": {"type": "string"}}})
+    );
+    let mut bad = with_schema(apimachinery::json!({"type": "array", "items": {"type": 1}}));
+    let error = decode(&mut bad, schema.root(), FieldValidation::Warn, &[]).expect_err("a type is text");
+    assert_eq!(
+        error.to_string(),
+        "json: cannot unmarshal number into Go struct field JSONSchemaProps.type of type string"
+    );
 }

@@ -279,7 +279,7 @@ fn check(value: &Value, of: Type<'_>, path: &str, errors: &mut Vec<String>) {
         errors.push(if path.is_empty() { text } else { format!("{path}: {text}") });
     };
     match (schema.kind(), value) {
-        (NodeKind::Any, _) | (_, Value::Null) => {}
+        (NodeKind::Any | NodeKind::Holding(_), _) | (_, Value::Null) => {}
         (NodeKind::Scalar(scalar), value) => {
             if let Some(text) = scalar_error(*scalar, value) {
                 complain(text);

@@ -41,7 +41,7 @@ pub(super) fn sort(of: Type<'_>) -> Sort {
         // resource preserves without a schema have none and are taken apart.
         NodeKind::Any if schema.node().definition.is_some() => Sort::Leaf,
         NodeKind::Any => Sort::Deduced,
-        NodeKind::Scalar(_) | NodeKind::Map { atomic: true, .. } => Sort::Leaf,
+        NodeKind::Holding(_) | NodeKind::Scalar(_) | NodeKind::Map { atomic: true, .. } => Sort::Leaf,
         NodeKind::Struct(object) if object.atomic => Sort::Leaf,
         NodeKind::Struct(_) | NodeKind::Map { .. } => Sort::Granular,
         NodeKind::List { merge: ListType::Atomic, .. } => Sort::Leaf,
