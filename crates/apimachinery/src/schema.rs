@@ -227,7 +227,9 @@ impl<'s> SchemaRef<'s> {
                 .map(|field| (field.name.as_ref().into(), self.zero_field(field)))
                 .collect(),
             NodeKind::Scalar(scalar) => scalar.zero(),
-            NodeKind::Any | NodeKind::Holding(_) | NodeKind::Map { .. } | NodeKind::List { .. } => Value::Null,
+            NodeKind::Any | NodeKind::Holding(_) | NodeKind::Map { .. } | NodeKind::List { .. } => {
+                Value::Null
+            }
         }
     }
 
