@@ -18,6 +18,7 @@ pub mod plugins;
 mod pod_security;
 mod pods;
 mod priority;
+mod resource_quota;
 mod runtime_class;
 mod service_account;
 mod services;

@@ -13,7 +13,7 @@ use crate::dynamic::{
 };
 use crate::{
     Plugin, Step, always, certificates, ingress_class, limit_ranger, namespace_lifecycle, pod_security, pods,
-    priority, runtime_class, service_account, services, storage, taint_nodes,
+    priority, resource_quota, runtime_class, service_account, services, storage, taint_nodes,
 };
 
 /// What plugins are made from.
@@ -98,6 +98,7 @@ const PLUGINS: &[Row] = &[
     on("MutatingAdmissionWebhook", |env, _| made_dynamic(MutatingAdmissionWebhook::new(env)?)),
     on("ValidatingAdmissionPolicy", |env, _| made_dynamic(ValidatingAdmissionPolicy::new(env)?)),
     on("ValidatingAdmissionWebhook", |env, _| made_dynamic(ValidatingAdmissionWebhook::new(env)?)),
+    on("ResourceQuota", |env, config| made_dynamic(resource_quota::ResourceQuota::new(env, config)?)),
     off("AlwaysDeny", |_, _| made(always::Deny)),
 ];
 

@@ -31,6 +31,8 @@ impl Operation {
 /// What is asked for. The new object is passed beside it, since mutation changes it.
 #[derive(Clone, Copy)]
 pub struct Attributes<'a> {
+    /// For plugins that write themselves, as quotas are charged.
+    pub registry: &'a Registry,
     pub operation: Operation,
     pub resource: &'a Resource,
     pub subresource: Option<&'a str>,
@@ -139,6 +141,7 @@ impl Registry {
         object: &mut Value,
     ) -> Result<(), Status> {
         let attributes = Attributes {
+            registry: self,
             operation: Operation::Create,
             resource: &endpoint.resource,
             subresource: ctx.subresource,

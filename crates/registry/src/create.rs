@@ -44,6 +44,7 @@ impl Registry {
         let given_name = object.str_at(&["metadata", "name"]).to_owned();
         let wanted_name = object.str_at(&["metadata", "generateName"]).to_owned();
         let attributes = Attributes {
+            registry: self,
             operation: Operation::Create,
             resource,
             subresource: ctx.subresource,

@@ -119,6 +119,7 @@ impl Registry {
         request: &DeleteRequest,
     ) -> Result<(), Status> {
         let attributes = Attributes {
+            registry: self,
             operation: Operation::Delete,
             resource: &endpoint.resource,
             subresource: None,

@@ -98,6 +98,7 @@ impl Registry {
             managed::track(endpoint, ctx, &mut new, Some(&old));
         }
         let attributes = Attributes {
+            registry: self,
             operation: Operation::Update,
             resource,
             subresource: ctx.subresource,

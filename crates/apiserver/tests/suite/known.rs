@@ -177,9 +177,6 @@ pub const KNOWN: &[Known] = &[
         "pod security",
         "privileged containers are allowed, as every distribution has it; upstream's bare default refuses them",
     ),
-    known("admission", "quota: memory must be given", "ResourceQuota: a later milestone"),
-    known("admission", "quota: memory exceeded", "ResourceQuota: a later milestone"),
-    known("admission", "quota: configmaps exceeded", "ResourceQuota: a later milestone"),
     known("admission", "policy: bad expression", "ValidatingAdmissionPolicy: a later milestone"),
     known("watch", "too old", "what a policy refuses upstream came and went"),
 ];

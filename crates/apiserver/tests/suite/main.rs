@@ -15,6 +15,7 @@ mod identity;
 mod known;
 mod policies;
 mod protocol;
+mod quotas;
 mod reads;
 mod recorded;
 mod replay;

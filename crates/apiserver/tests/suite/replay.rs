@@ -52,6 +52,7 @@ async fn recorded_requests_are_answered_as_upstream_answered() {
         let mut matched_here = 0;
         for exchange in &exchanges {
             let differences = replayer.replay(exchange).await;
+            follow_up(&server, file, &exchange.case).await;
             matched_here += usize::from(differences.is_empty());
             let reason = known::reason(file, &exchange.case);
             if show_all && !differences.is_empty() {
@@ -114,6 +115,20 @@ async fn prepare(server: &Server, file: &str) {
             server.add_namespace("limits", json!({})).await;
         }
         _ => {}
+    }
+}
+
+/// What controllers did in the recording after a request, as far as later answers show it.
+async fn follow_up(server: &Server, file: &str, case: &str) {
+    if (file, case) == ("admission", "quota") {
+        // Two bundles of certificates were there; here there is one.
+        let (hard, used) = (
+            json!({"pods": "2", "configmaps": "1", "requests.memory": "1Gi"}),
+            json!({"pods": "1", "configmaps": "2", "requests.memory": "0"}),
+        );
+        let status = json!({"status": {"hard": hard, "used": used}});
+        let path = "/api/v1/namespaces/limits/resourcequotas/q/status";
+        server.admin().patch(path, MERGE, &status).await.expect(200);
     }
 }
 
