@@ -28,7 +28,12 @@ pub fn parse(document: &Value) -> Result<Vec<Limited>, String> {
         _ => "Configuration",
     };
     check_type(document, kind, &API_VERSIONS)?;
-    document.array_at(&["limitedResources"]).iter().enumerate().map(|(index, entry)| limited(index, entry)).collect()
+    document
+        .array_at(&["limitedResources"])
+        .iter()
+        .enumerate()
+        .map(|(index, entry)| limited(index, entry))
+        .collect()
 }
 
 fn limited(index: usize, entry: &Value) -> Result<Limited, String> {

@@ -104,7 +104,10 @@ pub fn claims(quotas: &[Value], request: &Request<'_>, limited: &[Limited]) -> R
         .map(ToString::to_string)
         .collect();
     if !open.is_empty() {
-        return Err(Refusal::Failed(format!("insufficient quota to match these scopes: [{}]", open.join(" "))));
+        return Err(Refusal::Failed(format!(
+            "insufficient quota to match these scopes: [{}]",
+            open.join(" ")
+        )));
     }
     let claims = asked.into_iter().map(|(quota, amounts)| Claim {
         quota: quota.str_at(&["metadata", "name"]).into(),
@@ -116,15 +119,12 @@ pub fn claims(quotas: &[Value], request: &Request<'_>, limited: &[Limited]) -> R
 
 /// The names that the configuration lets nobody consume without a quota on them.
 fn names_to_cover(limited: &[Limited], request: &Request<'_>, usage: &Amounts) -> BTreeSet<Str> {
-    let own = limited
-        .iter()
-        .filter(|limited| limited.group == request.group && limited.resource == request.plural);
+    let own =
+        limited.iter().filter(|limited| limited.group == request.group && limited.resource == request.plural);
     let parts: Vec<&String> = own.flat_map(|limited| &limited.contains).collect();
     usage
         .iter()
-        .filter(|(name, amount)| {
-            amount.sign() > 0 && parts.iter().any(|part| name.contains(part.as_str()))
-        })
+        .filter(|(name, amount)| amount.sign() > 0 && parts.iter().any(|part| name.contains(part.as_str())))
         .map(|(name, _)| name.clone())
         .collect()
 }
@@ -196,7 +196,9 @@ mod tests {
         let claims = claims(quotas, &request, limited)?;
         let mut copies: Vec<(Arc<Object>, Value)> = quotas
             .iter()
-            .map(|quota| (Arc::new(Object::from_value(quota, 1, &[] as &[&str]).expect("a quota")), quota.clone()))
+            .map(|quota| {
+                (Arc::new(Object::from_value(quota, 1, &[] as &[&str]).expect("a quota")), quota.clone())
+            })
             .collect();
         charge_all(&mut copies, &claims).map_err(Refusal::Forbidden)?;
         let used = copies.iter().map(|(_, quota)| quota["status"]["used"].to_json_string());
@@ -213,8 +215,10 @@ mod tests {
             (
                 vec![memory("0")],
                 pod("2Gi"),
-                forbidden("exceeded quota: q, requested: requests.memory=2Gi, used: requests.memory=0, limited: \
-                           requests.memory=1Gi"),
+                forbidden(
+                    "exceeded quota: q, requested: requests.memory=2Gi, used: requests.memory=0, limited: \
+                           requests.memory=1Gi",
+                ),
             ),
             (
                 vec![memory("0")],
@@ -226,7 +230,11 @@ mod tests {
                 unnamed.clone(),
                 forbidden("status unknown for quota: q, resources: pods"),
             ),
-            (vec![quota(json!({"services": "1"}), json!({"services": "1"}))], unnamed, Ok(r#"{"services":"1"}"#.to_owned())),
+            (
+                vec![quota(json!({"services": "1"}), json!({"services": "1"}))],
+                unnamed,
+                Ok(r#"{"services":"1"}"#.to_owned()),
+            ),
         ] {
             assert_eq!(ask(&quotas, ("", "pods"), &object, None, &[]), outcome, "{object}");
         }
@@ -238,9 +246,7 @@ mod tests {
             json!({"services.nodeports": "2", "services": "5"}),
             json!({"services.nodeports": "1", "services": "1"}),
         );
-        let service = |kind: &str, ports: usize| {
-            json!({"metadata": {"name": "s"}, "spec": {"type": kind, "ports": vec![json!({"port": 1}); ports]}})
-        };
+        let service = |kind: &str, ports: usize| json!({"metadata": {"name": "s"}, "spec": {"type": kind, "ports": vec![json!({"port": 1}); ports]}});
         let change = |new: &Value, old: &Value| ask(&[own.clone()], ("", "services"), new, Some(old), &[]);
         assert_eq!(
             change(&service("NodePort", 2), &service("NodePort", 1)),
@@ -282,13 +288,18 @@ mod tests {
             ask(&[], ("", "pods"), &pod("1Gi"), None, &limited),
             Err(Refusal::Forbidden("insufficient quota to consume: memory,requests.memory".into()))
         );
-        let covering = quota(json!({"memory": "1Gi", "requests.memory": "1Gi"}), json!({"memory": "0", "requests.memory": "0"}));
+        let covering = quota(
+            json!({"memory": "1Gi", "requests.memory": "1Gi"}),
+            json!({"memory": "0", "requests.memory": "0"}),
+        );
         assert!(ask(&[covering.clone()], ("", "pods"), &pod("1Gi"), None, &limited).is_ok());
         let mut high = pod("1Gi");
         high.set_at(&["spec", "priorityClassName"], "high");
         assert_eq!(
             ask(&[covering], ("", "pods"), &high, None, &limited),
-            Err(Refusal::Failed("insufficient quota to match these scopes: [{PriorityClass In [high]}]".into()))
+            Err(Refusal::Failed(
+                "insufficient quota to match these scopes: [{PriorityClass In [high]}]".into()
+            ))
         );
     }
 
@@ -299,7 +310,9 @@ mod tests {
         full.set_at(&["metadata", "name"], "full");
         assert_eq!(
             ask(&[wide, full], ("", "pods"), &pod("1"), None, &[]),
-            Err(Refusal::Forbidden("exceeded quota: full, requested: pods=1, used: pods=1, limited: pods=1".into()))
+            Err(Refusal::Forbidden(
+                "exceeded quota: full, requested: pods=1, used: pods=1, limited: pods=1".into()
+            ))
         );
     }
 }

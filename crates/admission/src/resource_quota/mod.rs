@@ -89,8 +89,11 @@ impl ResourceQuota {
         let Some(kind) = kind else { return Ok(Vec::new()) };
         let old = attributes.old.filter(|_| attributes.operation == Operation::Update);
         let old = old.map(|old| attributes.old_tree.cloned().unwrap_or_else(|| old.to_value()));
-        let change =
-            Change { subresource: attributes.subresource.unwrap_or_default(), new: object, old: old.as_ref() };
+        let change = Change {
+            subresource: attributes.subresource.unwrap_or_default(),
+            new: object,
+            old: old.as_ref(),
+        };
         if !kind.is_charged(change) {
             return Ok(Vec::new());
         }
@@ -99,13 +102,8 @@ impl ResourceQuota {
         if quotas.is_empty() && self.limited.is_empty() {
             return Ok(Vec::new());
         }
-        let request = Request {
-            group: &resource.group,
-            plural: &resource.plural,
-            kind: &kind,
-            change,
-            now: rt::now(),
-        };
+        let request =
+            Request { group: &resource.group, plural: &resource.plural, kind: &kind, change, now: rt::now() };
         evaluate::claims(&quotas, &request, &self.limited)
     }
 

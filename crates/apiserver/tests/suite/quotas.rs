@@ -36,8 +36,7 @@ async fn of_many_creates_at_once_exactly_as_many_succeed_as_the_quota_allows() {
     for refused in replies.iter().filter(|reply| reply.status != 201) {
         assert_eq!(refused.status, 403, "{}", refused.text());
         let message = refused.json()["message"].as_str().unwrap_or_default().to_owned();
-        let why =
-            "exceeded quota: q, requested: count/configmaps=1, used: count/configmaps=10, limited: count/configmaps=10";
+        let why = "exceeded quota: q, requested: count/configmaps=1, used: count/configmaps=10, limited: count/configmaps=10";
         assert!(message.ends_with(why), "{message}");
     }
     assert_eq!(used(&admin).await, json!({"count/configmaps": "10"}));
@@ -59,9 +58,7 @@ async fn a_dry_run_is_refused_but_not_charged() {
 async fn every_way_to_write_an_object_is_charged() {
     let (_server, admin) = Server::with_namespace().await;
     add_quota(&admin, json!({"services": "2"}), json!({"services": "0"})).await;
-    let service = |name: &str| {
-        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {"ports": [{"port": 1}]}})
-    };
+    let service = |name: &str| json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {"ports": [{"port": 1}]}});
     admin.post("/api/v1/namespaces/t/services", &service("a")).await.expect(201);
     let applied = "/api/v1/namespaces/t/services/b?fieldManager=me";
     admin.patch(applied, crate::wire::APPLY, &service("b")).await.expect(201);
