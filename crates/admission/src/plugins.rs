@@ -12,7 +12,8 @@ use crate::dynamic::{
     ValidatingAdmissionWebhook, World,
 };
 use crate::{
-    Plugin, Step, always, certificates, ingress_class, limit_ranger, namespace_lifecycle, pod_security, pods,
+    Plugin, Step, always, certificates, event_rate_limit, ingress_class, limit_ranger, namespace_defaults,
+    namespace_lifecycle, namespace_provision, node_restriction, owner_references, pod_security, pods, pods_on_nodes,
     priority, resource_quota, runtime_class, service_account, services, storage, taint_nodes,
 };
 
@@ -73,19 +74,32 @@ fn made_dynamic(plugin: impl DynamicPlugin) -> Made {
 /// Every plugin under upstream's name and in upstream's order.
 const PLUGINS: &[Row] = &[
     off("AlwaysAdmit", |_, _| made(always::Admit)),
+    off("NamespaceAutoProvision", |env, _| {
+        made_dynamic(namespace_provision::NamespaceAutoProvision::new(env)?)
+    }),
     on("NamespaceLifecycle", |env, _| made(namespace_lifecycle::NamespaceLifecycle::new(env)?)),
     off("NamespaceExists", |env, _| made(namespace_lifecycle::NamespaceExists::new(env)?)),
     off("LimitPodHardAntiAffinityTopology", |_, _| made(pods::LimitPodHardAntiAffinityTopology)),
     on("LimitRanger", |env, _| made(limit_ranger::LimitRanger::new(env)?)),
     on("ServiceAccount", |env, _| made(service_account::ServiceAccount::new(env)?)),
+    // Off by default upstream, but on in every distribution.
+    on("NodeRestriction", |env, _| made(node_restriction::NodeRestriction::new(env)?)),
     on("TaintNodesByCondition", |_, _| made(taint_nodes::TaintNodesByCondition)),
     off("AlwaysPullImages", |_, _| made(pods::AlwaysPullImages)),
     on("PodSecurity", |env, config| made(pod_security::PodSecurity::new(env, config)?)),
+    off("PodNodeSelector", |env, config| made(namespace_defaults::PodNodeSelector::new(env, config)?)),
     on("Priority", |env, _| made(priority::Priority::new(env)?)),
     on("DefaultTolerationSeconds", |_, _| made(pods::DefaultTolerationSeconds)),
+    off("PodTolerationRestriction", |env, config| {
+        made(namespace_defaults::PodTolerationRestriction::new(env, config)?)
+    }),
+    off("EventRateLimit", |_, config| made(event_rate_limit::EventRateLimit::new(config)?)),
     off("ExtendedResourceToleration", |_, _| made(pods::ExtendedResourceToleration)),
     on("DefaultStorageClass", |env, _| made(storage::DefaultStorageClass::new(env)?)),
     on("StorageObjectInUseProtection", |_, _| made(storage::StorageObjectInUseProtection)),
+    off("OwnerReferencesPermissionEnforcement", |env, _| {
+        made(owner_references::OwnerReferencesPermissionEnforcement::new(env))
+    }),
     on("PersistentVolumeClaimResize", |env, _| made(storage::PersistentVolumeClaimResize::new(env)?)),
     on("RuntimeClass", |env, _| made(runtime_class::RuntimeClass::new(env)?)),
     on("CertificateApproval", |env, _| made(certificates::CertificateApproval::new(env))),
@@ -94,6 +108,11 @@ const PLUGINS: &[Row] = &[
     on("CertificateSubjectRestriction", |_, _| made(certificates::CertificateSubjectRestriction)),
     on("DefaultIngressClass", |env, _| made(ingress_class::DefaultIngressClass::new(env)?)),
     off("DenyServiceExternalIPs", |_, _| made(services::DenyServiceExternalIps)),
+    on("PodTopologyLabels", |env, _| made(pods_on_nodes::PodTopologyLabels::new(env)?)),
+    on("NodeDeclaredFeatureValidator", |env, _| {
+        made(pods_on_nodes::NodeDeclaredFeatureValidator::new(env)?)
+    }),
+    on("PodResizeValidator", |env, _| made(pods_on_nodes::PodResizeValidator::new(env)?)),
     on("MutatingAdmissionPolicy", |env, _| made_dynamic(MutatingAdmissionPolicy::new(env)?)),
     on("MutatingAdmissionWebhook", |env, _| made_dynamic(MutatingAdmissionWebhook::new(env)?)),
     on("ValidatingAdmissionPolicy", |env, _| made_dynamic(ValidatingAdmissionPolicy::new(env)?)),

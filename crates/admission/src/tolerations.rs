@@ -17,6 +17,11 @@ pub fn merge(first: &[Value], second: &[Value]) -> Vec<Value> {
     merged.into_iter().cloned().collect()
 }
 
+/// Whether each toleration is covered by one of an allow list; an empty list allows everything.
+pub fn are_allowed(tolerations: &[Value], allowed: &[Value]) -> bool {
+    allowed.is_empty() || tolerations.iter().all(|own| allowed.iter().any(|wide| covers(wide, own)))
+}
+
 /// Whether whatever `narrow` tolerates `wide` tolerates as well.
 fn covers(wide: &Value, narrow: &Value) -> bool {
     if same(wide, narrow) {
@@ -80,5 +85,8 @@ mod tests {
         let other = json!({"key": "o", "operator": "Exists"});
         let merged = merge(&[value.clone(), other.clone()], &[key.clone(), other.clone()]);
         assert_eq!(merged, [other.clone(), key.clone()]);
+        assert!(are_allowed(std::slice::from_ref(&value), std::slice::from_ref(&key)));
+        assert!(!are_allowed(&[value, other.clone()], std::slice::from_ref(&key)));
+        assert!(are_allowed(&[other], &[]));
     }
 }

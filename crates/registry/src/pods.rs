@@ -51,15 +51,19 @@ impl Registry {
             return Err(Status::new(500, "", text));
         }
         let binding_uid: Str = binding.str_at(&["metadata", "uid"]).into();
-        let annotations = binding.at(&["metadata", "annotations"]).cloned();
+        let binding_version: Str = binding.str_at(&["metadata", "resourceVersion"]).into();
+        let handed_on = ["annotations", "labels"].map(|key| (key, binding["metadata"][key].clone()));
         let now = format_seconds(ctx.now);
         let mut produce = |pod: Option<&Value>| {
             let pod = pod.expect("modify without create_if_missing always has a state");
-            check_bindable(pod, name, &binding_uid)?;
+            check_bindable(pod, name, &binding_uid, &binding_version)?;
             let mut bound = pod.clone();
             bound.set_at(&["spec", "nodeName"], node.as_str());
-            for (key, value) in annotations.as_ref().and_then(Value::as_object).into_iter().flatten() {
-                bound.ensure_object_at(&["metadata", "annotations"]).insert(key.clone(), value.clone());
+            bound.remove_at(&["status", "nominatedNodeName"]);
+            for (own, map) in &handed_on {
+                for (key, value) in map.as_object().into_iter().flatten() {
+                    bound.ensure_object_at(&["metadata", own]).insert(key.clone(), value.clone());
+                }
             }
             set_scheduled(&mut bound, &now);
             Ok(Rewrite { trusted: true, ..Rewrite::of_current(bound, pod) })
@@ -146,11 +150,19 @@ fn too_many_disruptions(budget: &str) -> Status {
     status
 }
 
-fn check_bindable(pod: &Value, name: &str, uid: &str) -> Result<(), Status> {
+fn check_bindable(pod: &Value, name: &str, uid: &str, version: &str) -> Result<(), Status> {
     let resource = GroupResource::new("", "pods/binding");
     let own_uid = pod.str_at(&["metadata", "uid"]);
     if !uid.is_empty() && uid != own_uid {
         let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {own_uid}");
+        return Err(Status::conflict(&resource, name, why));
+    }
+    let own_version = pod.str_at(&["metadata", "resourceVersion"]);
+    if !version.is_empty() && version != own_version {
+        let why = format!(
+            "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: \
+             {own_version}"
+        );
         return Err(Status::conflict(&resource, name, why));
     }
     if !pod["metadata"]["deletionTimestamp"].is_null() {

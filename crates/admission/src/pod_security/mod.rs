@@ -173,6 +173,7 @@ impl PodSecurity {
     fn check_pod(&self, attributes: &Attributes<'_>, pod: &Value) -> Result<(), Status> {
         let policy = self.policy(attributes)?;
         if policy.is_privileged() {
+            note(attributes, "enforce-policy", Standard::NONE);
             return Ok(());
         }
         if let Some(old) = attributes.old
@@ -214,10 +215,17 @@ impl PodSecurity {
         enforce: bool,
     ) -> Result<(), Status> {
         if self.is_exempt_class(pod.spec) {
+            note(attributes, "exempt", "runtimeClass");
             return Ok(());
+        }
+        let audited = checks::evaluate(policy.audit, pod);
+        if !audited.is_empty() {
+            let text = format!("would violate PodSecurity \"{}\": {}", policy.audit, checks::details(&audited));
+            note(attributes, "audit-violations", text);
         }
         let mut enforced: Option<Vec<Violation>> = None;
         if enforce {
+            note(attributes, "enforce-policy", policy.enforce);
             let found = checks::evaluate(policy.enforce, pod);
             if !found.is_empty() {
                 let why = format!("violates PodSecurity \"{}\": {}", policy.enforce, checks::details(&found));
@@ -240,8 +248,16 @@ impl PodSecurity {
     }
 
     fn is_exempt(&self, attributes: &Attributes<'_>) -> bool {
-        self.is_exempt_namespace(attributes.namespace)
-            || self.settings.exempt_users.iter().any(|user| user == attributes.user.name())
+        let by_user = || self.settings.exempt_users.iter().any(|user| user == attributes.user.name());
+        let reason = if self.is_exempt_namespace(attributes.namespace) {
+            "namespace"
+        } else if by_user() {
+            "user"
+        } else {
+            return false;
+        };
+        note(attributes, "exempt", reason);
+        true
     }
 
     fn is_exempt_namespace(&self, namespace: &str) -> bool {
@@ -278,6 +294,11 @@ impl Plugin for PodSecurity {
             _ => Ok(()),
         }
     }
+}
+
+/// What the audit log says of a decision.
+fn note(attributes: &Attributes<'_>, key: &str, value: impl ToString) {
+    attributes.warnings.annotate(format!("{}{key}", policy::PREFIX), value.to_string());
 }
 
 /// Whether an update changes what runs. Of all that matters here, only images can change in a pod that exists, and

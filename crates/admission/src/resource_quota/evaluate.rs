@@ -247,7 +247,7 @@ mod tests {
             json!({"services.nodeports": "1", "services": "1"}),
         );
         let service = |kind: &str, ports: usize| json!({"metadata": {"name": "s"}, "spec": {"type": kind, "ports": vec![json!({"port": 1}); ports]}});
-        let change = |new: &Value, old: &Value| ask(&[own.clone()], ("", "services"), new, Some(old), &[]);
+        let change = |new: &Value, old: &Value| ask(std::slice::from_ref(&own), ("", "services"), new, Some(old), &[]);
         assert_eq!(
             change(&service("NodePort", 2), &service("NodePort", 1)),
             Ok(r#"{"services":"1","services.nodeports":"2"}"#.to_owned())
@@ -292,7 +292,7 @@ mod tests {
             json!({"memory": "1Gi", "requests.memory": "1Gi"}),
             json!({"memory": "0", "requests.memory": "0"}),
         );
-        assert!(ask(&[covering.clone()], ("", "pods"), &pod("1Gi"), None, &limited).is_ok());
+        assert!(ask(std::slice::from_ref(&covering), ("", "pods"), &pod("1Gi"), None, &limited).is_ok());
         let mut high = pod("1Gi");
         high.set_at(&["spec", "priorityClassName"], "high");
         assert_eq!(
