@@ -48,8 +48,7 @@ impl Plugin for EventRateLimit {
         let now = rt::instant();
         let reached = self.limits.iter().filter_map(|limit| {
             let key = key(&limit.kind, attributes, event);
-            (!limit.accepts(&key, now))
-                .then(|| format!("limit reached on type {} for key {key}", limit.kind))
+            (!limit.accepts(&key, now)).then(|| format!("limit reached on type {} for key {key}", limit.kind))
         });
         match aggregate(reached.collect()) {
             Some(why) => Err(Status::too_many_requests(why, 0)),
@@ -116,8 +115,11 @@ fn parse(document: &Value) -> Result<Vec<Limit>, String> {
     if limits.is_empty() {
         errors.push(Error::invalid(&path, Value::Array(Vec::new()), "must not be empty"));
     }
-    let read =
-        limits.iter().enumerate().map(|(index, limit)| read(limit, &path.index(index), &mut errors)).collect();
+    let read = limits
+        .iter()
+        .enumerate()
+        .map(|(index, limit)| read(limit, &path.index(index), &mut errors))
+        .collect();
     match errors.iter().map(ToString::to_string).collect::<Vec<_>>() {
         complaints if complaints.is_empty() => Ok(read),
         complaints => Err(complaints.join("; ")),
@@ -157,7 +159,8 @@ mod tests {
 
     #[test]
     fn an_allowance_is_spent_and_comes_back() {
-        let limits = parse(&document(json!({"type": "User", "qps": 1, "burst": 2, "cacheSize": 2}))).expect("good");
+        let limits =
+            parse(&document(json!({"type": "User", "qps": 1, "burst": 2, "cacheSize": 2}))).expect("good");
         let (limit, start) = (&limits[0], rt::instant());
         assert!(limit.accepts("a", start) && limit.accepts("a", start));
         assert!(!limit.accepts("a", start));

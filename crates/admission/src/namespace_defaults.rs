@@ -114,7 +114,8 @@ fn parse_labels(text: &str) -> Result<Labels, String> {
     }
     let pair = |text: &str| {
         let invalid = || format!("invalid selector: [{}]", text.split('=').collect::<Vec<_>>().join(" "));
-        let (key, value) = text.split_once('=').filter(|(_, value)| !value.contains('=')).ok_or_else(invalid)?;
+        let (key, value) =
+            text.split_once('=').filter(|(_, value)| !value.contains('=')).ok_or_else(invalid)?;
         let (key, value) = (key.trim(), value.trim());
         match label::key_errors(key).into_iter().chain(label::value_errors(value)).next() {
             Some(why) => Err(format!("invalid label {key}={value}: {why}")),
@@ -150,7 +151,8 @@ impl PodTolerationRestriction {
         if text.is_empty() {
             return Ok(Some(Vec::new()));
         }
-        let parsed = Value::parse(text.as_bytes()).map_err(|error| Status::new(500, "", error.to_string()))?;
+        let parsed =
+            Value::parse(text.as_bytes()).map_err(|error| Status::new(500, "", error.to_string()))?;
         Ok(Some(parsed.array_at(&[]).to_vec()))
     }
 }

@@ -78,9 +78,10 @@ impl NodeRestriction {
                 Err(forbidden(attributes, "PodCertificateRequest feature gate is disabled"))
             }
             ("coordination.k8s.io", "leases") => check_lease(node, attributes),
-            ("storage.k8s.io", "csinodes") if attributes.name != node => {
-                Err(forbidden(attributes, "can only access CSINode with the same name as the requesting node"))
-            }
+            ("storage.k8s.io", "csinodes") if attributes.name != node => Err(forbidden(
+                attributes,
+                "can only access CSINode with the same name as the requesting node",
+            )),
             ("resource.k8s.io", "resourceslices") => check_slice(node, attributes, object),
             ("certificates.k8s.io", "certificatesigningrequests") => check_request(node, attributes, object),
             _ => Ok(()),
@@ -144,7 +145,9 @@ impl NodeRestriction {
         let owner = match pod.array_at(&["metadata", "ownerReferences"]) {
             [owner] => owner,
             [] => {
-                return refuse(format!("node {quoted} can only create pods with an owner reference set to itself"));
+                return refuse(format!(
+                    "node {quoted} can only create pods with an owner reference set to itself"
+                ));
             }
             _ => {
                 return refuse(format!(
@@ -156,7 +159,9 @@ impl NodeRestriction {
             && owner.str_at(&["kind"]) == "Node"
             && owner.str_at(&["name"]) == node;
         if !is_self {
-            return refuse(format!("node {quoted} can only create pods with an owner reference set to itself"));
+            return refuse(format!(
+                "node {quoted} can only create pods with an owner reference set to itself"
+            ));
         }
         if owner["controller"].as_bool() != Some(true) {
             return refuse(format!(
@@ -206,7 +211,10 @@ impl NodeRestriction {
         }
         let pod = pod.to_value();
         if node_name(&pod) != node {
-            return Err(forbidden(attributes, "node requested token bound to a pod scheduled on a different node"));
+            return Err(forbidden(
+                attributes,
+                "node requested token bound to a pod scheduled on a different node",
+            ));
         }
         self.check_audience(attributes, request, &pod).map_err(|why| forbidden(attributes, why))
     }
@@ -301,9 +309,8 @@ fn check_pod_status(quoted: &str, node: &str, new: &Value, old: &Value) -> Resul
             "node {quoted} can only update pod status for pods with spec.nodeName set to itself"
         ));
     }
-    let differs = |path: &[&str]| {
-        !same(new.at(path).unwrap_or(&Value::Null), old.at(path).unwrap_or(&Value::Null))
-    };
+    let differs =
+        |path: &[&str]| !same(new.at(path).unwrap_or(&Value::Null), old.at(path).unwrap_or(&Value::Null));
     if differs(&["metadata", "labels"]) {
         return Err(format!("node {quoted} cannot update labels through pod status"));
     }
@@ -342,11 +349,12 @@ fn changed_node(quoted: &str, new: &Value, old: Option<&Value>) -> Result<(), St
             labels.into_iter().collect::<Vec<_>>().join(", ")
         ));
     };
-    let differs = |path: &[&str]| {
-        !same(new.at(path).unwrap_or(&Value::Null), old.at(path).unwrap_or(&Value::Null))
-    };
+    let differs =
+        |path: &[&str]| !same(new.at(path).unwrap_or(&Value::Null), old.at(path).unwrap_or(&Value::Null));
     if !source.is_null() && differs(&["spec", "configSource"]) {
-        return Err(format!("node {quoted} is not allowed to update configSource to a new non-nil configSource"));
+        return Err(format!(
+            "node {quoted} is not allowed to update configSource to a new non-nil configSource"
+        ));
     }
     if differs(&["spec", "taints"]) {
         return Err(format!("node {quoted} is not allowed to modify taints"));
@@ -512,6 +520,9 @@ mod tests {
         assert_eq!(check_pod_status("\"n\"", "n", &running, &pod), Ok(()));
         assert!(check_pod_status("\"m\"", "m", &running, &pod).is_err());
         running.set_at(&["metadata", "labels", "a"], "2");
-        assert!(check_pod_status("\"n\"", "n", &running, &pod).is_err_and(|why| why.contains("cannot update labels")));
+        assert!(
+            check_pod_status("\"n\"", "n", &running, &pod)
+                .is_err_and(|why| why.contains("cannot update labels"))
+        );
     }
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use apimachinery::{GroupVersionKind, Status, Value};
 use api::validation::fields::same;
+use apimachinery::{GroupVersionKind, Status, Value};
 use auth::Authorizer;
 use registry::admission::{Attributes, Operation};
 
@@ -35,7 +35,9 @@ impl OwnerReferencesPermissionEnforcement {
             let decision = self.authorizer.authorize(&delete);
             if !decision.is_allowed() {
                 let reason = decision.reason();
-                return Err(format!("cannot set an ownerRef on a resource you can't delete: {reason}, <nil>"));
+                return Err(format!(
+                    "cannot set an ownerRef on a resource you can't delete: {reason}, <nil>"
+                ));
             }
         }
         let blocking = newly_blocking(new, old);
@@ -92,7 +94,8 @@ impl Plugin for OwnerReferencesPermissionEnforcement {
         let ignored = attributes.is_sub("", "pods", "status");
         let Some(object) = object.filter(|_| is_write(attributes) && !ignored) else { return Ok(()) };
         let old = attributes.old.map(apimachinery::Object::metadata_value).unwrap_or_default();
-        let (new, old) = (object.array_at(&["metadata", "ownerReferences"]), old.array_at(&["ownerReferences"]));
+        let (new, old) =
+            (object.array_at(&["metadata", "ownerReferences"]), old.array_at(&["ownerReferences"]));
         let unchanged = new.len() == old.len() && new.iter().zip(old).all(|(new, old)| same(new, old));
         if unchanged {
             return Ok(());

@@ -13,8 +13,8 @@ use crate::dynamic::{
 };
 use crate::{
     Plugin, Step, always, certificates, event_rate_limit, ingress_class, limit_ranger, namespace_defaults,
-    namespace_lifecycle, namespace_provision, node_restriction, owner_references, pod_security, pods, pods_on_nodes,
-    priority, resource_quota, runtime_class, service_account, services, storage, taint_nodes,
+    namespace_lifecycle, namespace_provision, node_restriction, owner_references, pod_security, pods,
+    pods_on_nodes, priority, resource_quota, runtime_class, service_account, services, storage, taint_nodes,
 };
 
 /// What plugins are made from.
@@ -109,9 +109,7 @@ const PLUGINS: &[Row] = &[
     on("DefaultIngressClass", |env, _| made(ingress_class::DefaultIngressClass::new(env)?)),
     off("DenyServiceExternalIPs", |_, _| made(services::DenyServiceExternalIps)),
     on("PodTopologyLabels", |env, _| made(pods_on_nodes::PodTopologyLabels::new(env)?)),
-    on("NodeDeclaredFeatureValidator", |env, _| {
-        made(pods_on_nodes::NodeDeclaredFeatureValidator::new(env)?)
-    }),
+    on("NodeDeclaredFeatureValidator", |env, _| made(pods_on_nodes::NodeDeclaredFeatureValidator::new(env)?)),
     on("PodResizeValidator", |env, _| made(pods_on_nodes::PodResizeValidator::new(env)?)),
     on("MutatingAdmissionPolicy", |env, _| made_dynamic(MutatingAdmissionPolicy::new(env)?)),
     on("MutatingAdmissionWebhook", |env, _| made_dynamic(MutatingAdmissionWebhook::new(env)?)),

@@ -54,7 +54,8 @@ fn changed<'a>(
     subresources: &[Option<&str>],
 ) -> Option<(&'a Value, Value)> {
     let is_pod = attributes.resource.group.is_empty() && attributes.resource.plural == "pods";
-    if attributes.operation != Operation::Update || !is_pod || !subresources.contains(&attributes.subresource) {
+    if attributes.operation != Operation::Update || !is_pod || !subresources.contains(&attributes.subresource)
+    {
         return None;
     }
     let pod = object.filter(|pod| !pod.str_at(&["spec", "nodeName"]).is_empty())?;
@@ -66,7 +67,11 @@ fn changed<'a>(
     Some((pod, old.to_value()))
 }
 
-fn node_of(nodes: &Endpoint, attributes: &Attributes<'_>, pod: &Value) -> Result<std::sync::Arc<Object>, Status> {
+fn node_of(
+    nodes: &Endpoint,
+    attributes: &Attributes<'_>,
+    pod: &Value,
+) -> Result<std::sync::Arc<Object>, Status> {
     let name = pod.str_at(&["spec", "nodeName"]);
     look_up(nodes, "", name)
         .ok_or_else(|| forbidden(attributes, format!("node {} not found", go_quote(name))))
@@ -185,7 +190,8 @@ mod tests {
 
     #[test]
     fn a_pod_outgrows_its_node_by_cpu_or_memory() {
-        let node = json!({"metadata": {"name": "n"}, "status": {"allocatable": {"cpu": "2", "memory": "1Gi"}}});
+        let node =
+            json!({"metadata": {"name": "n"}, "status": {"allocatable": {"cpu": "2", "memory": "1Gi"}}});
         let pod = |requests: Value| json!({"spec": {"containers": [{"resources": {"requests": requests}}]}});
         assert_eq!(check_resize(&pod(json!({"cpu": "2", "memory": "1Gi"})), &node), Ok(()));
         assert_eq!(

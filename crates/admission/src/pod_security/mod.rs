@@ -220,7 +220,8 @@ impl PodSecurity {
         }
         let audited = checks::evaluate(policy.audit, pod);
         if !audited.is_empty() {
-            let text = format!("would violate PodSecurity \"{}\": {}", policy.audit, checks::details(&audited));
+            let text =
+                format!("would violate PodSecurity \"{}\": {}", policy.audit, checks::details(&audited));
             note(attributes, "audit-violations", text);
         }
         let mut enforced: Option<Vec<Violation>> = None;

@@ -247,7 +247,8 @@ mod tests {
             json!({"services.nodeports": "1", "services": "1"}),
         );
         let service = |kind: &str, ports: usize| json!({"metadata": {"name": "s"}, "spec": {"type": kind, "ports": vec![json!({"port": 1}); ports]}});
-        let change = |new: &Value, old: &Value| ask(std::slice::from_ref(&own), ("", "services"), new, Some(old), &[]);
+        let change =
+            |new: &Value, old: &Value| ask(std::slice::from_ref(&own), ("", "services"), new, Some(old), &[]);
         assert_eq!(
             change(&service("NodePort", 2), &service("NodePort", 1)),
             Ok(r#"{"services":"1","services.nodeports":"2"}"#.to_owned())
