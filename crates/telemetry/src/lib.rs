@@ -7,14 +7,16 @@
 //! that feeds it. There is one set per process, because that is what a scrape sees.
 
 mod error_chain;
+mod flow_control;
 mod logging;
 mod metric;
 mod metrics;
 mod process;
 
 pub use error_chain::chain;
+pub use flow_control::{FlowControlMetrics, FlowHandle};
 pub use logging::{InvalidFilter, LOG_ENV, init_logging};
-pub use metric::{Counter, Family, Gauge, Histogram, InFlight, Unit};
+pub use metric::{Counter, Family, FloatGauge, Gauge, Histogram, InFlight, Unit};
 pub use metrics::{
     ApiserverMetrics, AttemptHandle, ClientMetrics, ControllerHandle, ControllerMetrics, Metrics,
     RequestLabels, SchedulerMetrics, StorageMetrics, WatchCacheHandle, WorkqueueHandle, WorkqueueMetrics,

@@ -67,6 +67,20 @@ impl Gauge {
     }
 }
 
+/// A number with a fraction that goes up and down.
+#[derive(Debug, Default)]
+pub struct FloatGauge(AtomicU64);
+
+impl FloatGauge {
+    pub fn set(&self, value: f64) {
+        self.0.store(value.to_bits(), Relaxed);
+    }
+
+    pub fn get(&self) -> f64 {
+        f64::from_bits(self.0.load(Relaxed))
+    }
+}
+
 /// One thing in progress; see [`Gauge::track`].
 #[derive(Debug)]
 pub struct InFlight(Arc<Gauge>);
@@ -302,6 +316,14 @@ impl Samples for Gauge {
 
     fn write_samples(&self, name: &str, labels: &str, out: &mut String) {
         sample(out, name, "", labels, self.get() as f64);
+    }
+}
+
+impl Samples for FloatGauge {
+    const TYPE: &'static str = "gauge";
+
+    fn write_samples(&self, name: &str, labels: &str, out: &mut String) {
+        sample(out, name, "", labels, self.get());
     }
 }
 

@@ -6,6 +6,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::flow_control::FlowControlMetrics;
 use crate::metric::{Counter, Encoder, Family, Gauge, Histogram, Unit, push_label};
 use crate::process;
 
@@ -18,6 +19,7 @@ pub fn metrics() -> &'static Metrics {
 /// All metrics, by the component that feeds them.
 pub struct Metrics {
     pub apiserver: ApiserverMetrics,
+    pub flow_control: FlowControlMetrics,
     pub workqueue: WorkqueueMetrics,
     pub controller: ControllerMetrics,
     pub client: ClientMetrics,
@@ -200,6 +202,7 @@ impl Metrics {
     fn new() -> Self {
         Self {
             apiserver: ApiserverMetrics::new(),
+            flow_control: FlowControlMetrics::new(),
             workqueue: WorkqueueMetrics::new(),
             controller: ControllerMetrics::new(),
             client: ClientMetrics::default(),
@@ -235,6 +238,7 @@ impl Metrics {
     fn encoded(&self) -> Encoder {
         let mut encoder = Encoder::new();
         self.apiserver.encode(&mut encoder);
+        self.flow_control.encode(&mut encoder);
         self.workqueue.encode(&mut encoder);
         self.controller.encode(&mut encoder);
         self.client.encode(&mut encoder);
@@ -752,6 +756,12 @@ mod tests {
         metrics.apiserver.long_running(&labels).inc();
         metrics.apiserver.watch_events("", "v1", "pods").inc();
         metrics.apiserver.watch_cache("apps", "deployments").holds(3, 9, 5, 100);
+        metrics.flow_control.flow("global-default", "global-default");
+        metrics.flow_control.not_accommodated("global-default", "global-default");
+        metrics.flow_control.limits("global-default", 3, 2, 4);
+        metrics.flow_control.current_limit("global-default", 3);
+        metrics.flow_control.demand("global-default", 3, 1.5, 0.5, 2.0);
+        metrics.flow_control.target("global-default", 2.5);
         metrics.workqueue.queue("deployment").queue_duration.observe(Duration::from_millis(1));
         metrics.controller.of("deployment").duration.observe(Duration::from_millis(1));
         metrics.scheduler.attempts("scheduled", "default-scheduler").took(Duration::from_millis(1));
