@@ -48,3 +48,6 @@ pub const CERTIFICATE_SIGNING_REQUESTS: GroupVersionResource =
     named("certificates.k8s.io", "v1", "certificatesigningrequests");
 pub const SUBJECT_ACCESS_REVIEWS: GroupVersionResource =
     named("authorization.k8s.io", "v1", "subjectaccessreviews");
+pub const FLOW_SCHEMAS: GroupVersionResource = named("flowcontrol.apiserver.k8s.io", "v1", "flowschemas");
+pub const PRIORITY_LEVEL_CONFIGURATIONS: GroupVersionResource =
+    named("flowcontrol.apiserver.k8s.io", "v1", "prioritylevelconfigurations");

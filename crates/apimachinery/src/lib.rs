@@ -7,6 +7,7 @@
 //! Start at [`Object`] for what is in memory and at [`Value`] for what is edited on the way there.
 
 pub mod decode;
+pub mod duration;
 pub mod field;
 pub mod gvk;
 pub mod label;

@@ -39,6 +39,9 @@ pub async fn run(door: &Arc<Door>, facts: &ClusterFacts, shutdown: &rt::Shutdown
     ensure_all(api, namespaces).await?;
     reconcile_all(api, bootstrap::objects().map(Value::from)).await?;
     ensure_all(api, objects(facts)).await?;
+    if door.endpoint(&api::gvr::FLOW_SCHEMAS).is_ok() {
+        crate::fairness::ensure(api).await?;
+    }
     ready_network(api, facts).await
 }
 

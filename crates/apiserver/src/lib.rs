@@ -17,6 +17,7 @@ pub mod connect;
 pub mod decode;
 mod door;
 pub mod event_expiry;
+mod fairness;
 mod grants;
 mod health;
 pub mod http;
@@ -45,9 +46,11 @@ use watch_cache::{LoadError, WatchCache};
 
 use crate::catalog::Catalog;
 pub use crate::door::{Answer, Call, Door, Mode};
+use crate::fairness::Fairness;
 pub use crate::health::Readiness;
 use crate::http::handler::Handler;
 use crate::http::identity::Identifier;
+use crate::http::in_flight::InFlight;
 use crate::http::proxy::Backends;
 pub use crate::http::server::HttpsServer;
 pub use crate::local::LocalApi;
@@ -76,6 +79,7 @@ pub struct ApiServer {
     door: Arc<Door>,
     readiness: Arc<Readiness>,
     handler: Arc<Handler>,
+    fairness: Option<Arc<Fairness>>,
     shutdown: rt::Shutdown,
 }
 
@@ -95,7 +99,7 @@ impl ApiServer {
     /// Loads the stored objects and puts the parts together. Nothing is written and nobody is let in yet.
     pub fn assemble(parts: Parts) -> Result<Self, AssembleError> {
         let Parts { store, network, authority, address, options, shutdown } = parts;
-        let Options { apis, admission, kubelets, authentication } = options;
+        let Options { requests, apis, admission, kubelets, authentication } = options;
         let cache = WatchCache::new();
         let registry = Registry::new(store.clone(), cache.clone(), network);
         let catalog = Catalog::new(&registry, api::builtin::served(&apis.runtime_config, &apis.features));
@@ -112,6 +116,8 @@ impl ApiServer {
         let rbac = Arc::new(RbacAuthorizer::new());
         rbac_feed::start(&registry, &rbac);
         let (used, used_tokens) = legacy_tokens::channel();
+        let fairness =
+            requests.priority_and_fairness.then(|| Fairness::new(&registry, requests.flow_control()));
         let objects = CachedObjects {
             service_accounts: find(&api::gvr::SERVICE_ACCOUNTS)?,
             pods: find(&api::gvr::PODS)?,
@@ -159,11 +165,16 @@ impl ApiServer {
         let keys = authority.signing_keys().clone();
         let identifier = Identifier::new(authenticator, keys, authentication.service_accounts, address);
         let readiness = Arc::new(Readiness::default());
-        let backends = Backends::new(kubelets, authority);
-        let handler =
-            Handler::new(door.clone(), identifier, readiness.clone(), version(), backends, shutdown.clone());
-        let handler = Arc::new(handler);
-        Ok(Self { door, readiness, handler, shutdown })
+        let handler = Arc::new(Handler::new(
+            door.clone(),
+            identifier,
+            readiness.clone(),
+            version(),
+            Backends::new(kubelets, authority),
+            InFlight::new(&requests, fairness.clone()),
+            shutdown.clone(),
+        ));
+        Ok(Self { door, readiness, handler, fairness, shutdown })
     }
 
     /// A client for a component that acts as `user`.
@@ -177,6 +188,16 @@ impl ApiServer {
 
     pub fn readiness(&self) -> &Arc<Readiness> {
         &self.readiness
+    }
+
+    /// Keeps priority and fairness in step with its stored configuration and with the demand, until `shutdown`.
+    pub fn run_fairness(&self, shutdown: rt::Shutdown) -> impl Future<Output = ()> + Send + use<> {
+        let (fairness, door) = (self.fairness.clone(), self.door.clone());
+        async move {
+            if let Some(fairness) = fairness {
+                fairness.run(door, shutdown).await;
+            }
+        }
     }
 
     /// An HTTPS server on a bound listener.

@@ -2,6 +2,8 @@
 //!
 //! One struct per concern, each made by the code that knows it. The flags that fill them are the binary's.
 
+use std::time::Duration;
+
 use api::Features;
 use api::builtin::RuntimeConfig;
 
@@ -11,6 +13,7 @@ use crate::connect::KubeletOptions;
 /// Everything that can be chosen.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
+    pub requests: Requests,
     pub apis: Apis,
     pub admission: admission::Options,
     pub kubelets: KubeletOptions,
@@ -22,4 +25,36 @@ pub struct Options {
 pub struct Apis {
     pub runtime_config: RuntimeConfig,
     pub features: Features,
+}
+
+/// How many requests are served at a time, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Requests {
+    /// By priority and fairness; otherwise by the two limits alone.
+    pub priority_and_fairness: bool,
+    /// Reading requests at a time; 0 is no limit.
+    pub in_flight_max: u32,
+    /// Writing requests at a time; 0 is no limit.
+    pub mutating_in_flight_max: u32,
+    /// A request that is not a watch or a stream has this long.
+    pub timeout: Duration,
+}
+
+impl Default for Requests {
+    fn default() -> Self {
+        Self {
+            priority_and_fairness: true,
+            in_flight_max: 400,
+            mutating_in_flight_max: 200,
+            timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Requests {
+    /// The seats of all priority levels, and the quarter of its time that a request may wait for one.
+    pub(crate) fn flow_control(&self) -> flow_control::Options {
+        let wait_max = (self.timeout / 4).min(Duration::from_secs(60));
+        flow_control::Options { seats: self.in_flight_max + self.mutating_in_flight_max, wait_max }
+    }
 }

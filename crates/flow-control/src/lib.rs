@@ -27,6 +27,6 @@ mod schema;
 mod tests;
 pub mod width;
 
-pub use configuration::{Dangling, FlowControl, Options};
+pub use configuration::{Classified, Dangling, FlowControl, Options};
 pub use level::{Rejected, Seats};
 pub use width::Width;

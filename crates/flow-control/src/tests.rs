@@ -54,17 +54,12 @@ async fn who_finds_no_seat_waits_for_one() {
     let user = busy("a");
     let first = admit(&control, &user, 1).await.unwrap();
     let second = admit(&control, &user, 1).await.unwrap();
-    let waiting = {
-        let (control, user) = (control.clone(), user.clone());
-        tokio::spawn(async move { admit(&control, &user, 1).await.map(drop) })
-    };
     let waits = || control.dump_requests(false).lines().count() == 2;
-    while !waits() {
-        tokio::task::yield_now().await;
-    }
-    assert!(!waiting.is_finished());
+    let mut waiting = Box::pin(admit(&control, &user, 1));
+    assert!(poll_once(&mut waiting).is_none());
+    assert!(waits());
     drop(first);
-    waiting.await.unwrap().unwrap();
+    drop(waiting.await.unwrap());
     assert!(!waits());
     drop(second);
     assert!(control.current().levels["tight"].level.is_idle());
@@ -156,17 +151,14 @@ async fn a_level_borrows_what_others_do_not_need() {
         held.push(admit(&control, &user, 1).await.unwrap());
     }
     let shutdown = rt::Shutdown::new();
-    let running = {
-        let (control, shutdown) = (control.clone(), shutdown.clone());
-        tokio::spawn(async move { control.run(shutdown).await })
-    };
     // It needs one more than it has; at the next adjustment it gets it from those that are idle.
-    let more = admit(&control, &user, 1).await.unwrap();
+    let more = tokio::select! {
+        more = admit(&control, &user, 1) => more.unwrap(),
+        () = control.run(shutdown) => unreachable!("nobody shuts down"),
+    };
     assert!(limit("global-default") > before, "{} of {before}", limit("global-default"));
     assert!(limit("leader-election") >= 25, "what lends nothing keeps its seats");
     drop((held, more));
-    shutdown.cancel();
-    running.await.unwrap();
 }
 
 #[test]

@@ -103,6 +103,8 @@ impl Platform {
         server.readiness().set_ready("bootstrap");
         let mut platform =
             Self { server, store, tasks: Vec::new(), components, serving, https, address, continued };
+        let fairness = platform.server.run_fairness(platform.components.clone());
+        platform.tasks.push(rt::spawn("fairness", fairness));
         platform
             .tasks
             .push(rt::spawn("certificate renewal", renew(serving_certificate, platform.components.clone())));

@@ -43,6 +43,7 @@ pub struct ApiserverMetrics {
 /// One series of each for a resource.
 struct WatchCacheFamilies {
     objects: Family<Gauge, 2>,
+    size: Family<Gauge, 2>,
     storage_objects: Family<Gauge, 1>,
     revision: Family<Gauge, 2>,
     events_received: Family<Counter, 2>,
@@ -56,6 +57,7 @@ struct WatchCacheFamilies {
 #[derive(Clone, Debug)]
 pub struct WatchCacheHandle {
     objects: Arc<Gauge>,
+    size: Arc<Gauge>,
     storage_objects: Arc<Gauge>,
     revision: Arc<Gauge>,
     /// Events that came from the store.
@@ -373,6 +375,7 @@ impl WatchCacheFamilies {
         const RESOURCE: [&str; 2] = ["group", "resource"];
         Self {
             objects: Family::new(RESOURCE, Gauge::default),
+            size: Family::new(RESOURCE, Gauge::default),
             storage_objects: Family::new(["resource"], Gauge::default),
             revision: Family::new(RESOURCE, Gauge::default),
             events_received: Family::new(RESOURCE, Counter::default),
@@ -388,6 +391,7 @@ impl WatchCacheFamilies {
         let qualified = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
         WatchCacheHandle {
             objects: self.objects.with(labels),
+            size: self.size.with(labels),
             storage_objects: self.storage_objects.with([&qualified]),
             revision: self.revision.with(labels),
             events_received: self.events_received.with(labels),
@@ -400,6 +404,11 @@ impl WatchCacheFamilies {
 
     fn encode(&self, encoder: &mut Encoder) {
         encoder.family("apiserver_resource_objects", "Objects stored, by resource.", &self.objects);
+        encoder.family(
+            "apiserver_resource_size_estimate_bytes",
+            "Size of the stored objects in bytes, by resource.",
+            &self.size,
+        );
         encoder.family(
             "apiserver_storage_objects",
             "As apiserver_resource_objects, under the name and label it had before 1.34.",
@@ -440,9 +449,10 @@ impl WatchCacheFamilies {
 
 impl WatchCacheHandle {
     /// Says what a cache holds now: objects at a revision, and recent events with the old states they keep alive.
-    pub fn holds(&self, objects: usize, revision: u64, events: usize, superseded_bytes: usize) {
+    pub fn holds(&self, objects: usize, bytes: usize, revision: u64, events: usize, superseded_bytes: usize) {
         self.objects.set(gauge_value(objects));
         self.storage_objects.set(gauge_value(objects));
+        self.size.set(gauge_value(bytes));
         self.revision.set(i64::try_from(revision).unwrap_or(i64::MAX));
         self.kept_events.set(gauge_value(events));
         self.superseded_bytes.set(gauge_value(superseded_bytes));
@@ -755,7 +765,7 @@ mod tests {
         drop(metrics.apiserver.inflight(true).track());
         metrics.apiserver.long_running(&labels).inc();
         metrics.apiserver.watch_events("", "v1", "pods").inc();
-        metrics.apiserver.watch_cache("apps", "deployments").holds(3, 9, 5, 100);
+        metrics.apiserver.watch_cache("apps", "deployments").holds(3, 700, 9, 5, 100);
         metrics.flow_control.flow("global-default", "global-default");
         metrics.flow_control.not_accommodated("global-default", "global-default");
         metrics.flow_control.limits("global-default", 3, 2, 4);

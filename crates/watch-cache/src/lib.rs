@@ -103,6 +103,8 @@ struct State {
     /// Events since the cache was announced to the store, while what the store holds is still being read.
     loading: Option<Vec<StoredEvent>>,
     objects: Objects,
+    /// Of the objects' JSON.
+    bytes: usize,
     /// Revision of the newest event of this resource.
     revision: u64,
     ring: Ring,
@@ -263,6 +265,7 @@ impl ResourceCache {
             fields,
             loading,
             objects: Objects::new(),
+            bytes: 0,
             revision,
             ring: Ring::starting_at(revision),
             pinned: Vec::new(),
@@ -287,8 +290,8 @@ impl ResourceCache {
 
     fn measure(&self, state: &State) {
         if let Some(metrics) = self.metrics.get() {
-            let State { objects, revision, ring, .. } = state;
-            metrics.holds(objects.len(), *revision, ring.len(), ring.superseded_bytes());
+            let State { objects, bytes, revision, ring, .. } = state;
+            metrics.holds(objects.len(), *bytes, *revision, ring.len(), ring.superseded_bytes());
         }
     }
 
@@ -319,6 +322,17 @@ impl ResourceCache {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// How many objects there are and the size of their JSON together.
+    pub fn size(&self) -> (usize, usize) {
+        let state = self.state.read();
+        (state.objects.len(), state.bytes)
+    }
+
+    /// How many watch this resource.
+    pub fn watchers(&self) -> usize {
+        self.newest.receiver_count()
     }
 
     /// The present state.
@@ -372,6 +386,7 @@ impl ResourceCache {
 
     fn fill(&self, objects: Objects, revision: u64) {
         let mut state = self.state.write();
+        state.bytes = objects.values().map(|object| object.json().len()).sum();
         state.objects = objects;
         state.revision = revision;
     }
@@ -446,12 +461,15 @@ impl ResourceCache {
         let revision = event.revision.0;
         if event.kind == StoredKind::Delete {
             let last = state.objects.remove(&event.key)?;
+            state.bytes -= last.json().len();
             let object = Arc::new(last.at_revision(revision));
             let key = event.key.clone();
             return Some(Event { kind: EventKind::Deleted, key, revision, object, previous: Some(last) });
         }
         let object = Arc::new(decode(event, &state.fields)?);
         let previous = state.objects.insert(event.key.clone(), object.clone());
+        let superseded = previous.as_ref().map_or(0, |previous| previous.json().len());
+        state.bytes = state.bytes + object.json().len() - superseded;
         let kind = if previous.is_some() { EventKind::Modified } else { EventKind::Added };
         Some(Event { kind, key: event.key.clone(), revision, object, previous })
     }

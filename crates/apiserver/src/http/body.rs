@@ -12,6 +12,8 @@ use futures::Stream;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
+use super::in_flight::Place;
+
 /// Largest request body: upstream's `MaxRequestBodyBytes`, 3 MiB.
 pub const REQUEST_BODY_BYTES_MAX: usize = 3 << 20;
 
@@ -32,6 +34,8 @@ pub enum ResponseBody {
     Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
     /// Another server's answer, as it arrives; counted as long as it does.
     Forwarded(Incoming, telemetry::InFlight),
+    /// One whose request is counted as being served until all of it is written.
+    Holding(Box<ResponseBody>, Place),
 }
 
 impl ResponseBody {
@@ -41,6 +45,14 @@ impl ResponseBody {
 
     pub fn empty() -> Self {
         Self::Full(None)
+    }
+
+    /// Keeps the request's place until the body is written. One that is there already needs it no longer.
+    pub fn holding(self, place: Place) -> Self {
+        match self {
+            Self::Full(_) => self,
+            body => Self::Holding(Box::new(body), place),
+        }
     }
 }
 
@@ -58,6 +70,7 @@ impl Body for ResponseBody {
             Self::List(list) => Poll::Ready(list.next_chunk()),
             Self::Stream(stream) => stream.as_mut().poll_next(cx),
             Self::Forwarded(body, _) => return Pin::new(body).poll_frame(cx),
+            Self::Holding(body, _) => return Pin::new(&mut **body).poll_frame(cx),
         };
         chunk.map(|chunk| chunk.map(|bytes| Ok(Frame::data(bytes))))
     }
@@ -67,6 +80,7 @@ impl Body for ResponseBody {
             Self::Full(bytes) => bytes.is_none(),
             Self::Forwarded(body, _) => body.is_end_stream(),
             Self::List(_) | Self::Stream(_) => false,
+            Self::Holding(body, _) => body.is_end_stream(),
         }
     }
 

@@ -3,10 +3,13 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use apimachinery::selector::{FieldSelector, Selector};
 use apimachinery::{Status, Value};
 use auth::{Attributes, UserInfo};
+use flow_control::Classified;
+use http::header::HeaderName;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, Uri, header};
 use hyper::body::Incoming;
@@ -15,12 +18,16 @@ use parking_lot::Mutex;
 use registry::Warnings;
 
 use super::body::{self, ResponseBody};
+use super::in_flight::Place;
 use super::negotiate::{self, Accepted, Encoding};
 use super::path::{self, ResourcePath, Target};
 use super::query::{self, Query};
 use super::render;
 use crate::decode;
 use crate::door::{Call, Mode};
+
+const PRIORITY_LEVEL_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
+const FLOW_SCHEMA_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
 
 /// A request with everything known about it. The path is borrowed from whoever decoded it.
 pub(super) struct Exchange<'a> {
@@ -44,7 +51,11 @@ pub(super) struct Exchange<'a> {
     /// The path names something that is served and the user may have; only then is it counted by name.
     pub served: AtomicBool,
     pub warnings: Warnings,
-    started: rt::Instant,
+    /// What flow control took it for.
+    pub classified: Option<Classified>,
+    /// Its place among the requests that are served, until somebody takes it over.
+    pub place: Mutex<Option<Place>>,
+    pub started: rt::Instant,
 }
 
 impl<'a> Exchange<'a> {
@@ -73,6 +84,8 @@ impl<'a> Exchange<'a> {
             selected,
             served: AtomicBool::new(false),
             warnings: Warnings::default(),
+            classified: None,
+            place: Mutex::default(),
             started: rt::instant(),
         }
     }
@@ -97,9 +110,32 @@ impl<'a> Exchange<'a> {
 
     /// Whether the answer goes on for as long as the client likes.
     pub(super) fn is_long_running(&self) -> bool {
-        let Target::Resource(path) = &self.target else { return false };
-        self.verb == "watch"
-            || matches!(path.subresource, "attach" | "exec" | "proxy" | "log" | "portforward")
+        self.verb == "watch" || self.is_stream()
+    }
+
+    /// Whether it is a connection to something that runs.
+    pub(super) fn is_stream(&self) -> bool {
+        /// Subresources that connect, or go on for as long as the client likes.
+        const STREAMS: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
+        matches!(&self.target, Target::Resource(path) if STREAMS.contains(&path.subresource))
+    }
+
+    /// How long the request may take; none for what goes on as long as the client likes. `timeout` is a Go duration,
+    /// and cannot make it longer.
+    pub(super) fn time_allowed(&self, max: Duration) -> Result<Option<Duration>, Status> {
+        if self.is_long_running() {
+            return Ok(None);
+        }
+        let given = self.query.get("timeout");
+        if given.is_empty() {
+            return Ok(Some(max));
+        }
+        let wanted = apimachinery::duration::parse(given).map_err(|error| {
+            Status::bad_request(format!("invalid timeout specified in the request URL - {error}"))
+        })?;
+        // Nothing, or less, is no wish.
+        let wanted = u64::try_from(wanted).ok().filter(|nanoseconds| *nanoseconds > 0);
+        Ok(Some(wanted.map_or(max, |nanoseconds| Duration::from_nanos(nanoseconds).min(max))))
     }
 
     pub(super) fn uri(&self) -> &Uri {
@@ -115,7 +151,7 @@ impl<'a> Exchange<'a> {
         !matches!(&*self.verb, "get" | "list" | "watch" | "head" | "options" | "trace")
     }
 
-    pub(super) fn header(&self, name: header::HeaderName) -> &str {
+    pub(super) fn header(&self, name: HeaderName) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
@@ -191,10 +227,21 @@ impl<'a> Exchange<'a> {
                 response.headers_mut().append(header::WARNING, text);
             }
         }
+        self.name_classification(response.headers_mut());
         let size = hyper::body::Body::size_hint(response.body()).exact();
         let code = response.status().as_u16();
         telemetry::metrics().apiserver.finished(&self.labels(), code, self.started.elapsed(), size);
         response
+    }
+
+    /// The uids and not the names: how an administrator sorts users is not their business.
+    fn name_classification(&self, headers: &mut HeaderMap) {
+        let Some(Classified { schema, level }) = &self.classified else { return };
+        for (name, uid) in [(&PRIORITY_LEVEL_UID, level), (&FLOW_SCHEMA_UID, schema)] {
+            if let Ok(value) = HeaderValue::from_maybe_shared(uid.clone()) {
+                headers.insert(name.clone(), value);
+            }
+        }
     }
 
     pub(super) fn labels(&self) -> telemetry::RequestLabels<'_> {

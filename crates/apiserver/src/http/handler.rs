@@ -1,7 +1,7 @@
 //! One request: who asks, what for, may they, and the answer.
 //!
-//! The order is upstream's filter chain, [`Handler::filter`]: authentication, impersonation, in-flight limit,
-//! authorization, then the verb (`verbs`). What is known about a request is an [`Exchange`].
+//! The order is upstream's filter chain, [`Handler::filter`]: authentication, impersonation, a place among the
+//! requests in flight, authorization, then the verb (`verbs`). What is known about a request is an [`Exchange`].
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use apimachinery::{Status, Value};
 use auth::UserInfo;
 use auth::authenticator::PeerCertificate;
+use flow_control::Rejected;
 use futures::FutureExt;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -18,15 +19,12 @@ use rustls::pki_types::CertificateDer;
 use super::body::ResponseBody;
 use super::exchange::Exchange;
 use super::identity::Identifier;
+use super::in_flight::{self, InFlight};
 use super::path::Target;
 use super::proxy::Backends;
 use super::{compress, nonresource, render};
 use crate::door::{self, Door};
 use crate::health::Readiness;
-
-/// Requests being answered at a time, watches aside. Far above what two cores can use; it keeps a flood from
-/// taking all memory (3 MiB a body at worst).
-const IN_FLIGHT_MAX: usize = 1_024;
 
 /// Everything the handlers need.
 pub struct Handler {
@@ -36,8 +34,8 @@ pub struct Handler {
     pub(super) version: Value,
     pub(super) backends: Backends,
     pub(super) shutdown: rt::Shutdown,
-    in_flight: tokio::sync::Semaphore,
-    /// How many of them read and how many write.
+    pub(super) in_flight: InFlight,
+    /// How many requests read and how many write.
     reading: Arc<telemetry::Gauge>,
     writing: Arc<telemetry::Gauge>,
 }
@@ -55,12 +53,6 @@ impl Peer {
     }
 }
 
-/// A place among the requests that are answered at a time; watches have none.
-struct Place<'a> {
-    _permit: tokio::sync::SemaphorePermit<'a>,
-    _counted: telemetry::InFlight,
-}
-
 impl Handler {
     pub fn new(
         door: Arc<Door>,
@@ -68,9 +60,9 @@ impl Handler {
         readiness: Arc<Readiness>,
         version: Value,
         backends: Backends,
+        in_flight: InFlight,
         shutdown: rt::Shutdown,
     ) -> Self {
-        let in_flight = tokio::sync::Semaphore::new(IN_FLIGHT_MAX);
         let metrics = &telemetry::metrics().apiserver;
         let (reading, writing) = (metrics.inflight(false), metrics.inflight(true));
         Self { door, identifier, readiness, version, backends, shutdown, in_flight, reading, writing }
@@ -91,8 +83,8 @@ impl Handler {
         exchange.finish(response)
     }
 
-    /// The chain that every request passes, outermost first. What a filter takes, a place among the requests in
-    /// flight say, it keeps until the answer is there.
+    /// The chain that every request passes, outermost first. A place among the requests in flight is kept until the
+    /// answer is written, and by a watch until what there was is sent.
     async fn filter(
         &self,
         peer: &Peer,
@@ -104,10 +96,21 @@ impl Handler {
         let known = self.identifier.identify(peer, headers, path, rt::now().into()).await?;
         known.notes.warnings.into_iter().for_each(|warning| exchange.warnings.add(warning));
         exchange.user = known.user;
+        let time_allowed = exchange.time_allowed(self.in_flight.timeout)?;
         exchange.user = self.impersonated(exchange)?;
-        let _place = self.place(exchange)?;
+        if let Err(rejected) = self.take_place(exchange).await {
+            return Ok(in_flight::too_many(rejected));
+        }
         self.authorize(exchange)?;
-        self.dispatch(exchange, body).await
+        let answer = self.dispatch(exchange, body);
+        let response = match time_allowed {
+            None => answer.await?,
+            Some(allowed) => rt::timeout(allowed, answer).await.unwrap_or_else(|_| Err(out_of_time()))?,
+        };
+        Ok(match exchange.place.get_mut().take() {
+            Some(place) => response.map(|body| body.holding(place)),
+            None => response,
+        })
     }
 
     /// The user that the request goes on as.
@@ -115,16 +118,14 @@ impl Handler {
         self.identifier.impersonate(&self.door, &exchange.attributes(), &exchange.headers)
     }
 
-    fn place(&self, exchange: &Exchange<'_>) -> Result<Option<Place<'_>>, Status> {
-        if exchange.is_long_running() {
-            return Ok(None);
+    async fn take_place(&self, exchange: &mut Exchange<'_>) -> Result<(), Rejected> {
+        if exchange.is_stream() {
+            return Ok(());
         }
-        let permit = self
-            .in_flight
-            .try_acquire()
-            .map_err(|_| Status::too_many_requests("Too many requests, please try again later.", 1))?;
         let gauge = if exchange.is_mutating() { &self.writing } else { &self.reading };
-        Ok(Some(Place { _permit: permit, _counted: gauge.track() }))
+        let place = self.in_flight.place(&self.door, exchange, gauge.track()).await?;
+        *exchange.place.get_mut() = Some(place);
+        Ok(())
     }
 
     /// The right to do it is checked before whether it exists, so that a stranger learns nothing.
@@ -149,4 +150,9 @@ impl Handler {
             }
         }
     }
+}
+
+fn out_of_time() -> Status {
+    Status::new(504, "Timeout", "Timeout: request did not complete within the allotted timeout")
+        .with_details(Default::default())
 }

@@ -5,6 +5,7 @@ mod compress;
 mod exchange;
 pub mod handler;
 pub mod identity;
+pub mod in_flight;
 pub mod negotiate;
 mod nonresource;
 pub mod path;

@@ -10,6 +10,7 @@ use super::negotiate::Encoding;
 use super::query::Query;
 use super::render;
 use crate::catalog::{Catalog, Document};
+use crate::fairness::Fairness;
 use crate::health;
 
 const JSON: &str = "application/json";
@@ -39,6 +40,7 @@ pub fn answer(
         ["metrics"] => render::bytes(200, telemetry::METRICS_CONTENT_TYPE, telemetry::metrics().encode()),
         ["openid", "v1", "jwks"] => handler.identifier.jwks(),
         [".well-known", "openid-configuration"] => handler.identifier.openid_configuration(),
+        ["debug", "api_priority_and_fairness", table] => flow_control_table(handler, table, query),
         ["openapi", rest @ ..] => match openapi_document(&catalog, rest, headers) {
             Some(document) => cached(document, headers),
             None => not_found_text(),
@@ -149,6 +151,18 @@ fn health(handler: &Handler, endpoint: &str, rest: &[&str], query: &Query) -> Re
     }
     let (code, text) = health::answer(endpoint, &checks, query.flag("verbose"));
     render::bytes(code, "text/plain; charset=utf-8", text)
+}
+
+/// What flow control has in hand, for people.
+fn flow_control_table(handler: &Handler, table: &str, query: &Query) -> Response<ResponseBody> {
+    let Some(control) = handler.in_flight.fairness().map(Fairness::control) else { return not_found_text() };
+    let text = match table {
+        "dump_priority_levels" => control.dump_priority_levels(),
+        "dump_queues" => control.dump_queues(),
+        "dump_requests" => control.dump_requests(!query.get("includeRequestDetails").is_empty()),
+        _ => return not_found_text(),
+    };
+    render::bytes(200, "text/plain; charset=utf-8", text)
 }
 
 /// `/`: the paths there are.

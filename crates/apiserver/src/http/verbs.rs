@@ -110,6 +110,10 @@ impl Handler {
         };
         let include = exchange.include_object()?;
         let body = WatchBody::new(call.endpoint, stream, &options, accepted, include, self.shutdown.clone());
+        let body = match exchange.place.lock().take() {
+            Some(place) => body.beginning_in(place),
+            None => body,
+        };
         let running = telemetry::metrics().apiserver.long_running(&exchange.labels()).track();
         let mut response = Response::new(ResponseBody::Stream(body.into_stream(running)));
         let content_type = HeaderValue::from_static(accepted.encoding.watch_content_type());

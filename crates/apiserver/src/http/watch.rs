@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures::Stream;
 use registry::{Endpoint, WatchEventKind, WatchStream};
 
+use super::in_flight::Place;
 use super::negotiate::{Accepted, Encoding, Shape};
 use super::query::WatchOptions;
 
@@ -34,6 +35,8 @@ pub struct WatchBody {
     /// Still to be sent after the initial events.
     initial_end: bool,
     in_initial: bool,
+    /// Kept while what there was is sent: that is a list, what comes after costs little.
+    place: Option<Place>,
     include_object: IncludeObject,
     headers_sent: bool,
     deadline: rt::Instant,
@@ -65,6 +68,7 @@ impl WatchBody {
             bookmarks: options.bookmarks,
             initial_end: options.initial_events_end && options.bookmarks,
             in_initial: true,
+            place: None,
             include_object,
             headers_sent: false,
             deadline: now + timeout,
@@ -77,6 +81,11 @@ impl WatchBody {
                 &resource.plural,
             ),
         }
+    }
+
+    /// Keeps a place among the requests in flight until the initial events are written.
+    pub fn beginning_in(self, place: Place) -> Self {
+        Self { place: Some(place), ..self }
     }
 
     /// Frames of whole events, until the watch ends. `running` counts it until then.
@@ -119,6 +128,7 @@ impl WatchBody {
         while frame.len() < FRAME_BYTES {
             let Some(object) = self.stream.next_initial() else {
                 self.in_initial = false;
+                self.place = None;
                 if std::mem::take(&mut self.initial_end) {
                     self.write_bookmark(true, frame);
                 }

@@ -20,12 +20,6 @@ pub const KNOWN: &[Known] = &[
     known("discovery", "/", "lists the paths of upstream's own checks and debug pages"),
     known("discovery", "/version", "names this build, not Go's"),
     known("discovery", "/livez?verbose", "lists this server's own checks"),
-    known("discovery", "fresh cluster: flowschemas", "priority and fairness: a later milestone"),
-    known(
-        "discovery",
-        "fresh cluster: prioritylevelconfigurations",
-        "priority and fairness: a later milestone",
-    ),
     known("discovery", "fresh cluster: priorityclasses", "descriptions are our own words"),
     known(
         "discovery",
@@ -54,9 +48,9 @@ pub const KNOWN: &[Known] = &[
         "storage: Go writes an empty list of drivers as null",
     ),
     known(
-        "partial-metadata",
+        "tables",
         "flowcontrol.apiserver.k8s.io/v1 FlowSchema min",
-        "priority and fairness writes the status: a later milestone",
+        "upstream had not written the condition yet; ours is there at once",
     ),
     known(
         "conversions-and-subresources",

@@ -10,6 +10,7 @@ mod compare;
 mod connections;
 mod deletes;
 mod encodings;
+mod fairness;
 mod hook;
 mod identity;
 mod known;

@@ -4,6 +4,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::compare;
+use crate::fairness::until_dangling;
 use crate::known::{self, KNOWN};
 use crate::recorded::{self, Exchange};
 use crate::server::Server;
@@ -90,6 +91,11 @@ async fn prepare(server: &Server, file: &str) {
             for namespace in ["default", "kube-system", "kube-public", "kube-node-lease"] {
                 server.fill_namespace(namespace).await;
             }
+            for schema in
+                server.admin().get("/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas").await.names()
+            {
+                until_dangling(&server.admin(), &schema, "False").await;
+            }
         }
         // Steps of the recording that are in no file.
         "tables" => {
@@ -97,6 +103,7 @@ async fn prepare(server: &Server, file: &str) {
             let path =
                 "/apis/apps/v1/namespaces/rec/deployments/min/status?fieldManager=kube-controller-manager";
             server.admin().patch(path, MERGE, &status).await.expect(200);
+            until_dangling(&server.admin(), "min", "False").await;
         }
         "patches" => {
             let toleration = json!([{"op": "add", "path": "/spec/tolerations/-", "value": {"key": "k", "operator": "Exists"}}]);

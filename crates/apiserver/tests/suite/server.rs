@@ -72,6 +72,7 @@ impl Server {
         rt::spawn("https", api.listen(listener, Arc::new(tls)).run(shutdown.clone()));
         rt::spawn("service addresses", apiserver::ip_addresses::run(api.door().clone(), shutdown.clone()));
         bootstrap::run(api.door(), &facts, &shutdown).await.expect("bootstrap");
+        rt::spawn("fairness", api.run_fairness(shutdown.clone()));
         Self { address, authority, shutdown, _folder: folder }
     }
 

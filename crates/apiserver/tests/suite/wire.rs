@@ -15,6 +15,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// Whatever takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -194,12 +195,16 @@ impl Client {
         }
     }
 
-    async fn connect(&self) -> Connection {
+    /// A connection for bytes that no client would send.
+    pub async fn raw(&self) -> TlsStream<TcpStream> {
         let stream = TcpStream::connect(self.address).await.expect("a connection");
         stream.set_nodelay(true).expect("a TCP socket");
         let name = self.address.ip().into();
-        let tls = TlsConnector::from(self.tls.clone()).connect(name, stream).await.expect("a TLS handshake");
-        let io = TokioIo::new(tls);
+        TlsConnector::from(self.tls.clone()).connect(name, stream).await.expect("a TLS handshake")
+    }
+
+    async fn connect(&self) -> Connection {
+        let io = TokioIo::new(self.raw().await);
         match self.protocol {
             Protocol::Http1 => {
                 let (sender, connection) = http1::handshake(io).await.expect("an HTTP/1.1 connection");

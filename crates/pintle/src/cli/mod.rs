@@ -5,6 +5,7 @@ mod apis;
 mod authentication;
 mod kubelets;
 mod network;
+mod requests;
 
 use std::net::SocketAddr;
 
@@ -16,6 +17,7 @@ use apis::ApiArguments;
 use authentication::AuthenticationArguments;
 use kubelets::KubeletArguments;
 use network::NetworkArguments;
+use requests::RequestArguments;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -68,6 +70,9 @@ pub struct UpArguments {
     pub apply: Vec<Utf8PathBuf>,
 
     #[command(flatten)]
+    pub requests: RequestArguments,
+
+    #[command(flatten)]
     pub apis: ApiArguments,
 
     #[command(flatten)]
@@ -87,6 +92,7 @@ impl UpArguments {
     /// What the flags choose about the API server; a file that one of them names is read here.
     pub fn server_options(&self) -> anyhow::Result<apiserver::Options> {
         Ok(apiserver::Options {
+            requests: self.requests.options(),
             apis: self.apis.options(),
             admission: self.admission.options()?,
             kubelets: self.kubelets.options()?,
