@@ -13,6 +13,7 @@
 pub mod admission;
 mod create;
 mod delete;
+mod eviction;
 pub mod managed;
 mod metadata;
 mod modify;

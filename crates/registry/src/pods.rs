@@ -1,4 +1,4 @@
-//! What is special about Pods: binding to a node and eviction.
+//! What is special about Pods: binding to a node. Eviction has a file of its own.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use apimachinery::time::format_seconds;
 use apimachinery::{GroupResource, Object, Status, Str, Value, field};
 
 use crate::modify::Rewrite;
-use crate::{DeleteRequest, Deleted, Endpoint, Registry, WriteContext, metadata};
+use crate::{Endpoint, Registry, WriteContext, metadata};
 
 /// The last state of a deleted object as its answer shows it: upstream marks a pod before it removes it, also when
 /// it removes it at once.
@@ -71,83 +71,6 @@ impl Registry {
         let binding_ctx = WriteContext { subresource: Some("binding"), ..*ctx };
         self.modify(pods, &binding_ctx, name, false, &mut produce).await.map(|_| ())
     }
-
-    /// Deletes a pod as a POST to `pods/{name}/eviction` does: honours its disruption budgets.
-    pub async fn evict(
-        &self,
-        pods: &Endpoint,
-        budgets: &Endpoint,
-        ctx: &WriteContext<'_>,
-        name: &str,
-        request: &DeleteRequest,
-    ) -> Result<Deleted, Status> {
-        let pod = self.get(pods, ctx.namespace, name)?;
-        let phase = pods.served(&pod);
-        let finished = matches!(phase.str_at(&["status", "phase"]), "Succeeded" | "Failed" | "Pending");
-        if !finished && !pod.is_deleting() {
-            self.spend_disruption(budgets, ctx, &pod).await?;
-        }
-        // The eviction itself was admitted.
-        self.delete_and(pods, ctx, name, request, false).await
-    }
-
-    /// Takes one disruption from the budget that covers the pod, or refuses with 429.
-    async fn spend_disruption(
-        &self,
-        budgets: &Endpoint,
-        ctx: &WriteContext<'_>,
-        pod: &Object,
-    ) -> Result<(), Status> {
-        let snapshot = budgets.cache.snapshot();
-        let prefix = budgets.resource.key_prefix(ctx.namespace);
-        let covering: Vec<Value> = snapshot
-            .range(&prefix, None)
-            .map(|(_, budget)| budgets.served(budget))
-            .filter(|budget| {
-                apimachinery::selector::Selector::from_value(&budget["spec"]["selector"])
-                    .is_ok_and(|selector| selector.matches_object(pod))
-            })
-            .collect();
-        let budget = match covering.as_slice() {
-            [] => return Ok(()),
-            [one] => one,
-            _ => {
-                return Err(Status::internal(
-                    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
-                ));
-            }
-        };
-        let budget_name = budget.str_at(&["metadata", "name"]).to_owned();
-        let disrupted_at = format_seconds(ctx.now);
-        let mut produce = |budget: Option<&Value>| {
-            let budget = budget.expect("modify without create_if_missing always has a state");
-            let allowed = budget["status"]["disruptionsAllowed"].as_i64().unwrap_or(0);
-            let observed = budget["status"]["observedGeneration"].as_i64().unwrap_or(0);
-            if observed < budget["metadata"]["generation"].as_i64().unwrap_or(0) || allowed <= 0 {
-                return Err(too_many_disruptions(&budget_name));
-            }
-            let mut spent = budget.clone();
-            spent.set_at(&["status", "disruptionsAllowed"], allowed - 1);
-            spent.set_at(&["status", "disruptedPods", pod.name()], disrupted_at.as_str());
-            Ok(Rewrite::of_current(spent, budget))
-        };
-        let status_ctx = WriteContext { subresource: Some("status"), ..*ctx };
-        self.modify(budgets, &status_ctx, &budget_name, false, &mut produce).await.map(|_| ())
-    }
-}
-
-fn too_many_disruptions(budget: &str) -> Status {
-    let mut status =
-        Status::too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", 10);
-    if let Some(details) = &mut status.details {
-        details.retry_after_seconds = None;
-        details.causes.push(apimachinery::status::Cause {
-            reason: "DisruptionBudget".into(),
-            message: format!("The disruption budget {budget} needs more healthy pods"),
-            field: String::new(),
-        });
-    }
-    status
 }
 
 fn check_bindable(pod: &Value, name: &str, uid: &str, version: &str) -> Result<(), Status> {

@@ -13,6 +13,7 @@
 
 pub mod admissionregistration;
 pub mod apiextensions;
+pub mod apiregistration;
 pub mod apps;
 pub mod autoscaling;
 pub mod batch;
@@ -28,6 +29,7 @@ pub mod networking;
 pub mod node;
 pub mod policy;
 pub mod rbac;
+pub mod resource;
 pub mod scheduling;
 pub mod storage;
 
@@ -49,6 +51,7 @@ const GROUPS: &[(&str, Rules)] = &[
     ("", core::RULES),
     ("admissionregistration.k8s.io", admissionregistration::RULES),
     ("apiextensions.k8s.io", apiextensions::RULES),
+    ("apiregistration.k8s.io", apiregistration::RULES),
     ("apps", apps::RULES),
     ("autoscaling", autoscaling::RULES),
     ("batch", batch::RULES),
@@ -61,6 +64,7 @@ const GROUPS: &[(&str, Rules)] = &[
     ("node.k8s.io", node::RULES),
     ("policy", policy::RULES),
     ("rbac.authorization.k8s.io", rbac::RULES),
+    ("resource.k8s.io", resource::RULES),
     ("scheduling.k8s.io", scheduling::RULES),
     ("storage.k8s.io", storage::RULES),
 ];

@@ -126,3 +126,44 @@ async fn a_namespace_refuses_content_from_when_its_deletion_began() {
     let absent = admin.post(CONFIG_MAPS, &json!({"metadata": {"name": "later"}})).await.expect(404);
     assert_eq!(absent["message"], "namespaces \"t\" not found");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_eviction_spends_a_disruption_or_is_told_to_wait() {
+    let (_server, admin) = Server::with_namespace().await;
+    let budget = json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "x"}}}});
+    let budgets = "/apis/policy/v1/namespaces/t/poddisruptionbudgets";
+    admin.post(budgets, &budget).await.expect(201);
+    let status = json!({"status": {"observedGeneration": 1, "disruptionsAllowed": 1, "currentHealthy": 2,
+        "desiredHealthy": 1, "expectedPods": 2}});
+    admin.patch(&format!("{budgets}/b/status"), MERGE, &status).await.expect(200);
+    let pods = "/api/v1/namespaces/t/pods";
+    for name in ["p", "q"] {
+        let pod = json!({"metadata": {"name": name, "labels": {"app": "x"}},
+            "spec": {"containers": [{"name": "c", "image": "i"}]}});
+        admin.post(pods, &pod).await.expect(201);
+        let running =
+            json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+        admin.patch(&format!("{pods}/{name}/status"), MERGE, &running).await.expect(200);
+    }
+    let evict = |name: &str| {
+        let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}});
+        let (client, path) = (admin.fork(), format!("{pods}/{name}/eviction"));
+        async move { client.post(&path, &eviction).await }
+    };
+    evict("p").await.expect(201);
+    let spent = admin.get(&format!("{budgets}/b")).await.expect(200)["status"].clone();
+    assert_eq!(spent["disruptionsAllowed"], 0);
+    assert!(spent["disruptedPods"]["p"].is_string());
+    let refused = evict("q").await.expect(429);
+    assert_eq!(refused["message"], "Cannot evict pod as it would violate the pod's disruption budget.");
+    let cause = &refused["details"]["causes"][0];
+    assert_eq!(cause["reason"], "DisruptionBudget");
+    assert_eq!(
+        cause["message"],
+        "The disruption budget b does not allow evicting pods currently",
+        "the status says that one of two is needed"
+    );
+    let unready = json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}});
+    admin.patch(&format!("{pods}/q/status"), MERGE, &unready).await.expect(200);
+    evict("q").await.expect(201);
+}
