@@ -139,13 +139,13 @@ fn ignores_budgets(pod: &Value) -> bool {
 }
 
 fn cost(pod: &Value, budget: &Value) -> Cost {
-    let is_ready = pod.array_at(&["status", "conditions"]).iter().any(|condition| {
-        condition.str_at(&["type"]) == "Ready" && condition.str_at(&["status"]) == "True"
-    });
+    let is_ready = pod
+        .array_at(&["status", "conditions"])
+        .iter()
+        .any(|condition| condition.str_at(&["type"]) == "Ready" && condition.str_at(&["status"]) == "True");
     let number = |key: &str| budget["status"][key].as_i64().unwrap_or(0);
     let always = budget.str_at(&["spec", "unhealthyPodEvictionPolicy"]) == "AlwaysAllow";
-    let enough =
-        number("desiredHealthy") > 0 && number("currentHealthy") >= number("desiredHealthy");
+    let enough = number("desiredHealthy") > 0 && number("currentHealthy") >= number("desiredHealthy");
     if !is_ready && (always || enough) { Cost::Free } else { Cost::One }
 }
 
@@ -158,16 +158,13 @@ fn spend(budget: &Value, pod: &str, now: &str) -> Result<Value, Status> {
         return Err(in_progress(name));
     }
     let allowed = number("disruptionsAllowed");
-    let forbidden = |why: &str| {
-        Err(Status::forbidden(&GroupResource::new("policy", "poddisruptionbudget"), name, why))
-    };
+    let forbidden =
+        |why: &str| Err(Status::forbidden(&GroupResource::new("policy", "poddisruptionbudget"), name, why));
     if allowed < 0 {
         return forbidden("pdb disruptions allowed is negative");
     }
     if status["disruptedPods"].as_object().is_some_and(|pods| pods.len() > DISRUPTED_PODS_MAX) {
-        return forbidden(
-            "DisruptedPods map too big - too many evictions not confirmed by PDB controller",
-        );
+        return forbidden("DisruptedPods map too big - too many evictions not confirmed by PDB controller");
     }
     if allowed == 0 {
         return Err(refusal(0, why_none(name, status)));

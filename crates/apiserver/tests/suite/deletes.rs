@@ -159,8 +159,7 @@ async fn an_eviction_spends_a_disruption_or_is_told_to_wait() {
     let cause = &refused["details"]["causes"][0];
     assert_eq!(cause["reason"], "DisruptionBudget");
     assert_eq!(
-        cause["message"],
-        "The disruption budget b does not allow evicting pods currently",
+        cause["message"], "The disruption budget b does not allow evicting pods currently",
         "the status says that one of two is needed"
     );
     let unready = json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}});

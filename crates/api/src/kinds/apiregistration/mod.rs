@@ -69,7 +69,11 @@ fn backend(errors: &mut ErrorList, spec: &Value, path: &Path<'_>) {
             errors.push(Error::invalid(&ca_path, format!("{bundle} bytes"), why));
         }
         if skips {
-            errors.push(Error::invalid(&skip_path, true, "local APIServices may not have insecureSkipTLSVerify"));
+            errors.push(Error::invalid(
+                &skip_path,
+                true,
+                "local APIServices may not have insecureSkipTLSVerify",
+            ));
         }
         return;
     };

@@ -88,9 +88,7 @@ fn place(errors: &mut ErrorList, spec: &Value, path: &Path<'_>) {
             errors.push(Error::invalid(&path, terms, "must have exactly one node selector term"));
         }
     }
-    for (key, shown) in
-        [("allNodes", "`allNodes`"), ("perDeviceNodeSelection", "`perDeviceNodeSelection`")]
-    {
+    for (key, shown) in [("allNodes", "`allNodes`"), ("perDeviceNodeSelection", "`perDeviceNodeSelection`")] {
         match spec.maybe_truth(key) {
             Some(true) => set.push(shown),
             Some(false) => {
