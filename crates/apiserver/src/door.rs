@@ -13,6 +13,7 @@ use auth::rbac::RbacAuthorizer;
 use auth::{Attributes, Authorizer, Decision, UserInfo};
 use jiff::Timestamp;
 use parking_lot::RwLock;
+use registry::admission::Operation;
 use registry::{
     DeleteRequest, Deleted, Endpoint, ListRequest, Page, Registry, Rewrite, Warnings, WatchRequest,
     WatchStream, WriteContext,
@@ -119,11 +120,23 @@ impl Door {
 
     /// Refuses what may not be connected to, though reading is allowed: a WebSocket begins with a GET, and running
     /// a command is more than that.
-    pub fn connect(&self, call: &Call<'_>, purpose: Purpose) -> Result<(), Status> {
+    ///
+    /// `options` is the connection's, such as `PodExecOptions`. Reading a log is no connection, and admission does not
+    /// hear of it.
+    pub async fn connect(
+        &self,
+        call: &Call<'_>,
+        mode: &Mode<'_>,
+        purpose: Purpose,
+        mut options: Value,
+    ) -> Result<(), Status> {
         match purpose {
-            Purpose::Stream => self.authorize(call, "create"),
-            Purpose::Log | Purpose::Proxy => Ok(()),
+            Purpose::Log => return Ok(()),
+            Purpose::Proxy => {}
+            Purpose::Stream => self.authorize(call, "create")?,
         }
+        let (ctx, operation) = (context(call, mode), Operation::Connect);
+        self.registry.admit_subresource(call.endpoint, &ctx, operation, call.name, &mut options).await
     }
 
     pub fn get(&self, call: &Call<'_>) -> Result<Answer, Status> {
@@ -152,7 +165,8 @@ impl Door {
         let resource = &call.endpoint.resource;
         if !call.subresource.is_empty() {
             let ctx = context(call, mode);
-            self.registry.admit_subresource(call.endpoint, &ctx, call.name, &mut object).await?;
+            let create = Operation::Create;
+            self.registry.admit_subresource(call.endpoint, &ctx, create, call.name, &mut object).await?;
         }
         match (call.subresource, resource.group.as_str(), resource.plural.as_str()) {
             ("", "", "bindings") => {

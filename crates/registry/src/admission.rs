@@ -132,17 +132,19 @@ pub trait Admission: Send + Sync + 'static {
 }
 
 impl Registry {
-    /// Admits what is posted to a subresource and stored nowhere itself: a binding, an eviction, a token request.
+    /// Admits what is sent to a subresource and stored nowhere itself: a binding, an eviction, a token request, the
+    /// options of a connection.
     pub async fn admit_subresource(
         &self,
         endpoint: &Endpoint,
         ctx: &WriteContext<'_>,
+        operation: Operation,
         name: &str,
         object: &mut Value,
     ) -> Result<(), Status> {
         let attributes = Attributes {
             registry: self,
-            operation: Operation::Create,
+            operation,
             resource: &endpoint.resource,
             subresource: ctx.subresource,
             namespace: ctx.namespace,

@@ -15,7 +15,7 @@ mod tests;
 use std::sync::Arc;
 
 use api::Resource;
-use apimachinery::{GroupVersionResource, Object, Status};
+use apimachinery::{GroupVersionResource, Object, Status, Value};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 pub use kubelet::{AddressType, DEFAULT_ADDRESS_TYPES, KubeletOptions};
@@ -112,6 +112,37 @@ pub fn locate(
         ("services", _) => find.service(rest).map(Some),
         _ => find.node(rest).map(Some),
     }
+}
+
+/// The options of a connection as an object: what admission looks at.
+pub fn options(call: &Call<'_>, query: &Query, rest: &str) -> Value {
+    let mut options = Value::object();
+    let map = options.ensure_object();
+    if let Some(subresource) = call.endpoint.resource.subresource(call.subresource) {
+        map.insert("kind", subresource.kind.kind.clone());
+        map.insert("apiVersion", subresource.kind.api_version());
+    }
+    for flag in ["stdin", "stdout", "stderr", "tty"] {
+        if query.flag(flag) {
+            map.insert(flag, true);
+        }
+    }
+    let container = query.get("container");
+    if !container.is_empty() {
+        map.insert("container", container);
+    }
+    let command: Vec<&str> = query.values("command").collect();
+    if !command.is_empty() {
+        map.insert("command", command);
+    }
+    let ports: Vec<i64> = query.values("ports").filter_map(|port| port.parse().ok()).collect();
+    if !ports.is_empty() {
+        map.insert("ports", ports);
+    }
+    if call.subresource == "proxy" && !rest.is_empty() {
+        map.insert("path", rest);
+    }
+    options
 }
 
 /// A request on its way to a location.

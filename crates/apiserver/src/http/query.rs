@@ -57,7 +57,7 @@ impl Query {
 }
 
 /// `CreateOptions`, `UpdateOptions` and `PatchOptions`.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct WriteOptions {
     pub dry_run: bool,
     pub field_manager: String,

@@ -82,7 +82,8 @@ impl Handler {
         rest: &str,
         incoming: Incoming,
     ) -> Result<Response<ResponseBody>, Status> {
-        self.door.connect(call, purpose)?;
+        let options = connect::options(call, &exchange.query, rest);
+        self.door.connect(call, &exchange.mode(&Default::default()), purpose, options).await?;
         let located = connect::locate(&*self.door, self.backends.options(), call, &exchange.query, rest)?;
         let Some(location) = located else {
             return Ok(render::bytes(200, "text/plain", ""));

@@ -380,3 +380,25 @@ async fn evictions_and_scales_are_asked_about() {
     );
     assert_eq!(scale["oldObject"]["spec"]["replicas"], 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_can_be_refused() {
+    let (_server, admin) = Server::with_namespace().await;
+    let hook = Hook::start(|_| json!({"allowed": false, "status": {"message": "no shells here"}})).await;
+    let rules = json!([{
+        "operations": ["CONNECT"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods/exec"],
+    }]);
+    validate(&admin, &hook, "exec", json!({"rules": rules})).await;
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    admin.post("/api/v1/namespaces/t/pods", &pod).await.expect(201);
+    let path = "/api/v1/namespaces/t/pods/p/exec?command=sh&command=-c&stdout=true&container=c";
+    let refused = admin.post(path, &json!({})).await.expect(400);
+    assert_eq!(refused["message"], "admission webhook \"exec.example.com\" denied the request: no shells here");
+    let [request] = hook.seen().try_into().expect("one request");
+    assert_eq!((&request["operation"], &request["options"]), (&json!("CONNECT"), &Value::Null));
+    assert_eq!((&request["kind"]["kind"], &request["name"]), (&json!("PodExecOptions"), &json!("p")));
+    assert_eq!(
+        request["object"],
+        json!({"kind": "PodExecOptions", "apiVersion": "v1", "stdout": true, "container": "c", "command": ["sh", "-c"]})
+    );
+}
