@@ -393,7 +393,10 @@ async fn a_connection_can_be_refused() {
     admin.post("/api/v1/namespaces/t/pods", &pod).await.expect(201);
     let path = "/api/v1/namespaces/t/pods/p/exec?command=sh&command=-c&stdout=true&container=c";
     let refused = admin.post(path, &json!({})).await.expect(400);
-    assert_eq!(refused["message"], "admission webhook \"exec.example.com\" denied the request: no shells here");
+    assert_eq!(
+        refused["message"],
+        "admission webhook \"exec.example.com\" denied the request: no shells here"
+    );
     let [request] = hook.seen().try_into().expect("one request");
     assert_eq!((&request["operation"], &request["options"]), (&json!("CONNECT"), &Value::Null));
     assert_eq!((&request["kind"]["kind"], &request["name"]), (&json!("PodExecOptions"), &json!("p")));

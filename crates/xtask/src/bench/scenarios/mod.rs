@@ -45,7 +45,11 @@ pub(super) static ALL: &[Scenario] = &[
         "durable ConfigMap creates/s on 1, 16, 64 connections"
     ),
     scenario!("pod-creates", requests::pod_creates, "durable pod creates/s on 1, 16, 64 connections"),
-    scenario!("policies", policies::policies, "server CPU of a ConfigMap create without and with 20 CEL policies"),
+    scenario!(
+        "policies",
+        policies::policies,
+        "server CPU of a ConfigMap create without and with 20 CEL policies"
+    ),
     scenario!("gets", requests::gets, "GETs of a pod per second on 16 and 64 connections"),
     scenario!("status-patches", requests::status_patches, "strategic patches of pod status per second"),
     scenario!(
