@@ -85,6 +85,11 @@ impl Format {
         Some(Self { name: name.into(), check })
     }
 
+    /// Whether texts are checked for it.
+    pub fn is_of_text(&self) -> bool {
+        matches!(self.check, Check::Text(_))
+    }
+
     pub fn allows_text(&self, text: &str) -> bool {
         match self.check {
             Check::Text(check) => check(text),

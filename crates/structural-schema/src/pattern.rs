@@ -99,10 +99,26 @@ fn complaint(text: &str, error: &regex::Error) -> String {
 pub fn translate(text: &str) -> Result<String, String> {
     let mut out = String::with_capacity(text.len() + 8);
     let mut rest = text;
-    let mut class: Option<usize> = None;
+    let mut inside = false;
+    // Where the repetition that was just read began.
+    let mut repeated: Option<usize> = None;
     while let Some(c) = rest.chars().next() {
+        let at = text.len() - rest.len();
         let after = &rest[c.len_utf8()..];
-        let inside = class.is_some();
+        let operator = if inside { None } else { operator(rest)? };
+        match (repeated, operator) {
+            (Some(start), Some(length)) => {
+                return Err(format!("invalid nested repetition operator: `{}`", &text[start..at + length]));
+            }
+            (None, Some(length)) => {
+                let lazy = usize::from(rest[length..].starts_with('?'));
+                out.push_str(&rest[..length + lazy]);
+                rest = &rest[length + lazy..];
+                repeated = Some(at);
+                continue;
+            }
+            (_, None) => repeated = None,
+        }
         let taken = match c {
             '\\' => escape(rest, inside, &mut out)?,
             '[' if inside => {
@@ -130,11 +146,11 @@ pub fn translate(text: &str) -> Result<String, String> {
                     out.push_str("\\]");
                     taken += 1;
                 }
-                class = Some(taken);
+                inside = true;
                 taken
             }
             ']' if inside => {
-                class = None;
+                inside = false;
                 out.push(']');
                 1
             }
@@ -147,16 +163,11 @@ pub fn translate(text: &str) -> Result<String, String> {
                 out.push_str("\\-");
                 1
             }
-            '{' if !inside => match repetition(rest)? {
-                Some(length) => {
-                    out.push_str(&rest[..length]);
-                    length
-                }
-                None => {
-                    out.push_str("\\{");
-                    1
-                }
-            },
+            // What begins no repetition is itself.
+            '{' if !inside => {
+                out.push_str("\\{");
+                1
+            }
             other => {
                 out.push(other);
                 other.len_utf8()
@@ -215,6 +226,15 @@ fn octal(rest: &str, out: &mut String) -> Result<usize, String> {
     Ok(1 + digits)
 }
 
+/// The length of a repetition operator at the start of `rest`.
+fn operator(rest: &str) -> Result<Option<usize>, String> {
+    match rest.as_bytes()[0] {
+        b'*' | b'+' | b'?' => Ok(Some(1)),
+        b'{' => repetition(rest),
+        _ => Ok(None),
+    }
+}
+
 /// The length of `{n}`, `{n,}` or `{n,m}` at the start of `rest`.
 fn repetition(rest: &str) -> Result<Option<usize>, String> {
     let Some(end) = rest.find('}') else { return Ok(None) };
@@ -257,6 +277,8 @@ mod tests {
             (r"^[[:alpha:]]$", "a", "1"),
             (r"^\101$", "A", "1"),
             (r"^\/\-$", "/-", "/"),
+            (r"^a+?b{2,}?$", "aabb", "ab"),
+            (r"^[*+]$", "*", "a"),
         ] {
             let own = Pattern::shared(pattern);
             assert_eq!(own.is_match(matching), Ok(true), "{pattern} should match {matching}");
@@ -273,6 +295,8 @@ mod tests {
             ("*", "error parsing regexp: missing argument to repetition operator: `*`"),
             ("(?=a)", "error parsing regexp: invalid or unsupported Perl syntax: `(?=`"),
             (r"(a)\1", r"error parsing regexp: invalid escape sequence: `\1`"),
+            ("a**", "error parsing regexp: invalid nested repetition operator: `**`"),
+            ("a{2}?+", "error parsing regexp: invalid nested repetition operator: `{2}?+`"),
             ("a{2000}", "error parsing regexp: invalid repeat count: `{2000}`"),
             ("a\\", "error parsing regexp: trailing backslash at end of expression: ``"),
         ] {

@@ -11,6 +11,7 @@ use apimachinery::{Number, Value};
 
 use crate::Structural;
 use crate::correlation::Correlated;
+use crate::format::Format;
 use crate::structural::{Bound, Kind, Validation};
 
 /// Complaints about one value end here; nobody reads more, and each is compared with those before.
@@ -171,7 +172,7 @@ fn keywords(schema: &Structural, value: &Value, place: &Place<'_>, was: Option<C
     validation.inspect(|validation| alternatives(&mut outcome, validation, value, place, was));
     match value {
         Value::String(text) => {
-            outcome.matches += 1 + usize::from(format.is_some());
+            outcome.matches += 1 + usize::from(format.is_some_and(Format::is_of_text));
             validation.inspect(|validation| string(&mut outcome, validation, text, place));
         }
         Value::Number(number) => {
