@@ -1,7 +1,11 @@
 //! Who is taken at their word: the authenticators, put together as the administrator wants them.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use auth::jwt::JwtAuthenticators;
+use auth::jwt::configuration::AuthenticationConfiguration;
 use auth::token::{BoundObjects, Lifetimes};
 use auth::{
     Anonymous, Authenticator, BootstrapTokens, RequestHeader, StaticTokens, TokenAuthenticator, TokenIssuer,
@@ -19,8 +23,18 @@ pub struct Authentication {
     pub request_header: Option<RequestHeader>,
     pub static_tokens: Option<StaticTokens>,
     pub bootstrap_tokens: bool,
+    /// Issuers of other tokens.
+    pub jwt: Option<Jwt>,
     pub anonymous: Anonymous,
     pub service_accounts: ServiceAccountTokens,
+}
+
+/// Issuers of other tokens, and the file that says which.
+#[derive(Clone, Debug)]
+pub struct Jwt {
+    pub authenticators: Arc<JwtAuthenticators>,
+    /// Looked at from time to time; what is wrong in it then is logged, and what was there before stays.
+    pub file: Option<PathBuf>,
 }
 
 /// How service-account tokens are made and which are taken.
@@ -42,6 +56,7 @@ impl Default for Authentication {
             request_header: None,
             static_tokens: None,
             bootstrap_tokens: true,
+            jwt: None,
             anonymous: Anonymous::default(),
             service_accounts: ServiceAccountTokens::default(),
         }
@@ -49,7 +64,8 @@ impl Default for Authentication {
 }
 
 impl ServiceAccountTokens {
-    pub(crate) fn issuers(&self) -> Vec<String> {
+    /// The issuers of service-account tokens.
+    pub fn issuers(&self) -> Vec<String> {
         match self.issuers.as_slice() {
             [] => vec![TOKEN_ISSUER.to_owned()],
             issuers => issuers.to_vec(),
@@ -101,6 +117,47 @@ impl Authentication {
         if self.bootstrap_tokens {
             authenticator = authenticator.with_tokens(Arc::new(BootstrapTokens::new(objects)));
         }
+        if let Some(Jwt { authenticators, .. }) = &self.jwt {
+            let (authenticators, otherwise) = (authenticators.clone(), self.anonymous.clone());
+            authenticator = authenticator.with_tokens(authenticators.clone()).with_anonymous_where(Arc::new(
+                move |path: &str| authenticators.takes_anonymous(path, &otherwise),
+            ));
+        }
         Ok(authenticator)
     }
+}
+
+/// How often the configuration file is looked at, as upstream.
+const FILE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Takes changes of the configuration file until `shutdown`.
+pub(crate) async fn follow_file(jwt: Jwt, shutdown: rt::Shutdown) {
+    let Some(file) = &jwt.file else { return };
+    let mut known = std::fs::read_to_string(file).ok();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = rt::sleep(FILE_INTERVAL) => {}
+        }
+        let now = std::fs::read_to_string(file).ok();
+        if now == known || now.is_none() {
+            continue;
+        }
+        let text = now.as_deref().unwrap_or_default();
+        match load(&jwt.authenticators, text) {
+            Ok(()) => tracing::info!(file = %file.display(), "Took the changed authentication configuration"),
+            Err(problem) => {
+                tracing::error!(file = %file.display(), problem, "Kept the authentication configuration");
+            }
+        }
+        known = now;
+    }
+}
+
+fn load(authenticators: &JwtAuthenticators, text: &str) -> Result<(), String> {
+    let configuration = AuthenticationConfiguration::parse(text).map_err(|error| error.to_string())?;
+    authenticators.replace(&configuration).map_err(|errors| {
+        let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        errors.join("; ")
+    })
 }

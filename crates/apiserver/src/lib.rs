@@ -162,6 +162,9 @@ impl ApiServer {
         served.set(&door);
         let tracking = legacy_tokens::run(door.clone(), used_tokens, shutdown.clone());
         rt::spawn("legacy token tracking", tracking);
+        if let Some(jwt) = authentication.jwt.clone() {
+            rt::spawn("authentication configuration", authentication::follow_file(jwt, shutdown.clone()));
+        }
         let keys = authority.signing_keys().clone();
         let identifier = Identifier::new(authenticator, keys, authentication.service_accounts, address);
         let readiness = Arc::new(Readiness::default());

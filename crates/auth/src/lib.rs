@@ -10,16 +10,20 @@
 //!    [`rbac::RbacAuthorizer`] in this order;
 //! 4. for writes of roles and bindings, [`rbac::escalation`] makes sure that nobody hands out more than they have.
 //!
-//! Everything is in memory and synchronous: a decision takes no I/O and no await.
+//! Nearly everything is in memory: certificates, service-account tokens and the decisions of RBAC and the Node
+//! authorizer take no I/O. Who issues other tokens may have to be asked, through [`webhook`].
 
 pub mod anonymous;
 pub mod authenticator;
 pub mod authorizer;
 pub mod bootstrap_token;
+pub mod field_path;
 pub mod impersonation;
+pub mod jwt;
 pub mod node;
 pub mod oidc;
 pub mod rbac;
+pub mod remote;
 pub mod request_header;
 pub mod review;
 mod secret;

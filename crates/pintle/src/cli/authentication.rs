@@ -1,7 +1,14 @@
 //! Who is taken at their word. Flags have upstream's names.
 
-use anyhow::{Context, bail};
-use apiserver::authentication::{Authentication, ServiceAccountTokens};
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow, bail};
+use apiserver::authentication::{Authentication, Jwt, ServiceAccountTokens};
+use auth::jwt::JwtAuthenticators;
+use auth::jwt::configuration::{
+    AuthenticationConfiguration, ClaimMappings, ClaimValidationRule, IssuerOptions, JwtAuthenticator,
+    PrefixedClaim,
+};
 use auth::token::Lifetimes;
 use auth::{Anonymous, RequestHeader, StaticTokens};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -71,6 +78,106 @@ pub struct AuthenticationArguments {
     /// Let tokens that are mounted into pods live on for a year, so that clients that never read them again go on
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
     pub service_account_extend_token_expiration: bool,
+
+    /// Issuers of other tokens and what their claims mean: an AuthenticationConfiguration
+    /// (apiserver.config.k8s.io/v1). Read again when it changes
+    #[arg(long, value_name = "FILE")]
+    pub authentication_config: Option<Utf8PathBuf>,
+
+    #[command(flatten)]
+    pub oidc: OidcArguments,
+}
+
+/// One issuer by flags.
+#[derive(Args)]
+#[command(next_help_heading = HEADING)]
+pub struct OidcArguments {
+    /// An OpenID Connect issuer whose tokens are taken; https alone
+    #[arg(long, value_name = "URL", requires = "oidc_client_id", conflicts_with = "authentication_config")]
+    pub oidc_issuer_url: Option<String>,
+
+    /// The audience that its tokens must be for
+    #[arg(long, value_name = "ID", requires = "oidc_issuer_url")]
+    pub oidc_client_id: Option<String>,
+
+    /// The claim that is the user's name
+    #[arg(long, value_name = "CLAIM", default_value = "sub")]
+    pub oidc_username_claim: String,
+
+    /// What stands before the name; the issuer and # if not given and the claim is not email; - for nothing
+    #[arg(long, value_name = "PREFIX", requires = "oidc_issuer_url")]
+    pub oidc_username_prefix: Option<String>,
+
+    /// The claim with the user's groups
+    #[arg(long, value_name = "CLAIM", requires = "oidc_issuer_url")]
+    pub oidc_groups_claim: Option<String>,
+
+    /// What stands before each group
+    #[arg(long, value_name = "PREFIX", requires = "oidc_issuer_url")]
+    pub oidc_groups_prefix: Option<String>,
+
+    /// Algorithms that tokens may be signed with
+    #[arg(long, value_name = "ALG,…", value_delimiter = ',', default_value = "RS256",
+          value_parser = ["RS256", "RS384", "RS512", "ES256", "ES384", "PS256", "PS384", "PS512"])]
+    pub oidc_signing_algs: Vec<String>,
+
+    /// Claims that must be there with this value; repeatable
+    #[arg(long, value_name = "CLAIM=VALUE,…", value_delimiter = ',', value_parser = parse_pair)]
+    pub oidc_required_claim: Vec<(String, String)>,
+
+    /// Certificates of authorities that the issuer's own must lead to; the machine's if not given
+    #[arg(long, value_name = "FILE", requires = "oidc_issuer_url")]
+    pub oidc_ca_file: Option<Utf8PathBuf>,
+}
+
+fn parse_pair(text: &str) -> Result<(String, String), String> {
+    let (claim, value) = text.split_once('=').ok_or("it must be claim=value")?;
+    Ok((claim.to_owned(), value.to_owned()))
+}
+
+impl OidcArguments {
+    fn issuer(&self) -> anyhow::Result<Option<JwtAuthenticator>> {
+        let Some(url) = &self.oidc_issuer_url else { return Ok(None) };
+        let prefix = match self.oidc_username_prefix.as_deref() {
+            None if self.oidc_username_claim == "email" => String::new(),
+            None => format!("{url}#"),
+            Some("-") => String::new(),
+            Some(prefix) => prefix.to_owned(),
+        };
+        let username = PrefixedClaim {
+            claim: self.oidc_username_claim.clone(),
+            prefix: Some(prefix),
+            ..PrefixedClaim::default()
+        };
+        let groups = self.oidc_groups_claim.clone().map(|claim| PrefixedClaim {
+            claim,
+            prefix: Some(self.oidc_groups_prefix.clone().unwrap_or_default()),
+            ..PrefixedClaim::default()
+        });
+        let authority = self.oidc_ca_file.as_deref().map(|file| read("--oidc-ca-file", file)).transpose()?;
+        let required = self.oidc_required_claim.iter().map(|(claim, value)| ClaimValidationRule {
+            claim: claim.clone(),
+            required_value: value.clone(),
+            ..ClaimValidationRule::default()
+        });
+        Ok(Some(JwtAuthenticator {
+            issuer: IssuerOptions {
+                url: url.clone(),
+                audiences: self.oidc_client_id.iter().cloned().collect(),
+                certificate_authority: String::from_utf8(authority.unwrap_or_default())
+                    .context("--oidc-ca-file: it is no text")?,
+                signing_algorithms: self.oidc_signing_algs.clone(),
+                ..IssuerOptions::default()
+            },
+            claim_validation_rules: required.collect(),
+            claim_mappings: ClaimMappings {
+                username,
+                groups: groups.unwrap_or_default(),
+                ..ClaimMappings::default()
+            },
+            ..JwtAuthenticator::default()
+        }))
+    }
 }
 
 impl AuthenticationArguments {
@@ -81,14 +188,41 @@ impl AuthenticationArguments {
         if let Some(file) = self.client_ca_file.as_deref() {
             pki::ClientVerifier::from_pem(&client_ca).with_context(|| format!("--client-ca-file {file}"))?;
         }
+        let service_accounts = self.service_accounts()?;
         Ok(Authentication {
             client_ca,
             request_header: self.request_header()?,
             static_tokens: self.static_tokens()?,
             bootstrap_tokens: self.enable_bootstrap_token_auth,
+            jwt: self.jwt(service_accounts.issuers())?,
             anonymous: if self.anonymous_auth { Anonymous::Everywhere } else { Anonymous::Nowhere },
-            service_accounts: self.service_accounts()?,
+            service_accounts,
         })
+    }
+
+    fn jwt(&self, own_issuers: Vec<String>) -> anyhow::Result<Option<Jwt>> {
+        let (configuration, flag) = match (&self.authentication_config, self.oidc.issuer()?) {
+            (None, None) => return Ok(None),
+            (None, Some(issuer)) => {
+                (AuthenticationConfiguration::of_issuer(issuer), "--oidc-issuer-url".to_owned())
+            }
+            (Some(file), _) => {
+                let flag = format!("--authentication-config {file}");
+                let text = String::from_utf8(read("--authentication-config", file)?)
+                    .with_context(|| flag.clone())?;
+                let parsed = AuthenticationConfiguration::parse(&text);
+                (parsed.map_err(|error| anyhow!("{flag}: {error}"))?, flag)
+            }
+        };
+        if configuration.anonymous.is_some() && !self.anonymous_auth {
+            bail!("{flag}: anonymous: it is set by --anonymous-auth as well; leave one out");
+        }
+        let authenticators = JwtAuthenticators::new(&configuration, own_issuers).map_err(|errors| {
+            let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+            anyhow!("{flag}: {}", errors.join("; "))
+        })?;
+        let file = self.authentication_config.clone().map(Utf8PathBuf::into_std_path_buf);
+        Ok(Some(Jwt { authenticators: Arc::new(authenticators), file }))
     }
 
     fn request_header(&self) -> anyhow::Result<Option<RequestHeader>> {
@@ -223,6 +357,11 @@ mod tests {
             (&["--service-account-max-token-expiration", "24h"], "fine"),
             (&["--service-account-max-token-expiration", "59m"], "between 1 hour and 2^32 seconds"),
             (&["--service-account-jwks-uri", "http://x"], "the scheme https"),
+            (&["--oidc-issuer-url", "https://issuer.example"], "--oidc-client-id"),
+            (&["--oidc-issuer-url", "https://issuer.example", "--oidc-client-id", "me"], "fine"),
+            (&["--oidc-issuer-url", "http://issuer.example", "--oidc-client-id", "me"], "scheme must be https"),
+            (&["--oidc-signing-algs", "HS256"], "HS256"),
+            (&["--authentication-config", file], "--authentication-config"),
         ];
         for (arguments, expected) in cases {
             let outcome = outcome(arguments);
