@@ -132,8 +132,8 @@ impl IssuerKeys {
     /// Reads the issuer's keys, unless that was done just now.
     async fn refresh(&self, now: SystemTime) -> Result<(), String> {
         let mut asked = self.asked.lock().await;
-        let recently = asked
-            .is_some_and(|last| now.duration_since(last).is_ok_and(|passed| passed < REFRESH_INTERVAL));
+        let recently =
+            asked.is_some_and(|last| now.duration_since(last).is_ok_and(|passed| passed < REFRESH_INTERVAL));
         if recently {
             return Ok(());
         }
@@ -174,7 +174,8 @@ impl IssuerKeys {
             timeout: TIMEOUT,
             answer_bytes_max: DOCUMENT_BYTES_MAX,
         };
-        let bytes = self.client(url)?.post(call).await.map_err(|error| telemetry::chain(&error).to_string())?;
+        let bytes =
+            self.client(url)?.post(call).await.map_err(|error| telemetry::chain(&error).to_string())?;
         serde_json::from_slice(&bytes).map_err(|error| format!("the answer of {url}: {error}"))
     }
 
@@ -183,8 +184,10 @@ impl IssuerKeys {
             return Err(format!("{url}: keys are taken over https alone"));
         }
         let resolver: Arc<dyn ServiceResolver> = Arc::new(NoServices);
-        let config =
-            ClientConfig { ca_bundle: self.ca_bundle.clone(), ..ClientConfig::new(Target::Url(url.to_owned())) };
+        let config = ClientConfig {
+            ca_bundle: self.ca_bundle.clone(),
+            ..ClientConfig::new(Target::Url(url.to_owned()))
+        };
         Client::new(&config, &resolver).map_err(|error| error.to_string())
     }
 }

@@ -186,8 +186,7 @@ impl Mapping {
 impl Expression {
     fn eval(&self, variable: &Value) -> Result<Value, String> {
         let mut activation = Activation::new(&self.over.environment);
-        let value =
-            cel::Value::declared(variable, &self.over.decl).map_err(|error| error.to_string())?;
+        let value = cel::Value::declared(variable, &self.over.decl).map_err(|error| error.to_string())?;
         activation.bind(self.over.variable, value);
         let mut budget = Budget::new(limits::PER_CALL);
         let result = self.program.eval(&activation, &mut budget).map_err(|error| error.to_string())?;
@@ -294,8 +293,7 @@ fn prefixed(
         }
         (claim, "") => {
             let Some(prefix) = mapping.prefix.clone() else {
-                let detail =
-                    "prefix is required when claim is set. It can be set to an empty string to disable prefixing";
+                let detail = "prefix is required when claim is set. It can be set to an empty string to disable prefixing";
                 errors.push(PathError::required(format!("{path}.prefix"), detail));
                 return None;
             };

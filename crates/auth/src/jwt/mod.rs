@@ -157,8 +157,7 @@ impl Issuer {
     async fn user(&self, parts: &Parts<'_>, now: SystemTime) -> Result<UserInfo, String> {
         let refused = |why: String| format!("oidc: verify token: {why}");
         self.keys.verify(parts, now).await.map_err(refused)?;
-        let claims = Value::parse(&parts.payload)
-            .map_err(|error| format!("oidc: parse claims: {error}"))?;
+        let claims = Value::parse(&parts.payload).map_err(|error| format!("oidc: parse claims: {error}"))?;
         self.check_audience(&claims).map_err(refused)?;
         check_time(&claims, now).map_err(refused)?;
         self.mapping.user(&claims)

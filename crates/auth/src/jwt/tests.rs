@@ -31,7 +31,10 @@ fn what_is_wrong_with_a_configuration_is_named_by_its_path() {
     let mapped = |mappings: &str| file(ISSUER, &format!("  claimMappings: {mappings}\n"));
     let cases = [
         (file(ISSUER, BY_NAME), ""),
-        (file(ISSUER, "  claimMapping: {}\n"), "jwt[0].claimMapping: unknown field `claimMapping`, expected one of"),
+        (
+            file(ISSUER, "  claimMapping: {}\n"),
+            "jwt[0].claimMapping: unknown field `claimMapping`, expected one of",
+        ),
         (file("{url: 5}", ""), "jwt[0].issuer.url: invalid type: integer `5`, expected a string"),
         ("kind: Other".to_owned(), "kind: Unsupported value: \"Other\""),
         (
@@ -65,7 +68,9 @@ fn what_is_wrong_with_a_configuration_is_named_by_its_path() {
              used in",
         ),
         (
-            mapped("{username: {expression: claims.sub}, extra: [{key: k8s.io/x, valueExpression: claims.a}]}"),
+            mapped(
+                "{username: {expression: claims.sub}, extra: [{key: k8s.io/x, valueExpression: claims.a}]}",
+            ),
             "jwt[0].claimMappings.extra[0].key: Invalid value: \"k8s.io/x\": k8s.io, kubernetes.io and their \
              subdomains are reserved for Kubernetes use",
         ),
@@ -74,7 +79,10 @@ fn what_is_wrong_with_a_configuration_is_named_by_its_path() {
             "jwt[0].claimValidationRules[0].expression: Invalid value: \"claims.sub\": must evaluate to bool",
         ),
         (
-            file(ISSUER, &format!("{BY_NAME}anonymous: {{enabled: false, conditions: [{{path: /livez}}]}}\n")),
+            file(
+                ISSUER,
+                &format!("{BY_NAME}anonymous: {{enabled: false, conditions: [{{path: /livez}}]}}\n"),
+            ),
             "anonymous.conditions: Invalid value: enabled should be set to true when conditions are defined",
         ),
     ];

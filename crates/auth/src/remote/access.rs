@@ -176,11 +176,8 @@ impl AccessWebhook {
             Ok(decision) => decision,
             Err(problem) => return self.failed(&problem),
         };
-        let ttl = if decision.is_allowed() {
-            self.options.authorized_ttl
-        } else {
-            self.options.unauthorized_ttl
-        };
+        let ttl =
+            if decision.is_allowed() { self.options.authorized_ttl } else { self.options.unauthorized_ttl };
         if short {
             self.kept.put(key, decision.clone(), ttl, now);
         }

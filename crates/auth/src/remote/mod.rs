@@ -3,9 +3,9 @@
 //! What they answered holds for a while, so that a flood of requests does not become a flood of questions.
 
 pub mod access;
-pub mod tokens;
 #[cfg(test)]
 mod tests;
+pub mod tokens;
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};

@@ -1,7 +1,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
-use apimachinery::selector::FieldSelector;
 use apimachinery::Selector;
+use apimachinery::selector::FieldSelector;
 use serde_json::json;
 
 use super::Kept;
@@ -53,7 +53,10 @@ fn conditions_are_checked_when_they_are_read() {
         ("request.nothing == 1", "compilation failed: "),
     ] {
         let outcome = MatchCondition::compile(text).err().unwrap_or_default();
-        assert!(outcome.starts_with(problem) && outcome.is_empty() == problem.is_empty(), "{text}: {outcome}");
+        assert!(
+            outcome.starts_with(problem) && outcome.is_empty() == problem.is_empty(),
+            "{text}: {outcome}"
+        );
     }
 }
 

@@ -359,7 +359,10 @@ mod tests {
             (&["--service-account-jwks-uri", "http://x"], "the scheme https"),
             (&["--oidc-issuer-url", "https://issuer.example"], "--oidc-client-id"),
             (&["--oidc-issuer-url", "https://issuer.example", "--oidc-client-id", "me"], "fine"),
-            (&["--oidc-issuer-url", "http://issuer.example", "--oidc-client-id", "me"], "scheme must be https"),
+            (
+                &["--oidc-issuer-url", "http://issuer.example", "--oidc-client-id", "me"],
+                "scheme must be https",
+            ),
             (&["--oidc-signing-algs", "HS256"], "HS256"),
             (&["--authentication-config", file], "--authentication-config"),
         ];
