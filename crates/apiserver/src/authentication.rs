@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use auth::jwt::JwtAuthenticators;
 use auth::jwt::configuration::AuthenticationConfiguration;
+use auth::remote::tokens::TokenWebhook;
 use auth::token::{BoundObjects, Lifetimes};
 use auth::{
     Anonymous, Authenticator, BootstrapTokens, RequestHeader, StaticTokens, TokenAuthenticator, TokenIssuer,
 };
 use pki::{Authority, ClientVerifier};
+use webhook::{NoServices, ServiceResolver};
 
 /// Issuer and audience of service-account tokens; upstream's default name.
 const TOKEN_ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -25,8 +27,20 @@ pub struct Authentication {
     pub bootstrap_tokens: bool,
     /// Issuers of other tokens.
     pub jwt: Option<Jwt>,
+    /// Somebody to ask about tokens that nobody here knows.
+    pub webhook: Option<TokenWebhookOptions>,
     pub anonymous: Anonymous,
     pub service_accounts: ServiceAccountTokens,
+}
+
+/// How the token webhook is asked.
+#[derive(Clone, Debug)]
+pub struct TokenWebhookOptions {
+    pub client: webhook::ClientConfig,
+    /// `v1` or `v1beta1`.
+    pub version: String,
+    /// For how long an answer holds.
+    pub ttl: Duration,
 }
 
 /// Issuers of other tokens, and the file that says which.
@@ -57,6 +71,7 @@ impl Default for Authentication {
             static_tokens: None,
             bootstrap_tokens: true,
             jwt: None,
+            webhook: None,
             anonymous: Anonymous::default(),
             service_accounts: ServiceAccountTokens::default(),
         }
@@ -122,6 +137,14 @@ impl Authentication {
             authenticator = authenticator.with_tokens(authenticators.clone()).with_anonymous_where(Arc::new(
                 move |path: &str| authenticators.takes_anonymous(path, &otherwise),
             ));
+        }
+        if let Some(options) = &self.webhook {
+            let resolver: Arc<dyn ServiceResolver> = Arc::new(NoServices);
+            let client = webhook::Client::new(&options.client, &resolver)
+                .map_err(|error| pki::Error::Tls(error.to_string()))?;
+            let audiences = self.service_accounts.api_audiences();
+            let webhook = TokenWebhook::new(client, &options.version, options.ttl, audiences);
+            authenticator = authenticator.with_tokens(Arc::new(webhook));
         }
         Ok(authenticator)
     }

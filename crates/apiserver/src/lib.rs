@@ -11,6 +11,7 @@
 //! is for others.
 
 pub mod authentication;
+pub mod authorization;
 pub mod bootstrap;
 mod catalog;
 pub mod connect;
@@ -39,7 +40,7 @@ use std::sync::Arc;
 
 use apimachinery::{GroupVersionResource, Value, json};
 use auth::rbac::RbacAuthorizer;
-use auth::{Authorizers, NodeAuthorizer, PrivilegedGroup, UserInfo};
+use auth::{NodeAuthorizer, UserInfo};
 use registry::{Endpoint, Registry, ServiceNetwork};
 use storage::Store;
 use watch_cache::{LoadError, WatchCache};
@@ -99,7 +100,7 @@ impl ApiServer {
     /// Loads the stored objects and puts the parts together. Nothing is written and nobody is let in yet.
     pub fn assemble(parts: Parts) -> Result<Self, AssembleError> {
         let Parts { store, network, authority, address, options, shutdown } = parts;
-        let Options { requests, apis, admission, kubelets, authentication } = options;
+        let Options { requests, apis, admission, kubelets, authentication, authorization } = options;
         let cache = WatchCache::new();
         let registry = Registry::new(store.clone(), cache.clone(), network);
         let catalog = Catalog::new(&registry, api::builtin::served(&apis.runtime_config, &apis.features));
@@ -134,8 +135,7 @@ impl ApiServer {
             slices: catalog.find(&api::gvr::RESOURCE_SLICES).cloned(),
         };
         node_feed::start(&registry, sources, nodes.graph());
-        let authorizer =
-            Arc::new(Authorizers::new(vec![Arc::new(PrivilegedGroup::masters()), nodes, rbac.clone()]));
+        let authorizer = authorization.authorizers(&nodes, &rbac);
         let served = Arc::new(ServedNow::default());
         let environment = admission::Environment {
             endpoint: &|gvr| catalog.find(gvr).cloned(),

@@ -8,6 +8,7 @@ use api::Features;
 use api::builtin::RuntimeConfig;
 
 pub use crate::authentication::Authentication;
+pub use crate::authorization::Authorization;
 use crate::connect::KubeletOptions;
 
 /// Everything that can be chosen.
@@ -18,6 +19,7 @@ pub struct Options {
     pub admission: admission::Options,
     pub kubelets: KubeletOptions,
     pub authentication: Authentication,
+    pub authorization: Authorization,
 }
 
 /// Which parts of the API there are.

@@ -15,6 +15,7 @@
 
 pub mod anonymous;
 pub mod authenticator;
+pub mod authorization;
 pub mod authorizer;
 pub mod bootstrap_token;
 pub mod field_path;

@@ -71,6 +71,16 @@ impl Hook {
         STANDARD.encode(&self.ca_pem)
     }
 
+    /// PEM.
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// Every body so far.
+    pub fn bodies(&self) -> Vec<Value> {
+        self.seen.lock().clone()
+    }
+
     /// The requests so far.
     pub fn seen(&self) -> Vec<Value> {
         self.seen.lock().iter().map(|review| review["request"].clone()).collect()
@@ -132,8 +142,13 @@ async fn serve(
     answer: &Arc<Answer>,
     seen: &Mutex<Vec<Value>>,
 ) -> Result<Response<Full<Bytes>>, std::io::Error> {
+    let path = request.uri().path().to_owned();
     let body = request.into_body().collect().await.map_err(std::io::Error::other)?.to_bytes();
-    let review: Value = serde_json::from_slice(&body).map_err(std::io::Error::other)?;
+    let review: Value = match body.as_ref() {
+        // A question without a body is its path.
+        [] => json!({ "path": path }),
+        body => serde_json::from_slice(body).map_err(std::io::Error::other)?,
+    };
     seen.lock().push(review.clone());
     let body = answer(&review).ok_or_else(|| std::io::Error::other("nothing to say"))?;
     Ok(Response::new(Full::new(body)))

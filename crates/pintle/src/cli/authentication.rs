@@ -1,9 +1,10 @@
 //! Who is taken at their word. Flags have upstream's names.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use apiserver::authentication::{Authentication, Jwt, ServiceAccountTokens};
+use apiserver::authentication::{Authentication, Jwt, ServiceAccountTokens, TokenWebhookOptions};
 use auth::jwt::JwtAuthenticators;
 use auth::jwt::configuration::{
     AuthenticationConfiguration, ClaimMappings, ClaimValidationRule, IssuerOptions, JwtAuthenticator,
@@ -83,6 +84,18 @@ pub struct AuthenticationArguments {
     /// (apiserver.config.k8s.io/v1). Read again when it changes
     #[arg(long, value_name = "FILE")]
     pub authentication_config: Option<Utf8PathBuf>,
+
+    /// A kubeconfig that names the webhook which is asked about tokens that nobody here knows
+    #[arg(long, value_name = "FILE")]
+    pub authentication_token_webhook_config_file: Option<Utf8PathBuf>,
+
+    /// The version of the TokenReviews that the webhook is sent
+    #[arg(long, value_name = "VERSION", default_value = "v1beta1", value_parser = ["v1", "v1beta1"])]
+    pub authentication_token_webhook_version: String,
+
+    /// For how long its answers hold
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = super::parse_duration)]
+    pub authentication_token_webhook_cache_ttl: Duration,
 
     #[command(flatten)]
     pub oidc: OidcArguments,
@@ -195,9 +208,18 @@ impl AuthenticationArguments {
             static_tokens: self.static_tokens()?,
             bootstrap_tokens: self.enable_bootstrap_token_auth,
             jwt: self.jwt(service_accounts.issuers())?,
+            webhook: self.webhook()?,
             anonymous: if self.anonymous_auth { Anonymous::Everywhere } else { Anonymous::Nowhere },
             service_accounts,
         })
+    }
+
+    fn webhook(&self) -> anyhow::Result<Option<TokenWebhookOptions>> {
+        let Some(file) = &self.authentication_token_webhook_config_file else { return Ok(None) };
+        let client = webhook::ClientConfig::from_kubeconfig(file)
+            .with_context(|| format!("--authentication-token-webhook-config-file {file}"))?;
+        let version = self.authentication_token_webhook_version.clone();
+        Ok(Some(TokenWebhookOptions { client, version, ttl: self.authentication_token_webhook_cache_ttl }))
     }
 
     fn jwt(&self, own_issuers: Vec<String>) -> anyhow::Result<Option<Jwt>> {
@@ -303,10 +325,8 @@ const HOUR: u64 = 3600;
 
 /// A duration in Go's form, in seconds, within upstream's limits.
 fn parse_max_expiration(text: &str) -> Result<u64, String> {
-    let duration: jiff::SignedDuration =
-        text.parse().map_err(|_| "it is no duration such as 24h".to_owned())?;
-    match u64::try_from(duration.as_secs()) {
-        Ok(seconds) if (HOUR..=1 << 32).contains(&seconds) => Ok(seconds),
+    match super::parse_duration(text)?.as_secs() {
+        seconds if (HOUR..=1 << 32).contains(&seconds) => Ok(seconds),
         _ => Err("the maximum token expiration must be between 1 hour and 2^32 seconds".to_owned()),
     }
 }

@@ -3,11 +3,13 @@
 mod admission;
 mod apis;
 mod authentication;
+mod authorization;
 mod kubelets;
 mod network;
 mod requests;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use camino::Utf8PathBuf;
 use clap::{Args, Parser, Subcommand};
@@ -15,6 +17,7 @@ use clap::{Args, Parser, Subcommand};
 use self::admission::AdmissionArguments;
 use apis::ApiArguments;
 use authentication::AuthenticationArguments;
+use authorization::AuthorizationArguments;
 use kubelets::KubeletArguments;
 use network::NetworkArguments;
 use requests::RequestArguments;
@@ -86,6 +89,9 @@ pub struct UpArguments {
 
     #[command(flatten)]
     pub authentication: AuthenticationArguments,
+
+    #[command(flatten)]
+    pub authorization: AuthorizationArguments,
 }
 
 impl UpArguments {
@@ -97,6 +103,7 @@ impl UpArguments {
             admission: self.admission.options()?,
             kubelets: self.kubelets.options()?,
             authentication: self.authentication.options()?,
+            authorization: self.authorization.options()?,
         })
     }
 }
@@ -110,6 +117,12 @@ pub struct KubeconfigArguments {
     /// Print the file's content instead of its path
     #[arg(long)]
     pub raw: bool,
+}
+
+/// A duration in Go's form, such as `90s` or `1h30m`.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let duration = text.parse::<jiff::SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
+    duration.ok_or_else(|| "it is no duration such as 90s or 24h".to_owned())
 }
 
 /// `$XDG_DATA_HOME/pintle`, else `~/.local/share/pintle`, else `./pintle-data`.
