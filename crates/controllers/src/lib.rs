@@ -26,6 +26,7 @@ mod resource_quota;
 mod root_ca_publisher;
 mod service;
 mod service_account;
+mod service_account_tokens;
 mod service_cidr;
 mod taint_eviction;
 #[cfg(test)]
@@ -45,6 +46,20 @@ pub struct Options {
     pub root_ca: String,
     /// Signs what CertificateSigningRequests ask for; without it they wait.
     pub signer: Option<Arc<dyn pki::Signer>>,
+    /// Makes the tokens that are kept in Secrets; without it such Secrets wait.
+    pub tokens: Option<Arc<dyn TokenMaker>>,
+}
+
+/// Makes service-account tokens.
+pub trait TokenMaker: Send + Sync {
+    /// The token that is kept in a Secret, good for as long as that holds it.
+    fn legacy_token(
+        &self,
+        namespace: &str,
+        account: &str,
+        account_uid: &str,
+        secret: &str,
+    ) -> Result<String, String>;
 }
 
 /// Every controller, in no particular order.
@@ -67,13 +82,15 @@ pub fn descriptors() -> Vec<ControllerDescriptor<Options>> {
         resource_quota::descriptor(),
         root_ca_publisher::descriptor(),
         service_account::descriptor(),
+        service_account_tokens::descriptor(),
         service_cidr::descriptor(),
         taint_eviction::descriptor(),
         vac_protection::descriptor(),
     ]
 }
 
-/// Starts all controllers. `api_of` gives the API under the identity of a service account of `kube-system`;
+/// Starts all controllers. `api_of` gives the API under the identity of a service account of `kube-system`, or for an
+/// empty name of the controller manager;
 /// `informers` read under that of the controller manager.
 pub fn start(
     api_of: &dyn Fn(&str) -> Arc<dyn Api>,

@@ -153,10 +153,16 @@ impl Platform {
         let informers = client::Informers::new(self.server.client(user), self.components.clone());
         let server = &self.server;
         let api_of = |account: &str| -> Arc<dyn client::Api> {
-            server.client(UserInfo::service_account("kube-system", account, "").authenticated())
+            server.client(match account {
+                "" => UserInfo::new(user::KUBE_CONTROLLER_MANAGER).authenticated(),
+                account => UserInfo::service_account("kube-system", account, "").authenticated(),
+            })
         };
-        let options =
-            controllers::Options { root_ca: authority.ca_pem().to_owned(), signer: Some(authority) };
+        let options = controllers::Options {
+            root_ca: authority.ca_pem().to_owned(),
+            tokens: Some(Arc::new(Tokens(authority.clone()))),
+            signer: Some(authority),
+        };
         let started = controllers::start(&api_of, &informers, options, &self.components);
         let (ready, readiness) = (started.ready(), self.server.readiness().clone());
         let shutdown = self.components.clone();
@@ -206,6 +212,23 @@ impl Platform {
                 readiness.set_ready(role);
             }
         }));
+    }
+}
+
+/// The keys of service-account tokens, as the controllers may use them.
+struct Tokens(Arc<pki::Authority>);
+
+impl controllers::TokenMaker for Tokens {
+    fn legacy_token(
+        &self,
+        namespace: &str,
+        account: &str,
+        account_uid: &str,
+        secret: &str,
+    ) -> Result<String, String> {
+        let account = auth::token::Reference::new(account, account_uid);
+        auth::token::legacy::issue(self.0.signing_keys(), namespace, &account, secret)
+            .map_err(|error| error.to_string())
     }
 }
 
