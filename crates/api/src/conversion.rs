@@ -8,6 +8,7 @@ use apimachinery::{GroupVersionKind, Value};
 use crate::Resource;
 
 mod autoscaler;
+mod resource;
 
 /// The kind in which a resource's objects are stored.
 pub fn storage_gvk(resource: &Resource) -> GroupVersionKind {
@@ -20,7 +21,10 @@ pub fn storage_gvk(resource: &Resource) -> GroupVersionKind {
 
 /// Whether going from one to the other changes more than `apiVersion` and `kind`.
 pub fn is_needed(from: &GroupVersionKind, to: &GroupVersionKind) -> bool {
-    from != to && (from.kind == "Event" || from.kind == "HorizontalPodAutoscaler")
+    from != to
+        && (from.kind == "Event"
+            || from.kind == "HorizontalPodAutoscaler"
+            || is_old_resource(from) != is_old_resource(to))
 }
 
 /// Turns a tree of one version into the other.
@@ -38,11 +42,20 @@ pub fn convert(value: &mut Value, from: &GroupVersionKind, to: &GroupVersionKind
         ("Event", "events.k8s.io", "") => rename(value, &EVENT_FIELDS.map(|(core, events)| (events, core))),
         ("HorizontalPodAutoscaler", ..) if to.version == "v1" => autoscaler::to_v1(value),
         ("HorizontalPodAutoscaler", ..) if from.version == "v1" => autoscaler::from_v1(value),
+        _ if is_old_resource(to) && !is_old_resource(from) => resource::to_v1beta1(value),
+        _ if is_old_resource(from) && !is_old_resource(to) => resource::from_v1beta1(value),
         _ => {}
     }
     let map = value.ensure_object();
     map.insert("apiVersion", to.api_version());
     map.insert("kind", to.kind.clone());
+}
+
+/// Claims and slices of devices before their structs had names.
+fn is_old_resource(kind: &GroupVersionKind) -> bool {
+    kind.group == "resource.k8s.io"
+        && kind.version == "v1beta1"
+        && matches!(kind.kind.as_str(), "ResourceClaim" | "ResourceClaimTemplate" | "ResourceSlice")
 }
 
 /// core/v1 name, events.k8s.io/v1 name.

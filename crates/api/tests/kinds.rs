@@ -56,6 +56,11 @@ const KNOWN: &[Known] = &[
         "upstream's protobuf storage turns an empty list into null",
         &[".spec.drivers"],
     ),
+    Known("create-minimal.jsonl: v1 Service affinity", ALLOCATOR, &[".spec.ipFamilies"]),
+    Known("create-minimal.jsonl: v1 Service headless", ALLOCATOR, &[".spec.ipFamilies"]),
+    Known("create-minimal.jsonl: v1 Service lb", ALLOCATOR, &[".spec.ipFamilies"]),
+    Known("create-minimal.jsonl: v1 Service min", ALLOCATOR, &[".spec.ipFamilies"]),
+    Known("create-minimal.jsonl: v1 Service nodeport", ALLOCATOR, &[".spec.ipFamilies"]),
     Known("update-rules.jsonl: job: parallelism", "the job controller had run in between", &[".status."]),
     Known(
         "update-rules.jsonl: spec through status is ignored",

@@ -8,6 +8,7 @@
 
 pub mod bench;
 pub mod codegen;
+pub mod codegen_descriptions;
 pub mod codegen_protobuf;
 mod codegen_unserved;
 pub mod tidy;

@@ -29,6 +29,11 @@ enum Command {
         /// The folder with `openapi-v2.json.gz`, `resources.tsv` and `group_priorities.tsv`
         reference: Utf8PathBuf,
     },
+    /// Write the descriptions of types and fields anew from the source of k8s-openapi
+    CodegenDescriptions {
+        /// The crate's folder of one Kubernetes version, `src/v1_36`
+        source: Utf8PathBuf,
+    },
     /// Measure the release binary; names of scenarios choose some
     Bench {
         /// Scenarios to run; all by default
@@ -63,6 +68,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Tidy { fix } => run_tidy(if fix { Mode::Fix } else { Mode::Check }),
         Command::Codegen { reference } => {
             codegen::run(reference.as_std_path())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::CodegenDescriptions { source } => {
+            xtask::codegen_descriptions::run(source.as_std_path())?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Bench { list: true, .. } => {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use structural_schema::openapi as custom;
 pub(super) use structural_schema::openapi::Dialect;
 
+use super::descriptions::Descriptions;
 use super::parameters::Shared;
 use super::paths::{Answer, Body, PathItem};
 use crate::Resource;
@@ -19,6 +20,7 @@ pub(super) struct Types {
     kinds: HashMap<GroupVersionKind, &'static str>,
     /// Custom kinds and their lists.
     custom: HashMap<GroupVersionKind, CustomType>,
+    descriptions: Descriptions,
     pub shared: Shared,
 }
 
@@ -74,7 +76,7 @@ impl Types {
             custom.insert(list, CustomType { resource: resource.clone(), is_list: true });
             custom.insert(resource.gvk(), CustomType { resource: resource.clone(), is_list: false });
         }
-        Self { definitions, kinds, custom, shared: Shared::new() }
+        Self { definitions, kinds, custom, descriptions: Descriptions::unpack(), shared: Shared::new() }
     }
 
     /// The type of a kind.
@@ -171,6 +173,9 @@ impl Types {
             (Form::IntOrString, Dialect::V3) => object(json!({
                 "format": "int-or-string", "oneOf": [{ "type": "integer" }, { "type": "string" }] })),
         };
+        if let Some(description) = self.descriptions.of(definition.name) {
+            schema.insert("description".into(), description.into());
+        }
         let kinds: Vec<Value> = definition
             .kinds()
             .map(|kind| json!({ "group": kind.group, "kind": kind.kind, "version": kind.version }))
@@ -215,6 +220,9 @@ impl Types {
         insert_markers(&mut schema, field);
         if dialect == Dialect::V3 {
             wrap_reference(&mut schema);
+        }
+        if let Some(description) = self.descriptions.field(definition.name, field.name) {
+            schema.insert("description".into(), description.into());
         }
         schema.into()
     }

@@ -1,6 +1,6 @@
 //! OpenAPI documents of a set of resources: version 2 as JSON and protobuf, version 3 by group and version.
 //!
-//! Owns: paths, operations and type definitions as upstream publishes them, without their prose. Never touches:
+//! Owns: paths, operations and type definitions as upstream publishes them. Never touches:
 //! negotiation, the network, caching. Documents are large, asked for seldom and fully determined by the resources
 //! and the tables, so they are made on demand, item by item, straight into the answer's bytes.
 //!
@@ -11,6 +11,7 @@
 //! Start at [`v2_json`].
 
 mod definitions;
+mod descriptions;
 mod parameters;
 mod paths;
 mod protobuf;

@@ -3,6 +3,7 @@
 //! Recorded answers are found through `PINTLE_TESTDATA`, the published OpenAPI document through `PINTLE_REFERENCE`;
 //! a test whose data is not there says so and passes.
 
+mod defaults;
 mod definitions;
 mod discovery;
 mod openapi;

@@ -127,7 +127,16 @@ fn the_index_of_version_3_has_the_keys_of_upstream() {
 
 #[test]
 fn version_3_says_which_field_is_what() {
-    let document = parse(&v3_json("apis/apps/v1", &api::builtin::resources()).unwrap());
+    let mut document = parse(&v3_json("apis/apps/v1", &api::builtin::resources()).unwrap());
+    let described = &document["components"]["schemas"]["io.k8s.api.core.v1.Container"];
+    assert!(described["description"].as_str().unwrap().starts_with("A single application container"));
+    assert!(
+        described["properties"]["args"]["description"]
+            .as_str()
+            .unwrap()
+            .starts_with("Arguments to the entrypoint")
+    );
+    normalize(&mut document);
     let schema = |name: &str| &document["components"]["schemas"][format!("io.k8s.api.{name}")];
     let field = |name: &str, field: &str| schema(name)["properties"][field].clone();
     assert_eq!(

@@ -1,7 +1,9 @@
 use std::sync::Arc;
 
 use api::Resource;
-use api::table::{IncludeObject, MetaVersion, TableOptions, begin_partial_list, write_partial, write_table};
+use api::table::{
+    IncludeObject, MetaVersion, TableOptions, begin_partial_list, sort_rows, write_partial, write_table,
+};
 use apimachinery::{Object, Value};
 use serde_json::Value as Json;
 use serde_json::json;
@@ -139,9 +141,9 @@ fn flow_schemas_are_shown_in_the_order_in_which_they_are_tried() {
         object(&json!({ "apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "FlowSchema",
             "metadata": { "name": name }, "spec": { "matchingPrecedence": precedence } }))
     };
-    let shown = table(&schemas, &[schema("a", 9), schema("c", 1), schema("b", 1)], FIRST);
-    let names: Vec<&Json> = shown["rows"].as_array().unwrap().iter().map(|row| &row["cells"][0]).collect();
-    assert_eq!(names, ["b", "c", "a"]);
+    let mut objects = [("a", 9), ("c", 1), ("b", 1)].map(|(name, order)| Arc::new(schema(name, order)));
+    sort_rows(&schemas, &mut objects);
+    assert_eq!(objects.map(|own| own.name().to_owned()), ["b", "c", "a"]);
 }
 
 #[test]

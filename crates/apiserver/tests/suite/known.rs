@@ -29,21 +29,6 @@ pub const KNOWN: &[Known] = &[
     known("discovery", "fresh cluster: kubernetes service", "the port that the server happens to listen on"),
     known(
         "create-minimal",
-        "autoscaling/v2 HorizontalPodAutoscaler min",
-        "autoscaling: zeroes that Go writes in the status of a new object",
-    ),
-    known(
-        "create-minimal",
-        "autoscaling/v1 HorizontalPodAutoscaler v1",
-        "autoscaling: zeroes that Go writes in the status of a new object",
-    ),
-    known(
-        "create-minimal",
-        "autoscaling/v2 HorizontalPodAutoscaler behaviour",
-        "autoscaling: zeroes that Go writes in the status of a new object",
-    ),
-    known(
-        "create-minimal",
         "storage.k8s.io/v1 CSINode min",
         "storage: Go writes an empty list of drivers as null",
     ),
@@ -51,11 +36,6 @@ pub const KNOWN: &[Known] = &[
         "tables",
         "flowcontrol.apiserver.k8s.io/v1 FlowSchema min",
         "upstream had not written the condition yet; ours is there at once",
-    ),
-    known(
-        "conversions-and-subresources",
-        "/apis/autoscaling/v1/namespaces/rec/horizontalpodautoscalers/behaviour",
-        "autoscaling/v1: the annotation has the names of Go's internal struct",
     ),
     known(
         "conversions-and-subresources",

@@ -1,7 +1,7 @@
 //! The `autoscaling` group.
 
-use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::{Value, json};
 
 use crate::strategy::{Context, Strategy};
 use crate::validation::fields::{Fields, not_negative, supported};
@@ -25,6 +25,16 @@ pub const RULES: super::Rules = &[("HorizontalPodAutoscaler", &HorizontalPodAuto
 pub struct HorizontalPodAutoscaler;
 
 impl Strategy for HorizontalPodAutoscaler {
+    /// The zeroes that Go writes of each version's status.
+    fn prepare_for_create(&self, _ctx: &Context<'_>, object: &mut Value) {
+        let status = if object.str_at(&["apiVersion"]) == "autoscaling/v1" {
+            json!({"currentReplicas": 0, "desiredReplicas": 0})
+        } else {
+            json!({"currentMetrics": null, "desiredReplicas": 0})
+        };
+        object.set_at(&["status"], status);
+    }
+
     fn validate(&self, _ctx: &Context<'_>, object: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let (spec, path) = (&object["spec"], Path::root("spec"));
