@@ -177,7 +177,7 @@ fn sort_versions<'r>(group: &str, versions: BTreeMap<&'r str, Vec<&'r Resource>>
 }
 
 /// Priority of a group version among groups and within its group.
-fn priority(group: &str, version: &str) -> (i32, i32) {
+pub fn priority(group: &str, version: &str) -> (i32, i32) {
     if group == "apiregistration.k8s.io" {
         return (REGISTRATION_PRIORITY, CUSTOM_PRIORITY.1);
     }

@@ -38,6 +38,8 @@ pub const CLUSTER_ROLE_BINDINGS: GroupVersionResource =
     named("rbac.authorization.k8s.io", "v1", "clusterrolebindings");
 pub const ROLES: GroupVersionResource = named("rbac.authorization.k8s.io", "v1", "roles");
 pub const ROLE_BINDINGS: GroupVersionResource = named("rbac.authorization.k8s.io", "v1", "rolebindings");
+pub const CUSTOM_RESOURCE_DEFINITIONS: GroupVersionResource =
+    named("apiextensions.k8s.io", "v1", "customresourcedefinitions");
 pub const PRIORITY_CLASSES: GroupVersionResource = named("scheduling.k8s.io", "v1", "priorityclasses");
 pub const STORAGE_CLASSES: GroupVersionResource = named("storage.k8s.io", "v1", "storageclasses");
 pub const VOLUME_ATTRIBUTES_CLASSES: GroupVersionResource =

@@ -60,6 +60,15 @@ impl Catalog {
         &self.resources
     }
 
+    /// Resources that do not come from a definition.
+    pub fn built_in(&self) -> &[Arc<Resource>] {
+        &self.resources
+    }
+
+    pub fn custom(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        std::iter::empty()
+    }
+
     /// The discovery documents of this set, made on first use.
     pub fn discovery(&self) -> &discovery::Documents {
         self.discovery.get_or_init(|| discovery::Documents::new(&self.resources))

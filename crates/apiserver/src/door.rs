@@ -22,6 +22,7 @@ use registry::{
 use crate::catalog::Catalog;
 use crate::connect::{self, Purpose};
 use crate::patch::{self, PatchBody};
+use crate::resource_metrics::ResourceMetrics;
 use crate::reviews::Reviewer;
 use crate::scale;
 use crate::tokens::TokenMinter;
@@ -34,6 +35,8 @@ pub struct Door {
     rbac: Arc<RbacAuthorizer>,
     pub(crate) reviewer: Reviewer,
     pub(crate) tokens: TokenMinter,
+    /// What pods and nodes use, where this server says it.
+    metrics: Option<ResourceMetrics>,
 }
 
 /// Who asks for what. The namespace and name are as in the path; the name is empty for collections.
@@ -76,8 +79,17 @@ impl Door {
         rbac: Arc<RbacAuthorizer>,
         reviewer: Reviewer,
         tokens: TokenMinter,
+        metrics: Option<ResourceMetrics>,
     ) -> Self {
-        Self { registry, catalog: RwLock::new(Arc::new(catalog)), authorizer, rbac, reviewer, tokens }
+        Self {
+            registry,
+            catalog: RwLock::new(Arc::new(catalog)),
+            authorizer,
+            rbac,
+            reviewer,
+            tokens,
+            metrics,
+        }
     }
 
     pub fn catalog(&self) -> Arc<Catalog> {
@@ -139,7 +151,15 @@ impl Door {
         self.registry.admit_subresource(call.endpoint, &ctx, operation, call.name, &mut options).await
     }
 
+    /// Makes the objects of a resource that are made when they are asked for.
+    fn measured(&self, endpoint: &Endpoint) -> Option<&ResourceMetrics> {
+        self.metrics.as_ref().filter(|_| ResourceMetrics::has(&endpoint.resource))
+    }
+
     pub fn get(&self, call: &Call<'_>) -> Result<Answer, Status> {
+        if let Some(metrics) = self.measured(call.endpoint) {
+            return metrics.get(call.endpoint, call.namespace, call.name).map(Answer::Object);
+        }
         let object = self.registry.get(call.endpoint, call.namespace, call.name)?;
         match call.subresource {
             "scale" => Ok(Answer::Value(scale::of(&call.endpoint.served(&object)))),
@@ -148,7 +168,10 @@ impl Door {
     }
 
     pub fn list(&self, call: &Call<'_>, request: &ListRequest) -> Result<Page, Status> {
-        self.registry.list(call.endpoint, call.namespace, request)
+        match self.measured(call.endpoint) {
+            Some(metrics) => metrics.list(call.endpoint, call.namespace, request),
+            None => self.registry.list(call.endpoint, call.namespace, request),
+        }
     }
 
     pub fn watch(&self, call: &Call<'_>, request: WatchRequest) -> Result<WatchStream, Status> {

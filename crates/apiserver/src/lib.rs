@@ -10,6 +10,7 @@
 //! **API boundary:** components use [`LocalApi`] (as `client::Api`), the binary uses [`ApiServer`]; nothing else here
 //! is for others.
 
+pub mod aggregation;
 pub mod authentication;
 pub mod authorization;
 pub mod bootstrap;
@@ -29,6 +30,7 @@ mod node_feed;
 pub mod options;
 pub mod patch;
 mod rbac_feed;
+mod resource_metrics;
 mod reviews;
 mod scale;
 mod served;
@@ -45,6 +47,7 @@ use registry::{Endpoint, Registry, ServiceNetwork};
 use storage::Store;
 use watch_cache::{LoadError, WatchCache};
 
+use crate::aggregation::Aggregator;
 use crate::catalog::Catalog;
 pub use crate::door::{Answer, Call, Door, Mode};
 use crate::fairness::Fairness;
@@ -56,6 +59,7 @@ use crate::http::proxy::Backends;
 pub use crate::http::server::HttpsServer;
 pub use crate::local::LocalApi;
 pub use crate::options::Options;
+use crate::resource_metrics::ResourceMetrics;
 use crate::reviews::Reviewer;
 use crate::served::ServedNow;
 use crate::service_address::ServiceAddresses;
@@ -69,6 +73,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     pub network: ServiceNetwork,
     pub authority: Arc<pki::Authority>,
+    /// Signs what aggregated API servers believe this server by; it must sign nothing else.
+    pub front_proxy: Arc<pki::Authority>,
     /// Where it will listen.
     pub address: SocketAddr,
     pub options: Options,
@@ -81,6 +87,7 @@ pub struct ApiServer {
     readiness: Arc<Readiness>,
     handler: Arc<Handler>,
     fairness: Option<Arc<Fairness>>,
+    aggregator: Arc<Aggregator>,
     shutdown: rt::Shutdown,
 }
 
@@ -99,11 +106,16 @@ pub enum AssembleError {
 impl ApiServer {
     /// Loads the stored objects and puts the parts together. Nothing is written and nobody is let in yet.
     pub fn assemble(parts: Parts) -> Result<Self, AssembleError> {
-        let Parts { store, network, authority, address, options, shutdown } = parts;
-        let Options { requests, apis, admission, kubelets, authentication, authorization } = options;
+        let Parts { store, network, authority, front_proxy, address, options, shutdown } = parts;
+        let Options { requests, apis, admission, kubelets, authentication, authorization, resource_metrics } =
+            options;
         let cache = WatchCache::new();
         let registry = Registry::new(store.clone(), cache.clone(), network);
-        let catalog = Catalog::new(&registry, api::builtin::served(&apis.runtime_config, &apis.features));
+        let mut resources = api::builtin::served(&apis.runtime_config, &apis.features);
+        if resource_metrics {
+            resources.extend(resource_metrics::resources());
+        }
+        let catalog = Catalog::new(&registry, resources);
         cache.load(store.as_ref())?;
         store.observe("", cache.clone());
         let find = |gvr: &GroupVersionResource| -> Result<Endpoint, AssembleError> {
@@ -137,6 +149,11 @@ impl ApiServer {
         node_feed::start(&registry, sources, nodes.graph());
         let authorizer = authorization.authorizers(&nodes, &rbac);
         let served = Arc::new(ServedNow::default());
+        let resolver: Arc<dyn webhook::ServiceResolver> = Arc::new(ServiceAddresses {
+            services: find(&api::gvr::SERVICES)?,
+            slices: find(&api::gvr::ENDPOINT_SLICES)?,
+            own_address: address,
+        });
         let environment = admission::Environment {
             endpoint: &|gvr| catalog.find(gvr).cloned(),
             authorizer: authorizer.clone(),
@@ -144,13 +161,17 @@ impl ApiServer {
                 namespaces: find(&api::gvr::NAMESPACES)?,
                 served: served.clone(),
             },
-            resolver: Arc::new(ServiceAddresses {
-                services: find(&api::gvr::SERVICES)?,
-                slices: find(&GroupVersionResource::new("discovery.k8s.io", "v1", "endpointslices"))?,
-                own_address: address,
-            }),
+            resolver: resolver.clone(),
         };
         admission::Chain::new(&environment, &admission)?.install(&registry);
+        let metrics = resource_metrics
+            .then(|| {
+                Ok::<_, AssembleError>(ResourceMetrics {
+                    nodes: find(&api::gvr::NODES)?,
+                    pods: find(&api::gvr::PODS)?,
+                })
+            })
+            .transpose()?;
         let door = Arc::new(Door::new(
             registry,
             catalog,
@@ -158,6 +179,7 @@ impl ApiServer {
             rbac,
             Reviewer::new(authenticator.clone()),
             TokenMinter::new(authentication.service_accounts.issuer(&authority)),
+            metrics,
         ));
         served.set(&door);
         let tracking = legacy_tokens::run(door.clone(), used_tokens, shutdown.clone());
@@ -168,16 +190,17 @@ impl ApiServer {
         let keys = authority.signing_keys().clone();
         let identifier = Identifier::new(authenticator, keys, authentication.service_accounts, address);
         let readiness = Arc::new(Readiness::default());
+        let aggregator = Arc::new(Aggregator::new(resolver, front_proxy));
         let handler = Arc::new(Handler::new(
             door.clone(),
             identifier,
             readiness.clone(),
             version(),
-            Backends::new(kubelets, authority),
+            Backends::new(kubelets, authority, aggregator.clone()),
             InFlight::new(&requests, fairness.clone()),
             shutdown.clone(),
         ));
-        Ok(Self { door, readiness, handler, fairness, shutdown })
+        Ok(Self { door, readiness, handler, fairness, aggregator, shutdown })
     }
 
     /// A client for a component that acts as `user`.
@@ -201,6 +224,11 @@ impl ApiServer {
                 fairness.run(door, shutdown).await;
             }
         }
+    }
+
+    /// Keeps APIServices true and aggregated API servers reachable until `shutdown`. Call after the bootstrap.
+    pub fn aggregate(&self, shutdown: rt::Shutdown) -> impl Future<Output = ()> + Send + 'static {
+        self.aggregator.clone().run(self.door.clone(), shutdown)
     }
 
     /// An HTTPS server on a bound listener.

@@ -20,6 +20,8 @@ pub struct Options {
     pub kubelets: KubeletOptions,
     pub authentication: Authentication,
     pub authorization: Authorization,
+    /// Answer `metrics.k8s.io` from what simulated nodes are said to use.
+    pub resource_metrics: bool,
 }
 
 /// Which parts of the API there are.

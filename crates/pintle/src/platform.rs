@@ -66,6 +66,7 @@ impl Platform {
         let continued = store.current_revision().0 > 0;
         let authority = pki::Authority::load_or_create(&config.data_dir.join("pki"), now())?;
         let authority = Arc::new(authority);
+        let front_proxy = pki::Authority::load_or_create(&config.data_dir.join("pki/front-proxy"), now())?;
         let serving_certificate = authority
             .serving_certificate(pki::ServerNames::in_cluster().with(&address.ip().to_string()), now())?;
         let authentication = &config.server.authentication;
@@ -85,6 +86,7 @@ impl Platform {
             store: store.clone(),
             network,
             authority: authority.clone(),
+            front_proxy: Arc::new(front_proxy),
             address,
             options: config.server.clone(),
             shutdown: serving.clone(),
@@ -114,6 +116,8 @@ impl Platform {
         let addresses =
             apiserver::ip_addresses::run(platform.server.door().clone(), platform.components.clone());
         platform.tasks.push(rt::spawn("service addresses", addresses));
+        let aggregation = platform.server.aggregate(platform.components.clone());
+        platform.tasks.push(rt::spawn("aggregation", aggregation));
         platform.start_controllers(authority);
         platform.start_scheduler();
         platform.start_nodes(config.sim_nodes);

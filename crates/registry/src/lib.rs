@@ -35,7 +35,7 @@ use watch_cache::{ResourceCache, WatchCache};
 pub use admission::Admission;
 pub use delete::{DeleteRequest, Deleted, Propagation};
 pub use modify::{Modified, Produce, Rewrite};
-pub use read::{ListRequest, Page, RevisionMatch};
+pub use read::{Filter, ListRequest, Page, RevisionMatch};
 use services::Reservation;
 pub use services::{Block, IP_ALLOCATOR, NetworkError, PortRange, ServiceNetwork};
 pub use watch::{WatchEvent, WatchEventKind, WatchRequest, WatchStart, WatchStream};

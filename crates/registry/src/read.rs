@@ -160,7 +160,7 @@ fn expired_continue(token: &str) -> Status {
 }
 
 /// Label and field selectors resolved against a resource's selectable fields.
-pub(crate) struct Filter {
+pub struct Filter {
     resource: Arc<Resource>,
     labels: Selector,
     /// Index into the resource's selectable fields, wanted value, and whether it must be equal.

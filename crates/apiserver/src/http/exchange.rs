@@ -30,7 +30,7 @@ const PRIORITY_LEVEL_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-
 const FLOW_SCHEMA_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
 
 /// A request with everything known about it. The path is borrowed from whoever decoded it.
-pub(super) struct Exchange<'a> {
+pub(crate) struct Exchange<'a> {
     pub method: Method,
     uri: Uri,
     /// Where the request came from.
@@ -60,7 +60,7 @@ pub(super) struct Exchange<'a> {
 
 impl<'a> Exchange<'a> {
     /// Reads what a request's head says. `path` is that of the head's URI, percent-decoded.
-    pub(super) fn new(mut head: Parts, path: &'a str, peer: SocketAddr) -> Self {
+    pub(crate) fn new(mut head: Parts, path: &'a str, peer: SocketAddr) -> Self {
         let query = Query::parse(head.uri.query().unwrap_or_default());
         let target = path::parse(path);
         let (verb, selected) = match &target {
@@ -90,7 +90,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    pub(super) fn check_escapes(&self) -> Result<(), Status> {
+    pub(crate) fn check_escapes(&self) -> Result<(), Status> {
         let target = self.uri.path_and_query().map_or("", |target| target.as_str());
         if path::is_well_escaped(target) {
             return Ok(());
@@ -101,7 +101,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// What is authorized, also where the path names nothing that is served.
-    pub(super) fn attributes(&self) -> Attributes<'_> {
+    pub(crate) fn attributes(&self) -> Attributes<'_> {
         match &self.target {
             Target::Resource(path) => request_attributes(&self.user, &self.verb, path, &self.selected),
             Target::NonResource(path) => Attributes::non_resource(&self.user, &self.verb, path),
@@ -109,12 +109,12 @@ impl<'a> Exchange<'a> {
     }
 
     /// Whether the answer goes on for as long as the client likes.
-    pub(super) fn is_long_running(&self) -> bool {
+    pub(crate) fn is_long_running(&self) -> bool {
         self.verb == "watch" || self.is_stream()
     }
 
     /// Whether it is a connection to something that runs.
-    pub(super) fn is_stream(&self) -> bool {
+    pub(crate) fn is_stream(&self) -> bool {
         /// Subresources that connect, or go on for as long as the client likes.
         const STREAMS: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
         matches!(&self.target, Target::Resource(path) if STREAMS.contains(&path.subresource))
@@ -122,7 +122,7 @@ impl<'a> Exchange<'a> {
 
     /// How long the request may take; none for what goes on as long as the client likes. `timeout` is a Go duration,
     /// and cannot make it longer.
-    pub(super) fn time_allowed(&self, max: Duration) -> Result<Option<Duration>, Status> {
+    pub(crate) fn time_allowed(&self, max: Duration) -> Result<Option<Duration>, Status> {
         if self.is_long_running() {
             return Ok(None);
         }
@@ -138,29 +138,29 @@ impl<'a> Exchange<'a> {
         Ok(Some(wanted.map_or(max, |nanoseconds| Duration::from_nanos(nanoseconds).min(max))))
     }
 
-    pub(super) fn uri(&self) -> &Uri {
+    pub(crate) fn uri(&self) -> &Uri {
         &self.uri
     }
 
     /// The connection under the request, for an answer that switches protocols. There is one, once.
-    pub(super) fn take_upgrade(&self) -> Option<OnUpgrade> {
+    pub(crate) fn take_upgrade(&self) -> Option<OnUpgrade> {
         self.upgrade.lock().take()
     }
 
-    pub(super) fn is_mutating(&self) -> bool {
+    pub(crate) fn is_mutating(&self) -> bool {
         !matches!(&*self.verb, "get" | "list" | "watch" | "head" | "options" | "trace")
     }
 
-    pub(super) fn header(&self, name: HeaderName) -> &str {
+    pub(crate) fn header(&self, name: HeaderName) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
-    pub(super) fn content_type(&self) -> &str {
+    pub(crate) fn content_type(&self) -> &str {
         let full = self.header(header::CONTENT_TYPE);
         full.split(';').next().unwrap_or_default().trim()
     }
 
-    pub(super) fn accepted(&self, transformable: bool) -> Result<Accepted, Status> {
+    pub(crate) fn accepted(&self, transformable: bool) -> Result<Accepted, Status> {
         negotiate::accept(self.header(header::ACCEPT), transformable, self.pretty())
     }
 
@@ -173,7 +173,7 @@ impl<'a> Exchange<'a> {
         ["curl", "Wget", "Mozilla/5.0"].iter().any(|prefix| agent.starts_with(prefix))
     }
 
-    pub(super) fn error_encoding(&self) -> Encoding {
+    pub(crate) fn error_encoding(&self) -> Encoding {
         match self.accepted(false) {
             Ok(Accepted { encoding: Encoding::Yaml, .. }) => Encoding::Yaml,
             Ok(Accepted { encoding, .. }) => encoding,
@@ -181,7 +181,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    pub(super) fn include_object(&self) -> Result<render::IncludeObject, Status> {
+    pub(crate) fn include_object(&self) -> Result<render::IncludeObject, Status> {
         let given = self.query.get("includeObject");
         render::IncludeObject::parse(given)
             .ok_or_else(|| Status::bad_request(format!("unrecognized includeObject value: \"{given}\"")))
@@ -199,7 +199,7 @@ impl<'a> Exchange<'a> {
         if agent.is_empty() { "unknown" } else { agent }
     }
 
-    pub(super) fn mode<'b>(&'b self, options: &'b query::WriteOptions) -> Mode<'b> {
+    pub(crate) fn mode<'b>(&'b self, options: &'b query::WriteOptions) -> Mode<'b> {
         Mode {
             dry_run: options.dry_run,
             field_manager: self.field_manager(options),
@@ -210,7 +210,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    pub(super) async fn decode(
+    pub(crate) async fn decode(
         &self,
         call: &Call<'_>,
         incoming: Incoming,
@@ -220,7 +220,7 @@ impl<'a> Exchange<'a> {
         decode::object(call, &bytes, self.content_type(), &self.mode(options))
     }
 
-    pub(super) fn finish(&self, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    pub(crate) fn finish(&self, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
         for warning in self.warnings.take() {
             let text = format!("299 - {}", apimachinery::field::go_quote(&warning));
             if let Ok(text) = HeaderValue::from_str(&text) {
@@ -244,7 +244,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    pub(super) fn labels(&self) -> telemetry::RequestLabels<'_> {
+    pub(crate) fn labels(&self) -> telemetry::RequestLabels<'_> {
         let Target::Resource(path) = &self.target else {
             return telemetry::RequestLabels { verb: metric_method(&self.method), ..Default::default() };
         };

@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use apimachinery::{Status, Value};
 use auth::UserInfo;
@@ -21,7 +22,7 @@ use super::exchange::Exchange;
 use super::identity::Identifier;
 use super::in_flight::{self, InFlight};
 use super::path::Target;
-use super::proxy::Backends;
+use super::proxy::{Backends, Onward};
 use super::{compress, nonresource, render};
 use crate::door::{self, Door};
 use crate::health::Readiness;
@@ -141,6 +142,12 @@ impl Handler {
         exchange: &Exchange<'_>,
         body: Incoming,
     ) -> Result<Response<ResponseBody>, Status> {
+        if let Some(remote) = self.backends.aggregator.find(&exchange.target) {
+            exchange.served.store(true, Ordering::Relaxed);
+            let running = telemetry::metrics().apiserver.long_running(&exchange.labels()).track();
+            let onward = Onward { exchange, running, shutdown: &self.shutdown };
+            return self.backends.aggregator.forward(&remote, onward, body).await;
+        }
         match &exchange.target {
             Target::Resource(path) => self.resource(exchange, path, body).await,
             Target::NonResource(path) => {

@@ -2,7 +2,7 @@
 
 pub mod body;
 mod compress;
-mod exchange;
+pub(crate) mod exchange;
 pub mod handler;
 pub mod identity;
 pub mod in_flight;

@@ -42,7 +42,7 @@ pub fn answer(
         [".well-known", "openid-configuration"] => handler.identifier.openid_configuration(),
         ["debug", "api_priority_and_fairness", table] => flow_control_table(handler, table, query),
         ["openapi", rest @ ..] => match openapi_document(&catalog, rest, headers) {
-            Some(document) => cached(document, headers),
+            Some(document) => cached(handler.backends.aggregator.merged(path, document), headers),
             None => not_found_text(),
         },
         ["api" | "apis", ..] => discovery_answer(handler, &catalog, path, headers),
@@ -67,11 +67,17 @@ fn discovery_answer(
         ("/api", None) => (JSON, discovery::api_versions(&handler.identifier.address())),
         _ => match documents.at(path) {
             Some(bytes) => (JSON, bytes.clone()),
-            None if path.matches('/').count() == 2 && path.starts_with("/apis/") => return not_found_text(),
+            None if path.matches('/').count() == 2 && path.starts_with("/apis/") => {
+                let group = path.trim_start_matches("/apis/");
+                match handler.backends.aggregator.group_document(group) {
+                    Some(bytes) => (JSON, bytes.into()),
+                    None => return not_found_text(),
+                }
+            }
             None => return render::status(&apimachinery::Status::no_such_path(), Encoding::Json),
         },
     };
-    cached(Document::new(content_type, bytes), headers)
+    cached(handler.backends.aggregator.merged(path, Document::new(content_type, bytes)), headers)
 }
 
 /// The first aggregated form that the client lists before plain JSON.

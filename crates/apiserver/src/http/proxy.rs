@@ -23,6 +23,7 @@ use webhook::{Client, ClientCertificate, ClientConfig, NoServices, ServiceResolv
 use super::body::ResponseBody;
 use super::exchange::Exchange;
 use super::render;
+use crate::aggregation::Aggregator;
 use crate::connect::{Backend, KubeletOptions, Location, Purpose};
 
 /// Of a failed log request's answer, this much becomes the text of the failure; upstream's limit.
@@ -43,8 +44,9 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     header::UPGRADE,
 ];
 
-/// The clients with which kubelets and everything else in the cluster are reached, made when first needed.
+/// Everybody that requests are handed on to: other API servers, kubelets, and whatever else is in the cluster.
 pub struct Backends {
+    pub aggregator: Arc<Aggregator>,
     options: KubeletOptions,
     authority: Arc<pki::Authority>,
     kubelet: Slot,
@@ -56,12 +58,12 @@ pub struct Backends {
 type Slot = Mutex<Option<(rt::Instant, Arc<Client>)>>;
 
 impl Backends {
-    pub fn new(options: KubeletOptions, authority: Arc<pki::Authority>) -> Self {
+    pub fn new(options: KubeletOptions, authority: Arc<pki::Authority>, aggregator: Arc<Aggregator>) -> Self {
         let none = || Mutex::new(None);
-        Self { options, authority, kubelet: none(), unchecked_kubelet: none(), cluster: none() }
+        Self { aggregator, options, authority, kubelet: none(), unchecked_kubelet: none(), cluster: none() }
     }
 
-    pub(super) fn options(&self) -> &KubeletOptions {
+    pub(crate) fn options(&self) -> &KubeletOptions {
         &self.options
     }
 
@@ -118,7 +120,7 @@ impl Backends {
 }
 
 /// A request to be handed on.
-pub(super) struct Onward<'a> {
+pub(crate) struct Onward<'a> {
     pub exchange: &'a Exchange<'a>,
     /// Counts the request for as long as its answer or its connection lasts.
     pub running: telemetry::InFlight,
@@ -127,7 +129,7 @@ pub(super) struct Onward<'a> {
 
 impl Onward<'_> {
     /// Hands a request on to a location and answers what comes back.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         self,
         backends: &Backends,
         purpose: Purpose,
@@ -170,7 +172,7 @@ impl Onward<'_> {
     }
 
     /// Hands a response on; one that switches protocols is followed by bytes in both directions.
-    pub(super) fn answer(
+    pub(crate) fn answer(
         self,
         upgrade: Option<OnUpgrade>,
         mut response: Response<Incoming>,
@@ -266,7 +268,7 @@ fn unreachable_backend(purpose: Purpose, error: &webhook::Error) -> Status {
 }
 
 /// The headers that go on: not those of one hop, nor who the client is, which is this server's business.
-pub(super) fn onward(headers: &HeaderMap, is_upgrade: bool) -> HeaderMap {
+pub(crate) fn onward(headers: &HeaderMap, is_upgrade: bool) -> HeaderMap {
     let mut kept = without_hop_by_hop(headers);
     kept.remove(header::AUTHORIZATION);
     kept.remove(header::HOST);
@@ -320,7 +322,7 @@ fn drop_token_protocol(headers: &mut HeaderMap) {
 }
 
 /// Whether the client wants another protocol on this connection.
-pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
+pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     values.any(|value| value.to_ascii_lowercase().contains("upgrade"))
 }
@@ -334,7 +336,7 @@ fn redirect_to_root(exchange: &Exchange<'_>) -> Response<ResponseBody> {
     response
 }
 
-fn append_forwarded_for(headers: &mut HeaderMap, exchange: &Exchange<'_>) {
+pub(crate) fn append_forwarded_for(headers: &mut HeaderMap, exchange: &Exchange<'_>) {
     const NAME: HeaderName = HeaderName::from_static("x-forwarded-for");
     let before = headers.get(&NAME).and_then(|value| value.to_str().ok()).map(|own| format!("{own}, "));
     let all = format!("{}{}", before.unwrap_or_default(), exchange.peer.ip());

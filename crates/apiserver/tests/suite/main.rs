@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods, reason = "a suite looks at a server from outside, in real time")]
 
 mod access;
+mod aggregation;
 mod compare;
 mod connections;
 mod deletes;

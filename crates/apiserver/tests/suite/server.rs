@@ -29,23 +29,34 @@ impl Server {
 
     /// As an administrator would have it who knows the cluster's authority.
     pub async fn start_with(options: impl FnOnce(&pki::Authority) -> apiserver::Options) -> Self {
-        Self::launch(ServiceNetwork::default(), options).await
+        Self::launch(ServiceNetwork::default(), options).await.0
     }
 
     /// A server whose Services get addresses of this network.
     pub async fn on(network: ServiceNetwork) -> Self {
-        Self::launch(network, |_| apiserver::Options::default()).await
+        Self::launch(network, |_| apiserver::Options::default()).await.0
+    }
+
+    /// A server with aggregation and `metrics.k8s.io`, and the authority that signs what others believe it by.
+    pub async fn aggregating() -> (Self, Arc<pki::Authority>) {
+        let options = apiserver::Options { resource_metrics: true, ..Default::default() };
+        let (server, api, front_proxy) = Self::launch(ServiceNetwork::default(), |_| options).await;
+        rt::spawn("aggregation", api.aggregate(server.shutdown.clone()));
+        (server, front_proxy)
     }
 
     async fn launch(
         network: ServiceNetwork,
         options: impl FnOnce(&pki::Authority) -> apiserver::Options,
-    ) -> Self {
+    ) -> (Self, ApiServer, Arc<pki::Authority>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let folder = tempfile::tempdir().expect("a folder");
         let keys = camino::Utf8Path::from_path(folder.path()).expect("a UTF-8 path");
         let authority = Arc::new(pki::Authority::load_or_create(keys, SystemTime::now()).expect("keys"));
+        let front_proxy = Arc::new(
+            pki::Authority::load_or_create(&keys.join("front-proxy"), SystemTime::now()).expect("keys"),
+        );
         let names = pki::ServerNames::in_cluster().with(&address.ip().to_string());
         let certificate = authority.serving_certificate(names, SystemTime::now()).expect("a certificate");
         let options = options(&authority);
@@ -64,6 +75,7 @@ impl Server {
             store: Arc::new(storage_embedded::memory()),
             network,
             authority: authority.clone(),
+            front_proxy: front_proxy.clone(),
             address,
             options,
             shutdown: shutdown.clone(),
@@ -73,7 +85,7 @@ impl Server {
         rt::spawn("service addresses", apiserver::ip_addresses::run(api.door().clone(), shutdown.clone()));
         bootstrap::run(api.door(), &facts, &shutdown).await.expect("bootstrap");
         rt::spawn("fairness", api.run_fairness(shutdown.clone()));
-        Self { address, authority, shutdown, _folder: folder }
+        (Self { address, authority, shutdown, _folder: folder }, api, front_proxy)
     }
 
     /// A started server with a namespace `t` to work in.

@@ -92,6 +92,10 @@ pub struct UpArguments {
 
     #[command(flatten)]
     pub authorization: AuthorizationArguments,
+
+    /// Answer metrics.k8s.io, which `kubectl top` reads, without metrics-server
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub resource_metrics: bool,
 }
 
 impl UpArguments {
@@ -104,6 +108,7 @@ impl UpArguments {
             kubelets: self.kubelets.options()?,
             authentication: self.authentication.options()?,
             authorization: self.authorization.options()?,
+            resource_metrics: self.resource_metrics,
         })
     }
 }

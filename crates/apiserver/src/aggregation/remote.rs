@@ -1,0 +1,123 @@
+//! Another API server behind this one: how it is called, and what it says it serves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use apimachinery::{Str, Value};
+use auth::UserInfo;
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Empty, Limited};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use webhook::Client;
+
+/// A server that is asked what it serves has this long.
+const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(5);
+/// What it may answer.
+const DISCOVERY_BYTES_MAX: usize = 16 << 20;
+
+/// The group version of another server.
+pub(crate) struct Remote {
+    pub group: Str,
+    pub version: Str,
+    pub client: Arc<Client>,
+    /// Whether the last check went well; requests are refused otherwise.
+    pub available: bool,
+    pub group_priority: i64,
+    pub version_priority: i64,
+    /// Its `APIResourceList`, from the last check that went well.
+    pub resources: Option<Value>,
+    /// Where its OpenAPI v3 document is, if it has one.
+    pub openapi: Option<String>,
+}
+
+impl Remote {
+    /// Where discovery begins.
+    pub(super) fn discovery_path(&self) -> String {
+        discovery_path(&self.group, &self.version)
+    }
+}
+
+pub(super) fn discovery_path(group: &str, version: &str) -> String {
+    if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") }
+}
+
+/// Reads a JSON document of another server, as the aggregator itself.
+pub(super) async fn read(client: &Client, path: &str) -> Result<Value, String> {
+    let user = UserInfo::new("system:kube-aggregator").with_groups([auth::user::MASTERS]);
+    let body = Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync();
+    let mut request = Request::new(body);
+    *request.method_mut() = Method::GET;
+    *request.uri_mut() = path.parse().map_err(|error| format!("{path}: {error}"))?;
+    request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+    identify(request.headers_mut(), &user);
+    let exchange = async {
+        let response = client.forward(request).await.map_err(|error| error.to_string())?;
+        let (head, body) = response.into_parts();
+        if head.status != StatusCode::OK {
+            return Err(format!("bad status: {}", head.status.as_u16()));
+        }
+        let body = Limited::new(body, DISCOVERY_BYTES_MAX).collect().await;
+        let bytes = body.map_err(|error| error.to_string())?.to_bytes();
+        Value::parse(&bytes).map_err(|error| format!("its answer cannot be read: {error}"))
+    };
+    match rt::timeout(DISCOVERY_TIMEOUT, exchange).await {
+        Ok(answer) => answer,
+        Err(_) => Err("context deadline exceeded".to_owned()),
+    }
+}
+
+/// Says who the request is from, in headers that the other server believes because of the client certificate.
+pub(super) fn identify(headers: &mut HeaderMap, user: &UserInfo) {
+    let mut add = |name: String, value: &str| {
+        let name = HeaderName::try_from(name);
+        // A name that no header can carry is left out: the request then has less rights, never more.
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(value)) {
+            headers.append(name, value);
+        }
+    };
+    add("x-remote-user".to_owned(), user.name());
+    if !user.uid().is_empty() {
+        add("x-remote-uid".to_owned(), user.uid());
+    }
+    for group in user.groups() {
+        add("x-remote-group".to_owned(), group);
+    }
+    /// What a header's name may hold; the rest is escaped, as upstream does.
+    const NAME: &AsciiSet = &NON_ALPHANUMERIC
+        .remove(b'!')
+        .remove(b'#')
+        .remove(b'$')
+        .remove(b'&')
+        .remove(b'\'')
+        .remove(b'*')
+        .remove(b'+')
+        .remove(b'-')
+        .remove(b'.')
+        .remove(b'^')
+        .remove(b'_')
+        .remove(b'`')
+        .remove(b'|')
+        .remove(b'~');
+    for (key, values) in user.extra() {
+        let name = format!("x-remote-extra-{}", utf8_percent_encode(&key.to_lowercase(), NAME));
+        for value in values {
+            add(name.clone(), value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_told_in_headers() {
+        let mut headers = HeaderMap::new();
+        identify(&mut headers, &UserInfo::new("jane").with_groups(["dev", "qa"]));
+        let all: Vec<String> =
+            headers.iter().map(|(name, value)| format!("{name}={}", value.to_str().unwrap_or("?"))).collect();
+        assert_eq!(all, ["x-remote-user=jane", "x-remote-group=dev", "x-remote-group=qa"]);
+    }
+}

@@ -1,0 +1,247 @@
+//! `metrics.k8s.io`: what pods and nodes use, without an add-on.
+//!
+//! Owns: the two resources ([`resources`]) and their objects, which are made when they are asked for and stored nowhere
+//! ([`ResourceMetrics`]). Never touches: where use is measured. Pods of simulated nodes use what KWOK's users annotate
+//! (`kwok.x-k8s.io/usage-cpu`, `usage-memory`), each container of theirs, or else what its default says.
+//!
+//! An APIService `v1beta1.metrics.k8s.io` that names a Service takes the group over, so that metrics-server can be
+//! installed all the same.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+
+use api::Resource;
+use api::resource::Schema;
+use api::strategy::{Column, Columns, Plain};
+use api::view::Pod;
+use apimachinery::object::{FieldPaths, type_meta};
+use apimachinery::quantity::Quantity;
+use apimachinery::schema::{Node as SchemaNode, NodeKind, Schemas};
+use apimachinery::time::format_seconds;
+use apimachinery::{GroupResource, Object, Status, Str, Value, json};
+use jiff::Timestamp;
+use registry::{Endpoint, Filter, ListRequest, Page};
+
+pub const GROUP: &str = "metrics.k8s.io";
+const VERSION: &str = "v1beta1";
+/// What KWOK's default says that a container uses.
+const DEFAULT_CPU: &str = "1m";
+const DEFAULT_MEMORY: &str = "1Mi";
+const CPU: &str = "kwok.x-k8s.io/usage-cpu";
+const MEMORY: &str = "kwok.x-k8s.io/usage-memory";
+/// Nodes with this annotation are simulated.
+const SIMULATED: &str = "kwok.x-k8s.io/node";
+/// Over how long use is said to be measured; what is simulated does not vary.
+const WINDOW: &str = "30s";
+
+const COLUMNS: Columns = Columns::Fixed {
+    definitions: &[
+        Column {
+            name: "Name",
+            kind: "string",
+            format: "name",
+            description: "Whose use of resources it is",
+            priority: 0,
+        },
+        Column { name: "cpu", kind: "string", format: "", description: "Processor time in use", priority: 0 },
+        Column { name: "memory", kind: "string", format: "", description: "Memory in use", priority: 0 },
+        Column { name: "Window", kind: "string", format: "", description: "Measured over this", priority: 0 },
+    ],
+    cells,
+};
+
+/// Both resources, as descriptors.
+pub fn resources() -> Vec<Arc<Resource>> {
+    /// Their objects are only ever answered, so nothing is decoded against it.
+    static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
+        let mut schemas = Schemas::default();
+        let root = schemas.push(SchemaNode { kind: NodeKind::Any, definition: None });
+        Schema { schemas: Arc::new(schemas), root }
+    });
+    let resource = |kind: &str, plural: &'static str, namespaced: bool| Resource {
+        group: GROUP.into(),
+        version: VERSION.into(),
+        kind: kind.into(),
+        plural: plural.into(),
+        singular: Str::default(),
+        list_kind: format!("{kind}List").into(),
+        short_names: Vec::new(),
+        categories: Vec::new(),
+        namespaced,
+        verbs: vec!["get".into(), "list".into()],
+        subresources: Vec::new(),
+        storage_version: Str::default(),
+        storage_prefix: Str::default(),
+        schema: SCHEMA.clone(),
+        selectable_fields: FieldPaths::Fixed(if namespaced {
+            &["metadata.name", "metadata.namespace"]
+        } else {
+            &["metadata.name"]
+        }),
+        columns: COLUMNS,
+        strategy: Arc::new(Plain),
+        deprecation: None,
+        custom: None,
+        type_meta: type_meta(&format!("{GROUP}/{VERSION}"), kind),
+        bare_list_items: false,
+    };
+    vec![Arc::new(resource("NodeMetrics", "nodes", false)), Arc::new(resource("PodMetrics", "pods", true))]
+}
+
+/// Makes the objects of both resources.
+pub struct ResourceMetrics {
+    pub nodes: Endpoint,
+    pub pods: Endpoint,
+}
+
+/// Processor time and memory.
+#[derive(Clone)]
+struct Usage {
+    cpu: Quantity,
+    memory: Quantity,
+}
+
+impl Usage {
+    fn zero() -> Self {
+        Self { cpu: quantity("0"), memory: quantity("0") }
+    }
+
+    fn add(self, other: &Self) -> Self {
+        Self { cpu: self.cpu.add(other.cpu), memory: self.memory.add(other.memory) }
+    }
+
+    fn to_value(&self) -> Value {
+        json!({"cpu": self.cpu.to_string(), "memory": self.memory.to_string()})
+    }
+}
+
+impl ResourceMetrics {
+    /// Whether a resource's objects are made here.
+    pub fn has(resource: &Resource) -> bool {
+        resource.group == GROUP && !resource.is_stored()
+    }
+
+    pub fn get(&self, endpoint: &Endpoint, namespace: &str, name: &str) -> Result<Arc<Object>, Status> {
+        let resource = &endpoint.resource;
+        let source = if resource.namespaced { &self.pods } else { &self.nodes };
+        let object = source.cache.get(&source.resource.key(namespace, name));
+        let made = object.and_then(|object| self.measure(endpoint, &object, &self.usage_by_node(endpoint)));
+        made.ok_or_else(|| {
+            // In the words of metrics-server.
+            let full = if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") };
+            let group_resource = GroupResource { group: GROUP.into(), resource: resource.plural.clone() };
+            Status::not_found(&group_resource, &full)
+        })
+    }
+
+    pub fn list(&self, endpoint: &Endpoint, namespace: &str, request: &ListRequest) -> Result<Page, Status> {
+        let source = if endpoint.resource.namespaced { &self.pods } else { &self.nodes };
+        let filter = Filter::new(endpoint, &request.labels, &request.fields)?;
+        let snapshot = source.cache.snapshot();
+        let by_node = self.usage_by_node(endpoint);
+        let objects = snapshot
+            .range(&source.resource.key_prefix(namespace), None)
+            .filter_map(|(_, object)| self.measure(endpoint, object, &by_node))
+            .filter(|object| filter.matches(object))
+            .collect();
+        Ok(Page { objects, revision: snapshot.revision, continue_token: String::new(), remaining: None })
+    }
+
+    /// The use of every node's pods; only nodes need it.
+    fn usage_by_node(&self, endpoint: &Endpoint) -> HashMap<Str, Usage> {
+        let mut by_node: HashMap<Str, Usage> = HashMap::new();
+        if endpoint.resource.namespaced {
+            return by_node;
+        }
+        for object in self.pods.cache.snapshot().objects.values() {
+            let Ok(pod) = object.view::<Pod>() else { continue };
+            let Some(containers) = self.containers(object, &pod) else { continue };
+            let sum = containers.iter().fold(Usage::zero(), |sum, (_, usage)| sum.add(usage));
+            let node = by_node.entry(pod.spec.node_name.clone()).or_insert_with(Usage::zero);
+            *node = node.clone().add(&sum);
+        }
+        by_node
+    }
+
+    /// What is known about an object's use; `None` for pods that do not run and for nodes that do not measure.
+    fn measure(
+        &self,
+        endpoint: &Endpoint,
+        object: &Object,
+        by_node: &HashMap<Str, Usage>,
+    ) -> Option<Arc<Object>> {
+        let now = format_seconds(rt::now());
+        let mut made = json!({
+            "apiVersion": endpoint.resource.api_version(), "kind": endpoint.resource.kind.as_str(),
+            "metadata": {"name": object.name(), "creationTimestamp": now.as_str()},
+            "timestamp": now.as_str(), "window": WINDOW,
+        });
+        let labels = object.to_value()["metadata"]["labels"].clone();
+        if !labels.is_null() {
+            made.set_at(&["metadata", "labels"], labels);
+        }
+        if endpoint.resource.namespaced {
+            let pod = object.view::<Pod>().ok()?;
+            let containers: Vec<Value> = self
+                .containers(object, &pod)?
+                .into_iter()
+                .map(|(name, usage)| json!({"name": name.as_str(), "usage": usage.to_value()}))
+                .collect();
+            made.set_at(&["metadata", "namespace"], object.namespace());
+            made.set_at(&["containers"], containers);
+        } else {
+            if !is_simulated(object) {
+                return None;
+            }
+            let usage = by_node.get(object.name()).cloned().unwrap_or_else(Usage::zero);
+            made.set_at(&["usage"], usage.to_value());
+        }
+        let fields: Vec<&str> = endpoint.resource.selectable_fields.iter().collect();
+        Object::from_value(&made, object.revision(), &fields).ok().map(Arc::new)
+    }
+
+    /// The containers of a running pod of a simulated node, and what they use.
+    fn containers(&self, object: &Object, pod: &Pod) -> Option<Vec<(Str, Usage)>> {
+        if pod.status.phase != "Running" || object.is_deleting() {
+            return None;
+        }
+        let node = self.nodes.cache.get(&self.nodes.resource.key("", &pod.spec.node_name))?;
+        if !is_simulated(&node) {
+            return None;
+        }
+        let usage = Usage {
+            cpu: annotated(object, CPU).unwrap_or_else(|| quantity(DEFAULT_CPU)),
+            memory: annotated(object, MEMORY).unwrap_or_else(|| quantity(DEFAULT_MEMORY)),
+        };
+        Some(pod.spec.containers.iter().map(|own| (own.name.clone(), usage.clone())).collect())
+    }
+}
+
+fn is_simulated(node: &Object) -> bool {
+    node.to_value().at(&["metadata", "annotations", SIMULATED]).is_some()
+}
+
+fn annotated(object: &Object, key: &str) -> Option<Quantity> {
+    let tree = object.to_value();
+    Quantity::parse(tree.at(&["metadata", "annotations", key])?.as_str()?).ok()
+}
+
+fn quantity(text: &str) -> Quantity {
+    Quantity::parse(text).expect("our own quantities can be parsed")
+}
+
+/// Name, the sum over all containers, window.
+fn cells(object: &Value, _now: Timestamp) -> Vec<Value> {
+    let mut usages = vec![&object["usage"]];
+    usages.extend(object.array_at(&["containers"]).iter().map(|own| &own["usage"]));
+    let sum = |key: &str| {
+        let amounts = usages.iter().filter_map(|usage| Quantity::parse(usage.str_at(&[key])).ok());
+        amounts.fold(quantity("0"), Quantity::add).to_string()
+    };
+    vec![
+        object.str_at(&["metadata", "name"]).into(),
+        sum("cpu").into(),
+        sum("memory").into(),
+        object.str_at(&["window"]).into(),
+    ]
+}

@@ -1,0 +1,234 @@
+//! API servers behind this one, and `metrics.k8s.io`.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use crate::server::Server;
+use crate::wire::{Client, MERGE};
+
+const API_SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
+
+/// An API server of `wardle.example.com/v1` that says whom a request is from; it takes what the front proxy's
+/// authority signed and nobody else.
+async fn other(server: &Server, front_proxy: &pki::Authority) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let names = pki::ServerNames::in_cluster().with("wardle.t.svc");
+    let certificate = server.authority.serving_certificate(names, SystemTime::now()).expect("a certificate");
+    let verifier = front_proxy.client_verifier().expect("a verifier");
+    let tls = Arc::new(pki::server_config(certificate, &verifier).expect("TLS"));
+    rt::spawn("other server", async move {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else { return };
+            let acceptor = TlsAcceptor::from(tls.clone());
+            rt::spawn("other connection", async move {
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let known = stream.get_ref().1.peer_certificates().is_some();
+                let service = service_fn(move |request| answer(known, request));
+                let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    });
+    address
+}
+
+async fn answer(known: bool, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let header = |name: &str| {
+        let all = request.headers().get_all(name).iter().filter_map(|value| value.to_str().ok());
+        all.collect::<Vec<_>>().join(",")
+    };
+    let body = match request.uri().path() {
+        "/apis/wardle.example.com/v1" => json!({
+            "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "wardle.example.com/v1", "resources": [
+                {"name": "flunders", "singularName": "flunder", "namespaced": true, "kind": "Flunder",
+                    "verbs": ["get", "list"], "shortNames": ["fl"]},
+                {"name": "flunders/status", "singularName": "", "namespaced": true, "kind": "Flunder",
+                    "verbs": ["get"]},
+            ],
+        }),
+        "/openapi/v3" => json!({
+            "paths": {"apis/wardle.example.com/v1": {"serverRelativeURL": "/openapi/v3/apis/wardle.example.com/v1?hash=7"}},
+        }),
+        path => json!({
+            "path": path, "user": header("x-remote-user"), "groups": header("x-remote-group"),
+            "authorization": header("authorization"), "method": request.method().as_str(),
+        }),
+    };
+    let mut response = Response::new(Full::from(body.to_string()));
+    if !known {
+        *response.status_mut() = http::StatusCode::UNAUTHORIZED;
+    }
+    response.headers_mut().insert("content-type", "application/json".parse().expect("a value"));
+    Ok(response)
+}
+
+/// A Service that stands for a name outside of the cluster, since endpoints may not be on this machine.
+async fn register(server: &Server, admin: &Client, address: SocketAddr) {
+    use base64::Engine;
+    let outside = json!({"metadata": {"name": "wardle"}, "spec": {"type": "ExternalName", "externalName": "localhost"}});
+    admin.post("/api/v1/namespaces/t/services", &outside).await.expect(201);
+    let bundle = base64::engine::general_purpose::STANDARD.encode(server.authority.ca_pem());
+    let own = json!({
+        "metadata": {"name": "v1.wardle.example.com"},
+        "spec": {"group": "wardle.example.com", "version": "v1", "groupPriorityMinimum": 2000, "versionPriority": 15,
+            "caBundle": bundle, "service": {"namespace": "t", "name": "wardle", "port": address.port()}},
+    });
+    admin.post(API_SERVICES, &own).await.expect(201);
+}
+
+/// Waits for the condition of an APIService to have a reason.
+async fn until(admin: &Client, name: &str, reason: &str) -> Value {
+    let mut seen = Value::Null;
+    for _ in 0..400 {
+        let reply = admin.get(&format!("{API_SERVICES}/{name}")).await;
+        if reply.status == 200 {
+            seen = reply.json()["status"]["conditions"][0].clone();
+            if seen["reason"] == reason {
+                return seen;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("{name} does not become {reason}: {seen}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_server_answers_its_group_and_is_discovered() {
+    let (server, front_proxy) = Server::aggregating().await;
+    let admin = server.admin();
+    server.add_namespace("t", json!({})).await;
+    let address = other(&server, &front_proxy).await;
+    register(&server, &admin, address).await;
+    let condition = until(&admin, "v1.wardle.example.com", "Passed").await;
+    assert_eq!((&condition["status"], &condition["message"]), (&json!("True"), &json!("all checks passed")));
+
+    let path = "/apis/wardle.example.com/v1/namespaces/t/flunders";
+    let answer = admin.get(path).await.expect(200);
+    assert_eq!(answer["user"], "kubernetes-admin");
+    assert_eq!(answer["groups"], "system:masters,system:authenticated");
+    assert_eq!((&answer["path"], &answer["authorization"]), (&json!(path), &json!("")));
+    let stranger = server.user("jane", &[]).get(path).await.expect(403);
+    assert_eq!(stranger["reason"], "Forbidden", "who may ask is decided here first");
+
+    let groups = admin.get("/apis").await.expect(200);
+    let group =
+        groups["groups"].as_array().expect("groups").iter().find(|own| own["name"] == "wardle.example.com");
+    assert_eq!(group.expect("the group")["preferredVersion"]["groupVersion"], "wardle.example.com/v1");
+    let single = admin.get("/apis/wardle.example.com").await.expect(200);
+    assert_eq!((&single["kind"], &single["name"]), (&json!("APIGroup"), &json!("wardle.example.com")));
+    let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+    let aggregated = server.admin().with_header("accept", accept).get("/apis").await.expect(200);
+    let items = aggregated["items"].as_array().expect("items");
+    let own = items.iter().find(|item| item["metadata"]["name"] == "wardle.example.com").expect("the group");
+    assert_eq!(
+        own["versions"],
+        json!([{"version": "v1", "freshness": "Current", "resources": [{
+            "resource": "flunders", "scope": "Namespaced", "singularResource": "flunder", "shortNames": ["fl"],
+            "verbs": ["get", "list"],
+            "responseKind": {"group": "wardle.example.com", "version": "v1", "kind": "Flunder"},
+            "subresources": [{"subresource": "status", "verbs": ["get"],
+                "responseKind": {"group": "wardle.example.com", "version": "v1", "kind": "Flunder"}}],
+        }]}])
+    );
+    let index = admin.get("/openapi/v3").await.expect(200);
+    assert_eq!(
+        index["paths"]["apis/wardle.example.com/v1"]["serverRelativeURL"],
+        "/openapi/v3/apis/wardle.example.com/v1?hash=7"
+    );
+    let document = admin.get("/openapi/v3/apis/wardle.example.com/v1?hash=7").await.expect(200);
+    assert_eq!(document["path"], "/openapi/v3/apis/wardle.example.com/v1");
+
+    let port = json!({"spec": {"service": {"port": 1}}});
+    admin.patch(&format!("{API_SERVICES}/v1.wardle.example.com"), MERGE, &port).await.expect(200);
+    until(&admin, "v1.wardle.example.com", "FailedDiscoveryCheck").await;
+    let refused = admin.get(path).await.expect(503);
+    assert_eq!(refused["message"], "service unavailable");
+    assert_eq!(admin.delete(&format!("{API_SERVICES}/v1.wardle.example.com")).await.status, 200);
+    for _ in 0..400 {
+        if admin.get(path).await.status == 404 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("the group is still served");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_served_here_has_its_api_services() {
+    let (server, _front_proxy) = Server::aggregating().await;
+    let admin = server.admin();
+    for name in ["v1.", "v1.apps", "v2.autoscaling", "v1beta1.metrics.k8s.io"] {
+        let condition = until(&admin, name, "Local").await;
+        assert_eq!(condition["message"], "Local APIServices are always available", "{name}");
+    }
+    let apps = admin.get(&format!("{API_SERVICES}/v1.apps")).await.expect(200);
+    assert_eq!(apps["metadata"]["labels"]["kube-aggregator.kubernetes.io/automanaged"], "onstart");
+    assert_eq!(apps["spec"]["groupPriorityMinimum"], 17800);
+    let missing = json!({
+        "metadata": {"name": "v1.gone.example.com"},
+        "spec": {"group": "gone.example.com", "version": "v1", "groupPriorityMinimum": 1, "versionPriority": 1,
+            "insecureSkipTLSVerify": true, "service": {"namespace": "t", "name": "gone"}},
+    });
+    admin.post(API_SERVICES, &missing).await.expect(201);
+    let condition = until(&admin, "v1.gone.example.com", "ServiceNotFound").await;
+    assert_eq!(condition["message"], "service/gone in \"t\" is not present");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn use_of_simulated_pods_is_told() {
+    let (server, _front_proxy) = Server::aggregating().await;
+    let admin = server.admin();
+    server.add_namespace("t", json!({})).await;
+    let node = json!({"metadata": {"name": "sim", "annotations": {"kwok.x-k8s.io/node": "fake"}}});
+    admin.post("/api/v1/nodes", &node).await.expect(201);
+    admin.post("/api/v1/nodes", &json!({"metadata": {"name": "real"}})).await.expect(201);
+    let pods = "/api/v1/namespaces/t/pods";
+    for (name, node, annotations) in [
+        ("plain", "sim", json!({})),
+        ("busy", "sim", json!({"kwok.x-k8s.io/usage-cpu": "250m", "kwok.x-k8s.io/usage-memory": "64Mi"})),
+        ("elsewhere", "real", json!({})),
+        ("waiting", "sim", json!({})),
+    ] {
+        let containers = json!([{"name": "a", "image": "i"}, {"name": "b", "image": "i"}]);
+        let pod = json!({
+            "metadata": {"name": name, "annotations": annotations, "labels": {"app": name}},
+            "spec": {"nodeName": node, "containers": containers},
+        });
+        admin.post(pods, &pod).await.expect(201);
+        if name != "waiting" {
+            let running = json!({"status": {"phase": "Running"}});
+            admin.patch(&format!("{pods}/{name}/status"), MERGE, &running).await.expect(200);
+        }
+    }
+    let base = "/apis/metrics.k8s.io/v1beta1";
+    let list = admin.get(&format!("{base}/namespaces/t/pods")).await;
+    assert_eq!(list.names(), ["busy", "plain"], "those that run on a simulated node");
+    let busy = admin.get(&format!("{base}/namespaces/t/pods/busy")).await.expect(200);
+    assert_eq!(
+        busy["containers"],
+        json!([
+            {"name": "a", "usage": {"cpu": "250m", "memory": "64Mi"}},
+            {"name": "b", "usage": {"cpu": "250m", "memory": "64Mi"}},
+        ])
+    );
+    let selected = admin.get(&format!("{base}/pods?labelSelector=app%3Dplain")).await;
+    assert_eq!(selected.names(), ["plain"]);
+    let nodes = admin.get(&format!("{base}/nodes")).await.expect(200);
+    assert_eq!(nodes["items"].as_array().map(Vec::len), Some(1));
+    assert_eq!(nodes["items"][0]["usage"], json!({"cpu": "502m", "memory": "130Mi"}));
+    let absent = admin.get(&format!("{base}/namespaces/t/pods/waiting")).await.expect(404);
+    assert_eq!(absent["message"], "pods.metrics.k8s.io \"t/waiting\" not found");
+}
