@@ -3,12 +3,30 @@
 //! Objects are stored in one version and served in several. Most versions differ in nothing but their name; the few
 //! that do differ have a function here.
 
-use apimachinery::{GroupVersionKind, Value};
+use std::pin::Pin;
+
+use apimachinery::{GroupVersionKind, Object, Status, Value};
 
 use crate::Resource;
 
 mod autoscaler;
 mod resource;
+
+/// A conversion on its way: it may have to ask somebody.
+pub type Converting<'a, T> = Pin<Box<dyn Future<Output = Result<T, Status>> + Send + 'a>>;
+
+/// What makes objects of one version of a custom resource from those of the others. A version whose objects need no
+/// more than their name replaced has none.
+pub trait Converter: Send + Sync + 'static {
+    /// Whether a stored object has to be converted before it is shown.
+    fn is_needed(&self, stored: &Object) -> bool;
+
+    /// Makes stored objects of any version ones of this version, in order.
+    fn read<'a>(&'a self, objects: Vec<Value>) -> Converting<'a, Vec<Value>>;
+
+    /// Makes an object of this version one that can be stored.
+    fn write(&self, object: Value) -> Converting<'_, Value>;
+}
 
 /// The kind in which a resource's objects are stored.
 pub fn storage_gvk(resource: &Resource) -> GroupVersionKind {

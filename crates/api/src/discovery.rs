@@ -20,7 +20,7 @@ use serde::Serialize;
 use crate::builtin::{self, tables};
 use crate::{Resource, Subresource};
 
-mod version;
+pub mod version;
 
 /// Priority of the group that the aggregation layer itself serves: before all others.
 const REGISTRATION_PRIORITY: i32 = 20_000;
@@ -62,23 +62,65 @@ impl AggregatedVersion {
     }
 }
 
+/// The documents of one group: what a change of another group leaves as it is.
+#[derive(Clone, Debug)]
+pub struct GroupDocuments {
+    name: String,
+    /// Groups of a higher one are listed first.
+    priority: i32,
+    /// The unaggregated documents by path.
+    by_path: Vec<(String, Bytes)>,
+    /// The group's item in `/apis`.
+    listed: Bytes,
+    /// The group's item in the aggregated documents.
+    aggregated: Bytes,
+}
+
+impl GroupDocuments {
+    /// The documents of each group that the resources belong to.
+    pub fn all(resources: &[Arc<Resource>]) -> Vec<Arc<Self>> {
+        groups(resources).iter().map(|group| Arc::new(Self::new(group))).collect()
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn new(group: &Group<'_>) -> Self {
+        let root = if group.name.is_empty() { "/api".into() } else { format!("/apis/{}", group.name) };
+        let mut by_path = Vec::with_capacity(1 + group.versions.len());
+        if !group.name.is_empty() {
+            by_path.push((root.clone(), encode(&group_document(group, true))));
+        }
+        by_path.extend(group.versions.iter().map(|version| {
+            (format!("{root}/{}", version.name), encode(&resource_list(group.name, version)))
+        }));
+        Self {
+            name: group.name.to_owned(),
+            priority: group.priority(),
+            by_path,
+            listed: encode(&group_document(group, false)),
+            aggregated: encode(&group_discovery(group)),
+        }
+    }
+}
+
 impl Documents {
     /// Makes all documents for a set of resources, in any order.
     pub fn new(resources: &[Arc<Resource>]) -> Self {
-        let groups = groups(resources);
-        let mut by_path = BTreeMap::from([("/apis".to_owned(), group_list(&groups))]);
-        for group in &groups {
-            if !group.name.is_empty() {
-                by_path.insert(format!("/apis/{}", group.name), encode(&group_document(group, true)));
-            }
-            for version in &group.versions {
-                let path =
-                    if group.name.is_empty() { "/api".into() } else { format!("/apis/{}", group.name) };
-                by_path
-                    .insert(format!("{path}/{}", version.name), encode(&resource_list(group.name, version)));
-            }
-        }
-        Self { by_path, aggregated: Aggregated::new(&groups) }
+        Self::assemble(GroupDocuments::all(resources))
+    }
+
+    /// Puts the documents of groups together, which may come in any order.
+    pub fn assemble(mut groups: Vec<Arc<GroupDocuments>>) -> Self {
+        groups.sort_by(|a, b| b.priority.cmp(&a.priority).then_with(|| a.name.cmp(&b.name)));
+        let mut by_path: BTreeMap<String, Bytes> =
+            groups.iter().flat_map(|group| group.by_path.iter().cloned()).collect();
+        let (core, named): (Vec<_>, Vec<_>) = groups.into_iter().partition(|group| group.name.is_empty());
+        let listed = named.iter().map(|group| &group.listed);
+        let head = r#"{"kind":"APIGroupList","apiVersion":"v1","groups":["#;
+        by_path.insert("/apis".to_owned(), joined(head, listed));
+        Self { by_path, aggregated: Aggregated::new(&core, &named) }
     }
 
     /// The unaggregated document at a path without trailing slash; `/api` is [`api_versions`].
@@ -140,6 +182,13 @@ struct Group<'r> {
     versions: Vec<Version<'r>>,
 }
 
+impl Group<'_> {
+    /// That of its most important version.
+    fn priority(&self) -> i32 {
+        self.versions.iter().map(|own| priority(self.name, own.name).0).max().unwrap_or_default()
+    }
+}
+
 struct Version<'r> {
     name: &'r str,
     /// Sorted by plural name.
@@ -157,9 +206,7 @@ fn groups(resources: &[Arc<Resource>]) -> Vec<Group<'_>> {
         .map(|(name, versions)| Group { name, versions: sort_versions(name, versions) })
         .collect();
     // A stable sort: names stay in order.
-    groups.sort_by_key(|group| {
-        Reverse(group.versions.iter().map(|own| priority(group.name, own.name).0).max())
-    });
+    groups.sort_by_key(|group| Reverse(group.priority()));
     groups
 }
 
@@ -203,14 +250,6 @@ struct ServerAddress<'a> {
     client_cidr: &'static str,
     #[serde(rename = "serverAddress")]
     server_address: &'a str,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct GroupList<'r> {
-    kind: &'static str,
-    api_version: &'static str,
-    groups: Vec<GroupDocument<'r>>,
 }
 
 #[derive(Serialize)]
@@ -262,15 +301,6 @@ struct ResourceEntry<'r> {
     storage_version_hash: String,
 }
 
-fn group_list(groups: &[Group<'_>]) -> Bytes {
-    let groups = groups.iter().filter(|group| !group.name.is_empty());
-    encode(&GroupList {
-        kind: "APIGroupList",
-        api_version: "v1",
-        groups: groups.map(|group| group_document(group, false)).collect(),
-    })
-}
-
 /// A group alone has type meta, one in the list does not.
 fn group_document<'r>(group: &Group<'r>, alone: bool) -> GroupDocument<'r> {
     let name = |version: &Version<'r>| VersionName {
@@ -290,7 +320,10 @@ fn group_document<'r>(group: &Group<'r>, alone: bool) -> GroupDocument<'r> {
 fn resource_list<'r>(group: &str, version: &Version<'r>) -> ResourceList<'r> {
     let mut resources: Vec<ResourceEntry<'r>> =
         version.resources.iter().flat_map(|own| entries(own)).collect();
-    resources.sort_by(|a, b| a.name.cmp(&b.name));
+    // Custom resources' subresources come as they were made.
+    if version.resources.iter().all(|own| own.custom.is_none()) {
+        resources.sort_by(|a, b| a.name.cmp(&b.name));
+    }
     ResourceList {
         kind: "APIResourceList",
         // The core API's list is older than the rule that everything has an apiVersion.
@@ -310,7 +343,7 @@ fn entries(resource: &Resource) -> Vec<ResourceEntry<'_>> {
         group: "",
         version: "",
         kind: &resource.kind,
-        verbs: texts(&resource.verbs),
+        verbs: verbs(resource),
         short_names: texts(&resource.short_names),
         categories: texts(&resource.categories),
         storage_version_hash: storage_version_hash(resource),
@@ -342,20 +375,19 @@ fn elsewhere<'r>(resource: &Resource, kind: &'r GroupVersionKind) -> (&'r str, &
     }
 }
 
+/// While its definition is being deleted, a custom resource is not for writing.
+fn verbs(resource: &Resource) -> Vec<&str> {
+    let is_ending = resource.custom.as_ref().is_some_and(|custom| custom.terminating);
+    let mut verbs = texts(&resource.verbs);
+    verbs.retain(|verb| !is_ending || !matches!(*verb, "create" | "patch" | "update"));
+    verbs
+}
+
 fn texts(list: &[apimachinery::Str]) -> Vec<&str> {
     list.iter().map(|text| text.as_str()).collect()
 }
 
 // === Aggregated documents ===
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct DiscoveryList<'r> {
-    kind: &'static str,
-    api_version: &'static str,
-    metadata: Metadata<'r>,
-    items: Vec<GroupDiscovery<'r>>,
-}
 
 #[derive(Serialize)]
 struct Metadata<'r> {
@@ -410,25 +442,33 @@ struct ResponseKind<'r> {
 }
 
 impl Aggregated {
-    fn new(groups: &[Group<'_>]) -> Self {
-        let (core, named): (Vec<_>, Vec<_>) = groups.iter().partition(|group| group.name.is_empty());
-        let (v2, v2beta1) = ("apidiscovery.k8s.io/v2", "apidiscovery.k8s.io/v2beta1");
+    fn new(core: &[Arc<GroupDocuments>], named: &[Arc<GroupDocuments>]) -> Self {
+        let list = |groups: &[Arc<GroupDocuments>], version: &str| {
+            let head = format!(
+                r#"{{"kind":"APIGroupDiscoveryList","apiVersion":"apidiscovery.k8s.io/{version}","metadata":{{}},"items":["#
+            );
+            joined(&head, groups.iter().map(|group| &group.aggregated))
+        };
         Self {
-            core_v2: discovery_list(&core, v2),
-            groups_v2: discovery_list(&named, v2),
-            core_v2beta1: discovery_list(&core, v2beta1),
-            groups_v2beta1: discovery_list(&named, v2beta1),
+            core_v2: list(core, "v2"),
+            groups_v2: list(named, "v2"),
+            core_v2beta1: list(core, "v2beta1"),
+            groups_v2beta1: list(named, "v2beta1"),
         }
     }
 }
 
-fn discovery_list(groups: &[&Group<'_>], api_version: &'static str) -> Bytes {
-    encode(&DiscoveryList {
-        kind: "APIGroupDiscoveryList",
-        api_version,
-        metadata: Metadata { name: "" },
-        items: groups.iter().map(|group| group_discovery(group)).collect(),
-    })
+/// A list of documents that are there already; `head` ends where its items begin.
+fn joined<'b>(head: &str, items: impl Iterator<Item = &'b Bytes>) -> Bytes {
+    let mut out = head.as_bytes().to_vec();
+    for (index, item) in items.enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(item);
+    }
+    out.extend_from_slice(b"]}");
+    out.into()
 }
 
 fn group_discovery<'r>(group: &Group<'r>) -> GroupDiscovery<'r> {
@@ -444,12 +484,14 @@ fn group_discovery<'r>(group: &Group<'r>) -> GroupDiscovery<'r> {
 }
 
 fn resource_discovery(resource: &Resource) -> ResourceDiscovery<'_> {
+    let (group, version) =
+        if resource.custom.is_some() { (&*resource.group, &*resource.version) } else { ("", "") };
     ResourceDiscovery {
         resource: &resource.plural,
-        response_kind: ResponseKind { group: "", version: "", kind: &resource.kind },
+        response_kind: ResponseKind { group, version, kind: &resource.kind },
         scope: if resource.namespaced { "Namespaced" } else { "Cluster" },
         singular_resource: &resource.singular,
-        verbs: texts(&resource.verbs),
+        verbs: verbs(resource),
         short_names: texts(&resource.short_names),
         categories: texts(&resource.categories),
         subresources: resource.subresources.iter().map(|own| subresource_discovery(resource, own)).collect(),
@@ -457,7 +499,9 @@ fn resource_discovery(resource: &Resource) -> ResourceDiscovery<'_> {
 }
 
 fn subresource_discovery<'r>(resource: &Resource, subresource: &'r Subresource) -> SubresourceDiscovery<'r> {
-    let (group, version) = elsewhere(resource, &subresource.kind);
+    let kind = &subresource.kind;
+    let (group, version) =
+        if resource.custom.is_some() { (&*kind.group, &*kind.version) } else { elsewhere(resource, kind) };
     SubresourceDiscovery {
         subresource: &subresource.name,
         response_kind: ResponseKind { group, version, kind: &subresource.kind.kind },

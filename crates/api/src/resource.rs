@@ -11,6 +11,7 @@ use apimachinery::{GroupKind, GroupResource, GroupVersionKind, GroupVersionResou
 use bytes::Bytes;
 
 use crate::Strategy;
+use crate::conversion::Converter;
 use crate::strategy::Columns;
 
 /// One served version of a collection.
@@ -50,12 +51,14 @@ pub struct Resource {
 }
 
 /// The part of a descriptor that comes from a CustomResourceDefinition.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Custom {
     /// Its definition is being deleted: nothing new may be created.
     pub terminating: bool,
     /// Where the `scale` subresource finds what it shows.
     pub scale: Option<ScalePaths>,
+    /// Set when stored objects may need more than another `apiVersion` to be shown.
+    pub converter: Option<Arc<dyn Converter>>,
 }
 
 /// `spec.versions[].subresources.scale`, as dotted paths that begin with a dot.

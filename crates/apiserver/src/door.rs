@@ -96,6 +96,12 @@ impl Door {
         self.catalog.read().clone()
     }
 
+    /// Serves another set of resources from now on; requests that are under way keep what they began with.
+    pub(crate) fn replace_catalog(&self, change: impl FnOnce(&Catalog) -> Catalog) {
+        let mut catalog = self.catalog.write();
+        *catalog = Arc::new(change(&catalog));
+    }
+
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
@@ -156,26 +162,24 @@ impl Door {
         self.metrics.as_ref().filter(|_| ResourceMetrics::has(&endpoint.resource))
     }
 
-    pub fn get(&self, call: &Call<'_>) -> Result<Answer, Status> {
+    pub async fn get(&self, call: &Call<'_>) -> Result<Answer, Status> {
         if let Some(metrics) = self.measured(call.endpoint) {
             return metrics.get(call.endpoint, call.namespace, call.name).map(Answer::Object);
         }
         let object = self.registry.get(call.endpoint, call.namespace, call.name)?;
-        match call.subresource {
-            "scale" => Ok(Answer::Value(scale::of(&call.endpoint.served(&object)))),
-            _ => Ok(Answer::Object(object)),
-        }
+        self.shown(call, object).await
     }
 
-    pub fn list(&self, call: &Call<'_>, request: &ListRequest) -> Result<Page, Status> {
-        match self.measured(call.endpoint) {
-            Some(metrics) => metrics.list(call.endpoint, call.namespace, request),
-            None => self.registry.list(call.endpoint, call.namespace, request),
+    pub async fn list(&self, call: &Call<'_>, request: &ListRequest) -> Result<Page, Status> {
+        if let Some(metrics) = self.measured(call.endpoint) {
+            return metrics.list(call.endpoint, call.namespace, request);
         }
+        let page = self.registry.list(call.endpoint, call.namespace, request)?;
+        Ok(Page { objects: call.endpoint.read_all(page.objects).await?, ..page })
     }
 
-    pub fn watch(&self, call: &Call<'_>, request: WatchRequest) -> Result<WatchStream, Status> {
-        self.registry.watch(call.endpoint, call.namespace, request)
+    pub async fn watch(&self, call: &Call<'_>, request: WatchRequest) -> Result<WatchStream, Status> {
+        self.registry.watch(call.endpoint, call.namespace, request).await
     }
 
     /// Creates an object, or what a subresource makes of one. `object` is decoded but not defaulted.
@@ -204,7 +208,8 @@ impl Door {
             ("", _, _) => {
                 self.check_grants(call, &object, None)?;
                 let ctx = context(call, mode);
-                self.registry.create(call.endpoint, &ctx, object).await.map(Answer::Object)
+                let created = self.registry.create(call.endpoint, &ctx, object).await?;
+                self.shown(call, created).await
             }
             ("binding", "", "pods") => {
                 let ctx = context(call, mode);
@@ -249,7 +254,7 @@ impl Door {
             self.check_grants(call, &object, current)?;
             match current {
                 Some(workload) if is_scale => {
-                    let scaled = scale::apply(workload, &object)?;
+                    let scaled = scale::apply(resource, workload, &object)?;
                     Ok(Rewrite::of_current(scaled, workload))
                 }
                 _ => Ok(Rewrite::replacement(object.clone())),
@@ -257,7 +262,7 @@ impl Door {
         };
         let ctx = context(call, mode);
         let modified = self.registry.modify(call.endpoint, &ctx, call.name, create, &mut produce).await?;
-        Ok((self.shown(call, modified.object), modified.created))
+        Ok((self.shown(call, modified.object).await?, modified.created))
     }
 
     /// Patches an object or one of its subresources; says whether it was created (apply).
@@ -283,7 +288,7 @@ impl Door {
         };
         let ctx = context(call, mode);
         let modified = self.registry.modify(call.endpoint, &ctx, call.name, create, &mut produce).await?;
-        Ok((self.shown(call, modified.object), modified.created))
+        Ok((self.shown(call, modified.object).await?, modified.created))
     }
 
     pub async fn delete(
@@ -292,7 +297,10 @@ impl Door {
         mode: &Mode<'_>,
         request: &DeleteRequest,
     ) -> Result<Deleted, Status> {
-        self.registry.delete(call.endpoint, &context(call, mode), call.name, request).await
+        match self.registry.delete(call.endpoint, &context(call, mode), call.name, request).await? {
+            Deleted::Gone(object) => Ok(Deleted::Gone(call.endpoint.read(object).await?)),
+            Deleted::Pending(object) => Ok(Deleted::Pending(call.endpoint.read(object).await?)),
+        }
     }
 
     pub async fn delete_collection(
@@ -302,14 +310,18 @@ impl Door {
         list: &ListRequest,
         request: &DeleteRequest,
     ) -> Result<(Vec<Arc<Object>>, u64), Status> {
-        self.registry.delete_collection(call.endpoint, &context(call, mode), list, request).await
+        let ctx = context(call, mode);
+        let (objects, revision) = self.registry.delete_collection(call.endpoint, &ctx, list, request).await?;
+        Ok((call.endpoint.read_all(objects).await?, revision))
     }
 
-    fn shown(&self, call: &Call<'_>, object: Arc<Object>) -> Answer {
-        match call.subresource {
-            "scale" => Answer::Value(scale::of(&call.endpoint.served(&object))),
-            _ => Answer::Object(object),
+    /// An object as the call's version and subresource show it.
+    async fn shown(&self, call: &Call<'_>, object: Arc<Object>) -> Result<Answer, Status> {
+        let object = call.endpoint.read(object).await?;
+        if call.subresource != "scale" {
+            return Ok(Answer::Object(object));
         }
+        scale::of(&call.endpoint.resource, &call.endpoint.served(&object)).map(Answer::Value)
     }
 
     /// RBAC objects may not hand out rights that their writer lacks.

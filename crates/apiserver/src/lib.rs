@@ -19,6 +19,7 @@ pub mod connect;
 pub mod decode;
 mod door;
 pub mod event_expiry;
+mod extensions;
 mod fairness;
 mod grants;
 mod health;
@@ -50,6 +51,7 @@ use watch_cache::{LoadError, WatchCache};
 use crate::aggregation::Aggregator;
 use crate::catalog::Catalog;
 pub use crate::door::{Answer, Call, Door, Mode};
+use crate::extensions::Extensions;
 use crate::fairness::Fairness;
 pub use crate::health::Readiness;
 use crate::http::handler::Handler;
@@ -88,6 +90,7 @@ pub struct ApiServer {
     handler: Arc<Handler>,
     fairness: Option<Arc<Fairness>>,
     aggregator: Arc<Aggregator>,
+    extensions: Option<Arc<Extensions>>,
     shutdown: rt::Shutdown,
 }
 
@@ -116,6 +119,7 @@ impl ApiServer {
             resources.extend(resource_metrics::resources());
         }
         let catalog = Catalog::new(&registry, resources);
+        let (catalog, restored) = extensions::restore(&registry, catalog, None)?;
         cache.load(store.as_ref())?;
         store.observe("", cache.clone());
         let find = |gvr: &GroupVersionResource| -> Result<Endpoint, AssembleError> {
@@ -200,7 +204,8 @@ impl ApiServer {
             InFlight::new(&requests, fairness.clone()),
             shutdown.clone(),
         ));
-        Ok(Self { door, readiness, handler, fairness, aggregator, shutdown })
+        let extensions = Extensions::new(door.clone(), restored, None, shutdown.clone());
+        Ok(Self { door, readiness, handler, fairness, aggregator, extensions, shutdown })
     }
 
     /// A client for a component that acts as `user`.
@@ -229,6 +234,16 @@ impl ApiServer {
     /// Keeps APIServices true and aggregated API servers reachable until `shutdown`. Call after the bootstrap.
     pub fn aggregate(&self, shutdown: rt::Shutdown) -> impl Future<Output = ()> + Send + 'static {
         self.aggregator.clone().run(self.door.clone(), shutdown)
+    }
+
+    /// Serves what CustomResourceDefinitions define, until the server ends.
+    pub fn run_extensions(&self) -> impl Future<Output = ()> + Send + 'static {
+        let extensions = self.extensions.clone();
+        async move {
+            if let Some(extensions) = extensions {
+                extensions.run().await;
+            }
+        }
     }
 
     /// An HTTPS server on a bound listener.

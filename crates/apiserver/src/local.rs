@@ -83,7 +83,7 @@ impl Api for LocalApi {
         let endpoint = self.door.endpoint(gvr)?;
         let call = self.call(&endpoint, namespace, name, "");
         self.door.authorize(&call, "get")?;
-        self.door.get(&call).and_then(object)
+        self.door.get(&call).await.and_then(object)
     }
 
     async fn list(
@@ -95,7 +95,7 @@ impl Api for LocalApi {
         let endpoint = self.door.endpoint(gvr)?;
         let call = self.call(&endpoint, namespace, "", "");
         self.door.authorize(&call, "list")?;
-        let page = self.door.list(&call, &list_request(options)?)?;
+        let page = self.door.list(&call, &list_request(options)?).await?;
         Ok(ObjectList { items: page.objects, revision: page.revision, continue_token: page.continue_token })
     }
 
@@ -113,7 +113,7 @@ impl Api for LocalApi {
             0 => WatchStart::PresentState,
             revision => WatchStart::After(revision),
         };
-        let stream = self.door.watch(&call, WatchRequest { labels, fields, start })?;
+        let stream = self.door.watch(&call, WatchRequest { labels, fields, start }).await?;
         let state = (stream, self.shutdown.clone(), false);
         Ok(Box::pin(futures::stream::unfold(state, |(mut stream, shutdown, ended)| async move {
             if ended {

@@ -38,6 +38,10 @@ impl Kind {
                 Ok(Self::Strategic)
             }
             "application/apply-patch+yaml" => Ok(Self::Apply),
+            _ if endpoint.resource.custom.is_some() => Err(Status::unsupported_media_type(
+                "the body of the request was in an unknown format - accepted media types include: \
+                 application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+            )),
             _ => Err(Status::unsupported_media_type("415: Unsupported Media Type")
                 .with_details(Default::default())),
         }
@@ -155,7 +159,8 @@ fn apply_to_scale(
     let Some(workload) = current else {
         return Err(Status::not_found(&call.endpoint.resource.group_resource(), call.name));
     };
-    let mut patched = scale::of(workload);
+    let resource = &call.endpoint.resource;
+    let mut patched = scale::before_patch(resource, workload)?;
     match body {
         PatchBody::Json(document) => apply_json(&mut patched, document, mode),
         // A scale has no lists, so all other kinds of patch mean the same.
@@ -165,6 +170,6 @@ fn apply_to_scale(
     }
     .map_err(PatchError::into_status)?;
     decode::scale(&mut patched, mode)?;
-    let scaled = scale::apply(workload, &patched)?;
+    let scaled = scale::apply(resource, workload, &patched)?;
     Ok(Rewrite::of_current(scaled, workload))
 }

@@ -53,7 +53,6 @@ impl Served for ServedNow {
         }
         let found: Arc<[Arc<Resource>]> = catalog
             .resources()
-            .iter()
             .filter(|own| own.is_stored() && own.storage_prefix == resource.storage_prefix)
             .cloned()
             .collect();
@@ -63,20 +62,29 @@ impl Served for ServedNow {
 
     fn of_kind(&self, kind: &GroupVersionKind) -> Option<Endpoint> {
         let catalog = self.catalog()?;
-        let resource = catalog.resources().iter().find(|own| own.is_stored() && own.gvk() == *kind)?.clone();
+        let resource = catalog.resources().find(|own| own.is_stored() && own.gvk() == *kind)?.clone();
         catalog.find(&resource.gvr()).cloned()
     }
 
     async fn convert(&self, mut object: Value, from: &Resource, to: &Resource) -> Result<Value, Status> {
-        api::conversion::convert(&mut object, &from.gvk(), &to.gvk());
-        Ok(object)
+        let Some(custom) = &to.custom else {
+            api::conversion::convert(&mut object, &from.gvk(), &to.gvk());
+            return Ok(object);
+        };
+        let Some(converter) = &custom.converter else {
+            object.set_at(&["apiVersion"], to.api_version());
+            return Ok(object);
+        };
+        let converted = converter.read(vec![object]).await?.pop();
+        converted.ok_or_else(|| Status::internal("the conversion returned no object"))
     }
 
-    fn scale(&self, _resource: &Resource, workload: &Value) -> Value {
-        scale::of(workload)
+    fn scale(&self, resource: &Resource, workload: &Value) -> Value {
+        // One that cannot be shown is refused when it is validated.
+        scale::of(resource, workload).unwrap_or_default()
     }
 
-    fn rescaled(&self, _resource: &Resource, workload: &Value, scale: &Value) -> Result<Value, Status> {
-        scale::apply(workload, scale)
+    fn rescaled(&self, resource: &Resource, workload: &Value, scale: &Value) -> Result<Value, Status> {
+        scale::apply(resource, workload, scale)
     }
 }

@@ -82,7 +82,7 @@ impl Registry {
         }
         strategy.warnings(&strategy_ctx, &object, None).into_iter().for_each(|text| ctx.warnings.add(text));
         admission.validate(&attributes, Some(&object)).await?;
-        let draft = endpoint.draft(object)?;
+        let draft = endpoint.draft(object).await?;
         match self.commit(endpoint, ctx, &name, draft, Precondition::Absent, reservation).await {
             Ok(object) => Ok(object),
             Err(CommitFailure::Precondition) => {

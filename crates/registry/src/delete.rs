@@ -87,16 +87,17 @@ impl Registry {
         admit: bool,
     ) -> Result<Option<Deleted>, Status> {
         check_preconditions(endpoint, &current, request)?;
+        let shown = endpoint.read(current.clone()).await?;
         if admit {
-            self.admit_delete(endpoint, ctx, &current, request).await?;
+            self.admit_delete(endpoint, ctx, &shown, request).await?;
         }
-        let outcome = match plan(endpoint, ctx, &current, request)? {
+        let outcome = match plan(endpoint, ctx, &shown, request)? {
             Plan::Nothing => return Ok(Some(Deleted::Pending(current))),
             Plan::Remove => {
                 self.remove(endpoint, ctx, &current).await.map(|last| Deleted::Gone(Arc::new(last)))
             }
             Plan::Mark(value) => {
-                let draft = endpoint.draft(*value)?;
+                let draft = endpoint.draft(*value).await?;
                 let precondition = Precondition::ModRevision(Revision(current.revision()));
                 let unchanged = Reservation::none();
                 self.commit(endpoint, ctx, current.name(), draft, precondition, unchanged)

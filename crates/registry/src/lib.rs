@@ -25,12 +25,14 @@ mod watch;
 use std::sync::Arc;
 
 use api::Resource;
+use api::conversion::Converter;
+use apimachinery::object::FieldPaths;
 use apimachinery::{GroupKind, GroupVersionKind, Object, Status, Value, object};
 use auth::UserInfo;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use storage::{Durability, Precondition, Store, Write};
-use watch_cache::{ResourceCache, WatchCache};
+use watch_cache::{LoadError, ResourceCache, WatchCache};
 
 pub use admission::Admission;
 pub use delete::{DeleteRequest, Deleted, Propagation};
@@ -127,6 +129,45 @@ impl Registry {
         let cache = self.cache.add_resource(&resource.storage_prefix, resource.selectable_fields.clone());
         cache.measured_as(&resource.group, &resource.plural);
         Endpoint { resource, cache }
+    }
+
+    /// As [`Registry::endpoint`], for a custom resource; `fields` are those of all its versions.
+    pub fn custom_endpoint(&self, resource: Arc<Resource>, fields: FieldPaths) -> Endpoint {
+        let cache = self.cache.add_resource(&resource.storage_prefix, fields);
+        cache.measured_as(&resource.group, &resource.plural);
+        Endpoint { resource, cache }
+    }
+
+    /// As [`Registry::custom_endpoint`], for a resource that comes while the store is in use: what it holds is there when this
+    /// returns.
+    pub fn endpoint_at_run_time(
+        &self,
+        resource: Arc<Resource>,
+        fields: &FieldPaths,
+    ) -> Result<Endpoint, LoadError> {
+        let cache = self.cache.load_resource(&resource.storage_prefix, fields, self.store.as_ref())?;
+        cache.measured_as(&resource.group, &resource.plural);
+        Ok(Endpoint { resource, cache })
+    }
+
+    /// Removes everything that is stored of a resource which nobody can have a right to any more: no admission, no
+    /// finalizers.
+    pub async fn discard_all(&self, endpoint: &Endpoint) -> Result<(), Status> {
+        let keys: Vec<storage::Key> = endpoint.cache.snapshot().objects.keys().cloned().collect();
+        for key in keys {
+            let write = Write {
+                key,
+                precondition: Precondition::None,
+                value: None,
+                attachment: None,
+                durability: Durability::Synced,
+            };
+            match self.store.commit(write).await {
+                Ok(_) | Err(storage::Error::PreconditionFailed { .. }) => {}
+                Err(error) => return Err(storage_status(&error)),
+            }
+        }
+        Ok(())
     }
 
     /// An endpoint of a kind that is answered and never stored (reviews); its cache stays empty.
@@ -271,7 +312,40 @@ fn storage_status(error: &storage::Error) -> Status {
 }
 
 impl Endpoint {
-    /// The tree of a stored object in this endpoint's served version.
+    /// The object as this version shows it, for reading. Only custom resources that need more than their name replaced
+    /// ever wait here; everything else is handed on as it is.
+    pub async fn read(&self, object: Arc<Object>) -> Result<Arc<Object>, Status> {
+        match self.converter() {
+            Some(converter) if converter.is_needed(&object) => {
+                let read = converter.read(vec![object.to_value()]).await?;
+                read.first().map_or(Ok(object.clone()), |value| rebuilt(value, &object))
+            }
+            _ => Ok(object),
+        }
+    }
+
+    /// As [`Endpoint::read`], for many at once.
+    pub async fn read_all(&self, mut objects: Vec<Arc<Object>>) -> Result<Vec<Arc<Object>>, Status> {
+        let Some(converter) = self.converter() else { return Ok(objects) };
+        let (places, trees): (Vec<usize>, Vec<Value>) = objects
+            .iter()
+            .enumerate()
+            .filter(|(_, object)| converter.is_needed(object))
+            .map(|(at, object)| (at, object.to_value()))
+            .unzip();
+        if places.is_empty() {
+            return Ok(objects);
+        }
+        let read = converter.read(trees).await?;
+        for (at, value) in places.into_iter().zip(&read) {
+            objects[at] = rebuilt(value, &objects[at])?;
+        }
+        Ok(objects)
+    }
+
+    /// The tree of a stored object in this endpoint's served version. One of a custom resource was [read] before.
+    ///
+    /// [read]: Endpoint::read
     pub fn served(&self, object: &Object) -> Value {
         let mut value = object.to_value();
         self.convert(&mut value, &self.stored_gvk(), &self.resource.gvk());
@@ -280,21 +354,31 @@ impl Endpoint {
 
     /// Whether stored bytes need more than another `apiVersion` to be served.
     pub fn needs_conversion(&self) -> bool {
-        api::conversion::is_needed(&self.stored_gvk(), &self.resource.gvk())
+        self.resource.custom.is_none() && api::conversion::is_needed(&self.stored_gvk(), &self.resource.gvk())
     }
 
     /// Encodes a tree of the served version as it is stored.
-    fn draft(&self, mut value: Value) -> Result<Object, Status> {
-        self.convert(&mut value, &self.resource.gvk(), &self.stored_gvk());
+    async fn draft(&self, mut value: Value) -> Result<Object, Status> {
+        match self.converter() {
+            Some(converter) => value = converter.write(value).await?,
+            None => self.convert(&mut value, &self.resource.gvk(), &self.stored_gvk()),
+        }
         // The stored form's own fields: both event APIs share a collection, and name them differently.
         Object::indexed(object::encode(&value).into(), 0, &self.cache.fields())
             .map_err(|error| Status::bad_request(format!("{} cannot be stored: {error}", self.resource.kind)))
     }
 
     fn convert(&self, value: &mut Value, from: &GroupVersionKind, to: &GroupVersionKind) {
-        if from != to {
+        if self.resource.custom.is_some() {
+            // What is stored may be of any version there ever was.
+            value.set_at(&["apiVersion"], to.api_version());
+        } else if from != to {
             api::conversion::convert(value, from, to);
         }
+    }
+
+    fn converter(&self) -> Option<&Arc<dyn Converter>> {
+        self.resource.custom.as_ref()?.converter.as_ref()
     }
 
     /// The kind as failures name it: by the group it is stored in, which for events is the older one.
@@ -306,4 +390,9 @@ impl Endpoint {
     fn stored_gvk(&self) -> GroupVersionKind {
         api::conversion::storage_gvk(&self.resource)
     }
+}
+
+/// What a converter made of a stored object, at that object's revision.
+fn rebuilt(value: &Value, stored: &Object) -> Result<Arc<Object>, Status> {
+    Object::from_value(value, stored.revision(), &[]).map(Arc::new).map_err(Status::internal)
 }

@@ -36,6 +36,10 @@ fn field_manager<'a>(
 
 /// Records the writer as owner of every field it set (a create) or changed (with `old`, an update).
 pub(crate) fn track(endpoint: &Endpoint, ctx: &WriteContext<'_>, object: &mut Value, old: Option<&Value>) {
+    // As upstream: the scale of a custom resource has no type to tell its fields by, so nobody is recorded.
+    if endpoint.resource.custom.is_some() && ctx.subresource == Some("scale") {
+        return;
+    }
     let kind = endpoint.resource.gvk();
     let manager = field_manager(&endpoint.resource, &kind, ctx.subresource.unwrap_or_default());
     manager.update(old, object, ctx.field_manager, ctx.now);

@@ -143,8 +143,14 @@ fn rules(resource: &Resource) -> ObjectMetaRules {
     ObjectMetaRules {
         namespaced: resource.namespaced,
         name: resource.strategy.name_rule(),
-        qualified_finalizers: true,
+        qualified_finalizers: !is_extension(resource),
     }
+}
+
+/// Kinds that upstream keeps outside of its core, with what they define: they are less strict about finalizers.
+fn is_extension(resource: &Resource) -> bool {
+    resource.custom.is_some()
+        || matches!(resource.group.as_str(), "apiextensions.k8s.io" | "apiregistration.k8s.io")
 }
 
 /// Metadata and kind-specific complaints about a new object.

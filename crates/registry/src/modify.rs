@@ -86,7 +86,8 @@ impl Registry {
     ) -> Result<Option<Arc<Object>>, Status> {
         let resource = &endpoint.resource;
         let strategy = &resource.strategy;
-        let old = endpoint.served(current);
+        let shown = endpoint.read(current.clone()).await?;
+        let old = endpoint.served(&shown);
         let Rewrite { object: mut new, managed: fields_managed, conditional, trusted } = produce(Some(&old))?;
         let named_version = conditional && check_version(endpoint, ctx, current, &new)?;
         check_uid(endpoint, current, &new)?;
@@ -107,7 +108,7 @@ impl Registry {
             generate_name: "",
             user: ctx.user,
             dry_run: ctx.dry_run,
-            old: Some(current),
+            old: Some(&shown),
             old_tree: Some(&old),
             field_manager: ctx.field_manager,
             delete: None,
@@ -134,7 +135,7 @@ impl Registry {
         }
         apimachinery::managed_fields::keep_timestamps_of_unchanged(&old, &mut new);
         let finished = metadata::is_finished(resource, &new);
-        let draft = endpoint.draft(new)?;
+        let draft = endpoint.draft(new).await?;
         if draft.json() == current.json() {
             return Ok(Some(current.clone()));
         }

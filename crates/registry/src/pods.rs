@@ -21,7 +21,7 @@ pub fn last_state(
     }
     let mut pod = endpoint.served(&object);
     metadata::mark_deleted(&mut pod, now, 0);
-    Ok(Arc::new(endpoint.draft(pod)?.at_revision(object.revision())))
+    crate::rebuilt(&pod, &object)
 }
 
 impl Registry {

@@ -43,15 +43,18 @@ pub struct WatchEvent {
 
 /// The events of one watch.
 pub struct WatchStream {
+    endpoint: Endpoint,
     prefix: String,
     filter: Filter,
     initial: VecDeque<Arc<Object>>,
     pending: VecDeque<WatchEvent>,
+    /// Events whose objects have still to be converted; always empty for a resource that needs none.
+    unread: VecDeque<WatchEvent>,
     watcher: Watcher,
 }
 
 impl Registry {
-    pub fn watch(
+    pub async fn watch(
         &self,
         endpoint: &Endpoint,
         namespace: &str,
@@ -76,12 +79,13 @@ impl Registry {
                     .filter(|object| filter.matches(object))
                     .cloned()
                     .collect();
-                (objects, snapshot.revision)
+                (endpoint.read_all(objects).await?.into(), snapshot.revision)
             }
         };
         let watcher = endpoint.cache.watch(revision).map_err(too_old)?;
         let prefix = prefix[endpoint.resource.storage_prefix.len()..].trim_end_matches('/').to_owned();
-        Ok(WatchStream { prefix, filter, initial, pending: VecDeque::new(), watcher })
+        let (pending, unread) = (VecDeque::new(), VecDeque::new());
+        Ok(WatchStream { endpoint: endpoint.clone(), prefix, filter, initial, pending, unread, watcher })
     }
 }
 
@@ -102,6 +106,9 @@ impl WatchStream {
             if let Some(event) = self.pending.pop_front() {
                 return Some(Ok(event));
             }
+            if !self.unread.is_empty() {
+                return None;
+            }
             match self.watcher.ready()? {
                 Next::Events(events) => self.take(&events),
                 Next::Expired(expired) => return Some(Err(lagged(expired))),
@@ -115,6 +122,10 @@ impl WatchStream {
             if let Some(ready) = self.ready() {
                 return ready;
             }
+            if !self.unread.is_empty() {
+                self.read().await?;
+                continue;
+            }
             match self.watcher.next().await {
                 Next::Events(events) => self.take(&events),
                 Next::Expired(expired) => return Err(lagged(expired)),
@@ -124,7 +135,20 @@ impl WatchStream {
 
     fn take(&mut self, events: &[Arc<Event>]) {
         let seen: Vec<WatchEvent> = events.iter().filter_map(|event| self.see(event)).collect();
-        self.pending.extend(seen);
+        if self.endpoint.converter().is_some() {
+            self.unread.extend(seen);
+        } else {
+            self.pending.extend(seen);
+        }
+    }
+
+    /// Converts what has happened, all at once. Cancel-safe: until then it stays unread.
+    async fn read(&mut self) -> Result<(), Status> {
+        let objects = self.unread.iter().map(|event| event.object.clone()).collect();
+        let objects = self.endpoint.read_all(objects).await?;
+        let read = self.unread.drain(..).zip(objects);
+        self.pending.extend(read.map(|(event, object)| WatchEvent { object, ..event }));
+        Ok(())
     }
 
     /// What this watcher makes of an event: an object that leaves the selection is deleted for it.

@@ -159,11 +159,11 @@ impl WatchCache {
         Ok(cache)
     }
 
-    /// Forgets a resource. Whoever still holds its cache sees no more events.
+    /// Forgets a resource. Whoever still watches it is told to list again, and will find nothing.
     pub fn remove_resource(&self, prefix: &str) {
         let mut resources = self.resources.write();
         if let Ok(at) = resources.binary_search_by(|own| (*own.prefix).cmp(prefix)) {
-            resources.remove(at);
+            resources.remove(at).end();
         }
     }
 
@@ -389,6 +389,16 @@ impl ResourceCache {
         state.bytes = objects.values().map(|object| object.json().len()).sum();
         state.objects = objects;
         state.revision = revision;
+    }
+
+    /// No watcher can go on from here.
+    fn end(&self) {
+        let mut state = self.state.write();
+        state.objects = Objects::new();
+        state.pinned.clear();
+        state.ring.restart(u64::MAX);
+        drop(state);
+        self.newest.send_modify(|_| {});
     }
 
     /// What the store held at `revision`, and then what has happened since.

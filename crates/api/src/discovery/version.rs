@@ -5,20 +5,20 @@ use std::cmp::Reverse;
 /// Sorts versions so that the preferred one is greatest. Names that are not of the form `v1beta2` come below all that
 /// are, the first in the alphabet above the others.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Rank {
+pub enum Rank {
     Other(Reverse<String>),
     Known(Stage, u32, u32),
 }
 
 /// How far a version has come; later variants are preferred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Stage {
+pub enum Stage {
     Alpha,
     Beta,
     Stable,
 }
 
-pub(super) fn rank(version: &str) -> Rank {
+pub fn rank(version: &str) -> Rank {
     parse(version).unwrap_or_else(|| Rank::Other(Reverse(version.to_owned())))
 }
 

@@ -37,6 +37,7 @@ use std::sync::Arc;
 
 use apimachinery::field::ErrorList;
 use apimachinery::{Object, Value};
+use jiff::Timestamp;
 
 use crate::features::Features;
 use crate::features::fields::Dropped;
@@ -143,6 +144,14 @@ impl Strategy for Kind {
 
     fn deletion(&self, object: &Object, grace_seconds: Option<i64>) -> Deletion {
         self.rules.deletion(object, grace_seconds)
+    }
+
+    fn begin_deletion(&self) -> Option<fn(&mut Value, Timestamp)> {
+        self.rules.begin_deletion()
+    }
+
+    fn is_same_generation(&self, ctx: &Context<'_>, new: &Value, old: &Value) -> bool {
+        self.rules.is_same_generation(ctx, new, old)
     }
 
     fn orphans_dependents(&self) -> bool {

@@ -104,22 +104,23 @@ fn aggregated_version(headers: &HeaderMap) -> Option<(AggregatedVersion, &'stati
 }
 
 fn openapi_document(catalog: &Catalog, path: &[&str], headers: &HeaderMap) -> Option<Document> {
-    let resources = catalog.resources();
+    let resources = catalog.built_in();
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     match path {
-        ["v2"] if accept.contains(OPENAPI_V2_PROTOBUF_ACCEPT) => Some(catalog.document(
-            "openapi v2 protobuf",
-            OPENAPI_V2_PROTOBUF,
-            || openapi::v2_protobuf(resources),
-        )),
-        ["v2"] => Some(catalog.document("openapi v2", JSON, || openapi::v2_json(resources))),
+        ["v2"] if accept.contains(OPENAPI_V2_PROTOBUF_ACCEPT) => {
+            catalog.document("openapi v2 protobuf", OPENAPI_V2_PROTOBUF, || {
+                Some(openapi::v2_protobuf(resources))
+            })
+        }
+        ["v2"] => catalog.document("openapi v2", JSON, || Some(openapi::v2_json(resources))),
         // Upstream does not say what its index is, and Go takes it for text.
         ["v3"] => {
-            Some(catalog.document("openapi v3", "text/plain; charset=utf-8", || openapi::v3_index(resources)))
+            catalog.document("openapi v3", "text/plain; charset=utf-8", || Some(openapi::v3_index(resources)))
         }
         ["v3", rest @ ..] => {
             let key = rest.join("/");
-            catalog.find_document(&format!("openapi v3 {key}"), JSON, || openapi::v3_json(&key, resources))
+            catalog
+                .built_in_document(&format!("openapi v3 {key}"), JSON, || openapi::v3_json(&key, resources))
         }
         _ => None,
     }

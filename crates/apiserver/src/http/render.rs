@@ -182,7 +182,14 @@ fn json_list(
             Item::Other(Box::new(move |object, out| table::write_partial(&resource, object, version, out)))
         }
         Shape::Object => {
-            begin_list(&resource, metadata, &mut header);
+            // Go writes it of custom resources even when there is no more to come.
+            let is_last = resource.custom.is_some() && metadata.get("continue").is_none();
+            let extended = is_last.then(|| {
+                let mut metadata = metadata.clone();
+                metadata.set_at(&["continue"], "");
+                metadata
+            });
+            begin_list(&resource, extended.as_ref().unwrap_or(metadata), &mut header);
             if endpoint.needs_conversion() {
                 let endpoint = endpoint.clone();
                 Item::Other(Box::new(move |object, out| list_item(&endpoint, object).write_json(out)))

@@ -54,15 +54,15 @@ impl Handler {
             return self.connect(exchange, &call, purpose, path.rest, incoming).await;
         }
         match &*exchange.verb {
-            "watch" => self.watch(exchange, &call),
+            "watch" => self.watch(exchange, &call).await,
             "get" => {
                 let accepted = exchange.accepted(true)?;
-                let answer = self.door.get(&call)?;
+                let answer = self.door.get(&call).await?;
                 Ok(render::answer(200, &endpoint, &answer, accepted, exchange.include_object()?))
             }
             "list" => {
                 let accepted = exchange.accepted(true)?;
-                let page = self.door.list(&call, &query::list_request(&exchange.query)?)?;
+                let page = self.door.list(&call, &query::list_request(&exchange.query)?).await?;
                 let response = render::list(&endpoint, page, accepted, exchange.include_object()?);
                 Ok(compress::maybe(response, &exchange.headers))
             }
@@ -93,7 +93,11 @@ impl Handler {
         onward.send(&self.backends, purpose, &location, incoming).await
     }
 
-    fn watch(&self, exchange: &Exchange<'_>, call: &Call<'_>) -> Result<Response<ResponseBody>, Status> {
+    async fn watch(
+        &self,
+        exchange: &Exchange<'_>,
+        call: &Call<'_>,
+    ) -> Result<Response<ResponseBody>, Status> {
         let accepted = exchange.accepted(true)?;
         let mut options = query::watch_options(&exchange.query)?;
         if !call.name.is_empty() {
@@ -104,7 +108,7 @@ impl Handler {
             fields: options.fields.clone(),
             start: options.start,
         };
-        let stream = match self.door.watch(call, request) {
+        let stream = match self.door.watch(call, request).await {
             // Upstream answers 200 and tells in the stream that history is gone.
             Err(status) if status.is_expired() => return Ok(expired_watch(&status, accepted.encoding)),
             stream => stream?,

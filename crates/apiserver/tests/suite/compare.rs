@@ -83,7 +83,9 @@ fn tidy_columns(value: &mut Value) {
 fn tidy_metadata(value: &mut Value) {
     let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) else { return };
     if let Some(entries) = metadata.get_mut("managedFields").and_then(Value::as_array_mut) {
-        entries.retain(|entry| entry["manager"] != CONTROLLER_MANAGER);
+        // The server is a controller of its own for definitions.
+        let is_own = |entry: &Value| entry["manager"] == "kube-apiserver" && entry["subresource"] == "status";
+        entries.retain(|entry| entry["manager"] != CONTROLLER_MANAGER && !is_own(entry));
         // They are ordered by time, which differs by chance.
         entries.sort_by_key(|entry| {
             let text = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();

@@ -105,6 +105,17 @@ async fn prepare(server: &Server, file: &str) {
             server.admin().patch(path, MERGE, &status).await.expect(200);
             until_dangling(&server.admin(), "min", "False").await;
         }
+        "bad-input" => {
+            let widget = json!({
+                "apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "w-valid-pruned-and-defaulted"},
+                "spec": {
+                    "size": 3, "free": {"any": [1]}, "pruned": true,
+                    "items": [{"name": "a", "value": 5}, {"name": "b", "value": "x"}],
+                },
+            });
+            let path = "/apis/example.com/v1/namespaces/rec/widgets?fieldManager=unknown";
+            server.admin().post(path, &widget).await.expect(201);
+        }
         "patches" => {
             let toleration = json!([{"op": "add", "path": "/spec/tolerations/-", "value": {"key": "k", "operator": "Exists"}}]);
             let path = "/api/v1/namespaces/rec/pods/min";

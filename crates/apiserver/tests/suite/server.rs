@@ -29,23 +29,32 @@ impl Server {
 
     /// As an administrator would have it who knows the cluster's authority.
     pub async fn start_with(options: impl FnOnce(&pki::Authority) -> apiserver::Options) -> Self {
-        Self::launch(ServiceNetwork::default(), options).await.0
+        let store = Arc::new(storage_embedded::memory());
+        Self::launch(store, ServiceNetwork::default(), options).await.0
     }
 
     /// A server whose Services get addresses of this network.
     pub async fn on(network: ServiceNetwork) -> Self {
-        Self::launch(network, |_| apiserver::Options::default()).await.0
+        let store = Arc::new(storage_embedded::memory());
+        Self::launch(store, network, |_| apiserver::Options::default()).await.0
     }
 
     /// A server with aggregation and `metrics.k8s.io`, and the authority that signs what others believe it by.
     pub async fn aggregating() -> (Self, Arc<pki::Authority>) {
         let options = apiserver::Options { resource_metrics: true, ..Default::default() };
-        let (server, api, front_proxy) = Self::launch(ServiceNetwork::default(), |_| options).await;
+        let store = Arc::new(storage_embedded::memory());
+        let (server, api, front_proxy) = Self::launch(store, ServiceNetwork::default(), |_| options).await;
         rt::spawn("aggregation", api.aggregate(server.shutdown.clone()));
         (server, front_proxy)
     }
 
+    /// A server on a store that may have been another's.
+    pub async fn start_on(store: Arc<dyn storage::Store>) -> Self {
+        Self::launch(store, ServiceNetwork::default(), |_| apiserver::Options::default()).await.0
+    }
+
     async fn launch(
+        store: Arc<dyn storage::Store>,
         network: ServiceNetwork,
         options: impl FnOnce(&pki::Authority) -> apiserver::Options,
     ) -> (Self, ApiServer, Arc<pki::Authority>) {
@@ -72,7 +81,7 @@ impl Server {
         };
         let shutdown = rt::Shutdown::new();
         let parts = Parts {
-            store: Arc::new(storage_embedded::memory()),
+            store,
             network,
             authority: authority.clone(),
             front_proxy: front_proxy.clone(),
@@ -83,6 +92,7 @@ impl Server {
         let api = ApiServer::assemble(parts).expect("an assembled server");
         rt::spawn("https", api.listen(listener, Arc::new(tls)).run(shutdown.clone()));
         rt::spawn("service addresses", apiserver::ip_addresses::run(api.door().clone(), shutdown.clone()));
+        rt::spawn("custom resources", api.run_extensions());
         bootstrap::run(api.door(), &facts, &shutdown).await.expect("bootstrap");
         rt::spawn("fairness", api.run_fairness(shutdown.clone()));
         (Self { address, authority, shutdown, _folder: folder }, api, front_proxy)
