@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
 use api::Resource;
+use api::kinds::apiextensions::conditions;
 use apimachinery::{GroupVersion, GroupVersionKind, GroupVersionResource, Object, Status, Value};
 use client::{Api, Patch, WatchEvent, WatchOptions, WriteOptions};
 use futures::StreamExt;
@@ -18,7 +19,7 @@ const FIELD_MANAGER: &str = "pintle";
 /// Where a namespaced object without a namespace goes.
 const DEFAULT_NAMESPACE: &str = "default";
 /// Kinds that others need first.
-const FIRST: [&str; 3] = ["Namespace", "CustomResourceDefinition", "PriorityClass"];
+const FIRST: [&str; 2] = ["Namespace", "PriorityClass"];
 
 /// An applied object that is being waited for.
 struct Waiting {
@@ -28,8 +29,15 @@ struct Waiting {
     row: usize,
 }
 
-/// Applies everything in order and returns when all of it is ready.
+/// Applies everything in order and returns when all of it is ready. Definitions of custom resources come first: only
+/// once they are established is there a resource for what they define.
 pub async fn run(platform: &Platform, manifests: Vec<Manifest>) -> anyhow::Result<()> {
+    let (definitions, others) = manifests.into_iter().partition(is_definition);
+    apply_all(platform, definitions).await?;
+    apply_all(platform, others).await
+}
+
+async fn apply_all(platform: &Platform, manifests: Vec<Manifest>) -> anyhow::Result<()> {
     if manifests.is_empty() {
         return Ok(());
     }
@@ -77,11 +85,29 @@ impl Target {
     }
 }
 
-/// Refuses kinds that nothing serves, before anything is started.
+fn is_definition(manifest: &Manifest) -> bool {
+    let gvk = GroupVersionKind::new("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+    gvk_of(manifest) == Some(gvk)
+}
+
+/// Whether one of the manifests defines this kind.
+fn is_defined(manifests: &[Manifest], gvk: &GroupVersionKind) -> bool {
+    manifests.iter().filter(|own| is_definition(own)).any(|definition| {
+        let spec = &definition.object["spec"];
+        let versions = spec.array_at(&["versions"]);
+        spec.str_at(&["group"]) == gvk.group
+            && spec.str_at(&["names", "kind"]) == gvk.kind
+            && versions.iter().any(|version| version.str_at(&["name"]) == gvk.version)
+    })
+}
+
+/// Refuses kinds that nothing serves and no manifest defines, before anything is started.
 pub fn check_kinds(manifests: &[Manifest], apis: &apiserver::options::Apis) -> anyhow::Result<()> {
     let resources = api::builtin::served(&apis.runtime_config, &apis.features);
     for manifest in manifests {
-        if gvk_of(manifest).and_then(|gvk| find_kind(&resources, &gvk)).is_none() {
+        let is_known =
+            |gvk: GroupVersionKind| find_kind(&resources, &gvk).is_some() || is_defined(manifests, &gvk);
+        if !gvk_of(manifest).is_some_and(is_known) {
             bail!(unknown_kind(manifest));
         }
     }
@@ -186,6 +212,7 @@ fn state_of(resource: &Resource, object: &Value) -> State {
         ("apps", "Deployment") => deployment_state(object),
         ("apps", "ReplicaSet") => replicas_state(object, "readyReplicas"),
         ("", "Pod") => pod_state(object),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => definition_state(object),
         _ => State::Ready,
     }
 }
@@ -197,6 +224,16 @@ fn is_observed(object: &Value) -> bool {
 
 fn count(object: &Value, field: &str) -> i64 {
     object["status"][field].as_i64().unwrap_or(0)
+}
+
+/// Ready when what it defines is served; otherwise it says why not.
+fn definition_state(object: &Value) -> State {
+    if conditions::is_true(object, "Established") {
+        return State::Ready;
+    }
+    let refused = conditions::find(object, "NamesAccepted").filter(|own| own.str_at(&["status"]) == "False");
+    let note = refused.map(|own| own.str_at(&["message"]).to_owned()).unwrap_or_default();
+    State::Progressing { ready: 0, wanted: 1, note }
 }
 
 fn deployment_state(object: &Value) -> State {
@@ -252,6 +289,37 @@ pub fn find_kind<'a>(
 mod tests {
     use super::*;
     use apimachinery::json;
+
+    #[test]
+    fn a_kind_may_be_defined_by_another_manifest() {
+        let manifest = |object: Value| Manifest { object, origin: "file".into() };
+        let definition = json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "spec": {"group": "example.com", "names": {"kind": "Widget"}, "versions": [{"name": "v1"}]},
+        });
+        let widget = |version: &str| json!({"apiVersion": format!("example.com/{version}"), "kind": "Widget"});
+        let apis = apiserver::options::Apis::default();
+        let check = |objects: Vec<Value>| {
+            check_kinds(&objects.into_iter().map(manifest).collect::<Vec<_>>(), &apis).is_ok()
+        };
+        assert!(check(vec![widget("v1"), definition.clone()]));
+        assert!(!check(vec![widget("v2"), definition]));
+        assert!(!check(vec![widget("v1")]));
+    }
+
+    #[test]
+    fn a_definition_is_ready_when_it_is_established() {
+        let condition = |kind: &str, status: &str| json!({"type": kind, "status": status, "message": "taken"});
+        let state = |conditions: Vec<Value>| {
+            let mut object = json!({"status": {}});
+            object.set_at(&["status", "conditions"], Value::Array(conditions));
+            definition_state(&object)
+        };
+        assert_eq!(state(vec![condition("Established", "True")]), State::Ready);
+        let waiting = |note: &str| State::Progressing { ready: 0, wanted: 1, note: note.to_owned() };
+        assert_eq!(state(vec![condition("NamesAccepted", "False")]), waiting("taken"));
+        assert_eq!(state(Vec::new()), waiting(""));
+    }
 
     #[test]
     fn a_deployment_is_ready_when_the_new_generation_is_available() {
