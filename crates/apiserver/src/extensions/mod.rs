@@ -155,6 +155,10 @@ impl Extensions {
             let snapshot = self.definitions.cache.snapshot();
             let Ok(mut watcher) = self.definitions.cache.watch(snapshot.revision) else { continue };
             self.forget_missing(&snapshot);
+            // All names first: what one definition has, no other gets because it is looked at earlier.
+            for object in snapshot.objects.values() {
+                self.state.lock().remember(object.name(), &object.to_value());
+            }
             writes.extend(
                 snapshot.objects.values().filter_map(|object| self.observe(object)).map(|p| self.write(p)),
             );
@@ -215,18 +219,11 @@ impl Extensions {
 
     fn plan(&self, name: &str, definition: &Value) -> Option<Value> {
         let mut state = self.state.lock();
-        let group = state.groups.entry(definition.str_at(&["spec", "group"]).into()).or_default();
-        let others = group.accepted.iter().filter(|(own, _)| *own != name).map(|(_, names)| names);
+        let group = state.groups.get(definition.str_at(&["spec", "group"]));
+        let accepted = group.map(|own| &own.accepted).into_iter().flatten();
+        let others = accepted.filter(|(own, _)| *own != name).map(|(_, names)| names);
         let planned = status::plan(definition, &Claimed::by(others), rt::now());
-        let shown = planned.as_ref().unwrap_or(definition);
-        let mut accepted = json!({"status": {}});
-        accepted.set_at(&["status", "acceptedNames"], shown["status"]["acceptedNames"].clone());
-        group.accepted.insert(name.into(), accepted);
-        if is_true(shown, "NamesAccepted") {
-            group.waiting.remove(name);
-        } else {
-            group.waiting.insert(name.into());
-        }
+        state.remember(name, planned.as_ref().unwrap_or(definition));
         planned
     }
 
@@ -350,6 +347,21 @@ impl Extensions {
     async fn update_status(&self, name: &str, definition: Value) -> Result<Arc<Object>, Status> {
         let options = WriteOptions { field_manager: FIELD_MANAGER.into(), ..WriteOptions::default() };
         self.api.update(&CUSTOM_RESOURCE_DEFINITIONS, "", name, Some("status"), definition, &options).await
+    }
+}
+
+impl State {
+    /// Notes which names a definition has, and whether it waits for more.
+    fn remember(&mut self, name: &str, definition: &Value) {
+        let group = self.groups.entry(definition.str_at(&["spec", "group"]).into()).or_default();
+        let mut accepted = json!({"status": {}});
+        accepted.set_at(&["status", "acceptedNames"], definition["status"]["acceptedNames"].clone());
+        group.accepted.insert(name.into(), accepted);
+        if is_true(definition, "NamesAccepted") {
+            group.waiting.remove(name);
+        } else {
+            group.waiting.insert(name.into());
+        }
     }
 }
 

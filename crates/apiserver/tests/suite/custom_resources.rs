@@ -280,6 +280,30 @@ async fn a_name_belongs_to_the_first_who_asks_until_it_is_given_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_hands_out_no_name_twice() {
+    let store = Arc::new(storage_embedded::memory());
+    let first = Server::start_on(store.clone()).await;
+    let admin = first.admin();
+    define(&admin, &widgets()).await;
+    // Its name sorts before that of the one it is in conflict with.
+    let mut other = definition("gadgets", "Gadget", vec![version("v1", true, spec_schema(json!({})))]);
+    other["spec"]["names"]["shortNames"] = json!(["wd"]);
+    admin.post(DEFINITIONS, &other).await.expect(201);
+    let is_refused = |state: Option<&Value>| {
+        state.and_then(|own| condition(own, "NamesAccepted")).is_some_and(|own| own["status"] == "False")
+    };
+    until(&admin, "gadgets.example.com", is_refused).await;
+    drop(first);
+    let second = Server::start_on(store).await;
+    let admin = second.admin();
+    // Whoever comes later is looked at after those who were there.
+    let doodads = definition("doodads", "Doodad", vec![version("v1", true, spec_schema(json!({})))]);
+    define(&admin, &doodads).await;
+    let gadgets = admin.get(&format!("{DEFINITIONS}/gadgets.example.com")).await.expect(200);
+    assert!(is_refused(Some(&gadgets)), "{}", gadgets["status"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_definition_goes_after_its_objects() {
     let (_server, admin) = with_widgets().await;
     let mut held = widget("held", json!({}));
