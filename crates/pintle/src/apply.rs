@@ -297,7 +297,8 @@ mod tests {
             "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
             "spec": {"group": "example.com", "names": {"kind": "Widget"}, "versions": [{"name": "v1"}]},
         });
-        let widget = |version: &str| json!({"apiVersion": format!("example.com/{version}"), "kind": "Widget"});
+        let widget =
+            |version: &str| json!({"apiVersion": format!("example.com/{version}"), "kind": "Widget"});
         let apis = apiserver::options::Apis::default();
         let check = |objects: Vec<Value>| {
             check_kinds(&objects.into_iter().map(manifest).collect::<Vec<_>>(), &apis).is_ok()
@@ -309,7 +310,8 @@ mod tests {
 
     #[test]
     fn a_definition_is_ready_when_it_is_established() {
-        let condition = |kind: &str, status: &str| json!({"type": kind, "status": status, "message": "taken"});
+        let condition =
+            |kind: &str, status: &str| json!({"type": kind, "status": status, "message": "taken"});
         let state = |conditions: Vec<Value>| {
             let mut object = json!({"status": {}});
             object.set_at(&["status", "conditions"], Value::Array(conditions));
