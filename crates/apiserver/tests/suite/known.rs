@@ -24,7 +24,7 @@ pub const KNOWN: &[Known] = &[
     known(
         "discovery",
         "fresh cluster: servicecidrs",
-        "the network is kubeadm's default; its controller is a later milestone",
+        "the network is kubeadm's default, and the controller that writes the finalizer does not run here",
     ),
     known("discovery", "fresh cluster: kubernetes service", "the port that the server happens to listen on"),
     known(
