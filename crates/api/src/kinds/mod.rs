@@ -32,6 +32,7 @@ pub mod rbac;
 pub mod resource;
 pub mod scheduling;
 pub mod storage;
+mod warnings;
 
 use std::sync::Arc;
 

@@ -4,6 +4,7 @@ use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path};
 
 use super::workload;
+use crate::kinds::warnings;
 use crate::strategy::{Context, Strategy};
 use crate::validation::fields::{Fields, IMMUTABLE, as_go_struct, not_negative, same};
 use crate::validation::selector;
@@ -31,7 +32,9 @@ impl Strategy for Deployment {
     }
 
     fn warnings(&self, _ctx: &Context<'_>, new: &Value, old: Option<&Value>) -> Vec<String> {
-        workload::template_warnings(new, old)
+        let mut warnings = Vec::from_iter(warnings::workload_name(new, old));
+        warnings.extend(workload::template_warnings(new, old));
+        warnings
     }
 }
 

@@ -5,6 +5,7 @@ use apimachinery::field::{ErrorList, Path};
 
 use super::deployment::selector_kept;
 use super::workload;
+use crate::kinds::warnings;
 use crate::strategy::{Context, Strategy};
 use crate::validation::fields::not_negative;
 
@@ -35,6 +36,8 @@ impl Strategy for ReplicaSet {
     }
 
     fn warnings(&self, _ctx: &Context<'_>, new: &Value, old: Option<&Value>) -> Vec<String> {
-        workload::template_warnings(new, old)
+        let mut warnings = Vec::from_iter(warnings::workload_name(new, old));
+        warnings.extend(workload::template_warnings(new, old));
+        warnings
     }
 }

@@ -138,11 +138,16 @@ pub fn collisions_not_decremented(errors: &mut ErrorList, new: &Value, old: &Val
 
 /// Warnings about the pods of a template.
 pub fn template_warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
-    let template = &new["spec"]["template"];
+    template_warnings_at(new, old, &["spec", "template"])
+}
+
+/// The same for a template that is somewhere else.
+pub fn template_warnings_at(new: &Value, old: Option<&Value>, path: &[&str]) -> Vec<String> {
     let mut warnings = Vec::new();
+    let Some(template) = new.at(path) else { return warnings };
     // An update that leaves the template alone was warned about before.
-    if old.is_none_or(|old| old["spec"]["template"] != *template) {
-        pod::warnings::spec(&mut warnings, &template["metadata"], &template["spec"], "spec.template");
+    if old.is_none_or(|old| old.at(path) != Some(template)) {
+        pod::warnings::spec(&mut warnings, &template["metadata"], &template["spec"], &path.join("."));
     }
     warnings
 }

@@ -4,6 +4,8 @@ use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path};
 
 use super::{job, schedule};
+use crate::kinds::warnings;
+use crate::kinds::apps::workload;
 use crate::strategy::{Context, Strategy};
 use crate::validation::fields::{Fields, not_negative, one_of, same};
 use crate::validation::selector;
@@ -35,6 +37,21 @@ impl Strategy for CronJob {
             spec(&mut errors, &new["spec"], Some(&old["spec"]));
         }
         errors
+    }
+
+    fn warnings(&self, ctx: &Context<'_>, new: &Value, old: Option<&Value>) -> Vec<String> {
+        let mut warnings = Vec::from_iter(warnings::workload_name(new, old));
+        let template = ["spec", "jobTemplate", "spec", "template"];
+        warnings.extend(workload::template_warnings_at(new, old, &template));
+        if old.is_some() && ctx.subresource.is_none() && new["spec"].text("schedule").contains("TZ") {
+            // Upstream's path, as it is.
+            warnings.push(
+                "cannot use TZ or CRON_TZ in spec.spec.schedule, use timeZone instead, see \
+                 https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details"
+                    .to_owned(),
+            );
+        }
+        warnings
     }
 }
 

@@ -6,6 +6,7 @@ use apimachinery::{Map, Value};
 use crate::kinds::apps::workload;
 use crate::kinds::core::pod;
 use crate::kinds::networking::ingress::domain_prefixed_path;
+use crate::kinds::warnings;
 use crate::strategy::{Context, Strategy};
 use crate::validation::fields::{
     Fields, Verbatim, as_go_struct, immutable, invalid_each, not_negative, same, supported,
@@ -57,7 +58,9 @@ impl Strategy for Job {
     }
 
     fn warnings(&self, _ctx: &Context<'_>, new: &Value, old: Option<&Value>) -> Vec<String> {
-        workload::template_warnings(new, old)
+        let mut warnings = Vec::from_iter(warnings::workload_name(new, old));
+        warnings.extend(workload::template_warnings(new, old));
+        warnings
     }
 }
 

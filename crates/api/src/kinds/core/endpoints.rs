@@ -24,6 +24,10 @@ impl Strategy for Endpoints {
     fn validate_update(&self, ctx: &Context<'_>, new: &Value, old: &Value) -> ErrorList {
         if same(&new["subsets"], &old["subsets"]) { ErrorList::new() } else { self.validate(ctx, new) }
     }
+
+    fn warnings(&self, ctx: &Context<'_>, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        if ctx.subresource.is_some() { Vec::new() } else { crate::kinds::warnings::endpoints(new) }
+    }
 }
 
 fn subset(errors: &mut ErrorList, subset: &Value, path: &Path<'_>) {

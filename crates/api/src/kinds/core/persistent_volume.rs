@@ -69,6 +69,10 @@ impl Strategy for PersistentVolume {
         changes(&mut errors, &new["spec"], &old["spec"]);
         errors
     }
+
+    fn warnings(&self, ctx: &Context<'_>, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        if ctx.subresource.is_some() { Vec::new() } else { crate::kinds::warnings::volume(new) }
+    }
 }
 
 fn spec(errors: &mut ErrorList, spec: &Value, path: &Path<'_>) {

@@ -54,6 +54,10 @@ impl Strategy for PersistentVolumeClaim {
         changes(&mut errors, new, old);
         errors
     }
+
+    fn warnings(&self, ctx: &Context<'_>, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        if ctx.subresource.is_some() { Vec::new() } else { crate::kinds::warnings::claim(new) }
+    }
 }
 
 /// Defaults of a claim's spec.

@@ -4,6 +4,7 @@ use apimachinery::Value;
 use apimachinery::field::{ErrorList, Path};
 
 use super::pod;
+use crate::kinds::apps::workload;
 use crate::strategy::{Context, Strategy};
 
 pub struct PodTemplate;
@@ -13,5 +14,9 @@ impl Strategy for PodTemplate {
         let mut errors = ErrorList::new();
         pod::spec::template(&mut errors, &object["template"], &Path::root("template"));
         errors
+    }
+
+    fn warnings(&self, _ctx: &Context<'_>, new: &Value, old: Option<&Value>) -> Vec<String> {
+        workload::template_warnings_at(new, old, &["template"])
     }
 }

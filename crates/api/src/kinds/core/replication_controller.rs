@@ -5,6 +5,7 @@ use apimachinery::field::{Error, ErrorList, Path};
 
 use super::pod;
 use crate::kinds::apps::workload;
+use crate::kinds::warnings;
 use crate::strategy::{Context, Strategy};
 use crate::validation::fields::{Fields, not_negative, supported};
 use crate::validation::meta::shown_labels;
@@ -62,5 +63,11 @@ impl Strategy for ReplicationController {
             );
         }
         self.validate(ctx, new)
+    }
+
+    fn warnings(&self, _ctx: &Context<'_>, new: &Value, old: Option<&Value>) -> Vec<String> {
+        let mut warnings = Vec::from_iter(warnings::workload_name(new, old));
+        warnings.extend(workload::template_warnings(new, old));
+        warnings
     }
 }

@@ -64,6 +64,11 @@ impl Strategy for ResourceQuota {
         }
         errors
     }
+
+    /// Only new ones: whoever changes a quota has been told.
+    fn warnings(&self, _ctx: &Context<'_>, new: &Value, old: Option<&Value>) -> Vec<String> {
+        if old.is_some() { Vec::new() } else { crate::kinds::warnings::quota(new) }
+    }
 }
 
 fn scope_fits(scope: &str, resource: &str) -> bool {

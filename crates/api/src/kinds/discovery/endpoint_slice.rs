@@ -35,6 +35,10 @@ impl Strategy for EndpointSlice {
         immutable(&mut errors, new, old, "addressType", &Path::root("addressType"));
         errors
     }
+
+    fn warnings(&self, ctx: &Context<'_>, new: &Value, old: Option<&Value>) -> Vec<String> {
+        if ctx.subresource.is_some() { Vec::new() } else { crate::kinds::warnings::endpoint_slice(new, old) }
+    }
 }
 
 fn slice(errors: &mut ErrorList, object: &Value) {

@@ -42,6 +42,10 @@ impl Strategy for RuntimeClass {
         immutable(&mut errors, new, old, "handler", &Path::root("handler"));
         errors
     }
+
+    fn warnings(&self, ctx: &Context<'_>, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        if ctx.subresource.is_some() { Vec::new() } else { crate::kinds::warnings::runtime_class(new) }
+    }
 }
 
 fn tolerations(errors: &mut ErrorList, tolerations: &[Value], path: &Path<'_>) {

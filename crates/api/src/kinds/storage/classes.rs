@@ -46,6 +46,10 @@ impl Strategy for StorageClass {
         }
         errors
     }
+
+    fn warnings(&self, ctx: &Context<'_>, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        if ctx.subresource.is_some() { Vec::new() } else { crate::kinds::warnings::storage_class(new) }
+    }
 }
 
 pub struct VolumeAttributesClass;

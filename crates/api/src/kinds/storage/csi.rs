@@ -187,4 +187,8 @@ impl Strategy for CsiStorageCapacity {
         }
         errors
     }
+
+    fn warnings(&self, ctx: &Context<'_>, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        if ctx.subresource.is_some() { Vec::new() } else { crate::kinds::warnings::storage_capacity(new) }
+    }
 }

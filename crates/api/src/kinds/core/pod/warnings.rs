@@ -51,6 +51,11 @@ const OLD_SOURCES: [(&str, &str, &str); 9] = [
 ];
 const NULL_SELECTOR: &str = "a null labelSelector results in matching no pod";
 
+/// What there is to say about a node's label that has a successor.
+pub fn old_node_label(label: &str) -> Option<&'static str> {
+    OLD_NODE_LABELS.iter().find(|(old, _)| *old == label).map(|(_, why)| *why)
+}
+
 /// Warnings about a pod spec and its metadata. `prefix` is empty for pods and leads to the template otherwise.
 pub fn spec(warnings: &mut Vec<String>, metadata: &Value, spec: &Value, prefix: &str) {
     let path = if prefix.is_empty() { "spec".to_owned() } else { format!("{prefix}.spec") };
