@@ -104,7 +104,8 @@ pub fn quota(quota: &Value) -> Vec<String> {
         let full = format!("requests.{name}");
         let plain = || hard.get(name).filter(|_| name != "ephemeral-storage").map(|own| (name, own));
         let request = hard.get(&full).map(|own| (full.as_str(), own)).or_else(plain);
-        let (Some((request_name, request)), Some(limit)) = (request, hard.get(&format!("limits.{name}"))) else {
+        let (Some((request_name, request)), Some(limit)) = (request, hard.get(&format!("limits.{name}")))
+        else {
             continue;
         };
         if request > limit {
@@ -219,8 +220,12 @@ mod tests {
             ]
         );
         assert_eq!(
-            claim(&json!({"spec": {"resources": {"requests": {"storage": "1500m"}, "limits": {"storage": "1Gi"}}}})),
-            ["spec.resources.requests[storage]: fractional byte value \"1500m\" is invalid, must be an integer"]
+            claim(
+                &json!({"spec": {"resources": {"requests": {"storage": "1500m"}, "limits": {"storage": "1Gi"}}}})
+            ),
+            [
+                "spec.resources.requests[storage]: fractional byte value \"1500m\" is invalid, must be an integer"
+            ]
         );
         let class = json!({"allowedTopologies": [{"matchLabelExpressions": [
             {"key": "failure-domain.beta.kubernetes.io/zone"}

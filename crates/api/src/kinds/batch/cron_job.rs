@@ -4,8 +4,8 @@ use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path};
 
 use super::{job, schedule};
-use crate::kinds::warnings;
 use crate::kinds::apps::workload;
+use crate::kinds::warnings;
 use crate::strategy::{Context, Strategy};
 use crate::validation::fields::{Fields, not_negative, one_of, same};
 use crate::validation::selector;
