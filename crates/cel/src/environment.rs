@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::checker::{self, Checked};
 use crate::cost;
-use crate::error::CompileError;
+use crate::error::{CompileError, Refusal};
 use crate::library::{BASE, Function, JSON_PATCH};
 use crate::plan;
 use crate::program::Program;
@@ -165,6 +165,27 @@ impl Environment {
         let estimate = cost::estimate(self, &checked);
         let plan = plan::plan(self, &checked).map_err(CompileError::instantiation)?;
         Ok(Program::new(plan, output, estimate))
+    }
+
+    /// Compiles an expression that must have one of these types; of none, any will do. What is wrong is said as the
+    /// validation of built-in kinds says it.
+    pub fn compile_as(&self, text: &str, types: &[Type]) -> Result<Program, Refusal> {
+        let program = self.compile(text).map_err(|error| match error.is_instantiation() {
+            true => Refusal::Internal(format!("program instantiation failed: {error}")),
+            false => Refusal::Invalid(format!("compilation failed: {error}")),
+        })?;
+        let output = program.output();
+        if types.is_empty() || types.contains(output) {
+            return Ok(program);
+        }
+        let output = output.declared();
+        Err(Refusal::Invalid(match types {
+            [only] => format!("must evaluate to {} but got {output}", only.declared()),
+            several => {
+                let names: Vec<String> = several.iter().map(Type::declared).collect();
+                format!("must evaluate to one of [{}] but got {output}", names.join(" "))
+            }
+        }))
     }
 
     /// Parses and checks an expression.

@@ -73,6 +73,23 @@ impl fmt::Display for CompileError {
     }
 }
 
+/// Why an expression is no good where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is malformed, or of the wrong type.
+    Invalid(String),
+    /// It is well formed and typed, and its constants have no value.
+    Internal(String),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid(text) | Self::Internal(text) => f.write_str(text),
+        }
+    }
+}
+
 /// The text of an expression, for turning offsets into locations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Source {

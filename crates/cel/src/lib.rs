@@ -14,6 +14,7 @@
 //! Errors and costs are those of upstream to the letter and to the unit, because users see them: a rule that is
 //! accepted here must be accepted there.
 
+pub mod admission;
 mod ast;
 mod checker;
 mod cost;
@@ -38,7 +39,7 @@ mod value;
 
 pub use cost::CostEstimate;
 pub use environment::Environment;
-pub use error::{CompileError, Issue, Location};
+pub use error::{CompileError, Issue, Location, Refusal};
 pub use eval::{Activation, Budget};
 pub use eval_error::{EvalError, EvalErrorKind};
 pub use library::authorizer;

@@ -142,9 +142,14 @@ impl Type {
         }
     }
 
-    /// Whether a value of type `other` can be used where this one is wanted, as upstream's `IsAssignableType`.
-    pub fn accepts(&self, other: &Self) -> bool {
-        self.is_dyn() || other.is_dyn() || self == other
+    /// As types are named outside of the checker, by their full names.
+    pub(crate) fn declared(&self) -> String {
+        let parameters: Vec<String> = self.parameters().into_iter().map(Type::declared).collect();
+        if parameters.is_empty() {
+            self.name().into()
+        } else {
+            format!("{}({})", self.name(), parameters.join(", "))
+        }
     }
 }
 

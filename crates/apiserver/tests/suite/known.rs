@@ -39,26 +39,6 @@ pub const KNOWN: &[Known] = &[
     ),
     known(
         "validate-nonsense",
-        "admissionregistration.k8s.io.v1.MutatingAdmissionPolicy",
-        "compiles CEL expressions: a later milestone",
-    ),
-    known(
-        "validate-nonsense",
-        "admissionregistration.k8s.io.v1.MutatingWebhookConfiguration",
-        "compiles CEL expressions: a later milestone",
-    ),
-    known(
-        "validate-nonsense",
-        "admissionregistration.k8s.io.v1.ValidatingAdmissionPolicy",
-        "compiles CEL expressions: a later milestone",
-    ),
-    known(
-        "validate-nonsense",
-        "admissionregistration.k8s.io.v1.ValidatingWebhookConfiguration",
-        "compiles CEL expressions: a later milestone",
-    ),
-    known(
-        "validate-nonsense",
         "apps.v1.DaemonSet",
         "privileged containers are allowed, as every distribution has it; upstream's bare default refuses them",
     ),
@@ -123,6 +103,5 @@ pub const KNOWN: &[Known] = &[
         "pod security",
         "privileged containers are allowed, as every distribution has it; upstream's bare default refuses them",
     ),
-    known("admission", "policy: bad expression", "ValidatingAdmissionPolicy: a later milestone"),
     known("watch", "too old", "what a policy refuses upstream came and went"),
 ];

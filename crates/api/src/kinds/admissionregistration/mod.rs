@@ -1,8 +1,9 @@
 //! The `admissionregistration.k8s.io` group: webhooks and policies of admission.
 //!
-//! Owns: the form of rules that say which requests are meant ([`rules`] and below), used by both. Never touches: CEL.
-//! Expressions are only checked for being there; whoever compiles them reports what is wrong inside.
+//! Owns: the form of rules that say which requests are meant ([`rules`] and below), used by both, and that expressions
+//! compile and have the type that their place asks for. Never touches: what they evaluate to.
 
+mod expressions;
 mod policy;
 pub mod webhook;
 
@@ -126,13 +127,16 @@ fn resources(errors: &mut ErrorList, rule: &Value, path: &Path<'_>) {
 }
 
 /// The CEL conditions that narrow what is meant.
-fn match_conditions(errors: &mut ErrorList, conditions: &[Value], path: &Path<'_>) {
+fn match_conditions(errors: &mut ErrorList, conditions: &[Value], params: bool, path: &Path<'_>) {
     if conditions.len() > MATCH_CONDITIONS_MAX {
         errors.push(Error::too_many(path, conditions.len(), MATCH_CONDITIONS_MAX));
     }
     for (index, condition) in conditions.iter().enumerate() {
         let path = path.index(index);
-        expression(errors, condition, "expression", &path, "");
+        if expression(errors, condition, "expression", &path, "") {
+            let text = condition.text("expression").trim();
+            expressions::match_condition(errors, text, params, &path.child("expression"));
+        }
         let path = path.child("name");
         let name = condition.text("name");
         if name.is_empty() {
@@ -146,11 +150,13 @@ fn match_conditions(errors: &mut ErrorList, conditions: &[Value], path: &Path<'_
     }
 }
 
-/// A CEL expression must be there.
-fn expression(errors: &mut ErrorList, object: &Value, key: &str, path: &Path<'_>, missing: &str) {
-    if object.text(key).trim().is_empty() {
+/// A CEL expression must be there. Whether it is.
+fn expression(errors: &mut ErrorList, object: &Value, key: &str, path: &Path<'_>, missing: &str) -> bool {
+    let there = !object.text(key).trim().is_empty();
+    if !there {
         errors.push(Error::required(&path.child(key), missing));
     }
+    there
 }
 
 /// Selectors of the namespace and of the object itself.

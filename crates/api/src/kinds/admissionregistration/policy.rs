@@ -5,6 +5,7 @@ use apimachinery::field::{Error, ErrorList, Path};
 
 use super::{
     FAILURE_POLICIES, MATCH_POLICIES, MUTATING_OPERATIONS, REINVOCATION_POLICIES, expression,
+    expressions::{Expressions, Place},
     match_conditions, rule, selectors, supported_if_set,
 };
 use crate::strategy::{Context, Strategy};
@@ -90,16 +91,21 @@ impl Policy {
                 }
             }
         }
+        let params = spec.maybe("paramKind").is_some();
         if check_conditions {
-            match_conditions(errors, spec.list("matchConditions"), &path.child("matchConditions"));
+            match_conditions(errors, spec.list("matchConditions"), params, &path.child("matchConditions"));
         }
+        let composes = matches!(self, Self::Mutating) || !spec.list("variables").is_empty();
+        let mut expressions = Expressions::new(params, composes);
         let variables = path.child("variables");
         for (index, own) in spec.list("variables").iter().enumerate() {
-            variable(errors, own, &variables.index(index));
+            variable(errors, own, &mut expressions, &variables.index(index));
         }
         match self {
-            Self::Mutating => mutations(errors, spec, &path),
-            Self::Validating => validations(errors, object["metadata"].text("name"), spec, &path),
+            Self::Mutating => mutations(errors, spec, &expressions, &path),
+            Self::Validating => {
+                validations(errors, object["metadata"].text("name"), spec, &expressions, &path);
+            }
         }
     }
 }
@@ -180,14 +186,16 @@ fn mutating_operations(errors: &mut ErrorList, resources: &Value, path: &Path<'_
     }
 }
 
-fn variable(errors: &mut ErrorList, variable: &Value, path: &Path<'_>) {
+fn variable(errors: &mut ErrorList, variable: &Value, expressions: &mut Expressions, path: &Path<'_>) {
     let name = variable.text("name");
     if name.trim().is_empty() {
         errors.push(Error::required(&path.child("name"), "name is not specified"));
     } else if !is_identifier(name) {
         errors.push(Error::invalid(&path.child("name"), name, "must be a valid CEL identifier"));
     }
-    expression(errors, variable, "expression", path, "expression is not specified");
+    if expression(errors, variable, "expression", path, "expression is not specified") {
+        expressions.add_variable(errors, name, variable.text("expression"), &path.child("expression"));
+    }
 }
 
 fn is_identifier(name: &str) -> bool {
@@ -196,7 +204,13 @@ fn is_identifier(name: &str) -> bool {
         && !RESERVED.contains(&name)
 }
 
-fn validations(errors: &mut ErrorList, policy: &str, spec: &Value, path: &Path<'_>) {
+fn validations(
+    errors: &mut ErrorList,
+    policy: &str,
+    spec: &Value,
+    expressions: &Expressions,
+    path: &Path<'_>,
+) {
     let (validations, annotations) = (spec.list("validations"), spec.list("auditAnnotations"));
     if validations.is_empty() && annotations.is_empty() {
         errors.push(Error::required(&path.child("validations"), NOTHING_TO_CHECK));
@@ -205,7 +219,7 @@ fn validations(errors: &mut ErrorList, policy: &str, spec: &Value, path: &Path<'
     }
     let list_path = path.child("validations");
     for (index, own) in validations.iter().enumerate() {
-        validation(errors, own, &list_path.index(index));
+        validation(errors, own, expressions, &list_path.index(index));
     }
     let list_path = path.child("auditAnnotations");
     if annotations.len() > AUDIT_ANNOTATIONS_MAX {
@@ -214,7 +228,7 @@ fn validations(errors: &mut ErrorList, policy: &str, spec: &Value, path: &Path<'
     }
     for (index, own) in annotations.iter().enumerate() {
         let path = list_path.index(index);
-        audit_annotation(errors, policy, own, &path);
+        audit_annotation(errors, policy, own, expressions, &path);
         let key = own.text("key");
         if annotations[..index].iter().any(|other| other.text("key") == key) {
             errors.push(Error::duplicate(&path.child("key"), key));
@@ -222,12 +236,17 @@ fn validations(errors: &mut ErrorList, policy: &str, spec: &Value, path: &Path<'
     }
 }
 
-fn validation(errors: &mut ErrorList, own: &Value, path: &Path<'_>) {
+fn validation(errors: &mut ErrorList, own: &Value, expressions: &Expressions, path: &Path<'_>) {
     const BLANK: &str = "must be non-empty if specified";
-    expression(errors, own, "expression", path, "expression is not specified");
+    if expression(errors, own, "expression", path, "expression is not specified") {
+        expressions.check(errors, Place::Validation, own.text("expression"), &path.child("expression"));
+    }
     let message = own.text("messageExpression");
+    let message_path = path.child("messageExpression");
     if !message.is_empty() && message.trim().is_empty() {
-        errors.push(Error::invalid(&path.child("messageExpression"), message, BLANK));
+        errors.push(Error::invalid(&message_path, message, BLANK));
+    } else if !message.is_empty() {
+        expressions.check(errors, Place::Message, message, &message_path);
     }
     let message = own.text("message");
     if !message.is_empty() && message.trim().is_empty() {
@@ -238,7 +257,13 @@ fn validation(errors: &mut ErrorList, own: &Value, path: &Path<'_>) {
     supported_if_set(errors, own, "reason", path, REASONS);
 }
 
-fn audit_annotation(errors: &mut ErrorList, policy: &str, own: &Value, path: &Path<'_>) {
+fn audit_annotation(
+    errors: &mut ErrorList,
+    policy: &str,
+    own: &Value,
+    expressions: &Expressions,
+    path: &Path<'_>,
+) {
     let key = own.text("key");
     if policy.is_empty() {
         errors.push(Error::invalid(&path.child("key"), key, "requires metadata.name be non-empty"));
@@ -247,30 +272,36 @@ fn audit_annotation(errors: &mut ErrorList, policy: &str, own: &Value, path: &Pa
         let messages = text::qualified_name(&full);
         invalid_each(errors, &path.child("key"), full.as_str(), messages);
     }
-    expression(errors, own, "valueExpression", path, "valueExpression is not specified");
-    if own.text("valueExpression").trim().len() > AUDIT_EXPRESSION_MAX {
+    if !expression(errors, own, "valueExpression", path, "valueExpression is not specified") {
+        return;
+    }
+    let path = path.child("valueExpression");
+    let text = own.text("valueExpression").trim();
+    if text.len() > AUDIT_EXPRESSION_MAX {
         let detail = format!("must not exceed {AUDIT_EXPRESSION_MAX} bytes in length");
-        errors.push(Error::required(&path.child("valueExpression"), detail));
+        errors.push(Error::required(&path, detail));
+    } else {
+        expressions.check(errors, Place::AuditAnnotation, text, &path);
     }
 }
 
-fn mutations(errors: &mut ErrorList, spec: &Value, path: &Path<'_>) {
+fn mutations(errors: &mut ErrorList, spec: &Value, expressions: &Expressions, path: &Path<'_>) {
     let mutations = spec.list("mutations");
     let list_path = path.child("mutations");
     if mutations.is_empty() {
         errors.push(Error::required(&list_path, "mutations must contain at least one item"));
     }
     for (index, own) in mutations.iter().enumerate() {
-        mutation(errors, own, &list_path.index(index));
+        mutation(errors, own, expressions, &list_path.index(index));
     }
     one_of(errors, spec.text("reinvocationPolicy"), &path.child("reinvocationPolicy"), REINVOCATION_POLICIES);
 }
 
-fn mutation(errors: &mut ErrorList, own: &Value, path: &Path<'_>) {
+fn mutation(errors: &mut ErrorList, own: &Value, expressions: &Expressions, path: &Path<'_>) {
     let kind = own.text("patchType");
-    let (key, other, other_shown) = match kind {
-        "ApplyConfiguration" => ("applyConfiguration", "jsonPatch", "{jsonPatch}"),
-        "JSONPatch" => ("jsonPatch", "applyConfiguration", "{applyConfiguration}"),
+    let (key, place, other, other_shown) = match kind {
+        "ApplyConfiguration" => ("applyConfiguration", Place::ApplyConfiguration, "jsonPatch", "{jsonPatch}"),
+        "JSONPatch" => ("jsonPatch", Place::JsonPatch, "applyConfiguration", "{applyConfiguration}"),
         _ => {
             one_of(errors, kind, &path.child("patchType"), &["ApplyConfiguration", "JSONPatch"]);
             return;
@@ -281,7 +312,13 @@ fn mutation(errors: &mut ErrorList, own: &Value, path: &Path<'_>) {
             let detail = format!("must be specified when patchType is {kind}");
             errors.push(Error::required(&path.child(key), detail));
         }
-        Some(patch) => expression(errors, patch, "expression", &path.child(key), ""),
+        Some(patch) => {
+            let path = path.child(key);
+            if expression(errors, patch, "expression", &path, "") {
+                let text = patch.text("expression").trim();
+                expressions.check(errors, place, text, &path.child("expression"));
+            }
+        }
     }
     if own.has(other) {
         let detail = format!("must not be specified when patchType is {kind}");

@@ -72,7 +72,7 @@ impl Configuration {
             supported_if_set(errors, hook, "reinvocationPolicy", path, REINVOCATION_POLICIES);
         }
         client(errors, &hook["clientConfig"], &path.child("clientConfig"));
-        match_conditions(errors, hook.list("matchConditions"), &path.child("matchConditions"));
+        match_conditions(errors, hook.list("matchConditions"), false, &path.child("matchConditions"));
     }
 }
 
