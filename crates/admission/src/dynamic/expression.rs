@@ -1,9 +1,10 @@
 //! CEL as admission knows it: its variables, and what an expression that fails is said to have done.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use apimachinery::Value;
-use cel::{Activation, Budget, Decl, Environment, EvalErrorKind, Field, ListKind, ObjectType, Program, Type};
+use cel::admission::{self, NAMESPACE, REQUEST};
+use cel::{Activation, Budget, Decl, Environment, EvalErrorKind, ObjectType, Program, Type};
 
 use super::inputs::Inputs;
 
@@ -44,30 +45,17 @@ pub(crate) enum Failure {
 impl Scope {
     /// `variables` are names and expressions in their order; each may use those before it.
     pub fn new(has_params: bool, variables: &[Value], mutating: bool) -> Self {
-        let mut base = Environment::new()
-            .variable("object", Decl::dynamic())
-            .variable("oldObject", Decl::dynamic())
-            .variable("namespaceObject", NAMESPACE.clone())
-            .variable("request", REQUEST.clone())
-            .variable("authorizer", opaque(cel::Opaque::Authorizer))
-            .variable("authorizer.requestResource", opaque(cel::Opaque::ResourceCheck));
-        if has_params {
-            base = base.variable("params", Decl::dynamic());
-        }
-        if mutating {
-            base = base.mutations();
-        }
-        let mut declared: Vec<(&str, Decl)> = Vec::new();
+        let scope = admission::Scope { params: has_params, authorizer: true, mutations: mutating };
+        let mut declared: Vec<(&str, Type)> = Vec::new();
         let mut programs = Vec::new();
         for variable in variables {
             let name = variable.str_at(&["name"]);
-            let environment = base.clone().composed("variables", "kubernetes.variables", declared.clone());
+            let environment = admission::environment(scope, Some(&declared));
             let program = environment.compile(variable.str_at(&["expression"])).ok();
-            let ty = program.as_ref().map_or(Type::Dyn, |program| program.output().clone());
-            declared.push((name, Decl::plain(ty, 0)));
+            declared.push((name, program.as_ref().map_or(Type::Dyn, |program| program.output().clone())));
             programs.push((name, program));
         }
-        let environment = base.composed("variables", "kubernetes.variables", declared);
+        let environment = admission::environment(scope, Some(&declared));
         let composed = programs
             .into_iter()
             .filter_map(|(name, program)| Some((environment.index_of_field("variables", name)?, program?)))
@@ -82,20 +70,7 @@ impl Scope {
 
     /// Compiles an expression whose value must be of one of these types; of none, any will do.
     pub fn compile(&self, text: &str, types: &[Type]) -> Expression {
-        let program = self.environment.compile(text).map_err(|error| match error.is_instantiation() {
-            true => format!("program instantiation failed: {error}"),
-            false => format!("compilation failed: {error}"),
-        });
-        let program = program.and_then(|program| {
-            let output = program.output().to_string();
-            let wanted: Vec<String> = types.iter().map(ToString::to_string).collect();
-            match wanted.as_slice() {
-                [] => Ok(program),
-                several if several.contains(&output) => Ok(program),
-                [only] => Err(format!("must evaluate to {only} but got {output}")),
-                several => Err(format!("must evaluate to one of [{}] but got {output}", several.join(" "))),
-            }
-        });
+        let program = self.environment.compile_as(text, types).map_err(|refusal| refusal.to_string());
         Expression { text: text.trim().to_owned(), program }
     }
 
@@ -187,68 +162,3 @@ impl Failure {
         }
     }
 }
-
-fn opaque(opaque: cel::Opaque) -> Decl {
-    Decl::plain(Type::Opaque(opaque), 0)
-}
-
-fn object(name: &str, fields: Vec<(&str, Decl)>) -> Decl {
-    let fields = fields.into_iter().map(|(name, decl)| Field::new(name, decl)).collect();
-    Decl::object(Arc::new(ObjectType::new(name, fields)))
-}
-
-fn list(items: Decl) -> Decl {
-    Decl::list(items, u64::MAX, ListKind::Atomic)
-}
-
-fn texts(names: &[&'static str]) -> Vec<(&'static str, Decl)> {
-    names.iter().map(|name| (*name, Decl::string())).collect()
-}
-
-/// `kubernetes.AdmissionRequest`: an AdmissionReview's request without uid and objects.
-static REQUEST: LazyLock<Decl> = LazyLock::new(|| {
-    let kind = || object("kubernetes.GroupVersionKind", texts(&["group", "version", "kind"]));
-    let resource = || object("kubernetes.GroupVersionResource", texts(&["group", "version", "resource"]));
-    let extra = Decl::map(Decl::string(), list(Decl::string()), u64::MAX);
-    let mut user = texts(&["username", "uid"]);
-    user.push(("groups", list(Decl::string())));
-    user.push(("extra", extra));
-    let mut fields = texts(&["subResource", "requestSubResource", "name", "namespace", "operation"]);
-    fields.extend([
-        ("kind", kind()),
-        ("resource", resource()),
-        ("requestKind", kind()),
-        ("requestResource", resource()),
-        ("userInfo", object("kubernetes.UserInfo", user)),
-        ("dryRun", Decl::bool()),
-        ("options", Decl::dynamic()),
-    ]);
-    object("kubernetes.AdmissionRequest", fields)
-});
-
-/// `kubernetes.Namespace`, without what policies are not shown.
-static NAMESPACE: LazyLock<Decl> = LazyLock::new(|| {
-    let map = || Decl::map(Decl::string(), Decl::string(), u64::MAX);
-    let mut condition = texts(&["status", "type", "message", "reason"]);
-    condition.push(("lastTransitionTime", Decl::timestamp()));
-    let conditions = list(object("kubernetes.NamespaceCondition", condition));
-    let status = vec![("conditions", conditions), ("phase", Decl::string())];
-    let mut metadata = texts(&["name", "generateName", "namespace", "UID", "resourceVersion"]);
-    metadata.extend([
-        ("labels", map()),
-        ("annotations", map()),
-        ("creationTimestamp", Decl::timestamp()),
-        ("deletionGracePeriodSeconds", Decl::int()),
-        ("deletionTimestamp", Decl::timestamp()),
-        ("generation", Decl::int()),
-        ("finalizers", list(Decl::string())),
-    ]);
-    object(
-        "kubernetes.Namespace",
-        vec![
-            ("metadata", object("kubernetes.NamespaceMetadata", metadata)),
-            ("spec", object("kubernetes.NamespaceSpec", vec![("finalizers", list(Decl::string()))])),
-            ("status", object("kubernetes.NamespaceStatus", status)),
-        ],
-    )
-});
