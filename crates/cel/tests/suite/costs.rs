@@ -263,3 +263,28 @@ fn no_expression_costs_more_than_it_may() {
     assert_eq!(run("self.size()", 1).unwrap_err().kind(), EvalErrorKind::Budget);
     assert_eq!(run("self.size()", 2).as_deref(), Ok("500"));
 }
+
+/// Nesting is bounded so that no expression can exhaust a stack; frames of an optimized build are a third of these.
+#[test]
+fn the_deepest_expressions_fit_a_stack() {
+    let deep = || {
+        let environment = Environment::new().variable("self", Decl::dynamic());
+        for (open, middle, close, depth) in [
+            ("(", "1", ")", 249),
+            ("[", "1", "]", 249),
+            ("{1: ", "1", "}", 249),
+            ("true ? 1 : ", "1", "", 249),
+            ("size([", "1", "])", 124),
+            ("[1].map(x, ", "1", ")", 240),
+            ("optional.of(1).optMap(x, ", "1", ")", 124),
+            ("!(", "true", ")", 240),
+        ] {
+            let text = open.repeat(depth) + middle + &close.repeat(depth);
+            let program = environment.compile(&text).unwrap_or_else(|error| panic!("{open}: {error}"));
+            let result = program.eval(&Activation::new(&environment), &mut Budget::new(limits::PER_OBJECT));
+            assert!(result.is_ok(), "{open}");
+        }
+    };
+    let thread = std::thread::Builder::new().stack_size(8 << 20).spawn(deep).expect("a thread starts");
+    thread.join().expect("nothing panics");
+}
