@@ -33,6 +33,10 @@ impl Strategy for CustomResourceStrategy {
         self.schema.decode(value, validation, duplicates)
     }
 
+    fn published_schema(&self) -> Option<Value> {
+        Some(self.schema.declared())
+    }
+
     fn default(&self, object: &mut Value) {
         self.schema.default(object);
     }

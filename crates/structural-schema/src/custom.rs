@@ -20,6 +20,8 @@ pub(crate) const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Objec
 /// The schema of one served version. Shared by everything that serves it.
 #[derive(Debug)]
 pub struct CustomSchema {
+    /// As JSON, with the prose that the parsed form leaves out.
+    declared: Box<[u8]>,
     structural: Arc<Structural>,
     schemas: Arc<Schemas>,
     root: NodeId,
@@ -39,6 +41,7 @@ impl CustomSchema {
         let root = bridge::object(&mut schemas, &structural, meta);
         schemas.shrink_to_fit();
         Self {
+            declared: schema.to_json_string().into_bytes().into(),
             structural,
             schemas: Arc::new(schemas),
             root,
@@ -46,6 +49,11 @@ impl CustomSchema {
             object_meta_check: object_meta,
             rules: OnceLock::new(),
         }
+    }
+
+    /// The schema as its author wrote it, for publication.
+    pub fn declared(&self) -> Value {
+        Value::parse(&self.declared).unwrap_or_default()
     }
 
     pub fn structural(&self) -> &Structural {

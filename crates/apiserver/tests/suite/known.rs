@@ -78,11 +78,15 @@ pub const KNOWN: &[Known] = &[
         "admin access of claims: a later milestone, with CEL",
     ),
     known("bad-input", "pod: negative grace", "LimitRanger: a later milestone"),
-    known("conversions-and-subresources", "/openapi/v3/apis/example.com/v1", "OpenAPI of custom resources"),
+    known(
+        "conversions-and-subresources",
+        "/openapi/v3/apis/example.com/v1",
+        "the types that all documents share are in our own mixture of versions 2 and 3",
+    ),
     known(
         "conversions-and-subresources",
         "custom resource /openapi/v3/apis/example.com/v1",
-        "OpenAPI of custom resources",
+        "the types that all documents share are in our own mixture of versions 2 and 3",
     ),
     known("update-rules", "pod: container name", "shows the change as a diff of JSON, not of Go's structs"),
     known("update-rules", "pod: nodeName", "shows the change as a diff of JSON, not of Go's structs"),
