@@ -41,6 +41,7 @@ mod tokens;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use apiextensions::conversion::ConversionWebhook;
 use apimachinery::{GroupVersionResource, Value, json};
 use auth::rbac::RbacAuthorizer;
 use auth::{NodeAuthorizer, UserInfo};
@@ -51,7 +52,7 @@ use watch_cache::{LoadError, WatchCache};
 use crate::aggregation::Aggregator;
 use crate::catalog::Catalog;
 pub use crate::door::{Answer, Call, Door, Mode};
-use crate::extensions::Extensions;
+use crate::extensions::{ConversionWebhooks, Extensions};
 use crate::fairness::Fairness;
 pub use crate::health::Readiness;
 use crate::http::handler::Handler;
@@ -119,7 +120,16 @@ impl ApiServer {
             resources.extend(resource_metrics::resources());
         }
         let catalog = Catalog::new(&registry, resources);
-        let (catalog, restored) = extensions::restore(&registry, catalog, None)?;
+        let built_in = |gvr: &GroupVersionResource| -> Result<Endpoint, AssembleError> {
+            catalog.find(gvr).cloned().ok_or_else(|| AssembleError::MissingResource(gvr.to_string()))
+        };
+        let resolver: Arc<dyn webhook::ServiceResolver> = Arc::new(ServiceAddresses {
+            services: built_in(&api::gvr::SERVICES)?,
+            slices: built_in(&api::gvr::ENDPOINT_SLICES)?,
+            own_address: address,
+        });
+        let conversions: Arc<dyn ConversionWebhook> = Arc::new(ConversionWebhooks::new(resolver.clone()));
+        let (catalog, restored) = extensions::restore(&registry, catalog, Some(&conversions))?;
         cache.load(store.as_ref())?;
         store.observe("", cache.clone());
         let find = |gvr: &GroupVersionResource| -> Result<Endpoint, AssembleError> {
@@ -153,11 +163,6 @@ impl ApiServer {
         node_feed::start(&registry, sources, nodes.graph());
         let authorizer = authorization.authorizers(&nodes, &rbac);
         let served = Arc::new(ServedNow::default());
-        let resolver: Arc<dyn webhook::ServiceResolver> = Arc::new(ServiceAddresses {
-            services: find(&api::gvr::SERVICES)?,
-            slices: find(&api::gvr::ENDPOINT_SLICES)?,
-            own_address: address,
-        });
         let environment = admission::Environment {
             endpoint: &|gvr| catalog.find(gvr).cloned(),
             authorizer: authorizer.clone(),
@@ -204,7 +209,7 @@ impl ApiServer {
             InFlight::new(&requests, fairness.clone()),
             shutdown.clone(),
         ));
-        let extensions = Extensions::new(door.clone(), restored, None, shutdown.clone());
+        let extensions = Extensions::new(door.clone(), restored, Some(conversions), shutdown.clone());
         Ok(Self { door, readiness, handler, fairness, aggregator, extensions, shutdown })
     }
 

@@ -11,6 +11,7 @@
 //! Start at [`Extensions::run`].
 
 mod cleanup;
+mod conversion_webhook;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use parking_lot::Mutex;
 use registry::{Endpoint, Registry};
 use watch_cache::{LoadError, Next};
 
+pub(crate) use self::conversion_webhook::ConversionWebhooks;
 use crate::catalog::Catalog;
 use crate::{Door, LocalApi};
 

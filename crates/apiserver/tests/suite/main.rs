@@ -9,6 +9,7 @@ mod access;
 mod aggregation;
 mod compare;
 mod connections;
+mod conversions;
 mod custom_resources;
 mod deletes;
 mod encodings;
