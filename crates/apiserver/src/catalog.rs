@@ -141,15 +141,6 @@ impl Catalog {
         self.built_in().iter().chain(self.custom())
     }
 
-    /// Resources that do not come from a definition.
-    pub fn built_in(&self) -> &[Arc<Resource>] {
-        &self.resources
-    }
-
-    pub fn custom(&self) -> impl Iterator<Item = &Arc<Resource>> {
-        std::iter::empty()
-    }
-
     /// The discovery documents of this set, made on first use.
     pub fn discovery(&self) -> &discovery::Documents {
         self.discovery.get_or_init(|| {

@@ -109,7 +109,7 @@ fn start(context: Context<Wiring>) -> BoxFuture<'static, ()> {
 fn register_built_in(door: &Door, queue: &Queue<String>) {
     let catalog = door.catalog();
     let mut names: Vec<String> =
-        catalog.resources().iter().map(|own| format!("{}.{}", own.version, own.group)).collect();
+        catalog.built_in().iter().map(|own| format!("{}.{}", own.version, own.group)).collect();
     names.sort_unstable();
     names.dedup();
     names.into_iter().for_each(|name| queue.add(name));
