@@ -126,10 +126,17 @@ impl Door {
 
     /// Refuses with 403 what the caller may not do.
     pub fn check(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
-        match self.authorizer.authorize(attributes) {
+        self.decide(attributes).1
+    }
+
+    /// The decision, and what follows from it.
+    pub fn decide(&self, attributes: &Attributes<'_>) -> (Decision, Result<(), Status>) {
+        let decision = self.authorizer.authorize(attributes);
+        let outcome = match &decision {
             Decision::Allow { .. } => Ok(()),
             refused => Err(auth::forbidden(attributes, refused.reason())),
-        }
+        };
+        (decision, outcome)
     }
 
     pub fn authorizer(&self) -> &Arc<dyn Authorizer> {

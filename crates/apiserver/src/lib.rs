@@ -99,6 +99,8 @@ pub struct ApiServer {
 pub enum AssembleError {
     #[error("loading the stored objects")]
     Load(#[from] LoadError),
+    #[error(transparent)]
+    Audit(#[from] audit::OpenError),
     #[error("preparing client certificates")]
     Pki(#[from] pki::Error),
     #[error("resource {0} is missing from the built-in table")]
@@ -111,8 +113,16 @@ impl ApiServer {
     /// Loads the stored objects and puts the parts together. Nothing is written and nobody is let in yet.
     pub fn assemble(parts: Parts) -> Result<Self, AssembleError> {
         let Parts { store, network, authority, front_proxy, address, options, shutdown } = parts;
-        let Options { requests, apis, admission, kubelets, authentication, authorization, resource_metrics } =
-            options;
+        let Options {
+            requests,
+            audit,
+            apis,
+            admission,
+            kubelets,
+            authentication,
+            authorization,
+            resource_metrics,
+        } = options;
         let cache = WatchCache::new();
         let registry = Registry::new(store.clone(), cache.clone(), network);
         let mut resources = api::builtin::served(&apis.runtime_config, &apis.features);
@@ -200,7 +210,8 @@ impl ApiServer {
         let identifier = Identifier::new(authenticator, keys, authentication.service_accounts, address);
         let readiness = Arc::new(Readiness::default());
         let aggregator = Arc::new(Aggregator::new(resolver, front_proxy));
-        let handler = Arc::new(Handler::new(
+        let auditor = audit::Auditor::open(audit, &shutdown)?;
+        let handler = Handler::new(
             door.clone(),
             identifier,
             readiness.clone(),
@@ -208,7 +219,8 @@ impl ApiServer {
             Backends::new(kubelets, authority, aggregator.clone()),
             InFlight::new(&requests, fairness.clone()),
             shutdown.clone(),
-        ));
+        );
+        let handler = Arc::new(handler.audited_by(auditor));
         let extensions = Extensions::new(door.clone(), restored, Some(conversions), shutdown.clone());
         Ok(Self { door, readiness, handler, fairness, aggregator, extensions, shutdown })
     }

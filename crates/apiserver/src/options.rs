@@ -15,6 +15,7 @@ use crate::connect::KubeletOptions;
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     pub requests: Requests,
+    pub audit: audit::Options,
     pub apis: Apis,
     pub admission: admission::Options,
     pub kubelets: KubeletOptions,

@@ -6,6 +6,7 @@
 //! Metrics are fields of one struct, so a name cannot be misspelt where it is counted, and `rg` finds every place
 //! that feeds it. There is one set per process, because that is what a scrape sees.
 
+mod audit;
 mod error_chain;
 mod flow_control;
 mod logging;
@@ -13,6 +14,7 @@ mod metric;
 mod metrics;
 mod process;
 
+pub use audit::AuditMetrics;
 pub use error_chain::chain;
 pub use flow_control::{FlowControlMetrics, FlowHandle};
 pub use logging::{InvalidFilter, LOG_ENV, init_logging};

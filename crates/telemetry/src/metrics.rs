@@ -6,6 +6,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::audit::AuditMetrics;
 use crate::flow_control::FlowControlMetrics;
 use crate::metric::{Counter, Encoder, Family, Gauge, Histogram, Unit, push_label};
 use crate::process;
@@ -20,6 +21,7 @@ pub fn metrics() -> &'static Metrics {
 pub struct Metrics {
     pub apiserver: ApiserverMetrics,
     pub flow_control: FlowControlMetrics,
+    pub audit: AuditMetrics,
     pub workqueue: WorkqueueMetrics,
     pub controller: ControllerMetrics,
     pub client: ClientMetrics,
@@ -205,6 +207,7 @@ impl Metrics {
         Self {
             apiserver: ApiserverMetrics::new(),
             flow_control: FlowControlMetrics::new(),
+            audit: AuditMetrics::new(),
             workqueue: WorkqueueMetrics::new(),
             controller: ControllerMetrics::new(),
             client: ClientMetrics::default(),
@@ -241,6 +244,7 @@ impl Metrics {
         let mut encoder = Encoder::new();
         self.apiserver.encode(&mut encoder);
         self.flow_control.encode(&mut encoder);
+        self.audit.encode(&mut encoder);
         self.workqueue.encode(&mut encoder);
         self.controller.encode(&mut encoder);
         self.client.encode(&mut encoder);
@@ -772,6 +776,8 @@ mod tests {
         metrics.flow_control.current_limit("global-default", 3);
         metrics.flow_control.demand("global-default", 3, 1.5, 0.5, 2.0);
         metrics.flow_control.target("global-default", 2.5);
+        metrics.audit.level("Metadata");
+        metrics.audit.failed("log");
         metrics.workqueue.queue("deployment").queue_duration.observe(Duration::from_millis(1));
         metrics.controller.of("deployment").duration.observe(Duration::from_millis(1));
         metrics.scheduler.attempts("scheduled", "default-scheduler").took(Duration::from_millis(1));

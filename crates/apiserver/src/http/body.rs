@@ -13,6 +13,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use super::in_flight::Place;
+use super::recording::Recording;
 
 /// Largest request body: upstream's `MaxRequestBodyBytes`, 3 MiB.
 pub const REQUEST_BODY_BYTES_MAX: usize = 3 << 20;
@@ -34,6 +35,8 @@ pub enum ResponseBody {
     Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
     /// Another server's answer, as it arrives; counted as long as it does.
     Forwarded(Incoming, telemetry::InFlight),
+    /// One whose request's record is complete when all of it is written.
+    Recorded(Box<ResponseBody>, Recording),
     /// One whose request is counted as being served until all of it is written.
     Holding(Box<ResponseBody>, Place),
 }
@@ -54,6 +57,28 @@ impl ResponseBody {
             body => Self::Holding(Box::new(body), place),
         }
     }
+
+    /// Keeps the request's record open until the body is written.
+    pub fn recorded(self, recording: Recording) -> Self {
+        Self::Recorded(Box::new(self), recording)
+    }
+
+    /// With all of a list in memory, for the audit log.
+    pub fn collected(self) -> Self {
+        match self {
+            Self::List(list) => Self::full(list.collect()),
+            Self::Holding(body, place) => body.collected().holding(place),
+            body => body,
+        }
+    }
+
+    /// The bytes of a body that is there as a whole.
+    pub fn bytes(&self) -> Option<&Bytes> {
+        match self {
+            Self::Full(bytes) => bytes.as_ref(),
+            _ => None,
+        }
+    }
 }
 
 impl Body for ResponseBody {
@@ -71,6 +96,7 @@ impl Body for ResponseBody {
             Self::Stream(stream) => stream.as_mut().poll_next(cx),
             Self::Forwarded(body, _) => return Pin::new(body).poll_frame(cx),
             Self::Holding(body, _) => return Pin::new(&mut **body).poll_frame(cx),
+            Self::Recorded(body, _) => return Pin::new(&mut **body).poll_frame(cx),
         };
         chunk.map(|chunk| chunk.map(|bytes| Ok(Frame::data(bytes))))
     }
@@ -81,6 +107,7 @@ impl Body for ResponseBody {
             Self::Forwarded(body, _) => body.is_end_stream(),
             Self::List(_) | Self::Stream(_) => false,
             Self::Holding(body, _) => body.is_end_stream(),
+            Self::Recorded(body, _) => body.is_end_stream(),
         }
     }
 

@@ -55,6 +55,8 @@ pub(crate) struct Exchange<'a> {
     pub classified: Option<Classified>,
     /// Its place among the requests that are served, until somebody takes it over.
     pub place: Mutex<Option<Place>>,
+    /// What the audit log says about it; most often nothing.
+    pub record: Option<Box<audit::Record>>,
     pub started: rt::Instant,
 }
 
@@ -86,6 +88,7 @@ impl<'a> Exchange<'a> {
             warnings: Warnings::default(),
             classified: None,
             place: Mutex::default(),
+            record: None,
             started: rt::instant(),
         }
     }
@@ -217,7 +220,11 @@ impl<'a> Exchange<'a> {
         options: &query::WriteOptions,
     ) -> Result<Value, Status> {
         let bytes = body::read(incoming).await?;
-        decode::object(call, &bytes, self.content_type(), &self.mode(options))
+        let object = decode::object(call, &bytes, self.content_type(), &self.mode(options))?;
+        if let Some(record) = &self.record {
+            record.request_object(&object);
+        }
+        Ok(object)
     }
 
     pub(crate) fn finish(&self, mut response: Response<ResponseBody>) -> Response<ResponseBody> {

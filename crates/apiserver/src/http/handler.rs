@@ -36,6 +36,8 @@ pub struct Handler {
     pub(super) backends: Backends,
     pub(super) shutdown: rt::Shutdown,
     pub(super) in_flight: InFlight,
+    /// `None` where nothing is recorded.
+    auditor: Option<Arc<audit::Auditor>>,
     /// How many requests read and how many write.
     reading: Arc<telemetry::Gauge>,
     writing: Arc<telemetry::Gauge>,
@@ -66,7 +68,23 @@ impl Handler {
     ) -> Self {
         let metrics = &telemetry::metrics().apiserver;
         let (reading, writing) = (metrics.inflight(false), metrics.inflight(true));
-        Self { door, identifier, readiness, version, backends, shutdown, in_flight, reading, writing }
+        Self {
+            door,
+            identifier,
+            readiness,
+            version,
+            backends,
+            shutdown,
+            in_flight,
+            auditor: None,
+            reading,
+            writing,
+        }
+    }
+
+    /// The same with a record of the requests.
+    pub fn audited_by(self, auditor: Option<Arc<audit::Auditor>>) -> Self {
+        Self { auditor, ..self }
     }
 
     /// Answers one request; every failure becomes a `Status`. A panic, which no input should cause, ends the request
@@ -76,12 +94,16 @@ impl Handler {
         let path = percent_encoding::percent_decode_str(head.uri.path()).decode_utf8_lossy().into_owned();
         let mut exchange = Exchange::new(head, &path, peer.address);
         let outcome = AssertUnwindSafe(self.filter(peer, &mut exchange, body)).catch_unwind().await;
+        let panicked = outcome.is_err();
         let answer = outcome.unwrap_or_else(|_| {
             tracing::error!(peer = %peer.address, "A request panicked");
             Err(Status::internal("the request could not be served"))
         });
+        let failure = answer.as_ref().err().filter(|_| exchange.record.is_some());
+        let failure = failure.map(audit::ResponseStatus::failure);
         let response = answer.unwrap_or_else(|status| render::status(&status, exchange.error_encoding()));
-        exchange.finish(response)
+        let response = exchange.finish(response);
+        exchange.end_record(response, failure, panicked)
     }
 
     /// The chain that every request passes, outermost first. A place among the requests in flight is kept until the
@@ -94,11 +116,15 @@ impl Handler {
     ) -> Result<Response<ResponseBody>, Status> {
         exchange.check_escapes()?;
         let (headers, path) = (&exchange.headers, exchange.path);
-        let known = self.identifier.identify(peer, headers, path, rt::now().into()).await?;
+        let known = self.identifier.identify(peer, headers, path, rt::now().into()).await;
+        let known =
+            known.inspect_err(|_| exchange.begin_record(self.auditor.as_ref(), &UserInfo::new("")))?;
         known.notes.warnings.into_iter().for_each(|warning| exchange.warnings.add(warning));
-        exchange.user = known.user;
+        exchange.begin_record(self.auditor.as_ref(), &known.user);
+        exchange.user = known.user.clone();
         let time_allowed = exchange.time_allowed(self.in_flight.timeout)?;
         exchange.user = self.impersonated(exchange)?;
+        exchange.record_impersonation(&known.user);
         if let Err(rejected) = self.take_place(exchange).await {
             return Ok(in_flight::too_many(rejected));
         }
@@ -134,7 +160,13 @@ impl Handler {
         if exchange.verb.is_empty() {
             return Err(door::not_allowed());
         }
-        self.door.check(&exchange.attributes())
+        let (decision, outcome) = self.door.decide(&exchange.attributes());
+        if let Some(record) = &exchange.record {
+            let word = if decision.is_allowed() { "allow" } else { "forbid" };
+            record.annotate("authorization.k8s.io/decision", word);
+            record.annotate("authorization.k8s.io/reason", decision.reason());
+        }
+        outcome
     }
 
     async fn dispatch(

@@ -11,6 +11,7 @@ mod nonresource;
 pub mod path;
 pub(crate) mod proxy;
 pub mod query;
+pub mod recording;
 pub mod render;
 pub mod server;
 mod verbs;

@@ -169,6 +169,9 @@ impl Handler {
         let options = query::write_options(&exchange.query, "PatchOptions", kind == patch::Kind::Apply)?;
         let accepted = exchange.accepted(true)?;
         let bytes = body::read(incoming).await?;
+        if let Some(record) = &exchange.record {
+            record.request_patch(&bytes);
+        }
         let patch_body = patch::parse(kind, &bytes)?;
         let mode = exchange.mode(&options);
         let (answer, created) = self.door.patch(call, &mode, &patch_body).await?;

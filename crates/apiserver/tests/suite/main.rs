@@ -7,6 +7,7 @@
 
 mod access;
 mod aggregation;
+mod audit;
 mod compare;
 mod connections;
 mod conversions;

@@ -2,6 +2,7 @@
 
 mod admission;
 mod apis;
+mod audit;
 mod authentication;
 mod authorization;
 mod kubelets;
@@ -15,6 +16,7 @@ use camino::Utf8PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use self::admission::AdmissionArguments;
+use self::audit::AuditArguments;
 use apis::ApiArguments;
 use authentication::AuthenticationArguments;
 use authorization::AuthorizationArguments;
@@ -76,6 +78,9 @@ pub struct UpArguments {
     pub requests: RequestArguments,
 
     #[command(flatten)]
+    pub audit: AuditArguments,
+
+    #[command(flatten)]
     pub apis: ApiArguments,
 
     #[command(flatten)]
@@ -103,6 +108,7 @@ impl UpArguments {
     pub fn server_options(&self) -> anyhow::Result<apiserver::Options> {
         Ok(apiserver::Options {
             requests: self.requests.options(),
+            audit: self.audit.options()?,
             apis: self.apis.options(),
             admission: self.admission.options()?,
             kubelets: self.kubelets.options()?,
