@@ -35,7 +35,6 @@ const KNOWN: &[Known] = &[
         &[".metadata.annotations", ".resources.", ".status.qosClass"],
     ),
     Known("admission.jsonl: pod security", PRIVILEGED, &["disallowed by cluster policy"]),
-    Known("admission.jsonl: policy: bad expression", CEL, &["accepted"]),
     Known("admission.jsonl: policy: message", ADMISSION, &["accepted"]),
     Known(
         "bad-input.jsonl: bad generateName",
@@ -67,26 +66,6 @@ const KNOWN: &[Known] = &[
         "the deployment controller had run in between",
         &[".status.", ".metadata.annotations"],
     ),
-    Known(
-        "validate-nonsense.jsonl: admissionregistration.k8s.io.v1.MutatingAdmissionPolicy",
-        CEL,
-        &["compilation failed"],
-    ),
-    Known(
-        "validate-nonsense.jsonl: admissionregistration.k8s.io.v1.MutatingWebhookConfiguration",
-        CEL,
-        &["compilation failed"],
-    ),
-    Known(
-        "validate-nonsense.jsonl: admissionregistration.k8s.io.v1.ValidatingAdmissionPolicy",
-        CEL,
-        &["compilation failed"],
-    ),
-    Known(
-        "validate-nonsense.jsonl: admissionregistration.k8s.io.v1.ValidatingWebhookConfiguration",
-        CEL,
-        &["compilation failed"],
-    ),
     Known("validate-nonsense.jsonl: apps.v1.DaemonSet", PRIVILEGED, &["disallowed by cluster policy"]),
     Known("validate-nonsense.jsonl: batch.v1.Job", PRIVILEGED, &["disallowed by cluster policy"]),
     Known(
@@ -100,7 +79,11 @@ const KNOWN: &[Known] = &[
         &["order or wording", "Event"],
     ),
     Known("validate-nonsense.jsonl: resource.k8s.io.v1.DeviceClass", CEL, &["accepted"]),
-    Known("validate-nonsense.jsonl: resource.k8s.io.v1.ResourceClaim", CEL, &["accepted"]),
+    Known(
+        "validate-nonsense.jsonl: resource.k8s.io.v1.ResourceClaim",
+        "whether a namespace allows admin access is decided where namespaces are known",
+        &["spec.devices.requests[0].adminAccess Forbidden"],
+    ),
 ];
 
 /// Stands for every UID.

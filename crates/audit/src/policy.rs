@@ -298,7 +298,7 @@ mod tests {
         let cases = [
             (
                 "- {level: Everything}",
-                r#"rules[0].level: Unsupported value: "Everything": supported values: "Metadata", "None", "Request", "RequestResponse""#,
+                r#"rules[0].level: Unsupported value: "Everything": supported values: "None", "Metadata", "Request", "RequestResponse""#,
             ),
             ("- {users: [jane]}", "rules[0].level: Required value"),
             (
