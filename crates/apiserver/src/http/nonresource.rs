@@ -1,5 +1,8 @@
 //! Discovery, OpenAPI, version, health, metrics and the keys of service-account tokens.
 
+use std::sync::Arc;
+
+use api::Resource;
 use api::discovery::{self, AggregatedVersion};
 use api::openapi;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
@@ -104,23 +107,27 @@ fn aggregated_version(headers: &HeaderMap) -> Option<(AggregatedVersion, &'stati
 }
 
 fn openapi_document(catalog: &Catalog, path: &[&str], headers: &HeaderMap) -> Option<Document> {
-    let resources = catalog.built_in();
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let all = || catalog.resources().cloned().collect::<Vec<_>>();
     match path {
         ["v2"] if accept.contains(OPENAPI_V2_PROTOBUF_ACCEPT) => {
-            catalog.document("openapi v2 protobuf", OPENAPI_V2_PROTOBUF, || {
-                Some(openapi::v2_protobuf(resources))
-            })
+            catalog
+                .document("openapi v2 protobuf", OPENAPI_V2_PROTOBUF, || Some(openapi::v2_protobuf(&all())))
         }
-        ["v2"] => catalog.document("openapi v2", JSON, || Some(openapi::v2_json(resources))),
+        ["v2"] => catalog.document("openapi v2", JSON, || Some(openapi::v2_json(&all()))),
         // Upstream does not say what its index is, and Go takes it for text.
         ["v3"] => {
-            catalog.document("openapi v3", "text/plain; charset=utf-8", || Some(openapi::v3_index(resources)))
+            catalog.document("openapi v3", "text/plain; charset=utf-8", || Some(openapi::v3_index(&all())))
         }
         ["v3", rest @ ..] => {
             let key = rest.join("/");
-            catalog
-                .built_in_document(&format!("openapi v3 {key}"), JSON, || openapi::v3_json(&key, resources))
+            let document = format!("openapi v3 {key}");
+            let in_group = |own: &&Arc<Resource>| key == format!("apis/{}/{}", own.group, own.version);
+            if catalog.custom().any(|own| in_group(&own)) {
+                let own: Vec<Arc<Resource>> = catalog.resources().filter(in_group).cloned().collect();
+                return catalog.document(&document, JSON, || openapi::v3_json(&key, &own));
+            }
+            catalog.built_in_document(&document, JSON, || openapi::v3_json(&key, catalog.built_in()))
         }
         _ => None,
     }

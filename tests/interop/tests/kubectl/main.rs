@@ -8,6 +8,7 @@
 mod boutique;
 mod collect;
 mod crash;
+mod custom;
 mod explore;
 mod objects;
 mod output;
@@ -30,13 +31,14 @@ struct World<'a> {
 type Part = fn(&World<'_>, &mut Checks);
 
 /// What every kubectl must be able to do.
-const PARTS: [(&str, Part); 6] = [
+const PARTS: [(&str, Part); 7] = [
     ("explore", explore::explore),
     ("boutique, client-side", boutique::client_side),
     ("boutique, server-side", boutique::server_side),
     ("output", output::output),
     ("objects", objects::objects),
     ("collect", collect::collect),
+    ("custom", custom::custom),
 ];
 
 fn main() -> ExitCode {
