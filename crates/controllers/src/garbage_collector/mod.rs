@@ -22,7 +22,6 @@ mod resources;
 mod tests;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use apimachinery::object::OwnerReference;
 use apimachinery::{GroupVersionResource, Object, Status, Str, Value, json};
@@ -47,9 +46,6 @@ const ORPHAN: &str = "orphan";
 
 /// Dependents orphaned at the same time.
 const CONCURRENT_MAX: usize = 64;
-
-/// An owner's kind that is not served may be served later.
-const UNKNOWN_KIND_AGAIN: Duration = Duration::from_secs(60);
 
 /// Tries of taking a finalizer away from an object that others change.
 const FINALIZER_TRIES: u32 = 5;
@@ -234,7 +230,8 @@ impl Controller {
                 OwnerState::UnknownKind => {
                     let reason =
                         format!("owner's kind {}, Kind={} is not served", owner.api_version, owner.kind);
-                    return Err(Error::Waiting { after: UNKNOWN_KIND_AGAIN, reason });
+                    // With back-off: a definition may have been made a moment ago, or never will be.
+                    return Err(Error::failed(reason));
                 }
                 OwnerState::Misplaced => {
                     self.report_misplaced(object, &owner);
