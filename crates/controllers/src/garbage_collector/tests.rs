@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use api::gvr::{CONFIG_MAPS, DEPLOYMENTS, PODS, REPLICA_SETS};
 use client::Discovered;
 use client::fake::FakeApi;
