@@ -90,11 +90,11 @@ pub fn evaluate(standard: Standard, pod: Pod<'_>) -> Vec<Violation> {
     applying(standard).filter_map(|check| check.at(standard.version)?(pod)).collect()
 }
 
-/// The names of the checks that complain.
+/// The names of the checks that complain, and of those that they stand for.
 #[cfg(test)]
 pub fn refusing(standard: Standard, pod: Pod<'_>) -> Vec<&'static str> {
     let complains = |check: &&Check| check.at(standard.version).is_some_and(|check| check(pod).is_some());
-    applying(standard).filter(complains).map(|check| check.name).collect()
+    applying(standard).filter(complains).flat_map(|check| [check.name, check.replaces]).collect()
 }
 
 /// The checks of a standard, without those that a stricter one replaces.

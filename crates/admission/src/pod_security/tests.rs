@@ -18,7 +18,7 @@ fn suite() -> Option<PathBuf> {
 
 fn pods(folder: &Path) -> Vec<(String, Value)> {
     let resources = api::builtin::resources();
-    let is_pod = |own: &&std::sync::Arc<api::Resource>| own.group.is_empty() && own.plural == "pods";
+    let is_pod = |own: &&Arc<api::Resource>| own.group.is_empty() && own.plural == "pods";
     let strategy = &resources.iter().find(is_pod).expect("pods are built in").strategy;
     let entries = std::fs::read_dir(folder).expect("a folder of the suite");
     entries
