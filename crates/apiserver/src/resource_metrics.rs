@@ -13,7 +13,7 @@ use std::sync::{Arc, LazyLock};
 use api::Resource;
 use api::resource::Schema;
 use api::strategy::{Column, Columns, Plain};
-use api::view::Pod;
+use api::view::{Node, Pod};
 use apimachinery::object::{FieldPaths, type_meta};
 use apimachinery::quantity::Quantity;
 use apimachinery::schema::{Node as SchemaNode, NodeKind, Schemas};
@@ -29,8 +29,6 @@ const DEFAULT_CPU: &str = "1m";
 const DEFAULT_MEMORY: &str = "1Mi";
 const CPU: &str = "kwok.x-k8s.io/usage-cpu";
 const MEMORY: &str = "kwok.x-k8s.io/usage-memory";
-/// Nodes with this annotation are simulated.
-const SIMULATED: &str = "kwok.x-k8s.io/node";
 /// Over how long use is said to be measured; what is simulated does not vary.
 const WINDOW: &str = "30s";
 
@@ -210,20 +208,19 @@ impl ResourceMetrics {
             return None;
         }
         let usage = Usage {
-            cpu: annotated(object, CPU).unwrap_or_else(|| quantity(DEFAULT_CPU)),
-            memory: annotated(object, MEMORY).unwrap_or_else(|| quantity(DEFAULT_MEMORY)),
+            cpu: annotated(pod, CPU).unwrap_or_else(|| quantity(DEFAULT_CPU)),
+            memory: annotated(pod, MEMORY).unwrap_or_else(|| quantity(DEFAULT_MEMORY)),
         };
         Some(pod.spec.containers.iter().map(|own| (own.name.clone(), usage.clone())).collect())
     }
 }
 
 fn is_simulated(node: &Object) -> bool {
-    node.to_value().at(&["metadata", "annotations", SIMULATED]).is_some()
+    node.view::<Node>().is_ok_and(|node| node.is_simulated())
 }
 
-fn annotated(object: &Object, key: &str) -> Option<Quantity> {
-    let tree = object.to_value();
-    Quantity::parse(tree.at(&["metadata", "annotations", key])?.as_str()?).ok()
+fn annotated(pod: &Pod, key: &str) -> Option<Quantity> {
+    Quantity::parse(pod.metadata.annotations.get(key)?).ok()
 }
 
 fn quantity(text: &str) -> Quantity {

@@ -9,7 +9,7 @@ use apimachinery::{GroupResource, Object, Status, Value, field};
 use registry::Endpoint;
 use webhook::ServiceResolver;
 
-const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+pub(crate) const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
 /// Looks into the caches of Services and EndpointSlices.
 pub(crate) struct ServiceAddresses {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use apimachinery::value::Value as Json;
 
 use crate::limits::REQUEST_BYTES_MAX;
+use crate::parser::RESERVED;
 use crate::types::{Decl, Field, ListKind, ObjectType, Type};
 
 /// The longest date, with its quotes.
@@ -22,33 +23,8 @@ const PROPERTY_BYTES: u64 = 4;
 /// What an entry of a map takes beside its value, with the shortest key.
 const ENTRY_BYTES: u64 = 6;
 
-/// Words that cannot stand in expressions as they are.
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
-
 /// Whether a word cannot stand in expressions as it is.
-pub(crate) fn is_reserved(word: &str) -> bool {
+pub fn is_reserved(word: &str) -> bool {
     RESERVED.contains(&word)
 }
 
@@ -57,7 +33,7 @@ pub fn escape(property: &str) -> Option<Cow<'_, str>> {
     if property.is_empty() || property.starts_with(|c: char| c.is_ascii_digit()) {
         return None;
     }
-    if RESERVED.contains(&property) {
+    if is_reserved(property) {
         return Some(format!("__{property}__").into());
     }
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '/');
@@ -92,7 +68,7 @@ pub fn unescape(name: &str) -> Option<Cow<'_, str>> {
             "dot" => out.push('.'),
             "dash" => out.push('-'),
             "slash" => out.push('/'),
-            word if RESERVED.contains(&word) && start == 0 && inner.len() == end + 2 && out.is_empty() => {
+            word if is_reserved(word) && start == 0 && inner.len() == end + 2 && out.is_empty() => {
                 out.push_str(word);
             }
             _ => return None,

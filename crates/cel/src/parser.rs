@@ -65,8 +65,8 @@ const CONTINUATIONS: [Token; 17] = [
     Token::LeftBracket,
 ];
 
-/// Words that cannot name a variable or a function.
-const RESERVED: [&str; 21] = [
+/// Words that cannot name a variable or a function, in no expression and in no schema.
+pub(crate) const RESERVED: [&str; 21] = [
     "as",
     "break",
     "const",

@@ -12,8 +12,9 @@ use apimachinery::{Str, Value};
 use cel::limits::{MESSAGE_BYTES_MAX, PER_OBJECT};
 use cel::{Activation, Budget, Decl, EvalErrorKind};
 
+pub(crate) use cel::openapi::escape;
 pub(crate) use compiled::{Compiled, OLD_SELF, Refusal, SELF, compile, variables};
-pub(crate) use declaration::{declare, escape};
+pub(crate) use declaration::declare;
 
 use crate::Structural;
 use crate::correlation::{Correlated, match_item};

@@ -20,7 +20,10 @@ pub use apps::{
     POD_TEMPLATE_HASH, PodTemplate, ReplicaSet, ReplicaSetSpec, ReplicaSetStatus, RollingUpdateDeployment,
 };
 pub use meta::{LabelSelector, LabelSelectorRequirement, ObjectMeta, OwnerReference};
-pub use node::{ContainerImage, Node, NodeAddress, NodeSpec, NodeStatus, NodeSystemInfo, Taint};
+pub use node::{
+    ContainerImage, Node, NodeAddress, NodeSpec, NodeStatus, NodeSystemInfo, SIMULATED, SIMULATED_ANNOTATION,
+    Taint,
+};
 pub use pod::{
     Affinity, Condition, Container, ContainerPort, ContainerState, ContainerStateRunning,
     ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, EphemeralVolumeSource, NodeAffinity,

@@ -80,7 +80,16 @@ pub struct NodeSystemInfo {
     pub operating_system: Str,
 }
 
+/// KWOK's mark of a node that no machine stands behind, and what it says.
+pub const SIMULATED_ANNOTATION: &str = "kwok.x-k8s.io/node";
+pub const SIMULATED: &str = "fake";
+
 impl Node {
+    /// Simulated, whoever made it.
+    pub fn is_simulated(&self) -> bool {
+        self.metadata.annotations.get(SIMULATED_ANNOTATION).is_some_and(|value| value == SIMULATED)
+    }
+
     pub fn condition(&self, type_: &str) -> Option<&Condition> {
         self.status.conditions.iter().find(|condition| condition.type_ == type_)
     }

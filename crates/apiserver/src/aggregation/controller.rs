@@ -20,8 +20,8 @@ use super::plan::{self, Origin, Registration, Verdict};
 use super::remote::{self, Remote};
 use super::{Aggregator, name_of, options};
 use crate::Door;
+use crate::service_address::SERVICE_NAME_LABEL;
 
-const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 /// Index of APIServices by `namespace/name` of the Service they name.
 const BY_SERVICE: &str = "service";
 /// Index of EndpointSlices by `namespace/name` of their Service.
@@ -159,10 +159,11 @@ impl Reconcile for Availability {
 
     async fn reconcile(&self, name: &String) -> Result {
         let current = self.api_services.get("", name).map(|object| object.to_value());
-        let origin = self.origin(name).filter(|origin| !self.is_settled(name, *origin));
-        let registration = match origin {
-            None if self.origin(name).is_some() => Registration::Keep,
-            origin => plan::register(name, current.as_ref(), origin),
+        let origin = self.origin(name);
+        let registration = if origin == Some(Origin::BuiltIn) && self.started.lock().contains(name) {
+            Registration::Keep
+        } else {
+            plan::register(name, current.as_ref(), origin)
         };
         let current = match registration {
             Registration::Keep => {
@@ -202,11 +203,6 @@ impl Reconcile for Availability {
 }
 
 impl Availability {
-    /// Whether the APIService of something built in was put right already.
-    fn is_settled(&self, name: &str, origin: Origin) -> bool {
-        origin == Origin::BuiltIn && self.started.lock().contains(name)
-    }
-
     /// Where a group version comes from, if it is served here.
     fn origin(&self, name: &str) -> Option<Origin> {
         let (group, version) = plan::group_version(name);
@@ -245,7 +241,10 @@ impl Availability {
                     port: ServiceReference::DEFAULT_PORT,
                     path: String::new(),
                 };
-                self.publish(object, reference, None);
+                match self.client(object, reference) {
+                    Ok(client) => self.publish(object, client, None),
+                    Err(_) => self.aggregator.remove(name_of(object)),
+                }
                 self.report(object, false, reason, &why).await?;
                 Ok(Action::await_change())
             }
@@ -257,23 +256,27 @@ impl Availability {
     async fn call(&self, object: &Value, reference: ServiceReference) -> Result {
         let (group, version) = (object.str_at(&["spec", "group"]), object.str_at(&["spec", "version"]));
         let path = remote::discovery_path(group, version);
-        let answer = match self.client(object, reference.clone()) {
-            Ok(client) => remote::read(&client, &path).await.map(|resources| (client, resources)),
-            Err(why) => Err(why),
+        let url = format!("https://{}:{}{path}", reference.server_name(), reference.port);
+        let client = match self.client(object, reference) {
+            Ok(client) => client,
+            Err(why) => {
+                self.aggregator.remove(name_of(object));
+                self.report(object, false, "FailedDiscoveryCheck", &why).await?;
+                return Ok(Action::await_change());
+            }
         };
-        match answer {
-            Ok((client, resources)) => {
+        match remote::read(&client, &path).await {
+            Ok(resources) => {
                 let index = remote::read(&client, "/openapi/v3").await.ok();
                 let own = path.trim_start_matches('/');
                 let openapi = index
                     .and_then(|index| Some(index["paths"][own]["serverRelativeURL"].as_str()?.to_owned()));
-                self.publish(object, reference, Some((resources, openapi)));
+                self.publish(object, client, Some((resources, openapi)));
                 self.report(object, true, "Passed", "all checks passed").await?;
                 Ok(Action::requeue(RECHECK_INTERVAL))
             }
             Err(why) => {
-                let url = format!("https://{}:{}{path}", reference.server_name(), reference.port);
-                self.publish(object, reference, None);
+                self.publish(object, client, None);
                 let why = format!("failing or missing response from {url}: {why}");
                 self.report(object, false, "FailedDiscoveryCheck", &why).await?;
                 Ok(Action::requeue(RETRY_INTERVAL))
@@ -282,8 +285,7 @@ impl Availability {
     }
 
     /// Puts the other server into the table; without an answer of its, as one that cannot be called.
-    fn publish(&self, object: &Value, reference: ServiceReference, answer: Option<(Value, Option<String>)>) {
-        let Ok(client) = self.client(object, reference) else { return };
+    fn publish(&self, object: &Value, client: Arc<Client>, answer: Option<(Value, Option<String>)>) {
         let spec = &object["spec"];
         let available = answer.is_some();
         let (resources, openapi) =
@@ -291,7 +293,7 @@ impl Availability {
         let remote = Remote {
             group: spec.str_at(&["group"]).into(),
             version: spec.str_at(&["version"]).into(),
-            client: Arc::new(client),
+            client,
             available,
             group_priority: spec["groupPriorityMinimum"].as_i64().unwrap_or(0),
             version_priority: spec["versionPriority"].as_i64().unwrap_or(0),
@@ -301,7 +303,9 @@ impl Availability {
         self.aggregator.insert(name_of(object), remote);
     }
 
-    fn client(&self, object: &Value, reference: ServiceReference) -> Result<Client, String> {
+    /// The client for what an APIService points to. The one that is in use stays, with its connections, as long as
+    /// nothing about it changes.
+    fn client(&self, object: &Value, reference: ServiceReference) -> Result<Arc<Client>, String> {
         let bundle = STANDARD
             .decode(object.str_at(&["spec", "caBundle"]))
             .map_err(|error| format!("spec.caBundle is no base64: {error}"))?;
@@ -311,7 +315,7 @@ impl Availability {
         config.client_certificate = Some(self.aggregator.certificate()?);
         // Requests may be upgraded, which is HTTP/1.1's.
         config.http2 = false;
-        Client::new(&config, &self.aggregator.resolver).map_err(|error| error.to_string())
+        self.aggregator.client(name_of(object), config)
     }
 
     async fn report(&self, object: &Value, available: bool, reason: &str, why: &str) -> Result<(), Status> {

@@ -27,7 +27,7 @@ use http::{Request, Response, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use parking_lot::{Mutex, RwLock};
-use webhook::{ClientCertificate, ServiceResolver};
+use webhook::{Client, ClientCertificate, ClientConfig, ServiceResolver};
 
 use crate::catalog::Document;
 use crate::http::body::ResponseBody;
@@ -48,6 +48,8 @@ pub struct Aggregator {
     /// Signs the certificate that other servers are shown, and nothing else.
     front_proxy: Arc<pki::Authority>,
     certificate: Mutex<Option<(rt::Instant, ClientCertificate)>>,
+    /// By the APIService's name, with what each was made of.
+    clients: Mutex<BTreeMap<Str, (ClientConfig, Arc<Client>)>>,
     table: RwLock<Arc<Table>>,
     /// Whether the table has anything in it.
     any: AtomicBool,
@@ -99,6 +101,7 @@ impl Aggregator {
             resolver,
             front_proxy,
             certificate: Mutex::new(None),
+            clients: Mutex::default(),
             table: RwLock::default(),
             any: AtomicBool::new(false),
         }
@@ -222,13 +225,32 @@ impl Aggregator {
         documents::group(&self.table.read().clone(), group)
     }
 
+    /// A client of this configuration: the one that an APIService has, or a new one.
+    fn client(&self, name: &str, config: ClientConfig) -> Result<Arc<Client>, String> {
+        let mut clients = self.clients.lock();
+        if let Some((own, client)) = clients.get(name)
+            && *own == config
+        {
+            return Ok(client.clone());
+        }
+        let client = Client::new(&config, &self.resolver).map_err(|error| error.to_string())?;
+        let client = Arc::new(client);
+        clients.insert(name.into(), (config, client.clone()));
+        Ok(client)
+    }
+
     fn insert(&self, name: &str, remote: Remote) {
+        // A check that finds what the last one found must not make every document anew.
+        if self.table.read().remotes.get(name).is_some_and(|own| own.is_same(&remote)) {
+            return;
+        }
         self.change(|remotes| {
             remotes.insert(name.into(), Arc::new(remote));
         });
     }
 
     fn remove(&self, name: &str) {
+        self.clients.lock().remove(name);
         if self.table.read().remotes.contains_key(name) {
             self.change(|remotes| {
                 remotes.remove(name);

@@ -33,6 +33,15 @@ pub(crate) struct Remote {
 }
 
 impl Remote {
+    /// Whether requests and documents about both come out the same.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.client, &other.client)
+            && (&self.group, &self.version, self.available) == (&other.group, &other.version, other.available)
+            && self.group_priority == other.group_priority
+            && self.version_priority == other.version_priority
+            && (&self.resources, &self.openapi) == (&other.resources, &other.openapi)
+    }
+
     /// Where discovery begins.
     pub(super) fn discovery_path(&self) -> String {
         discovery_path(&self.group, &self.version)

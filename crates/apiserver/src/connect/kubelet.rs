@@ -2,15 +2,13 @@
 
 use std::str::FromStr;
 
+use api::view::Node;
 use apimachinery::{Object, Status, Value};
 
 use super::{Backend, Finder, Location, Scheme, join_host_port};
 
 /// The kubelet's port where a node reports none.
 const DEFAULT_PORT: i64 = 10_250;
-
-/// Nodes that only exist as objects carry this annotation; no kubelet answers for them unless they report its port.
-const SIMULATED: &str = "kwok.x-k8s.io/node";
 
 /// A kind of address in a node's status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,8 +99,7 @@ impl Finder<'_> {
             )));
         }
         let status = &object.to_value()["status"];
-        let reported = status["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_i64().filter(|port| *port > 0);
-        let port = reported.unwrap_or(DEFAULT_PORT).to_string();
+        let port = reported_port(status).unwrap_or(DEFAULT_PORT).to_string();
         let host = preferred_address(status, &self.kubelets.preferred_address_types).ok_or_else(|| {
             let wanted: Vec<&str> =
                 self.kubelets.preferred_address_types.iter().map(|kind| kind.as_str()).collect();
@@ -116,11 +113,14 @@ impl Finder<'_> {
     }
 }
 
-/// Whether a node exists as an object only.
+/// Whether a node exists as an object only: simulated, and without a kubelet that answers for it all the same.
 pub(super) fn is_simulated(node: &Object) -> bool {
-    let node = node.to_value();
-    let annotated = node.at(&["metadata", "annotations", SIMULATED]).is_some();
-    annotated && node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_i64().unwrap_or(0) == 0
+    node.view::<Node>().is_ok_and(|node| node.is_simulated())
+        && reported_port(&node.to_value()["status"]).is_none()
+}
+
+fn reported_port(status: &Value) -> Option<i64> {
+    status["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_i64().filter(|port| *port > 0)
 }
 
 fn preferred_address(status: &Value, types: &[AddressType]) -> Option<String> {

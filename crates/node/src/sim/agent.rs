@@ -262,7 +262,7 @@ impl Agent {
     fn on_node(&mut self, object: &Object) {
         let Ok(node) = object.view::<Node>() else { return };
         let name = &node.metadata.name;
-        if !node_object::is_simulated(&node) {
+        if !node.is_simulated() {
             return self.drop_node(name);
         }
         self.note_node_address(object);

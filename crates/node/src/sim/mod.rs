@@ -34,10 +34,6 @@ use tokio::sync::oneshot;
 use address::Cidr;
 use agent::Agent;
 
-/// The annotation and its value by which simulated nodes are told.
-pub const ANNOTATION: &str = "kwok.x-k8s.io/node";
-pub const ANNOTATION_VALUE: &str = "fake";
-
 /// What nodes report that say nothing else.
 const KUBELET_VERSION: &str = "v1.36.2";
 

@@ -2,10 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use api::view::Node;
+use api::view::{Node, SIMULATED, SIMULATED_ANNOTATION};
 use apimachinery::{Str, Value, json, time};
 
-use super::{ANNOTATION, ANNOTATION_VALUE, Plan};
+use super::Plan;
 
 /// A node of the plan.
 pub(super) fn node(plan: &Plan, index: usize) -> Value {
@@ -17,7 +17,7 @@ pub(super) fn node(plan: &Plan, index: usize) -> Value {
         "kind": "Node",
         "metadata": {
             "name": name.as_str(),
-            "annotations": {ANNOTATION: ANNOTATION_VALUE, "node.alpha.kubernetes.io/ttl": "0"},
+            "annotations": {SIMULATED_ANNOTATION: SIMULATED, "node.alpha.kubernetes.io/ttl": "0"},
             "labels": {
                 "beta.kubernetes.io/arch": "amd64",
                 "beta.kubernetes.io/os": "linux",
@@ -102,9 +102,4 @@ pub(super) fn ready_status(node: &Node, kubelet_version: &str) -> Value {
         }
     }
     status
-}
-
-/// Simulated, whoever made it.
-pub(super) fn is_simulated(node: &Node) -> bool {
-    node.metadata.annotations.get(ANNOTATION).is_some_and(|value| value == ANNOTATION_VALUE)
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use apimachinery::Value;
 use cel::limits::REQUEST_BYTES_MAX;
+use cel::openapi::escape;
 use cel::{Decl, Field, ListKind, ObjectType, Type};
 
 use crate::Structural;
@@ -105,7 +106,7 @@ fn object(schema: &Structural, is_object: bool, name: &str) -> Decl {
             bytes_min += property.len() as u64 + decl.bytes_min + FIELD_BYTES;
         }
         if let Some(escaped) = escape(property) {
-            fields.push(Field { name: escaped.into(), property: property.into(), decl });
+            fields.push(Field { name: (&*escaped).into(), property: property.into(), decl });
         }
     };
     for (property, own) in &schema.properties {
@@ -151,54 +152,6 @@ fn implied_metadata(schema: &Structural, name: &str) -> Decl {
     // What is generated adds at least one character.
     let fields = vec![own("name", NAME_MAX), own("generateName", NAME_MAX - 1)];
     Decl::object(Arc::new(ObjectType::new(&format!("{name}.metadata"), fields)))
-}
-
-/// How expressions spell a property; `None` where they cannot.
-pub(crate) fn escape(name: &str) -> Option<String> {
-    const RESERVED: &[&str] = &[
-        "true",
-        "false",
-        "null",
-        "in",
-        "as",
-        "break",
-        "const",
-        "continue",
-        "else",
-        "for",
-        "function",
-        "if",
-        "import",
-        "let",
-        "loop",
-        "package",
-        "namespace",
-        "return",
-        "var",
-        "void",
-        "while",
-    ];
-    if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
-        return None;
-    }
-    if RESERVED.contains(&name) {
-        return Some(format!("__{name}__"));
-    }
-    let mut escaped = String::with_capacity(name.len());
-    let mut rest = name;
-    while let Some(c) = rest.chars().next() {
-        let (text, taken) = match c {
-            '_' if rest.starts_with("__") => ("__underscores__", 2),
-            '.' => ("__dot__", 1),
-            '-' => ("__dash__", 1),
-            '/' => ("__slash__", 1),
-            c if c.is_ascii_alphanumeric() || c == '_' => (&rest[..1], 1),
-            _ => return None,
-        };
-        escaped.push_str(text);
-        rest = &rest[taken..];
-    }
-    Some(escaped)
 }
 
 #[cfg(test)]

@@ -18,31 +18,6 @@ const AUDIT_EXPRESSION_MAX: usize = 5 << 10;
 const REASONS: &[&str] = &["Forbidden", "Invalid", "RequestEntityTooLarge"];
 const NOTHING_TO_CHECK: &str = "validations or auditAnnotations must contain at least one item";
 
-/// Words that CEL keeps for itself.
-const RESERVED: &[&str] = &[
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
-
 /// `MutatingAdmissionPolicy` and `ValidatingAdmissionPolicy`.
 pub enum Policy {
     Mutating,
@@ -201,7 +176,7 @@ fn variable(errors: &mut ErrorList, variable: &Value, expressions: &mut Expressi
 fn is_identifier(name: &str) -> bool {
     name.starts_with(|first: char| first == '_' || first.is_ascii_alphabetic())
         && name.bytes().all(|byte| byte == b'_' || byte.is_ascii_alphanumeric())
-        && !RESERVED.contains(&name)
+        && !cel::openapi::is_reserved(name)
 }
 
 fn validations(
