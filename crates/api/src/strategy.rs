@@ -17,6 +17,8 @@ pub struct Context<'a> {
     pub user: &'a str,
     /// `status`, `scale`, …; `None` for the main resource.
     pub subresource: Option<&'a str>,
+    /// `--allow-privileged`: containers may be privileged. What Pod Security admission says is another matter.
+    pub allow_privileged: bool,
 }
 
 /// Which names a kind allows; messages follow upstream.

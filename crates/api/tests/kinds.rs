@@ -20,8 +20,6 @@ use jiff::Timestamp;
 /// A case in which we differ: where, why, and what every line of the difference says.
 struct Known(&'static str, &'static str, &'static [&'static str]);
 
-const PRIVILEGED: &str =
-    "the recorded server ran without --allow-privileged; ours allows what Pod Security admits";
 const ALLOCATOR: &str = "the registry allocates addresses and ports, and complains about their ranges";
 const OPTIONS: &str = "query parameters are checked where requests are read";
 const CEL: &str = "needs the CEL compiler";
@@ -34,7 +32,6 @@ const KNOWN: &[Known] = &[
         ADMISSION,
         &[".metadata.annotations", ".resources.", ".status.qosClass"],
     ),
-    Known("admission.jsonl: pod security", PRIVILEGED, &["disallowed by cluster policy"]),
     Known("admission.jsonl: policy: message", ADMISSION, &["accepted"]),
     Known(
         "bad-input.jsonl: bad generateName",
@@ -65,13 +62,6 @@ const KNOWN: &[Known] = &[
         "update-rules.jsonl: spec through status is ignored",
         "the deployment controller had run in between",
         &[".status.", ".metadata.annotations"],
-    ),
-    Known("validate-nonsense.jsonl: apps.v1.DaemonSet", PRIVILEGED, &["disallowed by cluster policy"]),
-    Known("validate-nonsense.jsonl: batch.v1.Job", PRIVILEGED, &["disallowed by cluster policy"]),
-    Known(
-        "validate-nonsense.jsonl: core.v1.ReplicationController",
-        PRIVILEGED,
-        &["disallowed by cluster policy"],
     ),
     Known(
         "validate-nonsense.jsonl: events.k8s.io.v1.Event",
@@ -173,6 +163,7 @@ fn context<'a>(target: &'a Target) -> Context<'a> {
         now: Timestamp::UNIX_EPOCH,
         user: "recorder",
         subresource: Some(target.subresource.as_str()).filter(|name| !name.is_empty()),
+        allow_privileged: false,
     }
 }
 

@@ -122,9 +122,11 @@ impl ApiServer {
             authentication,
             authorization,
             resource_metrics,
+            allow_privileged,
         } = options;
         let cache = WatchCache::new();
-        let registry = Registry::new(store.clone(), cache.clone(), network);
+        let registry =
+            Registry::new(store.clone(), cache.clone(), network).allowing_privileged(allow_privileged);
         let mut resources = api::builtin::served(&apis.runtime_config, &apis.features);
         if resource_metrics {
             resources.extend(resource_metrics::resources());

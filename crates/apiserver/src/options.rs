@@ -1,4 +1,5 @@
-//! What an administrator may choose about the server; every default is upstream's.
+//! What an administrator may choose about the server; every default is upstream's, but for
+//! [`Options::allow_privileged`].
 //!
 //! One struct per concern, each made by the code that knows it. The flags that fill them are the binary's.
 
@@ -12,7 +13,7 @@ pub use crate::authorization::Authorization;
 use crate::connect::KubeletOptions;
 
 /// Everything that can be chosen.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     pub requests: Requests,
     pub audit: audit::Options,
@@ -23,6 +24,25 @@ pub struct Options {
     pub authorization: Authorization,
     /// Answer `metrics.k8s.io` from what simulated nodes are said to use.
     pub resource_metrics: bool,
+    /// Containers may be privileged. Upstream's own default is that they may not, and every distribution turns it
+    /// on, since network and storage plugins need it.
+    pub allow_privileged: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            requests: Requests::default(),
+            audit: audit::Options::default(),
+            apis: Apis::default(),
+            admission: admission::Options::default(),
+            kubelets: KubeletOptions::default(),
+            authentication: Authentication::default(),
+            authorization: Authorization::default(),
+            resource_metrics: false,
+            allow_privileged: true,
+        }
+    }
 }
 
 /// Which parts of the API there are.

@@ -72,11 +72,11 @@ impl Registry {
         let name = object.str_at(&["metadata", "name"]).to_owned();
         let attributes = Attributes { name: &name, ..attributes };
         metadata::begin_create(resource, ctx, &mut object);
-        let strategy_ctx = metadata::strategy_context(ctx);
+        let strategy_ctx = self.strategy_context(ctx);
         strategy.prepare_for_create(&strategy_ctx, &mut object);
         metadata::record_requester(resource, ctx, &mut object);
         let reservation = self.services.reserve(endpoint, ctx, &mut object, None)?;
-        let errors = metadata::validate_create(resource, ctx, &object);
+        let errors = metadata::validate_create(resource, &strategy_ctx, &object);
         if !errors.is_empty() {
             return Err(Status::invalid(&endpoint.group_kind(), &name, &errors));
         }

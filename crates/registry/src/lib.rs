@@ -52,6 +52,7 @@ pub struct Registry {
     cache: Arc<WatchCache>,
     admission: std::sync::OnceLock<Arc<dyn Admission>>,
     services: services::Allocator,
+    allow_privileged: bool,
 }
 
 /// One served version of a resource with its cache.
@@ -114,7 +115,12 @@ impl Warnings {
 impl Registry {
     pub fn new(store: Arc<dyn Store>, cache: Arc<WatchCache>, network: ServiceNetwork) -> Self {
         let services = services::Allocator::new(network);
-        Self { store, cache, admission: std::sync::OnceLock::new(), services }
+        Self { store, cache, admission: std::sync::OnceLock::new(), services, allow_privileged: true }
+    }
+
+    /// Whether containers may be privileged; they may unless this says otherwise.
+    pub fn allowing_privileged(self, allow_privileged: bool) -> Self {
+        Self { allow_privileged, ..self }
     }
 
     /// Installs the admission chain; it reads through the registry, so it is made after it. Until then nothing can
@@ -122,6 +128,16 @@ impl Registry {
     pub fn set_admission(&self, chain: Arc<dyn Admission>) {
         if self.admission.set(chain).is_err() {
             tracing::error!("Admission chain was set twice; the first one stays");
+        }
+    }
+
+    /// What a kind's rules may know about a write.
+    fn strategy_context<'a>(&self, ctx: &'a WriteContext<'_>) -> api::strategy::Context<'a> {
+        api::strategy::Context {
+            now: ctx.now,
+            user: ctx.user.name(),
+            subresource: ctx.subresource,
+            allow_privileged: self.allow_privileged,
         }
     }
 

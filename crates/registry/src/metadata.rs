@@ -12,10 +12,6 @@ use crate::WriteContext;
 const GENERATED_NAME_MAX: usize = 63;
 const SUFFIX_LEN: usize = 5;
 
-pub(crate) fn strategy_context<'a>(ctx: &'a WriteContext<'_>) -> Context<'a> {
-    Context { now: ctx.now, user: ctx.user.name(), subresource: ctx.subresource }
-}
-
 /// Checks that body and path agree on the namespace and fills it in.
 pub(crate) fn ensure_namespace(
     resource: &Resource,
@@ -121,10 +117,10 @@ pub(crate) fn begin_update(new: &mut Value, old: &Value) {
 }
 
 /// Counts a change of anything but metadata and status.
-pub(crate) fn bump_generation(resource: &Resource, ctx: &WriteContext<'_>, new: &mut Value, old: &Value) {
+pub(crate) fn bump_generation(resource: &Resource, ctx: &Context<'_>, new: &mut Value, old: &Value) {
     let annotated = || ctx.subresource.is_none() && annotations_count(resource, new, old);
     let strategy = &resource.strategy;
-    let is_same = strategy.is_same_generation(&strategy_context(ctx), new, old);
+    let is_same = strategy.is_same_generation(ctx, new, old);
     if !strategy.has_generation() || (is_same && !annotated()) {
         return;
     }
@@ -154,27 +150,23 @@ fn is_extension(resource: &Resource) -> bool {
 }
 
 /// Metadata and kind-specific complaints about a new object.
-pub(crate) fn validate_create(
-    resource: &Resource,
-    ctx: &WriteContext<'_>,
-    object: &Value,
-) -> field::ErrorList {
+pub(crate) fn validate_create(resource: &Resource, ctx: &Context<'_>, object: &Value) -> field::ErrorList {
     let path = field::Path::root("metadata");
     let mut errors = object_meta(rules(resource), &object["metadata"], &path);
-    errors.extend(resource.strategy.validate(&strategy_context(ctx), object));
+    errors.extend(resource.strategy.validate(ctx, object));
     errors
 }
 
 /// Metadata and kind-specific complaints about a change.
 pub(crate) fn validate_update(
     resource: &Resource,
-    ctx: &WriteContext<'_>,
+    ctx: &Context<'_>,
     new: &Value,
     old: &Value,
 ) -> field::ErrorList {
     let path = field::Path::root("metadata");
     let mut errors = object_meta_update(rules(resource), &new["metadata"], &old["metadata"], &path);
-    errors.extend(resource.strategy.validate_update(&strategy_context(ctx), new, old));
+    errors.extend(resource.strategy.validate_update(ctx, new, old));
     errors
 }
 

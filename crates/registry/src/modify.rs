@@ -118,12 +118,12 @@ impl Registry {
         if !trusted {
             admission.mutate(&attributes, Some(&mut new)).await?;
         }
-        let strategy_ctx = metadata::strategy_context(ctx);
+        let strategy_ctx = self.strategy_context(ctx);
         strategy.prepare_for_update(&strategy_ctx, &mut new, &old);
         let reservation = self.services.reserve(endpoint, ctx, &mut new, Some(&old))?;
-        metadata::bump_generation(resource, ctx, &mut new, &old);
+        metadata::bump_generation(resource, &strategy_ctx, &mut new, &old);
         if !trusted {
-            let errors = metadata::validate_update(resource, ctx, &new, &old);
+            let errors = metadata::validate_update(resource, &strategy_ctx, &new, &old);
             if !errors.is_empty() {
                 return Err(Status::invalid(&endpoint.group_kind(), current.name(), &errors));
             }

@@ -101,6 +101,10 @@ pub struct UpArguments {
     /// Answer metrics.k8s.io, which `kubectl top` reads, without metrics-server
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     pub resource_metrics: bool,
+
+    /// Let containers be privileged; Pod Security admission may still refuse them
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub allow_privileged: bool,
 }
 
 impl UpArguments {
@@ -115,6 +119,7 @@ impl UpArguments {
             authentication: self.authentication.options()?,
             authorization: self.authorization.options()?,
             resource_metrics: self.resource_metrics,
+            allow_privileged: self.allow_privileged,
         })
     }
 }

@@ -403,7 +403,8 @@ mod tests {
 
     use super::*;
 
-    const CTX: Context<'static> = Context { now: Timestamp::UNIX_EPOCH, user: "me", subresource: None };
+    const CTX: Context<'static> =
+        Context { now: Timestamp::UNIX_EPOCH, user: "me", subresource: None, allow_privileged: true };
 
     fn definition(versions: Value) -> Value {
         let mut definition = json!({

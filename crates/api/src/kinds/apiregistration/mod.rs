@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     const CREATE: Context<'static> =
-        Context { now: jiff::Timestamp::UNIX_EPOCH, user: "u", subresource: None };
+        Context { now: jiff::Timestamp::UNIX_EPOCH, user: "u", subresource: None, allow_privileged: true };
 
     fn complaints(name: &str, spec: Value) -> Vec<String> {
         let object = json!({"metadata": {"name": name}, "spec": spec});

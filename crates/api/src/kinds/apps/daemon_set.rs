@@ -27,9 +27,9 @@ impl Strategy for DaemonSet {
         object.set_at(&["metadata", "annotations", TEMPLATE_GENERATION], "1");
     }
 
-    fn validate(&self, _ctx: &Context<'_>, object: &Value) -> ErrorList {
+    fn validate(&self, ctx: &Context<'_>, object: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
-        spec(&mut errors, &object["spec"], &Path::root("spec"));
+        spec(&mut errors, ctx, &object["spec"], &Path::root("spec"));
         errors
     }
 
@@ -76,7 +76,7 @@ impl Strategy for DaemonSet {
     }
 }
 
-fn spec(errors: &mut ErrorList, spec: &Value, path: &Path<'_>) {
+fn spec(errors: &mut ErrorList, ctx: &Context<'_>, spec: &Value, path: &Path<'_>) {
     let own = spec.maybe("selector");
     selector::label_selector(errors, own, &path.child("selector"));
     let template = &spec["template"];
@@ -91,7 +91,7 @@ fn spec(errors: &mut ErrorList, spec: &Value, path: &Path<'_>) {
             "empty selector is invalid for daemonset",
         ));
     }
-    pod::spec::template(errors, template, &template_path);
+    pod::spec::template(errors, ctx, template, &template_path);
     workload::always_restarted(errors, template, "DaemonSet", &template_path);
     not_negative(errors, spec, "minReadySeconds", path);
     update_strategy(errors, &spec["updateStrategy"], &path.child("updateStrategy"));

@@ -12,9 +12,9 @@ use crate::validation::selector;
 pub struct Deployment;
 
 impl Strategy for Deployment {
-    fn validate(&self, _ctx: &Context<'_>, object: &Value) -> ErrorList {
+    fn validate(&self, ctx: &Context<'_>, object: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
-        spec(&mut errors, &object["spec"], &Path::root("spec"));
+        spec(&mut errors, ctx, &object["spec"], &Path::root("spec"));
         errors
     }
 
@@ -46,11 +46,11 @@ pub fn selector_kept(errors: &mut ErrorList, new: &Value, old: &Value) {
     }
 }
 
-fn spec(errors: &mut ErrorList, spec: &Value, path: &Path<'_>) {
+fn spec(errors: &mut ErrorList, ctx: &Context<'_>, spec: &Value, path: &Path<'_>) {
     not_negative(errors, spec, "replicas", path);
     workload::selector(errors, spec, "deployment", path);
     // Upstream words the complaint for the ReplicaSets that a Deployment makes.
-    workload::running_template(errors, spec, "ReplicaSet", path);
+    workload::running_template(errors, ctx, spec, "ReplicaSet", path);
     strategy(errors, &spec["strategy"], &path.child("strategy"));
     for key in ["minReadySeconds", "revisionHistoryLimit"] {
         not_negative(errors, spec, key, path);

@@ -12,14 +12,14 @@ use crate::validation::fields::not_negative;
 pub struct ReplicaSet;
 
 impl Strategy for ReplicaSet {
-    fn validate(&self, _ctx: &Context<'_>, object: &Value) -> ErrorList {
+    fn validate(&self, ctx: &Context<'_>, object: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let (spec, path) = (&object["spec"], Path::root("spec"));
         for key in ["replicas", "minReadySeconds"] {
             not_negative(&mut errors, spec, key, &path);
         }
         workload::selector(&mut errors, spec, "deployment", &path);
-        workload::running_template(&mut errors, spec, "ReplicaSet", &path);
+        workload::running_template(&mut errors, ctx, spec, "ReplicaSet", &path);
         errors
     }
 

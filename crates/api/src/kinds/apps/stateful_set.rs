@@ -26,9 +26,9 @@ const CHANGEABLE: [&str; 7] = [
 pub struct StatefulSet;
 
 impl Strategy for StatefulSet {
-    fn validate(&self, _ctx: &Context<'_>, object: &Value) -> ErrorList {
+    fn validate(&self, ctx: &Context<'_>, object: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
-        spec(&mut errors, &object["spec"], true, &Path::root("spec"));
+        spec(&mut errors, ctx, &object["spec"], true, &Path::root("spec"));
         errors
     }
 
@@ -43,7 +43,7 @@ impl Strategy for StatefulSet {
         }
         let mut errors = ErrorList::new();
         let (new, old) = (&new["spec"], &old["spec"]);
-        spec(&mut errors, new, false, &Path::root("spec"));
+        spec(&mut errors, ctx, new, false, &Path::root("spec"));
         let fixed = |spec: &Value| {
             let mut rest = spec.clone();
             let map = rest.ensure_object();
@@ -64,7 +64,7 @@ impl Strategy for StatefulSet {
 }
 
 /// On update, what cannot change is not checked again.
-fn spec(errors: &mut ErrorList, spec: &Value, is_new: bool, path: &Path<'_>) {
+fn spec(errors: &mut ErrorList, ctx: &Context<'_>, spec: &Value, is_new: bool, path: &Path<'_>) {
     match spec.text("podManagementPolicy") {
         "" => errors.push(Error::required(&path.child("podManagementPolicy"), "")),
         "OrderedReady" | "Parallel" => {}
@@ -96,10 +96,10 @@ fn spec(errors: &mut ErrorList, spec: &Value, is_new: bool, path: &Path<'_>) {
         invalid_each(errors, &path.child("serviceName"), service, text::dns1123_label(service));
     }
     workload::selector(errors, spec, "statefulset", path);
-    template(errors, spec, path);
+    template(errors, ctx, spec, path);
 }
 
-fn template(errors: &mut ErrorList, spec: &Value, path: &Path<'_>) {
+fn template(errors: &mut ErrorList, ctx: &Context<'_>, spec: &Value, path: &Path<'_>) {
     let template_path = path.child("template");
     let template = &spec["template"];
     match selector::matches(spec.maybe("selector"), template["metadata"].map("labels")) {
@@ -110,7 +110,7 @@ fn template(errors: &mut ErrorList, spec: &Value, path: &Path<'_>) {
             if matched == Match::No {
                 workload::not_selected(errors, template, &template_path);
             }
-            pod::spec::template(errors, &as_its_pods(spec), &template_path);
+            pod::spec::template(errors, ctx, &as_its_pods(spec), &template_path);
         }
     }
     workload::always_restarted(errors, template, "StatefulSet", &template_path);

@@ -4,6 +4,7 @@ use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path};
 
 use crate::kinds::core::pod;
+use crate::strategy::Context;
 use crate::validation::fields::{Fields, NOT_NEGATIVE, invalid_each, not_negative, supported};
 use crate::validation::meta::shown_labels;
 use crate::validation::selector::{self, Match};
@@ -30,7 +31,13 @@ pub fn selector(errors: &mut ErrorList, spec: &Value, kind: &str, path: &Path<'_
 
 /// The template of a workload that keeps its pods running: its labels are what the selector selects, and pods are
 /// always restarted. A selector without meaning ends the checks, as nothing can be said about the template then.
-pub fn running_template(errors: &mut ErrorList, spec: &Value, kind: &str, path: &Path<'_>) {
+pub fn running_template(
+    errors: &mut ErrorList,
+    ctx: &Context<'_>,
+    spec: &Value,
+    kind: &str,
+    path: &Path<'_>,
+) {
     let template_path = path.child("template");
     let template = &spec["template"];
     let labels = template["metadata"].map("labels");
@@ -46,7 +53,7 @@ pub fn running_template(errors: &mut ErrorList, spec: &Value, kind: &str, path: 
         Match::No => not_selected(errors, template, &template_path),
         Match::Yes => {}
     }
-    pod::spec::template(errors, template, &template_path);
+    pod::spec::template(errors, ctx, template, &template_path);
     always_restarted(errors, template, kind, &template_path);
 }
 

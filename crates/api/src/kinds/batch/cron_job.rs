@@ -17,9 +17,9 @@ const ZONE_PART_MAX: usize = 14;
 pub struct CronJob;
 
 impl Strategy for CronJob {
-    fn validate(&self, _ctx: &Context<'_>, object: &Value) -> ErrorList {
+    fn validate(&self, ctx: &Context<'_>, object: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
-        spec(&mut errors, &object["spec"], None);
+        spec(&mut errors, ctx, &object["spec"], None);
         let name = object["metadata"].text("name");
         if name.len() > NAME_MAX {
             errors.push(Error::invalid(
@@ -34,7 +34,7 @@ impl Strategy for CronJob {
     fn validate_update(&self, ctx: &Context<'_>, new: &Value, old: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         if ctx.subresource.is_none() {
-            spec(&mut errors, &new["spec"], Some(&old["spec"]));
+            spec(&mut errors, ctx, &new["spec"], Some(&old["spec"]));
         }
         errors
     }
@@ -55,7 +55,7 @@ impl Strategy for CronJob {
     }
 }
 
-fn spec(errors: &mut ErrorList, spec: &Value, old: Option<&Value>) {
+fn spec(errors: &mut ErrorList, ctx: &Context<'_>, spec: &Value, old: Option<&Value>) {
     let path = Path::root("spec");
     schedule_of(errors, spec, old, &path.child("schedule"));
     not_negative(errors, spec, "startingDeadlineSeconds", &path);
@@ -74,7 +74,7 @@ fn spec(errors: &mut ErrorList, spec: &Value, old: Option<&Value>) {
     let template_path = path.child("jobTemplate");
     let job_path = template_path.child("spec");
     let job = &template["spec"];
-    job::spec(errors, job, &job_path);
+    job::spec(errors, ctx, job, &job_path);
     if let Some(own) = job.maybe("selector") {
         errors.push(Error::invalid(
             &job_path.child("selector"),

@@ -38,10 +38,10 @@ impl Strategy for Job {
         generate_selector(object);
     }
 
-    fn validate(&self, _ctx: &Context<'_>, object: &Value) -> ErrorList {
+    fn validate(&self, ctx: &Context<'_>, object: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         generated_selector(&mut errors, object);
-        with_selector(&mut errors, &object["spec"]);
+        with_selector(&mut errors, ctx, &object["spec"]);
         pod_names(&mut errors, object);
         errors
     }
@@ -52,7 +52,7 @@ impl Strategy for Job {
             status(&mut errors, new, old);
             return errors;
         }
-        with_selector(&mut errors, &new["spec"]);
+        with_selector(&mut errors, ctx, &new["spec"]);
         changes(&mut errors, &new["spec"], &old["spec"]);
         errors
     }
@@ -139,9 +139,9 @@ fn pod_names(errors: &mut ErrorList, object: &Value) {
     }
 }
 
-fn with_selector(errors: &mut ErrorList, job: &Value) {
+fn with_selector(errors: &mut ErrorList, ctx: &Context<'_>, job: &Value) {
     let path = Path::root("spec");
-    spec(errors, job, &path);
+    spec(errors, ctx, job, &path);
     let own = job.maybe("selector");
     if own.is_none() {
         errors.push(Error::required(&path.child("selector"), ""));
@@ -154,7 +154,7 @@ fn with_selector(errors: &mut ErrorList, job: &Value) {
 }
 
 /// The spec of a job, or of the jobs of a CronJob: everything but the selector.
-pub fn spec(errors: &mut ErrorList, spec: &Value, path: &Path<'_>) {
+pub fn spec(errors: &mut ErrorList, ctx: &Context<'_>, spec: &Value, path: &Path<'_>) {
     for key in [
         "parallelism",
         "completions",
@@ -189,7 +189,7 @@ pub fn spec(errors: &mut ErrorList, spec: &Value, path: &Path<'_>) {
         supported(errors, policy, &path.child("podReplacementPolicy"), allowed);
     }
     let template_path = path.child("template");
-    pod::spec::template(errors, &spec["template"], &template_path);
+    pod::spec::template(errors, ctx, &spec["template"], &template_path);
     restart_policy(errors, spec, &template_path.child("spec").child("restartPolicy"));
 }
 

@@ -334,7 +334,7 @@ mod tests {
     const REQUEST: &str = "-----BEGIN CERTIFICATE REQUEST-----\nAg==\n-----END CERTIFICATE REQUEST-----\n";
 
     fn ctx(subresource: Option<&'static str>) -> Context<'static> {
-        Context { now: jiff::Timestamp::UNIX_EPOCH, user: "me", subresource }
+        Context { now: jiff::Timestamp::UNIX_EPOCH, user: "me", subresource, allow_privileged: true }
     }
 
     fn good(status: Value) -> Value {

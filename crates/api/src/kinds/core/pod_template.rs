@@ -10,9 +10,9 @@ use crate::strategy::{Context, Strategy};
 pub struct PodTemplate;
 
 impl Strategy for PodTemplate {
-    fn validate(&self, _ctx: &Context<'_>, object: &Value) -> ErrorList {
+    fn validate(&self, ctx: &Context<'_>, object: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
-        pod::spec::template(&mut errors, &object["template"], &Path::root("template"));
+        pod::spec::template(&mut errors, ctx, &object["template"], &Path::root("template"));
         errors
     }
 

@@ -13,7 +13,7 @@ use crate::validation::meta::shown_labels;
 pub struct ReplicationController;
 
 impl Strategy for ReplicationController {
-    fn validate(&self, _ctx: &Context<'_>, object: &Value) -> ErrorList {
+    fn validate(&self, ctx: &Context<'_>, object: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let spec = &object["spec"];
         let path = Path::root("spec");
@@ -38,7 +38,7 @@ impl Strategy for ReplicationController {
                 "`selector` does not match template `labels`",
             ));
         }
-        pod::spec::template(&mut errors, template, &template_path);
+        pod::spec::template(&mut errors, ctx, template, &template_path);
         let spec_path = template_path.child("spec");
         supported(
             &mut errors,

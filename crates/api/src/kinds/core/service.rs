@@ -823,7 +823,8 @@ mod tests {
 
     use super::*;
 
-    const CTX: Context<'static> = Context { now: jiff::Timestamp::UNIX_EPOCH, user: "u", subresource: None };
+    const CTX: Context<'static> =
+        Context { now: jiff::Timestamp::UNIX_EPOCH, user: "u", subresource: None, allow_privileged: true };
 
     fn stored(spec: Value) -> Value {
         let mut service = json!({"spec": spec});

@@ -179,7 +179,8 @@ mod tests {
 
     use super::*;
 
-    const CTX: Context<'static> = Context { now: jiff::Timestamp::UNIX_EPOCH, user: "u", subresource: None };
+    const CTX: Context<'static> =
+        Context { now: jiff::Timestamp::UNIX_EPOCH, user: "u", subresource: None, allow_privileged: true };
 
     #[test]
     fn subjects_belong_to_their_groups() {

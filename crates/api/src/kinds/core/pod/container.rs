@@ -22,6 +22,8 @@ pub struct Pod<'a> {
     pub grace: Option<i64>,
     /// The pod shares the host's user namespace.
     pub host_users: bool,
+    /// As [`Context::allow_privileged`](crate::strategy::Context::allow_privileged).
+    pub allow_privileged: bool,
 }
 
 /// The main containers.
@@ -191,7 +193,7 @@ fn common(errors: &mut ErrorList, container: &Value, pod: &Pod<'_>, path: &Path<
     }
     resize_policies(errors, container.list("resizePolicy"), pod.restart_policy, &path.child("resizePolicy"));
     if let Some(context) = container.maybe("securityContext") {
-        security::container(errors, context, pod.host_users, &path.child("securityContext"));
+        security::container(errors, context, pod, &path.child("securityContext"));
     }
 }
 

@@ -51,9 +51,9 @@ impl Strategy for Pod {
         }
     }
 
-    fn validate(&self, _ctx: &Context<'_>, object: &Value) -> ErrorList {
+    fn validate(&self, ctx: &Context<'_>, object: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
-        state(&mut errors, object);
+        state(&mut errors, ctx, object);
         let (metadata, spec) = (&object["metadata"], &object["spec"]);
         let path = Path::root("spec");
         if !spec.list("ephemeralContainers").is_empty() {
@@ -84,15 +84,15 @@ impl Strategy for Pod {
             // A status is written often and changes nothing that was checked before.
             Some("status") => update::status(&mut errors, new, old),
             Some("ephemeralcontainers") => {
-                state(&mut errors, new);
+                state(&mut errors, ctx, new);
                 update::ephemeral_containers(&mut errors, new, old);
             }
             Some("resize") => {
-                state(&mut errors, new);
+                state(&mut errors, ctx, new);
                 update::resize(&mut errors, new, old);
             }
             _ => {
-                state(&mut errors, new);
+                state(&mut errors, ctx, new);
                 update::pod(&mut errors, new, old);
             }
         }
@@ -134,12 +134,12 @@ impl Strategy for Pod {
 }
 
 /// What is checked on every write but those of the status.
-fn state(errors: &mut ErrorList, object: &Value) {
+fn state(errors: &mut ErrorList, ctx: &Context<'_>, object: &Value) {
     let (metadata, spec) = (&object["metadata"], &object["spec"]);
     let metadata_path = Path::root("metadata");
     spec::pod_annotations(errors, metadata, spec, &metadata_path.child("annotations"));
     let path = Path::root("spec");
-    spec::pod_spec(errors, spec, spec::Holder::Pod(metadata), &path);
+    spec::pod_spec(errors, ctx, spec, spec::Holder::Pod(metadata), &path);
     if spec.text("serviceAccountName").is_empty() {
         tokens_need_an_account(errors, spec, &path.child("volumes"));
     }

@@ -3,7 +3,9 @@
 use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path};
 
+use super::container;
 use super::volumes::local_descending_path;
+use crate::strategy::Context;
 use crate::validation::fields::{Fields, as_go_struct, invalid_each, supported};
 use crate::validation::text;
 
@@ -15,15 +17,17 @@ const DOMAIN_MAX: usize = 256;
 const USER_MAX: usize = 104;
 const PROFILE_TYPES: [&str; 3] = ["Localhost", "RuntimeDefault", "Unconfined"];
 
-/// The security context of a container. Privileged containers are allowed, as in every cluster that runs with
-/// `--allow-privileged`; Pod Security admission is what restrains them.
-pub fn container(errors: &mut ErrorList, context: &Value, host_users: bool, path: &Path<'_>) {
+/// The security context of a container.
+pub fn container(errors: &mut ErrorList, context: &Value, pod: &container::Pod<'_>, path: &Path<'_>) {
+    if context.truth("privileged") && !pod.allow_privileged {
+        errors.push(Error::forbidden(&path.child("privileged"), "disallowed by cluster policy"));
+    }
     unix_id(errors, context, "runAsUser", path);
     unix_id(errors, context, "runAsGroup", path);
     if let Some(mount) = context.maybe_text("procMount") {
         let path = path.child("procMount");
         supported(errors, mount, &path, &["Default", "Unmasked"]);
-        if host_users && mount == "Unmasked" {
+        if pod.host_users && mount == "Unmasked" {
             errors.push(Error::invalid(&path, mount, "`hostUsers` must be false to use `Unmasked`"));
         }
     }
@@ -286,11 +290,12 @@ fn is_windows_dns_name(domain: &str) -> bool {
 }
 
 /// Host process containers come all or none, and need the host's network.
-pub fn windows_host_process(errors: &mut ErrorList, spec: &Value, path: &Path<'_>) {
+/// They are as powerful as privileged containers.
+pub fn windows_host_process(errors: &mut ErrorList, ctx: &Context<'_>, spec: &Value, path: &Path<'_>) {
     let of = |holder: &Value| holder["securityContext"]["windowsOptions"].maybe_truth("hostProcess");
     let pod = of(spec);
     let (mut all, mut host) = (0, 0);
-    super::container::visit(spec, path, |container, path| {
+    container::visit(spec, path, |container, path| {
         all += 1;
         let own = of(container);
         if let (Some(pod), Some(own)) = (pod, own)
@@ -323,6 +328,9 @@ pub fn windows_host_process(errors: &mut ErrorList, spec: &Value, path: &Path<'_
             "hostNetwork must be true if pod contains any hostProcess containers",
         ));
     }
+    if !ctx.allow_privileged {
+        errors.push(Error::forbidden(path, "hostProcess containers are disallowed by cluster policy"));
+    }
 }
 
 /// What may not be set for the operating system that a pod names.
@@ -346,7 +354,7 @@ fn not_for_linux(errors: &mut ErrorList, spec: &Value, path: &Path<'_>) {
         }
     };
     check(spec, path);
-    super::container::visit(spec, path, |container, path| check(container, path));
+    container::visit(spec, path, |container, path| check(container, path));
 }
 
 fn not_for_windows(errors: &mut ErrorList, spec: &Value, path: &Path<'_>) {
@@ -393,7 +401,7 @@ fn not_for_windows(errors: &mut ErrorList, spec: &Value, path: &Path<'_>) {
             errors.push(Error::forbidden(&path.child(key), NOT));
         }
     }
-    super::container::visit(spec, path, |container, path| {
+    container::visit(spec, path, |container, path| {
         let context = &container["securityContext"];
         for key in CONTAINER.into_iter().filter(|key| context.has(key)) {
             errors.push(Error::forbidden(&path.child("securityContext").child(key), NOT));

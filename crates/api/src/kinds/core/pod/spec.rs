@@ -6,6 +6,7 @@ use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path};
 
 use super::{container, scheduling, security, volumes};
+use crate::strategy::Context;
 use crate::validation::fields::{Fields, as_go_struct, invalid_each, item_text, one_of};
 use crate::validation::meta::annotations;
 use crate::validation::{ip, resources, selector, text};
@@ -34,7 +35,7 @@ pub enum Holder<'a> {
 }
 
 /// Checks a whole `PodTemplateSpec`.
-pub fn template(errors: &mut ErrorList, template: &Value, path: &Path<'_>) {
+pub fn template(errors: &mut ErrorList, ctx: &Context<'_>, template: &Value, path: &Path<'_>) {
     let (metadata, spec) = (&template["metadata"], &template["spec"]);
     // Upstream leaves `metadata` out of these paths.
     selector::labels(errors, metadata.map("labels"), &path.child("labels"));
@@ -42,7 +43,7 @@ pub fn template(errors: &mut ErrorList, template: &Value, path: &Path<'_>) {
     annotations(errors, metadata.map("annotations"), &annotations_path);
     pod_annotations(errors, metadata, spec, &annotations_path);
     let spec_path = path.child("spec");
-    pod_spec(errors, spec, Holder::Template, &spec_path);
+    pod_spec(errors, ctx, spec, Holder::Template, &spec_path);
     annotations_match_fields(errors, metadata, spec, &spec_path);
     if !spec.list("ephemeralContainers").is_empty() {
         errors.push(Error::forbidden(
@@ -53,7 +54,13 @@ pub fn template(errors: &mut ErrorList, template: &Value, path: &Path<'_>) {
 }
 
 /// Checks a `PodSpec`.
-pub fn pod_spec(errors: &mut ErrorList, spec: &Value, holder: Holder<'_>, path: &Path<'_>) {
+pub fn pod_spec(
+    errors: &mut ErrorList,
+    ctx: &Context<'_>,
+    spec: &Value,
+    holder: Holder<'_>,
+    path: &Path<'_>,
+) {
     let (is_pod, metadata) = match holder {
         Holder::Pod(metadata) => (true, Some(metadata)),
         Holder::Template => (false, None),
@@ -72,6 +79,7 @@ pub fn pod_spec(errors: &mut ErrorList, spec: &Value, holder: Holder<'_>, path: 
         restart_policy: spec.text("restartPolicy"),
         grace,
         host_users: spec.maybe_truth("hostUsers") != Some(false),
+        allow_privileged: ctx.allow_privileged,
     };
     let (main, init) = (spec.list("containers"), spec.list("initContainers"));
     container::containers(errors, main, &pod, &path.child("containers"));
@@ -112,7 +120,7 @@ pub fn pod_spec(errors: &mut ErrorList, spec: &Value, holder: Holder<'_>, path: 
         spec.list("topologySpreadConstraints"),
         &path.child("topologySpreadConstraints"),
     );
-    security::windows_host_process(errors, spec, path);
+    security::windows_host_process(errors, ctx, spec, path);
     own_user_namespace(errors, spec, path);
     hostname_override(errors, spec, path);
     names(errors, spec, path);

@@ -4,7 +4,8 @@ use jiff::Timestamp;
 
 use super::*;
 
-const CREATE: Context<'static> = Context { now: Timestamp::UNIX_EPOCH, user: "u", subresource: None };
+const CREATE: Context<'static> =
+    Context { now: Timestamp::UNIX_EPOCH, user: "u", subresource: None, allow_privileged: true };
 
 fn through(subresource: &'static str) -> Context<'static> {
     Context { subresource: Some(subresource), ..CREATE }
@@ -166,4 +167,22 @@ fn deletion_waits_for_the_node_only_where_there_is_one() {
     assert_eq!(deletion("n", "Running", Some(-1)), Deletion::Graceful(1));
     assert_eq!(deletion("", "Pending", None), Deletion::Immediate);
     assert_eq!(deletion("n", "Succeeded", None), Deletion::Immediate);
+}
+
+#[test]
+fn privileged_containers_are_a_matter_of_the_cluster() {
+    let mut pod = plain();
+    pod.set_at(
+        &["spec", "containers"],
+        json!([
+            {"name": "a", "image": "i", "terminationMessagePolicy": "File", "imagePullPolicy": "Always", "securityContext": {"privileged": true}},
+            {"name": "b", "image": "i", "terminationMessagePolicy": "File", "imagePullPolicy": "Always", "securityContext": {"privileged": false}},
+        ]),
+    );
+    assert_eq!(texts(Pod.validate(&CREATE, &pod)), Vec::<String>::new());
+    let careful = Context { allow_privileged: false, ..CREATE };
+    assert_eq!(
+        texts(Pod.validate(&careful, &pod)),
+        ["spec.containers[0].securityContext.privileged: Forbidden: disallowed by cluster policy"]
+    );
 }
