@@ -72,6 +72,15 @@ fn object(answer: Answer) -> Result<Arc<Object>, Status> {
     }
 }
 
+/// The tree of an answer, in the version that the endpoint serves.
+fn value(endpoint: &Endpoint, answer: Answer) -> Value {
+    match answer {
+        Answer::Object(object) => endpoint.served(&object),
+        Answer::Value(value) => value,
+        Answer::Done => Value::Null,
+    }
+}
+
 #[async_trait]
 impl Api for LocalApi {
     async fn get(
@@ -84,6 +93,22 @@ impl Api for LocalApi {
         let call = self.call(&endpoint, namespace, name, "");
         self.door.authorize(&call, "get")?;
         self.door.get(&call).await.and_then(object)
+    }
+
+    async fn get_subresource(
+        &self,
+        gvr: &GroupVersionResource,
+        namespace: &str,
+        name: &str,
+        subresource: &str,
+    ) -> Result<Value, Status> {
+        let endpoint = self.door.endpoint(gvr)?;
+        if endpoint.resource.subresource(subresource).is_none() {
+            return Err(Status::no_such_path());
+        }
+        let call = self.call(&endpoint, namespace, name, subresource);
+        self.door.authorize(&call, "get")?;
+        Ok(value(&endpoint, self.door.get(&call).await?))
     }
 
     async fn list(
@@ -165,11 +190,8 @@ impl Api for LocalApi {
         self.door.authorize(&call, "create")?;
         let options = WriteOptions::default();
         let warnings = Warnings::default();
-        match self.door.create(&call, &mode(&options, self.manager(&options), &warnings), body).await? {
-            Answer::Object(object) => Ok(endpoint.served(&object)),
-            Answer::Value(value) => Ok(value),
-            Answer::Done => Ok(Value::Null),
-        }
+        let mode = mode(&options, self.manager(&options), &warnings);
+        Ok(value(&endpoint, self.door.create(&call, &mode, body).await?))
     }
 
     async fn update(

@@ -33,6 +33,16 @@ pub trait Api: Send + Sync + 'static {
         name: &str,
     ) -> Result<Arc<Object>, Status>;
 
+    /// Reads a subresource (`scale`, `status`) as a tree. An object that is not there is named in the [`Status`]'s
+    /// details; a resource without such a subresource is [`Status::no_such_path`].
+    async fn get_subresource(
+        &self,
+        gvr: &GroupVersionResource,
+        namespace: &str,
+        name: &str,
+        subresource: &str,
+    ) -> Result<Value, Status>;
+
     async fn list(
         &self,
         gvr: &GroupVersionResource,

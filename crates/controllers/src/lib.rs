@@ -13,6 +13,7 @@ pub mod protection;
 mod certificates;
 mod clusterrole_aggregation;
 mod deployment;
+mod disruption;
 mod endpoints;
 mod endpointslice;
 mod garbage_collector;
@@ -70,6 +71,8 @@ pub fn descriptors() -> Vec<ControllerDescriptor<Options>> {
         certificates::signing::descriptor(),
         clusterrole_aggregation::descriptor(),
         deployment::descriptor(),
+        disruption::descriptor(),
+        disruption::stale::descriptor(),
         endpoints::descriptor(),
         endpointslice::descriptor(),
         garbage_collector::descriptor(),

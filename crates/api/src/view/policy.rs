@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use apimachinery::Str;
 use serde::Deserialize;
 
-use super::{LabelSelector, ObjectMeta};
+use super::{IntOrString, LabelSelector, ObjectMeta};
 
 /// `policy/v1.PodDisruptionBudget`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -22,6 +22,8 @@ pub struct PodDisruptionBudget {
 pub struct PodDisruptionBudgetSpec {
     /// Absent selects nothing.
     pub selector: Option<LabelSelector>,
+    pub min_available: Option<IntOrString>,
+    pub max_unavailable: Option<IntOrString>,
 }
 
 /// `policy/v1.PodDisruptionBudgetStatus`.

@@ -214,6 +214,17 @@ impl Api for FakeApi {
         self.state.lock().get(gvr, namespace, name)
     }
 
+    async fn get_subresource(
+        &self,
+        gvr: &GroupVersionResource,
+        namespace: &str,
+        name: &str,
+        subresource: &str,
+    ) -> Result<Value, Status> {
+        self.enter("get", gvr, namespace, name, Some(subresource))?;
+        self.state.lock().get_subresource(gvr, namespace, name, subresource)
+    }
+
     async fn list(
         &self,
         gvr: &GroupVersionResource,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use apimachinery::{
-    FieldSelector, GroupKind, GroupVersionResource, Object, Selector, Status, Str, Value, time,
+    FieldSelector, GroupKind, GroupVersionResource, Object, Selector, Status, Str, Value, json, time,
 };
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, watch};
@@ -274,6 +274,25 @@ impl State {
             return Ok(Arc::new(encode(&object, 0)));
         }
         Ok(self.store(gvr, object))
+    }
+
+    /// `status` is the object; `scale` is there for objects that have `spec.replicas`.
+    pub(super) fn get_subresource(
+        &self,
+        gvr: &GroupVersionResource,
+        namespace: &str,
+        name: &str,
+        subresource: &str,
+    ) -> Result<Value, Status> {
+        let object = self.get(gvr, namespace, name)?.to_value();
+        match (subresource, &object["spec"]["replicas"]) {
+            ("status", _) => Ok(object),
+            ("scale", replicas) if !replicas.is_null() => Ok(json!({
+                "apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": object["metadata"].clone(),
+                "spec": {"replicas": replicas.clone()}, "status": {"replicas": object["status"]["replicas"].clone()},
+            })),
+            _ => Err(Status::no_such_path()),
+        }
     }
 
     pub(super) fn create_subresource(
