@@ -22,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/watch"
 	applyappsv1 "k8s.io/client-go/applyconfigurations/apps/v1"
 	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
@@ -444,6 +445,45 @@ func TestEvictedPodsAreReplaced(t *testing.T) {
 		names, err := running(ctx)
 		return len(names) == 2 && !slices.Contains(names, evicted), err
 	})
+}
+
+func TestEvictionsKeepToBudgets(t *testing.T) {
+	ns, ctx := namespace(t), t.Context()
+	client := clientset(t, protobufConfig())
+	_, err := client.AppsV1().Deployments(ns).Create(ctx, deployment("web", 2), metav1.CreateOptions{})
+	must(t, err)
+	needed := intstr.FromInt32(2)
+	budget := &policyv1.PodDisruptionBudget{
+		ObjectMeta: metav1.ObjectMeta{Name: "web"},
+		Spec: policyv1.PodDisruptionBudgetSpec{
+			MinAvailable: &needed, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}},
+		},
+	}
+	budgets := client.PolicyV1().PodDisruptionBudgets(ns)
+	_, err = budgets.Create(ctx, budget, metav1.CreateOptions{})
+	must(t, err)
+	allows := func(healthy, allowed int32) func(context.Context) (bool, error) {
+		return func(ctx context.Context) (bool, error) {
+			budget, err := budgets.Get(ctx, "web", metav1.GetOptions{})
+			return err == nil && budget.Status.CurrentHealthy == healthy && budget.Status.DisruptionsAllowed == allowed, err
+		}
+	}
+	eventually(t, "both pods are needed", allows(2, 0))
+	pods, err := client.CoreV1().Pods(ns).List(ctx, metav1.ListOptions{})
+	must(t, err)
+	evict := func() error {
+		eviction := &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: pods.Items[0].Name, Namespace: ns}}
+		return client.PolicyV1().Evictions(ns).Evict(ctx, eviction)
+	}
+	refused := evict()
+	equal(t, "refused", apierrors.IsTooManyRequests(refused), true)
+	cause, _ := apierrors.StatusCause(refused, policyv1.DisruptionBudgetCause)
+	equal(t, "why", cause.Message, "The disruption budget web needs 2 healthy pods and has 2 currently")
+	scale := []byte(`{"spec":{"replicas":3}}`)
+	_, err = client.AppsV1().Deployments(ns).Patch(ctx, "web", types.MergePatchType, scale, metav1.PatchOptions{}, "scale")
+	must(t, err)
+	eventually(t, "one may go", allows(3, 1))
+	must(t, evict())
 }
 
 func TestTokensAndReviews(t *testing.T) {

@@ -40,8 +40,7 @@ pub const ROLES: GroupVersionResource = named("rbac.authorization.k8s.io", "v1",
 pub const ROLE_BINDINGS: GroupVersionResource = named("rbac.authorization.k8s.io", "v1", "rolebindings");
 pub const CUSTOM_RESOURCE_DEFINITIONS: GroupVersionResource =
     named("apiextensions.k8s.io", "v1", "customresourcedefinitions");
-pub const POD_DISRUPTION_BUDGETS: GroupVersionResource =
-    named("policy", "v1", "poddisruptionbudgets");
+pub const POD_DISRUPTION_BUDGETS: GroupVersionResource = named("policy", "v1", "poddisruptionbudgets");
 pub const PRIORITY_CLASSES: GroupVersionResource = named("scheduling.k8s.io", "v1", "priorityclasses");
 pub const STORAGE_CLASSES: GroupVersionResource = named("storage.k8s.io", "v1", "storageclasses");
 pub const VOLUME_ATTRIBUTES_CLASSES: GroupVersionResource =

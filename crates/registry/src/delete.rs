@@ -86,7 +86,8 @@ impl Registry {
         request: &DeleteRequest,
         admit: bool,
     ) -> Result<Option<Deleted>, Status> {
-        check_preconditions(endpoint, &current, request)?;
+        let record = (current.uid(), &*current.revision().to_string());
+        check_preconditions(endpoint, current.name(), record, request)?;
         let shown = endpoint.read(current.clone()).await?;
         if admit {
             self.admit_delete(endpoint, ctx, &shown, request).await?;
@@ -295,25 +296,27 @@ fn finalizers_after(endpoint: &Endpoint, current: &Object, propagation: Option<P
     finalizers
 }
 
-fn check_preconditions(endpoint: &Endpoint, current: &Object, request: &DeleteRequest) -> Result<(), Status> {
+/// `uid` and `version` are those of the object as it is.
+pub(crate) fn check_preconditions(
+    endpoint: &Endpoint,
+    name: &str,
+    (uid, version): (&str, &str),
+    request: &DeleteRequest,
+) -> Result<(), Status> {
     let conflict = |why: String| {
         let kind = apimachinery::GroupResource::new(&endpoint.resource.group, &endpoint.resource.kind);
-        Err(Status::conflict(&kind, current.name(), why))
+        Err(Status::conflict(&kind, name, why))
     };
-    if let Some(uid) = request.uid.as_deref().filter(|uid| *uid != current.uid()) {
+    if let Some(wanted) = request.uid.as_deref().filter(|wanted| *wanted != uid) {
         return conflict(format!(
-            "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been \
-             deleted and then recreated",
-            current.uid()
+            "the UID in the precondition ({wanted}) does not match the UID in record ({uid}). The object might have been \
+             deleted and then recreated"
         ));
     }
-    if let Some(version) =
-        request.resource_version.as_deref().filter(|v| **v != *current.revision().to_string())
-    {
+    if let Some(wanted) = request.resource_version.as_deref().filter(|wanted| *wanted != version) {
         return conflict(format!(
-            "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({}). \
-             The object might have been modified",
-            current.revision()
+            "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record \
+             ({version}). The object might have been modified"
         ));
     }
     Ok(())

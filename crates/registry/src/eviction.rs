@@ -8,6 +8,7 @@ use apimachinery::status::Cause;
 use apimachinery::time::format_seconds;
 use apimachinery::{GroupResource, Object, Selector, Status, Str, Value, json};
 
+use crate::delete::check_preconditions;
 use crate::modify::Rewrite;
 use crate::{DeleteRequest, Deleted, Endpoint, Registry, WriteContext};
 
@@ -19,6 +20,9 @@ const DISRUPTED_PODS_MAX: usize = 2000;
 
 const REFUSED: &str = "Cannot evict pod as it would violate the pod's disruption budget.";
 const CONDITION: &str = "DisruptionAllowed";
+
+/// The condition of a pod that is about to be disrupted.
+const TARGET: &str = "DisruptionTarget";
 
 /// How a budget bears on a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +51,7 @@ impl Registry {
             // A pod that becomes ready in this moment is its budget's business after all.
             let pending = tree.str_at(&["status", "phase"]) == "Pending" && !pod.is_deleting();
             let exact = if pending { at_version(request, &pod) } else { request.clone() };
-            match self.delete_and(pods, ctx, name, &exact, false).await {
+            match self.disrupt(pods, ctx, name, &exact).await {
                 Err(status) if status.is_conflict() && request.resource_version.is_none() => {}
                 outcome => return outcome,
             }
@@ -73,20 +77,46 @@ impl Registry {
             }
         };
         let Some(budget) = budget else {
-            return self.delete_and(pods, ctx, pod.name(), request, false).await;
+            return self.disrupt(pods, ctx, pod.name(), request).await;
         };
         let name = budget.str_at(&["metadata", "name"]);
         if cost(&pods.served(pod), &budget) == Cost::One {
             self.spend(budgets, ctx, name, pod.name()).await?;
-            return self.delete_and(pods, ctx, pod.name(), request, false).await;
+            return self.disrupt(pods, ctx, pod.name(), request).await;
         }
-        match self.delete_and(pods, ctx, pod.name(), &at_version(request, pod), false).await {
+        match self.disrupt(pods, ctx, pod.name(), &at_version(request, pod)).await {
             // It may have become ready, and then it costs something: the client tries again.
             Err(status) if status.is_conflict() && request.resource_version.is_none() => {
                 Err(in_progress(name))
             }
             outcome => outcome,
         }
+    }
+
+    /// Marks a pod as the target of a disruption, which its controllers go by (KEP-3329), and deletes it.
+    async fn disrupt(
+        &self,
+        pods: &Endpoint,
+        ctx: &WriteContext<'_>,
+        name: &str,
+        request: &DeleteRequest,
+    ) -> Result<Deleted, Status> {
+        let mut request = request.clone();
+        if !ctx.dry_run {
+            let now = format_seconds(ctx.now);
+            let mut produce = |pod: Option<&Value>| {
+                let pod = pod.expect("modify without create_if_missing always has a state");
+                let record = ["uid", "resourceVersion"].map(|key| pod.str_at(&["metadata", key]));
+                check_preconditions(pods, name, record.into(), &request)?;
+                Ok(Rewrite { trusted: true, ..Rewrite::of_current(marked(pod, &now), pod) })
+            };
+            let status_ctx = WriteContext { subresource: Some("status"), ..*ctx };
+            let marked = self.modify(pods, &status_ctx, name, false, &mut produce).await?.object;
+            if let Some(version) = &mut request.resource_version {
+                *version = Str::from(marked.revision().to_string());
+            }
+        }
+        self.delete_and(pods, ctx, name, &request, false).await
     }
 
     /// The budgets that cover a pod. One whose selector is broken covers nothing.
@@ -130,6 +160,32 @@ fn at_version(request: &DeleteRequest, pod: &Object) -> DeleteRequest {
     let mut exact = request.clone();
     exact.resource_version.get_or_insert_with(|| Str::from(pod.revision().to_string()));
     exact
+}
+
+/// The pod with the condition that says why it goes.
+fn marked(pod: &Value, now: &str) -> Value {
+    let mut marked = pod.clone();
+    let generation = pod["metadata"]["generation"].clone();
+    let mut condition = json!({"type": TARGET, "status": "True", "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting", "lastTransitionTime": now});
+    if !generation.is_null() {
+        condition.set_at(&["observedGeneration"], generation);
+    }
+    let conditions = marked
+        .ensure_object_at(&["status"])
+        .get_or_insert_with("conditions", || Value::Array(Vec::new()))
+        .as_array_mut();
+    let Some(conditions) = conditions else { return marked };
+    match conditions.iter_mut().find(|condition| condition.str_at(&["type"]) == TARGET) {
+        Some(present) => {
+            if present.str_at(&["status"]) == "True" {
+                condition.set_at(&["lastTransitionTime"], present["lastTransitionTime"].clone());
+            }
+            *present = condition;
+        }
+        None => conditions.push(condition),
+    }
+    marked
 }
 
 /// Pods that do not serve, and so disrupt nobody when they go.

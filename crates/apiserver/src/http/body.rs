@@ -115,7 +115,9 @@ impl Body for ResponseBody {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Forwarded(body, _) => body.size_hint(),
-            _ => SizeHint::default(),
+            Self::Holding(body, _) => body.size_hint(),
+            Self::Recorded(body, _) => body.size_hint(),
+            Self::List(_) | Self::Stream(_) => SizeHint::default(),
         }
     }
 }

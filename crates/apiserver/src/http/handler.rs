@@ -13,8 +13,9 @@ use auth::UserInfo;
 use auth::authenticator::PeerCertificate;
 use flow_control::Rejected;
 use futures::FutureExt;
-use http::{Request, Response};
-use hyper::body::Incoming;
+use http::header::CONTENT_LENGTH;
+use http::{Method, Request, Response};
+use hyper::body::{Body, Incoming};
 use rustls::pki_types::CertificateDer;
 
 use super::body::ResponseBody;
@@ -103,7 +104,9 @@ impl Handler {
         let failure = failure.map(audit::ResponseStatus::failure);
         let response = answer.unwrap_or_else(|status| render::status(&status, exchange.error_encoding()));
         let response = exchange.finish(response);
-        exchange.end_record(response, failure, panicked)
+        let is_head = exchange.method == Method::HEAD;
+        let response = exchange.end_record(response, failure, panicked);
+        if is_head { without_body(response) } else { response }
     }
 
     /// The chain that every request passes, outermost first. A place among the requests in flight is kept until the
@@ -194,4 +197,13 @@ impl Handler {
 fn out_of_time() -> Status {
     Status::new(504, "Timeout", "Timeout: request did not complete within the allotted timeout")
         .with_details(Default::default())
+}
+
+/// What HEAD is answered with: the head of what GET would have been (RFC 9110, 9.3.2). Over HTTP/2 a body would be a
+/// breach of the protocol.
+fn without_body(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    if let Some(length) = response.body().size_hint().exact() {
+        response.headers_mut().entry(CONTENT_LENGTH).or_insert(length.into());
+    }
+    response.map(|_| ResponseBody::empty())
 }

@@ -138,7 +138,7 @@ async fn an_eviction_spends_a_disruption_or_is_told_to_wait() {
     admin.patch(&format!("{budgets}/b/status"), MERGE, &status).await.expect(200);
     let pods = "/api/v1/namespaces/t/pods";
     for name in ["p", "q"] {
-        let pod = json!({"metadata": {"name": name, "labels": {"app": "x"}},
+        let pod = json!({"metadata": {"name": name, "labels": {"app": "x"}, "finalizers": ["example.com/watched"]},
             "spec": {"containers": [{"name": "c", "image": "i"}]}});
         admin.post(pods, &pod).await.expect(201);
         let running =
@@ -151,6 +151,12 @@ async fn an_eviction_spends_a_disruption_or_is_told_to_wait() {
         async move { client.post(&path, &eviction).await }
     };
     evict("p").await.expect(201);
+    let going = admin.get(&format!("{pods}/p")).await.expect(200);
+    assert!(going["metadata"]["deletionTimestamp"].is_string());
+    let target = &going["status"]["conditions"][1];
+    assert_eq!(target["type"], "DisruptionTarget");
+    assert_eq!(target["reason"], "EvictionByEvictionAPI");
+    assert_eq!(target["message"], "Eviction API: evicting");
     let spent = admin.get(&format!("{budgets}/b")).await.expect(200)["status"].clone();
     assert_eq!(spent["disruptionsAllowed"], 0);
     assert!(spent["disruptedPods"]["p"].is_string());

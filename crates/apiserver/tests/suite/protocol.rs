@@ -52,16 +52,16 @@ async fn large_answers_are_compressed_for_those_who_ask() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn head_answers_as_get_without_a_body() {
-    let (_server, admin) = Server::with_namespace().await;
-    for path in [format!("{CONFIG_MAPS}/kube-root-ca.crt"), CONFIG_MAPS.to_owned(), "/version".to_owned()] {
-        let head = admin.send(Method::HEAD, &path, &[], Bytes::new()).await;
-        assert_eq!((head.status, head.body.len()), (200, 0), "{path}");
-        assert_eq!(head.header("content-type"), JSON, "{path}");
+    let (server, admin) = Server::with_namespace().await;
+    for client in [admin, server.admin_http2()] {
+        for path in [&format!("{CONFIG_MAPS}/kube-root-ca.crt"), CONFIG_MAPS, "/version"] {
+            let head = client.send(Method::HEAD, path, &[], Bytes::new()).await;
+            assert_eq!((head.status, head.body.len()), (200, 0), "{path}");
+            assert_eq!(head.header("content-type"), JSON, "{path}");
+        }
+        let absent = client.send(Method::HEAD, &format!("{CONFIG_MAPS}/absent"), &[], Bytes::new()).await;
+        assert_eq!((absent.status, absent.body.len()), (404, 0));
     }
-    assert_eq!(
-        admin.send(Method::HEAD, &format!("{CONFIG_MAPS}/absent"), &[], Bytes::new()).await.status,
-        404
-    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

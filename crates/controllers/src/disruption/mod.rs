@@ -184,8 +184,10 @@ impl Controller {
 
     /// Tells of pods that were to be deleted and were not.
     fn complain(&self, budget: &Object, pods: &[(Arc<Object>, Arc<Pod>)], overdue: &[Str]) {
-        for (object, _) in pods.iter().filter(|(object, _)| overdue.iter().any(|name| name == object.name())) {
-            let message = format!("Pod was expected by PDB {} to be deleted but it wasn't", ObjectKey::from(budget));
+        for (object, _) in pods.iter().filter(|(object, _)| overdue.iter().any(|name| name == object.name()))
+        {
+            let message =
+                format!("Pod was expected by PDB {} to be deleted but it wasn't", ObjectKey::from(budget));
             self.recorder.warning(&Reference::of(object), "NotDeleted", message);
         }
     }
@@ -195,7 +197,8 @@ impl Controller {
         let Some(tree) = wanted else { return Ok(()) };
         let options = WriteOptions::default();
         let (namespace, name) = (object.namespace(), object.name());
-        match self.api.update(&POD_DISRUPTION_BUDGETS, namespace, name, Some("status"), tree, &options).await {
+        match self.api.update(&POD_DISRUPTION_BUDGETS, namespace, name, Some("status"), tree, &options).await
+        {
             Err(status) if !status.is_not_found() => Err(status.into()),
             _ => Ok(()),
         }

@@ -49,9 +49,7 @@ pub(super) fn desired(spec: &PodDisruptionBudgetSpec, expected: i32) -> i32 {
 
 /// Pods that are ready and will stay.
 pub(super) fn healthy<'a>(pods: impl Iterator<Item = &'a Pod>, going: &BTreeMap<Str, Str>) -> i32 {
-    let stays = |pod: &&Pod| {
-        !pod.is_deleting() && !going.contains_key(&pod.metadata.name) && pod.is_ready()
-    };
+    let stays = |pod: &&Pod| !pod.is_deleting() && !going.contains_key(&pod.metadata.name) && pod.is_ready();
     i32::try_from(pods.filter(stays).count()).unwrap_or(i32::MAX)
 }
 

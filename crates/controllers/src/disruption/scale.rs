@@ -60,7 +60,8 @@ impl Scales {
             return self.of_replica_set(namespace, owner);
         }
         let served = self.api.discover().await?;
-        let Some(found) = served.into_iter().find(|own| own.gvr.group == group && own.kind == owner.kind) else {
+        let Some(found) = served.into_iter().find(|own| own.gvr.group == group && own.kind == owner.kind)
+        else {
             let why = format!("no matches for kind {:?} in version {:?}", owner.kind, owner.api_version);
             return Err(Error::Stalled { reason: why });
         };
@@ -96,7 +97,8 @@ impl Scales {
             }
             Err(status) if is_about_object(&status, owner.name) => Ok(None),
             Err(status) if status.is_not_found() => {
-                let reason = format!("{} does not implement the scale subresource", resource.group_resource());
+                let reason =
+                    format!("{} does not implement the scale subresource", resource.group_resource());
                 Err(Error::Stalled { reason })
             }
             Err(status) => Err(status.into()),
@@ -118,4 +120,3 @@ fn replicas(workload: &Object) -> Result<i32> {
 fn is_about_object(status: &Status, name: &str) -> bool {
     status.is_not_found() && status.details.as_ref().is_some_and(|details| details.name == name)
 }
-

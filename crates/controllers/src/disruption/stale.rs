@@ -34,13 +34,14 @@ pub(crate) fn descriptor() -> ControllerDescriptor<Options> {
 fn start(context: Context<Options>) -> BoxFuture<'static, ()> {
     let pods = context.informers.of(&PODS);
     let reconciler = Arc::new(Stale { api: context.api.clone(), pods: pods.clone() });
-    let controller = controller_runtime::Controller::new(&context, reconciler).watches(&pods, |delta, keys| {
-        if let Delta::Upsert { new, .. } = delta
-            && new.view::<Pod>().is_ok_and(|pod| until_stale(&pod, rt::now()).is_some())
-        {
-            keys.push(ObjectKey::from(&**new));
-        }
-    });
+    let controller =
+        controller_runtime::Controller::new(&context, reconciler).watches(&pods, |delta, keys| {
+            if let Delta::Upsert { new, .. } = delta
+                && new.view::<Pod>().is_ok_and(|pod| until_stale(&pod, rt::now()).is_some())
+            {
+                keys.push(ObjectKey::from(&**new));
+            }
+        });
     boxed(controller.run())
 }
 
@@ -64,7 +65,9 @@ impl Reconcile for Stale {
     type Key = ObjectKey;
 
     async fn reconcile(&self, key: &ObjectKey) -> Result {
-        let Some(object) = self.pods.get(&key.namespace, &key.name) else { return Ok(Action::await_change()) };
+        let Some(object) = self.pods.get(&key.namespace, &key.name) else {
+            return Ok(Action::await_change());
+        };
         match until_stale(&*view::<Pod>(&object)?, rt::now()) {
             None => Ok(Action::await_change()),
             Some(wait) if !wait.is_zero() => Ok(Action::requeue(wait)),

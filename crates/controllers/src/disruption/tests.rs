@@ -42,7 +42,9 @@ fn budget(spec: Value) -> Value {
 }
 
 fn status(fake: &FakeApi) -> Value {
-    fake.peek(&POD_DISRUPTION_BUDGETS, "ns", "web").map(|own| own.to_value()["status"].clone()).unwrap_or_default()
+    fake.peek(&POD_DISRUPTION_BUDGETS, "ns", "web")
+        .map(|own| own.to_value()["status"].clone())
+        .unwrap_or_default()
 }
 
 /// Healthy, desired, expected and allowed.
@@ -128,7 +130,9 @@ async fn what_cannot_be_judged_allows_nothing_and_says_why() {
         let status = status(&world.fake);
         assert_eq!(condition(&status), ("SyncFailed".into(), why.into()));
         assert_eq!(numbers(&status), [0, 0, 0, 0]);
-        let told = format!("CalculateExpectedPodCountFailed: Failed to calculate the number of expected pods: {why}");
+        let told = format!(
+            "CalculateExpectedPodCountFailed: Failed to calculate the number of expected pods: {why}"
+        );
         world.wait_for("an event", |_| world.events().contains(&told)).await;
     }
 }
