@@ -1,6 +1,6 @@
 //! The generic tree in which an object is edited between the wire and the store.
 //!
-//! Owns: [`Value`], [`Map`], [`Number`], parsing from JSON and YAML, writing JSON, and the bridge to serde.
+//! Owns: [`Value`], [`Map`], [`Number`], parsing from JSON and YAML, writing both, and the bridge to serde.
 //! Why not `serde_json::Value`? A pod create is mostly building and tearing down such a tree. Keys and short
 //! strings are stored inline here ([`Str`]), and an object is one sorted vector instead of a B-tree, which makes
 //! parse, clone and drop several times cheaper.
@@ -12,6 +12,7 @@ mod map;
 mod parse;
 mod ser;
 mod write;
+mod yaml;
 
 pub use de::{DecodeError, from_value};
 pub use map::Map;

@@ -47,11 +47,6 @@ impl Value {
     pub fn to_json_string(&self) -> String {
         String::from_utf8(self.to_json()).expect("JSON is written from strings, hence UTF-8")
     }
-
-    /// YAML as `kubectl -o yaml` would print it.
-    pub fn to_yaml(&self) -> String {
-        serde_saphyr::to_string(self).unwrap_or_default()
-    }
 }
 
 impl Number {
