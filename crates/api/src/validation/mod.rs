@@ -12,6 +12,7 @@
 
 pub mod diff;
 pub mod fields;
+mod internal;
 pub mod ip;
 pub mod meta;
 pub mod resources;

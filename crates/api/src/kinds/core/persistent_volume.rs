@@ -233,7 +233,7 @@ fn changes(errors: &mut ErrorList, new: &Value, old: &Value) {
             &path.child("persistentvolumesource"),
             format!(
                 "spec.persistentvolumesource is immutable after creation\n{}",
-                diff::unified(&old_source, &new_source)
+                diff::of_structs("PersistentVolumeSource", &old_source, &new_source)
             ),
         ));
     }

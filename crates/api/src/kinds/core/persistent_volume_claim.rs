@@ -227,7 +227,7 @@ fn changes(errors: &mut ErrorList, new: &Value, old: &Value) {
             &path,
             format!(
                 "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n{}",
-                diff::unified(old_spec, &rest)
+                diff::of_structs("PersistentVolumeClaimSpec", old_spec, &rest)
             ),
         ));
     }

@@ -92,7 +92,7 @@ fn few_fields_may_change() {
     assert!(refused[0].starts_with(
         "spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`"
     ));
-    assert!(refused[0].contains("\n+ \"nodeName\": \"n\",\n"), "{}", refused[0]);
+    assert!(refused[0].contains("\n- \"NodeName\": \"\",\n+ \"NodeName\": \"n\",\n"), "{}", refused[0]);
     assert_eq!(
         after(|pod| pod.set_at(&["spec", "containers"], json!([]))).last().map(String::as_str),
         Some("spec.containers: Forbidden: pod updates may not add or remove containers")

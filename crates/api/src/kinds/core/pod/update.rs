@@ -42,7 +42,10 @@ pub fn pod(errors: &mut ErrorList, new: &Value, old: &Value) {
         narrowed_nodes(errors, &mut rest, old, &path);
     }
     if !same(&rest, old) {
-        errors.push(Error::forbidden(&path, format!("{UPDATABLE}\n{}", diff::unified(old, &rest))));
+        errors.push(Error::forbidden(
+            &path,
+            format!("{UPDATABLE}\n{}", diff::of_structs("PodSpec", old, &rest)),
+        ));
     }
 }
 
@@ -236,7 +239,7 @@ pub fn ephemeral_containers(errors: &mut ErrorList, new: &Value, old: &Value) {
                 &path,
                 format!(
                     "existing ephemeral containers {quoted} may not be changed\n{}",
-                    diff::unified(old, new)
+                    diff::of_structs("EphemeralContainer", old, new)
                 ),
             )),
             Some(_) => {}
@@ -278,10 +281,7 @@ pub fn resize(errors: &mut ErrorList, new: &Value, old: &Value) {
     }
     put_back_compute(&mut rest, &old["spec"]);
     if !same(&rest, &old["spec"]) {
-        errors.push(Error::forbidden(
-            &path,
-            format!("only cpu and memory resources are mutable\n{}", diff::unified(&old["spec"], &rest)),
-        ));
+        errors.push(Error::forbidden(&path, "only cpu and memory resources are mutable"));
     }
 }
 
