@@ -20,10 +20,21 @@ pub struct Publication<'a> {
     pub version: &'a str,
     pub kind: &'a str,
     pub list_kind: &'a str,
+    pub plural: &'a str,
     /// The `openAPIV3Schema`; anything else for a version without one.
     pub schema: &'a Value,
     /// Dotted paths, without those of the metadata.
     pub selectable_fields: &'a [&'a str],
+    pub prose: &'a Prose,
+}
+
+/// What fields are for that every kind has; empty where nothing shall be said.
+#[derive(Clone, Debug, Default)]
+pub struct Prose {
+    pub api_version: String,
+    pub kind: String,
+    pub metadata: String,
+    pub list_metadata: String,
 }
 
 /// The name under which a kind is published: `com.example.v1.Widget`.
@@ -33,6 +44,8 @@ pub fn type_name(group: &str, version: &str, kind: &str) -> String {
 }
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
+const CONVENTIONS: &str =
+    "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md";
 const PRESERVE: &str = "x-kubernetes-preserve-unknown-fields";
 
 impl Publication<'_> {
@@ -46,14 +59,16 @@ impl Publication<'_> {
     /// The schema of its list.
     pub fn list(&self, dialect: Dialect) -> Value {
         let item = type_name(self.group, self.version, self.kind);
+        let of_items = format!("List of {}. More info: {CONVENTIONS}", self.plural);
         let mut schema = json!({
+            "description": format!("{} is a list of {}", self.list_kind, self.kind),
             "type": "object",
             "required": ["items"],
             "properties": {
-                "apiVersion": {"type": "string"},
-                "items": {"type": "array", "items": reference(&item, dialect)},
-                "kind": {"type": "string"},
-                "metadata": described(&format!("{META}ListMeta"), dialect),
+                "apiVersion": text(&self.prose.api_version),
+                "items": {"description": of_items, "type": "array", "items": reference(&item, dialect)},
+                "kind": text(&self.prose.kind),
+                "metadata": meta("ListMeta", &self.prose.list_metadata, dialect),
             },
         });
         self.mark(&mut schema, self.list_kind);
@@ -65,10 +80,55 @@ impl Publication<'_> {
             return json!({"type": "object"});
         }
         let mut schema = self.schema.clone();
-        rewrite(&mut schema, dialect);
+        self.rewrite(&mut schema, dialect);
         let properties = schema.ensure_object().get_or_insert_with("properties", Value::object);
-        add_meta(properties.ensure_object(), dialect);
+        self.add_meta(properties.ensure_object(), dialect);
         schema
+    }
+
+    /// What every whole object has.
+    fn add_meta(&self, properties: &mut Map, dialect: Dialect) {
+        properties.insert("apiVersion", text(&self.prose.api_version));
+        properties.insert("kind", text(&self.prose.kind));
+        properties.insert("metadata", meta("ObjectMeta", &self.prose.metadata, dialect));
+    }
+
+    /// Brings a schema and those in it into the words of a dialect.
+    fn rewrite(&self, schema: &mut Value, dialect: Dialect) {
+        match dialect {
+            Dialect::V2 => reduce(schema),
+            Dialect::V3 => unfold(schema),
+        }
+        let Value::Object(map) = schema else { return };
+        if let Some(properties) = map.get_mut("properties").and_then(Value::as_object_mut) {
+            properties.values_mut().for_each(|property| self.rewrite(property, dialect));
+        }
+        for key in ["items", "additionalProperties"] {
+            if let Some(below) = map.get_mut(key).filter(|below| below.is_object()) {
+                self.rewrite(below, dialect);
+            }
+        }
+        self.embed(schema, dialect);
+    }
+
+    /// Objects inside an object have type and metadata, too.
+    fn embed(&self, schema: &mut Value, dialect: Dialect) {
+        if !is_true(schema, "x-kubernetes-embedded-resource")
+            || dialect == Dialect::V2 && is_true(schema, PRESERVE)
+        {
+            return;
+        }
+        let map = schema.ensure_object();
+        self.add_meta(map.get_or_insert_with("properties", Value::object).ensure_object(), dialect);
+        let required = map.get_or_insert_with("required", || Value::Array(Vec::new()));
+        for name in ["kind", "apiVersion"] {
+            let name = Value::from(name);
+            if let Some(names) = required.as_array_mut()
+                && !names.contains(&name)
+            {
+                names.push(name);
+            }
+        }
     }
 
     fn mark(&self, schema: &mut Value, kind: &str) {
@@ -97,57 +157,26 @@ fn reference(name: &str, dialect: Dialect) -> Value {
     json!({"$ref": format!("{place}{name}")})
 }
 
-/// A reference in the form that leaves room for a description.
-fn described(name: &str, dialect: Dialect) -> Value {
-    match dialect {
-        Dialect::V2 => reference(name, dialect),
-        Dialect::V3 => json!({"allOf": [reference(name, dialect)]}),
-    }
+/// A text field.
+fn text(description: &str) -> Value {
+    described(json!({"type": "string"}), description)
 }
 
-/// What every whole object has.
-fn add_meta(properties: &mut Map, dialect: Dialect) {
-    properties.insert("apiVersion", json!({"type": "string"}));
-    properties.insert("kind", json!({"type": "string"}));
-    properties.insert("metadata", described(&format!("{META}ObjectMeta"), dialect));
+/// A reference to a type of metadata, in the form that leaves room for a description.
+fn meta(name: &str, description: &str, dialect: Dialect) -> Value {
+    let reference = reference(&format!("{META}{name}"), dialect);
+    let schema = match dialect {
+        Dialect::V2 => reference,
+        Dialect::V3 => json!({"allOf": [reference]}),
+    };
+    described(schema, description)
 }
 
-/// Brings a schema and those in it into the words of a dialect.
-fn rewrite(schema: &mut Value, dialect: Dialect) {
-    match dialect {
-        Dialect::V2 => reduce(schema),
-        Dialect::V3 => unfold(schema),
+fn described(mut schema: Value, description: &str) -> Value {
+    if !description.is_empty() {
+        schema.set_at(&["description"], description);
     }
-    let Value::Object(map) = schema else { return };
-    if let Some(properties) = map.get_mut("properties").and_then(Value::as_object_mut) {
-        properties.values_mut().for_each(|property| rewrite(property, dialect));
-    }
-    for key in ["items", "additionalProperties"] {
-        if let Some(below) = map.get_mut(key).filter(|below| below.is_object()) {
-            rewrite(below, dialect);
-        }
-    }
-    embed(schema, dialect);
-}
-
-/// Objects inside an object have type and metadata, too.
-fn embed(schema: &mut Value, dialect: Dialect) {
-    if !is_true(schema, "x-kubernetes-embedded-resource")
-        || dialect == Dialect::V2 && is_true(schema, PRESERVE)
-    {
-        return;
-    }
-    let map = schema.ensure_object();
-    add_meta(map.get_or_insert_with("properties", Value::object).ensure_object(), dialect);
-    let required = map.get_or_insert_with("required", || Value::Array(Vec::new()));
-    for name in ["kind", "apiVersion"] {
-        let name = Value::from(name);
-        if let Some(names) = required.as_array_mut()
-            && !names.contains(&name)
-        {
-            names.push(name);
-        }
-    }
+    schema
 }
 
 /// Says in plain OpenAPI what `x-kubernetes-int-or-string` means.
@@ -216,8 +245,10 @@ mod tests {
             version: "v1",
             kind: "Widget",
             list_kind: "WidgetList",
+            plural: "widgets",
             schema,
             selectable_fields: &["spec.size"],
+            prose: &Prose::default(),
         };
         publication.object(dialect)
     }

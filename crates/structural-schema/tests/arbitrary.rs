@@ -8,7 +8,7 @@ use apimachinery::schema::{Node, NodeKind, Schemas, Struct};
 use apimachinery::{Str, Value};
 use proptest::prelude::*;
 use structural_schema::definition::{self, Builtin, Demands, FieldPath, Place};
-use structural_schema::openapi::{Dialect, Publication};
+use structural_schema::openapi::{Dialect, Prose, Publication};
 use structural_schema::pattern::Pattern;
 use structural_schema::{CustomSchema, Structural};
 
@@ -145,7 +145,8 @@ proptest! {
         }
         let _ = FieldPath::parse(&text, &Structural::parse(&schema), true);
         let publication = Publication {
-            group: "a.b", version: "v1", kind: "K", list_kind: "KList", schema: &schema, selectable_fields: &[],
+            group: "a.b", version: "v1", kind: "K", list_kind: "KList", plural: "ks", schema: &schema,
+            selectable_fields: &[], prose: &Prose::default(),
         };
         for dialect in [Dialect::V2, Dialect::V3] {
             let _ = (publication.object(dialect), publication.list(dialect));

@@ -21,6 +21,8 @@ pub(super) struct Types {
     /// Custom kinds and their lists.
     custom: HashMap<GroupVersionKind, CustomType>,
     descriptions: Descriptions,
+    /// For fields of custom kinds.
+    prose: custom::Prose,
     pub shared: Shared,
 }
 
@@ -32,6 +34,36 @@ pub(super) enum TypeName {
     /// Of a custom kind or its list.
     Custom(GroupVersionKind),
 }
+
+/// Which group versions a document names of types that all of them have (`DeleteOptions`).
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kinds<'a> {
+    All,
+    /// This one and the core's.
+    Of {
+        group: &'a str,
+        version: &'a str,
+    },
+    /// Those that upstream's clients know: documents of custom resources are made with their types.
+    OfClients,
+}
+
+impl Kinds<'_> {
+    fn includes(self, kind: tables::Kind) -> bool {
+        let is_shared = matches!(kind.kind, "DeleteOptions" | "WatchEvent");
+        match self {
+            Self::Of { group, version } if is_shared => {
+                kind.group.is_empty() || (kind.group, kind.version) == (group, version)
+            }
+            Self::OfClients if is_shared => !SERVER_GROUPS.contains(&kind.group),
+            _ => true,
+        }
+    }
+}
+
+/// Groups that only servers know.
+const SERVER_GROUPS: [&str; 4] =
+    ["admission.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io", "imagepolicy.k8s.io"];
 
 /// A type that comes from a definition.
 struct CustomType {
@@ -76,7 +108,9 @@ impl Types {
             custom.insert(list, CustomType { resource: resource.clone(), is_list: true });
             custom.insert(resource.gvk(), CustomType { resource: resource.clone(), is_list: false });
         }
-        Self { definitions, kinds, custom, descriptions: Descriptions::unpack(), shared: Shared::new() }
+        let descriptions = Descriptions::unpack();
+        let prose = prose(&descriptions);
+        Self { definitions, kinds, custom, descriptions, prose, shared: Shared::new() }
     }
 
     /// The type of a kind.
@@ -150,14 +184,16 @@ impl Types {
     }
 
     /// The schema of a type.
-    pub(super) fn schema(&self, name: &TypeName, dialect: Dialect) -> Value {
+    pub(super) fn schema(&self, name: &TypeName, dialect: Dialect, kinds: Kinds<'_>) -> Value {
         match name {
-            TypeName::BuiltIn(name) => self.builtin_schema(self.definitions[name], dialect),
-            TypeName::Custom(gvk) => self.custom.get(gvk).map_or(Value::Null, |own| own.schema(dialect)),
+            TypeName::BuiltIn(name) => self.builtin_schema(self.definitions[name], dialect, kinds),
+            TypeName::Custom(gvk) => {
+                self.custom.get(gvk).map_or(Value::Null, |own| own.schema(dialect, &self.prose))
+            }
         }
     }
 
-    fn builtin_schema(&self, definition: Definition, dialect: Dialect) -> Value {
+    fn builtin_schema(&self, definition: Definition, dialect: Dialect, wanted: Kinds<'_>) -> Value {
         let mut schema = match (definition.form, dialect) {
             (Form::Struct, _) => self.structure(definition, dialect),
             (Form::Any, _) => Map::new(),
@@ -178,6 +214,7 @@ impl Types {
         }
         let kinds: Vec<Value> = definition
             .kinds()
+            .filter(|kind| wanted.includes(*kind))
             .map(|kind| json!({ "group": kind.group, "kind": kind.kind, "version": kind.version }))
             .collect();
         if !kinds.is_empty() {
@@ -218,11 +255,11 @@ impl Types {
             schema.insert("default".into(), default);
         }
         insert_markers(&mut schema, field);
-        if dialect == Dialect::V3 {
-            wrap_reference(&mut schema);
-        }
         if let Some(description) = self.descriptions.field(definition.name, field.name) {
             schema.insert("description".into(), description.into());
+        }
+        if dialect == Dialect::V3 {
+            wrap_reference(&mut schema);
         }
         schema.into()
     }
@@ -254,17 +291,7 @@ impl Types {
     }
 
     fn typed(&self, within: Definition, kind: Type, dialect: Dialect) -> Map<String, Value> {
-        let inner = |text| {
-            let kind = Type::parse(text);
-            let mut schema = self.typed(within, kind, dialect);
-            if dialect == Dialect::V3 {
-                if let Some(zero) = self.zero(within, kind) {
-                    schema.insert("default".into(), zero);
-                }
-                wrap_reference(&mut schema);
-            }
-            Value::from(schema)
-        };
+        let inner = |text| Value::from(self.typed(within, Type::parse(text), dialect));
         object(match kind {
             Type::Boolean => json!({ "type": "boolean" }),
             Type::Int32 => json!({ "type": "integer", "format": "int32" }),
@@ -280,7 +307,7 @@ impl Types {
 }
 
 impl CustomType {
-    fn schema(&self, dialect: Dialect) -> Value {
+    fn schema(&self, dialect: Dialect, prose: &custom::Prose) -> Value {
         let resource = &self.resource;
         let schema = resource.strategy.published_schema().unwrap_or_default();
         let fields: Vec<&str> = resource
@@ -294,11 +321,24 @@ impl CustomType {
             version: &resource.version,
             kind: &resource.kind,
             list_kind: &resource.list_kind,
+            plural: &resource.plural,
             schema: &schema,
             selectable_fields: &fields,
+            prose,
         };
         let published = if self.is_list { publication.list(dialect) } else { publication.object(dialect) };
         Value::from(&published)
+    }
+}
+
+/// What built-in kinds say of the fields that every kind has.
+fn prose(descriptions: &Descriptions) -> custom::Prose {
+    let field = |kind: &str, name: &str| descriptions.field(kind, name).unwrap_or_default();
+    custom::Prose {
+        api_version: field("api.core.v1.ConfigMap", "apiVersion"),
+        kind: field("api.core.v1.ConfigMap", "kind"),
+        metadata: field("api.core.v1.ConfigMap", "metadata"),
+        list_metadata: field("apimachinery.pkg.apis.meta.v1.Status", "metadata"),
     }
 }
 

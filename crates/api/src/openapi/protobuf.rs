@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::definitions::{Dialect, Types};
+use super::definitions::{Dialect, Kinds, Types};
 use super::{paths, v2};
 use crate::Resource;
 
@@ -23,7 +23,7 @@ pub(super) fn document(types: &Types, resources: &[Arc<Resource>]) -> Vec<u8> {
     document.message(2, &info(&v2::info()));
     document
         .message(8, &named(2, paths.iter().map(|own| (own.path.clone(), path_item(&v2::path_item(own))))));
-    let definition = |own| schema(&types.schema(own, Dialect::V2));
+    let definition = |own| schema(&types.schema(own, Dialect::V2, Kinds::All));
     document.message(9, &named(1, definitions.iter().map(|(name, own)| (name.clone(), definition(own)))));
     let shared = types.shared.all().iter();
     document.message(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::VERSION;
-use super::definitions::{Dialect, Types, reference};
+use super::definitions::{Dialect, Kinds, Types, reference};
 use super::parameters::Parameter;
 use super::paths::{self, Answer, Body, Operation, PathItem};
 use crate::Resource;
@@ -20,7 +20,10 @@ pub(super) fn json(types: &Types, resources: &[Arc<Resource>]) -> Vec<u8> {
     write_entries(paths.iter().map(|path| (path.path.as_str(), path_item(path))), &mut out);
     out.extend_from_slice(b",\"definitions\":");
     let definitions = types.needed(&paths);
-    write_entries(definitions.iter().map(|(name, own)| (name, types.schema(own, Dialect::V2))), &mut out);
+    write_entries(
+        definitions.iter().map(|(name, own)| (name, types.schema(own, Dialect::V2, Kinds::All))),
+        &mut out,
+    );
     out.extend_from_slice(b",\"parameters\":");
     write_entries(types.shared.all().iter().map(|own| (own.key, shared_parameter(own))), &mut out);
     out.extend_from_slice(b",\"securityDefinitions\":");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ring::digest::{SHA512, digest};
 use serde_json::{Map, Value, json};
 
-use super::definitions::{Dialect, Types, reference};
+use super::definitions::{Dialect, Kinds, Types, reference};
 use super::parameters::Parameter;
 use super::paths::{self, Answer, Body, Operation, PathItem};
 use super::v2::{code_description, info, security_definitions, write, write_entries};
@@ -51,8 +51,9 @@ fn document(types: &Types, wanted: &str, paths: &[PathItem]) -> Vec<u8> {
     out.extend_from_slice(b",\"paths\":");
     write_entries(own.iter().map(|path| (path.path.as_str(), path_item(types, path))), &mut out);
     out.extend_from_slice(b",\"components\":{\"schemas\":");
+    let kinds = if is_custom { Kinds::OfClients } else { kinds_of(wanted) };
     let needed = types.needed(own.iter().copied());
-    write_entries(needed.iter().map(|(name, own)| (name, types.schema(own, Dialect::V3))), &mut out);
+    write_entries(needed.iter().map(|(name, own)| (name, types.schema(own, Dialect::V3, kinds))), &mut out);
     if is_custom {
         out.extend_from_slice(b"}}");
         return out;
@@ -61,6 +62,13 @@ fn document(types: &Types, wanted: &str, paths: &[PathItem]) -> Vec<u8> {
     write(&security_definitions(), &mut out);
     out.extend_from_slice(b"},\"security\":[{\"BearerToken\":[]}]}");
     out
+}
+
+/// The kinds of the group version whose document has this key (`api/v1`, `apis/apps/v1`).
+fn kinds_of(key: &str) -> Kinds<'_> {
+    let path = key.split_once('/').map_or("", |(_, path)| path);
+    let (group, version) = path.split_once('/').unwrap_or(("", path));
+    Kinds::Of { group, version }
 }
 
 /// Documents of custom resources say whose they are, and nothing of how to log in.
