@@ -115,6 +115,33 @@ pub fn normalize(value: &mut Value, schema: SchemaRef<'_>) -> Result<(), DecodeE
     coerce(value, schema, None)
 }
 
+/// Makes of a stored tree what a store in protobuf would give back: an empty list is none there, and Go writes `null`
+/// for it where it writes a field in any case.
+pub fn forget_empty_lists(value: &mut Value, schema: SchemaRef<'_>) {
+    match (schema.kind(), value) {
+        (NodeKind::Struct(object), Value::Object(map)) => {
+            for (name, value) in map.entries_mut() {
+                let Some(field) = object.field(name) else { continue };
+                let is_empty = matches!(value, Value::Array(items) if items.is_empty());
+                if is_empty && field.always_present && !field.pointer {
+                    *value = Value::Null;
+                } else {
+                    forget_empty_lists(value, schema.schemas.at(field.node));
+                }
+            }
+        }
+        (NodeKind::Map { values, .. }, Value::Object(map)) => {
+            let values = schema.schemas.at(*values);
+            map.entries_mut().iter_mut().for_each(|(_, value)| forget_empty_lists(value, values));
+        }
+        (NodeKind::List { items, .. }, Value::Array(list)) => {
+            let items = schema.schemas.at(*items);
+            list.iter_mut().for_each(|item| forget_empty_lists(item, items));
+        }
+        _ => {}
+    }
+}
+
 /// Where in the tree the decoder is; turned into text only for a message.
 enum Place<'a> {
     Root,

@@ -21,6 +21,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
+use crate::schema::SchemaRef;
 use crate::value::DecodeError;
 use crate::{Map, Str, Value};
 
@@ -386,6 +387,17 @@ pub fn encode(value: &Value) -> Vec<u8> {
     }
     out.push(b'}');
     out
+}
+
+/// [`encode`] of a built-in object, in the form in which a store in protobuf would give it back.
+pub fn encode_like_protobuf(mut value: Value, schema: SchemaRef<'_>) -> Vec<u8> {
+    let encoded = encode(&value);
+    // Empty lists are rare, and so the tree is hardly ever walked.
+    if memchr::memmem::find(&encoded, b":[]").is_none() {
+        return encoded;
+    }
+    crate::decode::forget_empty_lists(&mut value, schema);
+    encode(&value)
 }
 
 fn encode_metadata(metadata: &Value, out: &mut Vec<u8>) {

@@ -56,7 +56,7 @@ async fn ready_network(api: &LocalApi, facts: &ClusterFacts) -> Result<(), Statu
     let status = json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": name},
         "status": {"conditions": [{
-            "type": "Ready", "status": "True", "reason": "", "message": "Kubernetes default Service CIDR is ready",
+            "type": "Ready", "status": "True", "message": "Kubernetes default Service CIDR is ready",
             "lastTransitionTime": apimachinery::time::format_seconds(rt::now()),
         }]},
     });

@@ -113,7 +113,7 @@ impl AccessReview {
                 Self::LocalSubjectAccessReview => "must be empty except for namespace",
                 _ => "must be empty",
             };
-            errors.push(invalid("metadata", metadata.to_string(), detail));
+            errors.push(invalid("metadata", shown_metadata(metadata), detail));
         }
         if self == Self::LocalSubjectAccessReview {
             if let Some(attributes) = spec.resource_attributes.as_ref().filter(|at| at.namespace != namespace)
@@ -145,6 +145,49 @@ impl AccessReview {
         let fields = metadata.as_object()?;
         fields.iter().any(|(key, value)| !expected(key) && !empty(value)).then_some(metadata)
     }
+}
+
+/// The fields of Go's `ObjectMeta` and of an entry of managed fields, in the order in which they are printed.
+const METADATA_FIELDS: [&str; 15] = [
+    "name",
+    "generateName",
+    "namespace",
+    "selfLink",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "labels",
+    "annotations",
+    "ownerReferences",
+    "finalizers",
+    "managedFields",
+];
+const ENTRY_FIELDS: [&str; 7] =
+    ["manager", "operation", "apiVersion", "time", "fieldsType", "fieldsV1", "subresource"];
+
+/// Metadata as a complaint shows it.
+fn shown_metadata(metadata: &Value) -> String {
+    in_order(metadata, &METADATA_FIELDS, |name, value| match (name, value) {
+        ("managedFields", Value::Array(entries)) => {
+            let entries: Vec<String> = entries
+                .iter()
+                .map(|entry| in_order(entry, &ENTRY_FIELDS, |_, value| value.to_string()))
+                .collect();
+            format!("[{}]", entries.join(","))
+        }
+        (_, value) => value.to_string(),
+    })
+}
+
+fn in_order(object: &Value, names: &[&str], shown: impl Fn(&str, &Value) -> String) -> String {
+    let fields =
+        names.iter().filter_map(|name| Some((name, object.get(name).filter(|value| !value.is_null())?)));
+    let fields: Vec<String> =
+        fields.map(|(name, value)| format!("\"{name}\":{}", shown(name, value))).collect();
+    format!("{{{}}}", fields.join(","))
 }
 
 impl AccessSpec {

@@ -379,9 +379,21 @@ impl Endpoint {
             Some(converter) => value = converter.write(value).await?,
             None => self.convert(&mut value, &self.resource.gvk(), &self.stored_gvk()),
         }
+        let encoded = match self.protobuf_schema() {
+            Some(schema) => object::encode_like_protobuf(value, schema.root()),
+            None => object::encode(&value),
+        };
         // The stored form's own fields: both event APIs share a collection, and name them differently.
-        Object::indexed(object::encode(&value).into(), 0, &self.cache.fields())
+        Object::indexed(encoded.into(), 0, &self.cache.fields())
             .map_err(|error| Status::bad_request(format!("{} cannot be stored: {error}", self.resource.kind)))
+    }
+
+    /// The schema of the stored version of a kind that upstream stores as protobuf.
+    fn protobuf_schema(&self) -> Option<api::resource::Schema> {
+        /// Groups of servers inside upstream's that store JSON.
+        const JSON_GROUPS: [&str; 2] = ["apiextensions.k8s.io", "apiregistration.k8s.io"];
+        let is_json = self.resource.custom.is_some() || JSON_GROUPS.contains(&self.resource.group.as_str());
+        if is_json { None } else { api::builtin::schema(&self.stored_gvk()) }
     }
 
     fn convert(&self, value: &mut Value, from: &GroupVersionKind, to: &GroupVersionKind) {

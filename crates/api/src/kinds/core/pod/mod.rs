@@ -32,6 +32,10 @@ pub struct Pod;
 impl Strategy for Pod {
     fn default(&self, object: &mut Value) {
         defaults::pod(object);
+        // Only a pod itself, not a template, is read so.
+        if object["spec"].int("terminationGracePeriodSeconds") < 0 {
+            object.set_at(&["spec", "terminationGracePeriodSeconds"], 1);
+        }
     }
 
     fn prepare_for_create(&self, ctx: &Context<'_>, object: &mut Value) {
