@@ -232,28 +232,39 @@ impl Continue {
         let invalid = |why: &str| {
             Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
         };
-        let bytes = URL_SAFE_NO_PAD
-            .decode(token.trim_end_matches('='))
-            .map_err(|error| invalid(&error.to_string()))?;
+        let bytes =
+            URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|error| invalid(&go_text(&error)))?;
         let value = apimachinery::Value::parse(&bytes).map_err(|_| {
             let first = bytes.first().copied().unwrap_or(b'?') as char;
             invalid(&format!("invalid character '{first}' looking for beginning of value"))
         })?;
         if value.str_at(&["v"]) != "meta.k8s.io/v1" {
-            return Err(invalid("server does not recognize this encoded version"));
+            let version = value.str_at(&["v"]);
+            return Err(invalid(&format!("server does not recognize this encoded version {version}")));
         }
         let revision = value["rv"].as_i64().unwrap_or(0);
         let start = value.str_at(&["start"]).to_owned();
         if revision == 0 {
             return Err(invalid("incorrect encoded start resourceVersion (version meta.k8s.io/v1)"));
         }
+        if start.is_empty() {
+            return Err(invalid("encoded start key empty (version meta.k8s.io/v1)"));
+        }
         // The start is appended to the collection's own prefix, so it must not climb out of it.
-        if start.is_empty()
-            || start.starts_with('/')
-            || start.split('/').any(|part| part == ".." || part == ".")
-        {
-            return Err(invalid("encoded start key not valid"));
+        if start.starts_with('/') || start.split('/').any(|part| part == ".." || part == ".") {
+            return Err(invalid(&start));
         }
         Ok(Self { revision: u64::try_from(revision).unwrap_or(u64::MAX), start })
     }
+}
+
+/// What Go says of a text that is no base64: where it goes wrong.
+fn go_text(error: &base64::DecodeError) -> String {
+    use base64::DecodeError as Error;
+    let at = match error {
+        Error::InvalidByte(at, _) | Error::InvalidLastSymbol(at, _) => *at,
+        Error::InvalidLength(len) => len.saturating_sub(1),
+        Error::InvalidPadding => 0,
+    };
+    format!("illegal base64 data at input byte {at}")
 }

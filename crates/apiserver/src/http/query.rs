@@ -1,5 +1,7 @@
 //! Query parameters of the API, read and checked as upstream's `ListOptions`, `CreateOptions`, … are.
 
+use std::num::{IntErrorKind, ParseIntError};
+
 use apimachinery::decode::FieldValidation;
 use apimachinery::selector::{FieldSelector, Selector};
 use apimachinery::{GroupKind, Status, Value, field};
@@ -47,11 +49,12 @@ impl Query {
         if text.is_empty() {
             return Ok(None);
         }
-        text.parse().map(Some).map_err(|_| {
-            Status::bad_request(format!(
-                "strconv.ParseInt: parsing {}: invalid syntax",
-                field::go_quote(text)
-            ))
+        text.parse().map(Some).map_err(|error: ParseIntError| {
+            let why = match error.kind() {
+                IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+                _ => "invalid syntax",
+            };
+            Status::bad_request(format!("strconv.ParseInt: parsing {}: {why}", field::go_quote(text)))
         })
     }
 }

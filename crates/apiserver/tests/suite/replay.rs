@@ -1,6 +1,7 @@
 //! Recorded requests, sent in order to one server; its answers against upstream's.
 
 use http::Method;
+use registry::ServiceNetwork;
 use serde_json::{Value, json};
 
 use crate::compare;
@@ -8,7 +9,7 @@ use crate::fairness::until_dangling;
 use crate::known::{self, KNOWN};
 use crate::recorded::{self, Exchange};
 use crate::server::Server;
-use crate::wire::{Client, JSON, MERGE, Reply};
+use crate::wire::{APPLY, Client, JSON, MERGE, Reply};
 
 /// In the order in which they were recorded: later files need the objects of earlier ones.
 const FILES: [&str; 12] = [
@@ -43,7 +44,7 @@ struct Answered {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn recorded_requests_are_answered_as_upstream_answered() {
     let Some(folder) = recorded::folder() else { return };
-    let server = Server::start().await;
+    let server = recorded_server().await;
     let replayer = Replayer::new(&server);
     let show_all = std::env::var_os(SHOW_ALL).is_some();
     let (mut surprises, mut total, mut matched) = (Vec::new(), 0, 0);
@@ -83,6 +84,13 @@ async fn recorded_requests_are_answered_as_upstream_answered() {
     assert!(surprises.is_empty(), "{} surprises\n{}", surprises.len(), surprises.join("\n"));
 }
 
+/// A server with the flags of the recorded one.
+async fn recorded_server() -> Server {
+    let ports = "30000-32767".parse().expect("a range");
+    let network = ServiceNetwork::parse("10.96.0.0/16", ports).expect("a block");
+    Server::on_with(network, apiserver::Options { allow_privileged: false, ..Default::default() }).await
+}
+
 /// What was there in the recording and is in no transcript.
 async fn prepare(server: &Server, file: &str) {
     match file {
@@ -96,6 +104,7 @@ async fn prepare(server: &Server, file: &str) {
             {
                 until_dangling(&server.admin(), &schema, "False").await;
             }
+            own_service_cidr(server).await;
         }
         // Steps of the recording that are in no file.
         "tables" => {
@@ -131,22 +140,50 @@ async fn prepare(server: &Server, file: &str) {
                 json!({format!("{level}/enforce"): "baseline", format!("{level}/warn"): "restricted"});
             server.add_namespace("strict", labels).await;
             server.add_namespace("limits", json!({})).await;
+            server.admin().delete("/api/v1/namespaces/rec/configmaps/min").await.expect(200);
         }
         _ => {}
     }
 }
 
+/// What the controller manager does with a new ServiceCIDR.
+async fn own_service_cidr(server: &Server) {
+    let path = "/apis/networking.k8s.io/v1/servicecidrs/kubernetes";
+    let finalizer = json!({"metadata": {"finalizers": ["networking.k8s.io/service-cidr-finalizer"]}});
+    let manager = "fieldManager=kube-controller-manager";
+    server.admin().patch(&format!("{path}?{manager}"), MERGE, &finalizer).await.expect(200);
+    let ready = json!({
+        "type": "Ready", "status": "True", "reason": "", "message": "Kubernetes Service CIDR is ready",
+        "lastTransitionTime": "2026-11-21T02:48:45Z",
+    });
+    let status = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
+        "status": {"conditions": [ready]},
+    });
+    let manager = "fieldManager=service-cidr-controller&force=true";
+    server.admin().patch(&format!("{path}/status?{manager}"), APPLY, &status).await.expect(200);
+}
+
 /// What controllers did in the recording after a request, as far as later answers show it.
 async fn follow_up(server: &Server, file: &str, case: &str) {
-    if (file, case) == ("admission", "quota") {
-        // Two bundles of certificates were there; here there is one.
-        let (hard, used) = (
-            json!({"pods": "2", "configmaps": "1", "requests.memory": "1Gi"}),
-            json!({"pods": "1", "configmaps": "2", "requests.memory": "0"}),
-        );
-        let status = json!({"status": {"hard": hard, "used": used}});
-        let path = "/api/v1/namespaces/limits/resourcequotas/q/status";
-        server.admin().patch(path, MERGE, &status).await.expect(200);
+    match (file, case) {
+        ("patches", "strategic: null removes") => {
+            let revision = json!({"metadata": {"annotations": {"deployment.kubernetes.io/revision": "4"}}});
+            let path =
+                "/apis/apps/v1/namespaces/rec/deployments/min/status?fieldManager=kube-controller-manager";
+            server.admin().patch(path, MERGE, &revision).await.expect(200);
+        }
+        ("admission", "quota") => {
+            // Two bundles of certificates were there; here there is one.
+            let (hard, used) = (
+                json!({"pods": "2", "configmaps": "1", "requests.memory": "1Gi"}),
+                json!({"pods": "1", "configmaps": "2", "requests.memory": "0"}),
+            );
+            let status = json!({"status": {"hard": hard, "used": used}});
+            let path = "/api/v1/namespaces/limits/resourcequotas/q/status";
+            server.admin().patch(path, MERGE, &status).await.expect(200);
+        }
+        _ => {}
     }
 }
 

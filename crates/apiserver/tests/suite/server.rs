@@ -35,8 +35,13 @@ impl Server {
 
     /// A server whose Services get addresses of this network.
     pub async fn on(network: ServiceNetwork) -> Self {
+        Self::on_with(network, apiserver::Options::default()).await
+    }
+
+    /// As [`Server::on`], with choices of an administrator.
+    pub async fn on_with(network: ServiceNetwork, options: apiserver::Options) -> Self {
         let store = Arc::new(storage_embedded::memory());
-        Self::launch(store, network, |_| apiserver::Options::default()).await.0
+        Self::launch(store, network, |_| options).await.0
     }
 
     /// A server with aggregation and `metrics.k8s.io`, and the authority that signs what others believe it by.
