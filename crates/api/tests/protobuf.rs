@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use api::protobuf::{self, Error, Fault};
 use apimachinery::decode::normalize;
-use apimachinery::{GroupVersion, Value, json};
+use apimachinery::{GroupVersion, Value, cbor, json};
 
 /// What reads unlike its JSON. Files `after_roundtrip` were written by the next minor version of upstream.
 const READ_UNLIKE: &[&str] = &[
@@ -29,7 +29,7 @@ const WATCH_EVENT: &str = "core.v1.WatchEvent";
 struct Fixture {
     name: String,
     json: Value,
-    yaml: Value,
+    yaml: String,
     protobuf: Vec<u8>,
 }
 
@@ -49,7 +49,7 @@ fn fixtures() -> Option<Vec<Fixture>> {
     let read = |file: String| std::fs::read(folder.join(file)).unwrap();
     let fixture = |name: String| Fixture {
         json: Value::parse(&read(format!("{name}.json"))).unwrap(),
-        yaml: Value::parse_yaml(std::str::from_utf8(&read(format!("{name}.yaml"))).unwrap()).unwrap(),
+        yaml: String::from_utf8(read(format!("{name}.yaml"))).unwrap(),
         protobuf: read(format!("{name}.pb")),
         name,
     };
@@ -82,12 +82,13 @@ fn difference(path: &str, ours: &Value, theirs: &Value) -> Option<String> {
 }
 
 #[test]
-fn json_and_yaml_read_as_the_same_tree_and_are_written_again() {
+fn json_yaml_and_cbor_read_as_the_same_tree_and_are_written_again() {
     let Some(fixtures) = objects() else { return };
     let mut unlike = Vec::new();
     for fixture in &fixtures {
         let name = &fixture.name;
-        unlike.extend(difference(name, &fixture.yaml, &fixture.json));
+        unlike.extend(difference(name, &Value::parse_yaml(&fixture.yaml).unwrap(), &fixture.json));
+        assert_eq!(fixture.json.to_yaml(), fixture.yaml, "{name}: the bytes that upstream writes");
         let kind = GroupVersion::parse(fixture.json.str_at(&["apiVersion"]))
             .unwrap()
             .with_kind(fixture.json.str_at(&["kind"]));
@@ -95,7 +96,11 @@ fn json_and_yaml_read_as_the_same_tree_and_are_written_again() {
         let mut typed = fixture.json.clone();
         normalize(&mut typed, schema.root()).unwrap_or_else(|error| panic!("{name}: {error}"));
         unlike.extend(difference(name, &typed, &fixture.json));
-        let again = [Value::parse(&typed.to_json()).unwrap(), Value::parse_yaml(&typed.to_yaml()).unwrap()];
+        let again = [
+            Value::parse(&typed.to_json()).unwrap(),
+            Value::parse_yaml(&typed.to_yaml()).unwrap(),
+            cbor::decode(&cbor::encode(&typed)).unwrap(),
+        ];
         unlike.extend(again.iter().filter_map(|again| difference(name, again, &typed)));
     }
     println!("{} objects, {} differences", fixtures.len(), unlike.len());

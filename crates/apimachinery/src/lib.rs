@@ -6,6 +6,7 @@
 //!
 //! Start at [`Object`] for what is in memory and at [`Value`] for what is edited on the way there.
 
+pub mod cbor;
 pub mod decode;
 pub mod duration;
 pub mod field;

@@ -4,7 +4,7 @@ use api::{Resource, protobuf};
 pub use apimachinery::decode::FieldValidation;
 use apimachinery::decode::{self as typed, DecodeError};
 use apimachinery::patch;
-use apimachinery::{GroupVersion, GroupVersionKind, Status, Value};
+use apimachinery::{GroupVersion, GroupVersionKind, Status, Value, cbor};
 
 use crate::door::{Call, Mode};
 
@@ -13,19 +13,29 @@ enum Media {
     Json,
     Yaml,
     Protobuf,
+    Cbor,
+}
+
+/// How a request says its body is written, and whether CBOR is spoken at all.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyMedia<'a> {
+    pub content_type: &'a str,
+    pub cbor: bool,
 }
 
 /// `kind` is what the body has to be: custom resources have no protobuf.
-fn media(content_type: &str, kind: &GroupVersionKind) -> Result<Media, Status> {
+fn media(body: BodyMedia<'_>, kind: &GroupVersionKind) -> Result<Media, Status> {
     let has_protobuf = || protobuf::has_kind(kind);
-    match content_type {
+    match body.content_type {
         "" | "application/json" | "*/*" => Ok(Media::Json),
         "application/yaml" | "application/x-yaml" | "text/yaml" => Ok(Media::Yaml),
         protobuf::CONTENT_TYPE if has_protobuf() => Ok(Media::Protobuf),
+        cbor::CONTENT_TYPE if body.cbor => Ok(Media::Cbor),
         _ => Err(Status::unsupported_media_type(format!(
             "the body of the request was in an unknown format - accepted media types include: application/json, \
-             application/yaml{}",
-            if has_protobuf() { ", application/vnd.kubernetes.protobuf" } else { "" }
+             application/yaml{}{}",
+            if has_protobuf() { ", application/vnd.kubernetes.protobuf" } else { "" },
+            if body.cbor { ", application/cbor" } else { "" }
         ))),
     }
 }
@@ -39,9 +49,9 @@ fn expected_kind(call: &Call<'_>) -> GroupVersionKind {
 }
 
 /// Reads the object that a create or update sends.
-pub fn object(call: &Call<'_>, bytes: &[u8], content_type: &str, mode: &Mode<'_>) -> Result<Value, Status> {
+pub fn object(call: &Call<'_>, bytes: &[u8], body: BodyMedia<'_>, mode: &Mode<'_>) -> Result<Value, Status> {
     let expected = expected_kind(call);
-    let media = media(content_type, &expected)?;
+    let media = media(body, &expected)?;
     let (mut value, duplicates) = parse(bytes, media)
         .map_err(|why| Status::bad_request(unrecognized(bytes, media, &expected, &why)))?;
     check_kind(&mut value, &expected)?;
@@ -117,13 +127,13 @@ pub fn applied(call: &Call<'_>, value: &Value) -> Result<(), Status> {
 
 /// Reads a `DeleteOptions` body. A mistyped field is an error: ignoring a `dryRun` or a precondition would delete
 /// what the caller meant to keep.
-pub fn options(bytes: &[u8], content_type: &str) -> Result<Value, Status> {
+pub fn options(bytes: &[u8], body: BodyMedia<'_>) -> Result<Value, Status> {
     let wrong =
         |why: String| Status::bad_request(format!("couldn't get version/kind; json parse error: {why}"));
     let expected = GroupVersionKind::new("", "v1", "DeleteOptions");
-    let media = media(content_type, &expected)?;
+    let media = media(body, &expected)?;
     let (mut value, _) = parse(bytes, media).map_err(|why| match media {
-        Media::Protobuf => Status::bad_request(unrecognized(bytes, media, &expected, &why)),
+        Media::Protobuf | Media::Cbor => Status::bad_request(unrecognized(bytes, media, &expected, &why)),
         Media::Json | Media::Yaml => wrong(why),
     })?;
     if !value.is_object() {
@@ -154,29 +164,34 @@ fn parse(bytes: &[u8], media: Media) -> Result<(Value, Vec<String>), String> {
             let decoded = protobuf::decode(bytes).map_err(|error| error.to_string())?;
             Ok((decoded.value, Vec::new()))
         }
+        Media::Cbor => {
+            let why = |error| format!("unable to determine group/version/kind: {error}");
+            Ok((cbor::decode(bytes).map_err(why)?, Vec::new()))
+        }
     }
 }
 
 fn unrecognized(bytes: &[u8], media: Media, expected: &GroupVersionKind, why: &str) -> String {
     let kind = &expected.kind;
-    let shown = match media {
-        Media::Protobuf => {
-            return format!("the object provided is unrecognized (must be of type {kind}): {why}");
-        }
-        _ if bytes.is_empty() => "<empty>".to_owned(),
-        _ => shorten(bytes),
+    let stage = match media {
+        Media::Json | Media::Yaml => "couldn't get version/kind; json parse error: ",
+        Media::Protobuf | Media::Cbor => "",
     };
-    format!(
-        "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: \
-         {why} ({shown})"
-    )
+    format!("the object provided is unrecognized (must be of type {kind}): {stage}{why} ({})", shown(bytes))
 }
 
-/// The first part of a body, for messages.
-fn shorten(bytes: &[u8]) -> String {
-    /// As much as a person wants to read in an error.
-    const SHOWN_BYTES_MAX: usize = 1024;
-    String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_BYTES_MAX)]).into_owned()
+/// The beginning of a body for messages: JSON as it is, anything else in hexadecimal digits.
+fn shown(bytes: &[u8]) -> String {
+    const SHOWN_BYTES_MAX: usize = 30;
+    if bytes.is_empty() {
+        return "<empty>".to_owned();
+    }
+    let beginning = &bytes[..bytes.len().min(SHOWN_BYTES_MAX)];
+    let shown = match bytes[0] {
+        b'{' => String::from_utf8_lossy(beginning).into_owned(),
+        _ => beginning.iter().map(|byte| format!("{byte:02x}")).collect(),
+    };
+    if beginning.len() < bytes.len() { shown + " ..." } else { shown }
 }
 
 /// Body and path must mean the same kind; what the body leaves out is filled in.
@@ -186,8 +201,9 @@ fn check_kind(value: &mut Value, expected: &GroupVersionKind) -> Result<(), Stat
         return Err(Status::bad_request(format!(
             "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse \
              error: json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,\
-             omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }} ({value})",
+             omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }} ({})",
             value.json_type(),
+            shown(&value.to_json()),
         )));
     }
     let (api_version, kind) = (value.str_at(&["apiVersion"]), value.str_at(&["kind"]));

@@ -127,6 +127,7 @@ impl ApiServer {
         let cache = WatchCache::new();
         let registry =
             Registry::new(store.clone(), cache.clone(), network).allowing_privileged(allow_privileged);
+        let cbor = apis.features.enabled("CBORServingAndStorage");
         let mut resources = api::builtin::served(&apis.runtime_config, &apis.features);
         if resource_metrics {
             resources.extend(resource_metrics::resources());
@@ -222,7 +223,7 @@ impl ApiServer {
             InFlight::new(&requests, fairness.clone()),
             shutdown.clone(),
         );
-        let handler = Arc::new(handler.audited_by(auditor));
+        let handler = Arc::new(handler.audited_by(auditor).with_cbor(cbor));
         let extensions = Extensions::new(door.clone(), restored, Some(conversions), shutdown.clone());
         Ok(Self { door, readiness, handler, fairness, aggregator, extensions, shutdown })
     }

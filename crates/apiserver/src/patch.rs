@@ -2,7 +2,7 @@
 
 use apimachinery::patch::json::JsonPatch;
 use apimachinery::patch::{PatchError, merge, strategic};
-use apimachinery::{Status, Value};
+use apimachinery::{Status, Value, cbor};
 use registry::{Endpoint, Rewrite, managed};
 
 use crate::decode::{self, FieldValidation};
@@ -26,11 +26,14 @@ pub enum Kind {
     Merge,
     Strategic,
     Apply,
+    /// An apply whose configuration is CBOR.
+    ApplyCbor,
 }
 
 impl Kind {
-    /// By content type; strategic merge is for kinds with a Go type, which custom resources do not have.
-    pub fn of_media_type(media_type: &str, endpoint: &Endpoint) -> Result<Self, Status> {
+    /// By content type; strategic merge is for kinds with a Go type, which custom resources do not have. `cbor` says
+    /// whether that is spoken.
+    pub fn of_media_type(media_type: &str, endpoint: &Endpoint, cbor: bool) -> Result<Self, Status> {
         match media_type {
             "application/json-patch+json" => Ok(Self::Json),
             "application/merge-patch+json" => Ok(Self::Merge),
@@ -38,18 +41,34 @@ impl Kind {
                 Ok(Self::Strategic)
             }
             "application/apply-patch+yaml" => Ok(Self::Apply),
-            _ if endpoint.resource.custom.is_some() => Err(Status::unsupported_media_type(
+            cbor::APPLY_CONTENT_TYPE if cbor => Ok(Self::ApplyCbor),
+            _ if endpoint.resource.custom.is_some() => Err(Status::unsupported_media_type(format!(
                 "the body of the request was in an unknown format - accepted media types include: \
-                 application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
-            )),
+                 application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml{}",
+                if cbor { ", application/apply-patch+cbor" } else { "" }
+            ))),
             _ => Err(Status::unsupported_media_type("415: Unsupported Media Type")
                 .with_details(Default::default())),
         }
+    }
+
+    pub fn is_apply(self) -> bool {
+        matches!(self, Self::Apply | Self::ApplyCbor)
     }
 }
 
 /// Parses a patch's body.
 pub fn parse(kind: Kind, bytes: &[u8]) -> Result<PatchBody, Status> {
+    if kind == Kind::ApplyCbor {
+        let value = cbor::decode(bytes)
+            .map_err(|error| Status::bad_request(format!("error decoding CBOR: {error}")))?;
+        if !value.is_object() {
+            return Err(Status::bad_request(
+                "error decoding CBOR: the applied configuration must be an object",
+            ));
+        }
+        return Ok(PatchBody::Apply(value));
+    }
     if kind == Kind::Apply {
         let text = std::str::from_utf8(bytes)
             .map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;

@@ -55,6 +55,8 @@ pub(crate) struct Exchange<'a> {
     pub classified: Option<Classified>,
     /// Its place among the requests that are served, until somebody takes it over.
     pub place: Mutex<Option<Place>>,
+    /// Whether CBOR is read and written.
+    pub cbor: bool,
     /// What the audit log says about it; most often nothing.
     pub record: Option<Box<audit::Record>>,
     pub started: rt::Instant,
@@ -62,7 +64,7 @@ pub(crate) struct Exchange<'a> {
 
 impl<'a> Exchange<'a> {
     /// Reads what a request's head says. `path` is that of the head's URI, percent-decoded.
-    pub(crate) fn new(mut head: Parts, path: &'a str, peer: SocketAddr) -> Self {
+    pub(crate) fn new(mut head: Parts, path: &'a str, peer: SocketAddr, cbor: bool) -> Self {
         let query = Query::parse(head.uri.query().unwrap_or_default());
         let target = path::parse(path);
         let (verb, selected) = match &target {
@@ -88,6 +90,7 @@ impl<'a> Exchange<'a> {
             warnings: Warnings::default(),
             classified: None,
             place: Mutex::default(),
+            cbor,
             record: None,
             started: rt::instant(),
         }
@@ -158,13 +161,18 @@ impl<'a> Exchange<'a> {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
+    /// How the body is written.
+    pub(crate) fn body_media(&self) -> decode::BodyMedia<'_> {
+        decode::BodyMedia { content_type: self.content_type(), cbor: self.cbor }
+    }
+
     pub(crate) fn content_type(&self) -> &str {
         let full = self.header(header::CONTENT_TYPE);
         full.split(';').next().unwrap_or_default().trim()
     }
 
     pub(crate) fn accepted(&self, transformable: bool) -> Result<Accepted, Status> {
-        negotiate::accept(self.header(header::ACCEPT), transformable, self.pretty())
+        negotiate::accept(self.header(header::ACCEPT), transformable, self.pretty(), self.cbor)
     }
 
     /// `?pretty=true`, or a browser or curl without saying otherwise, as upstream.
@@ -220,7 +228,7 @@ impl<'a> Exchange<'a> {
         options: &query::WriteOptions,
     ) -> Result<Value, Status> {
         let bytes = body::read(incoming).await?;
-        let object = decode::object(call, &bytes, self.content_type(), &self.mode(options))?;
+        let object = decode::object(call, &bytes, self.body_media(), &self.mode(options))?;
         if let Some(record) = &self.record {
             record.request_object(&object);
         }
@@ -339,7 +347,7 @@ fn metric_verb(verb: &str, method: &Method, content_type: &str) -> &'static str 
         "watch" => "WATCH",
         "create" => "POST",
         "update" => "PUT",
-        "patch" if content_type == "application/apply-patch+yaml" => "APPLY",
+        "patch" if content_type.starts_with("application/apply-patch+") => "APPLY",
         "patch" => "PATCH",
         "delete" => "DELETE",
         _ => "DELETECOLLECTION",

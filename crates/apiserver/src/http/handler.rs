@@ -39,6 +39,8 @@ pub struct Handler {
     pub(super) in_flight: InFlight,
     /// `None` where nothing is recorded.
     auditor: Option<Arc<audit::Auditor>>,
+    /// Whether CBOR is read and written.
+    cbor: bool,
     /// How many requests read and how many write.
     reading: Arc<telemetry::Gauge>,
     writing: Arc<telemetry::Gauge>,
@@ -78,6 +80,7 @@ impl Handler {
             shutdown,
             in_flight,
             auditor: None,
+            cbor: false,
             reading,
             writing,
         }
@@ -88,12 +91,17 @@ impl Handler {
         Self { auditor, ..self }
     }
 
+    /// The same with CBOR beside JSON, or without (`CBORServingAndStorage`).
+    pub fn with_cbor(self, cbor: bool) -> Self {
+        Self { cbor, ..self }
+    }
+
     /// Answers one request; every failure becomes a `Status`. A panic, which no input should cause, ends the request
     /// and not the connection with everything else on it.
     pub async fn handle(&self, peer: &Peer, request: Request<Incoming>) -> Response<ResponseBody> {
         let (head, body) = request.into_parts();
         let path = percent_encoding::percent_decode_str(head.uri.path()).decode_utf8_lossy().into_owned();
-        let mut exchange = Exchange::new(head, &path, peer.address);
+        let mut exchange = Exchange::new(head, &path, peer.address, self.cbor);
         let outcome = AssertUnwindSafe(self.filter(peer, &mut exchange, body)).catch_unwind().await;
         let panicked = outcome.is_err();
         let answer = outcome.unwrap_or_else(|_| {

@@ -2,7 +2,7 @@
 
 use api::protobuf;
 use api::table::MetaVersion;
-use apimachinery::Status;
+use apimachinery::{Status, cbor};
 
 /// How the bytes are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,6 +10,7 @@ pub enum Encoding {
     Json,
     JsonPretty,
     Yaml,
+    Cbor,
     /// Only for a client that takes nothing else.
     Protobuf,
 }
@@ -35,6 +36,7 @@ impl Encoding {
         match self {
             Self::Json | Self::JsonPretty => "application/json",
             Self::Yaml => "application/yaml",
+            Self::Cbor => cbor::CONTENT_TYPE,
             Self::Protobuf => protobuf::CONTENT_TYPE,
         }
     }
@@ -42,14 +44,16 @@ impl Encoding {
     pub fn watch_content_type(self) -> &'static str {
         match self {
             Self::Protobuf => protobuf::WATCH_CONTENT_TYPE,
+            Self::Cbor => cbor::SEQUENCE_CONTENT_TYPE,
             _ => "application/json",
         }
     }
 }
 
 /// Picks the first acceptable form in the client's order of preference. `transformable` answers may be asked for as a
-/// table or as metadata only. What is stored is JSON, so protobuf comes last wherever the client puts it.
-pub fn accept(header: &str, transformable: bool, pretty: bool) -> Result<Accepted, Status> {
+/// table or as metadata only. What is stored is JSON, so protobuf comes last wherever the client puts it. `cbor` says
+/// whether that is spoken.
+pub fn accept(header: &str, transformable: bool, pretty: bool, cbor: bool) -> Result<Accepted, Status> {
     let json = if pretty { Encoding::JsonPretty } else { Encoding::Json };
     if header.trim().is_empty() {
         return Ok(Accepted { encoding: json, shape: Shape::Object });
@@ -62,6 +66,7 @@ pub fn accept(header: &str, transformable: bool, pretty: bool) -> Result<Accepte
         let encoding = match clause.media {
             "application/json" | "*/*" | "application/*" => json,
             "application/yaml" => Encoding::Yaml,
+            cbor::CONTENT_TYPE | cbor::SEQUENCE_CONTENT_TYPE if cbor => Encoding::Cbor,
             protobuf::CONTENT_TYPE => {
                 // There are no tables in protobuf.
                 let shape = clause.shape().filter(|shape| match shape {
@@ -83,7 +88,10 @@ pub fn accept(header: &str, transformable: bool, pretty: bool) -> Result<Accepte
     }
     match protobuf {
         Some(shape) => Ok(Accepted { encoding: Encoding::Protobuf, shape }),
-        None => Err(not_acceptable(", application/vnd.kubernetes.protobuf")),
+        None => Err(not_acceptable(&format!(
+            ", application/vnd.kubernetes.protobuf{}",
+            if cbor { ", application/cbor" } else { "" }
+        ))),
     }
 }
 
@@ -168,13 +176,33 @@ mod tests {
             ("application/json;as=Table;v=v9;g=meta.k8s.io,application/json", Encoding::Json, Shape::Object),
         ];
         for (header, encoding, shape) in cases {
-            assert_eq!(accept(header, true, false).unwrap(), Accepted { encoding, shape }, "{header}");
+            assert_eq!(accept(header, true, false, false).unwrap(), Accepted { encoding, shape }, "{header}");
         }
-        assert_eq!(accept("application/msword", true, false).unwrap_err().code, 406);
+        assert_eq!(accept("application/msword", true, false, false).unwrap_err().code, 406);
         let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
-        assert_eq!(accept(metadata, false, false).unwrap_err().code, 406);
+        assert_eq!(accept(metadata, false, false, false).unwrap_err().code, 406);
         let table = "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io";
-        assert_eq!(accept(table, true, false).unwrap_err().code, 406);
-        assert_eq!(accept(table, false, false).unwrap_err().code, 406);
+        assert_eq!(accept(table, true, false, false).unwrap_err().code, 406);
+        assert_eq!(accept(table, false, false, false).unwrap_err().code, 406);
+    }
+
+    #[test]
+    fn cbor_is_taken_where_it_is_spoken() {
+        let table = "application/cbor;as=Table;v=v1;g=meta.k8s.io";
+        for (header, shape) in [
+            ("application/cbor", Shape::Object),
+            ("application/cbor-seq", Shape::Object),
+            (table, Shape::Table(MetaVersion::V1)),
+        ] {
+            assert_eq!(
+                accept(header, true, false, true).unwrap(),
+                Accepted { encoding: Encoding::Cbor, shape },
+                "{header}"
+            );
+            assert_eq!(accept(header, true, false, false).unwrap_err().code, 406, "{header}");
+        }
+        let both = "application/json, application/cbor";
+        assert_eq!(accept(both, true, false, true).unwrap().encoding, Encoding::Json);
+        assert_eq!(accept("application/*", true, false, true).unwrap().encoding, Encoding::Json);
     }
 }

@@ -38,6 +38,7 @@ pub fn value(code: u16, encoding: Encoding, value: &Value) -> Response<ResponseB
             body
         }
         Encoding::Yaml => value.to_yaml().into_bytes(),
+        Encoding::Cbor => apimachinery::cbor::encode(value),
         Encoding::Protobuf => match api::protobuf::encode(value) {
             Ok(body) => body,
             Err(error) => return status(&Status::internal(error), Encoding::Json),
@@ -57,7 +58,7 @@ fn written(code: u16, encoding: Encoding, write: impl FnOnce(&mut Vec<u8>)) -> R
     value(code, encoding, &Value::parse(&body).unwrap_or_default())
 }
 
-/// A failure, as JSON unless YAML was asked for.
+/// A failure, in the encoding that an answer would have had.
 pub fn status(status: &Status, encoding: Encoding) -> Response<ResponseBody> {
     let mut response = value(status.code, encoding, &status.to_value());
     let retry = status.details.as_ref().and_then(|details| details.retry_after_seconds);

@@ -165,8 +165,8 @@ impl Handler {
         incoming: Incoming,
     ) -> Result<Response<ResponseBody>, Status> {
         let media = exchange.content_type();
-        let kind = patch::Kind::of_media_type(media, call.endpoint)?;
-        let options = query::write_options(&exchange.query, "PatchOptions", kind == patch::Kind::Apply)?;
+        let kind = patch::Kind::of_media_type(media, call.endpoint, exchange.cbor)?;
+        let options = query::write_options(&exchange.query, "PatchOptions", kind.is_apply())?;
         let accepted = exchange.accepted(true)?;
         let bytes = body::read(incoming).await?;
         if let Some(record) = &exchange.record {
@@ -188,7 +188,7 @@ impl Handler {
         let accepted = exchange.accepted(true)?;
         let bytes = body::read(incoming).await?;
         let options_body =
-            if bytes.is_empty() { None } else { Some(decode::options(&bytes, exchange.content_type())?) };
+            if bytes.is_empty() { None } else { Some(decode::options(&bytes, exchange.body_media())?) };
         let (request, dry_run) = query::delete_options(&exchange.query, options_body.as_ref())?;
         let options = query::WriteOptions {
             dry_run,

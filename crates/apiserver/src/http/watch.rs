@@ -1,4 +1,4 @@
-//! The body of a watch: one JSON event a line, as they happen, or frames of protobuf.
+//! The body of a watch: one JSON event a line, as they happen, or frames of protobuf, or items of CBOR.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use api::protobuf;
 use api::table::{self, IncludeObject, MetaVersion, TableOptions};
 use apimachinery::object::Form;
-use apimachinery::{Object, Status, Value, json};
+use apimachinery::{Object, Status, Value, cbor, json};
 use bytes::Bytes;
 use futures::Stream;
 use registry::{Endpoint, WatchEventKind, WatchStream};
@@ -168,10 +168,20 @@ impl WatchBody {
         let (endpoint, shape) = (&self.endpoint, self.shape);
         let definitions = !std::mem::replace(&mut self.headers_sent, true);
         let include = self.include_object;
-        if self.encoding == Encoding::Protobuf {
+        let table = |version, out: &mut Vec<u8>| {
+            let metadata = json!({ "resourceVersion": object.revision().to_string() });
+            let options = TableOptions { version, include, definitions };
+            table::write_table(&endpoint.resource, [object], &metadata, rt::now(), options, out);
+        };
+        if matches!(self.encoding, Encoding::Protobuf | Encoding::Cbor) {
             let tree = match shape {
                 Shape::Metadata(version) => table::partial_value(&endpoint.resource, object, version),
-                Shape::Object | Shape::Table(_) => endpoint.served(object),
+                Shape::Table(version) => {
+                    let mut written = Vec::new();
+                    table(version, &mut written);
+                    Value::parse(&written).unwrap_or_default()
+                }
+                Shape::Object => endpoint.served(object),
             };
             return write_tree(kind, &tree, self.encoding, frame);
         }
@@ -179,11 +189,7 @@ impl WatchBody {
             Shape::Object if endpoint.needs_conversion() => endpoint.served(object).write_json(frame),
             Shape::Object => object.write(Form::As(&endpoint.resource.type_meta), frame),
             Shape::Metadata(version) => table::write_partial(&endpoint.resource, object, version, frame),
-            Shape::Table(version) => {
-                let metadata = json!({ "resourceVersion": object.revision().to_string() });
-                let options = TableOptions { version, include, definitions };
-                table::write_table(&endpoint.resource, [object], &metadata, rt::now(), options, frame);
-            }
+            Shape::Table(version) => table(version, frame),
         });
     }
 
@@ -217,8 +223,14 @@ fn table_bookmark(version: MetaVersion, metadata: &Value) -> Value {
 
 /// Adds an event whose object is a tree. One that has no protobuf ends as an error that the client can read.
 pub(super) fn write_tree(kind: &str, object: &Value, encoding: Encoding, frame: &mut Vec<u8>) {
-    if encoding != Encoding::Protobuf {
-        return write_line(kind, frame, |frame| object.write_json(frame));
+    match encoding {
+        Encoding::Protobuf => {}
+        Encoding::Cbor => {
+            let mut event = json!({ "type": kind });
+            event.set_at(&["object"], object.clone());
+            return frame.extend_from_slice(&cbor::encode(&event));
+        }
+        _ => return write_line(kind, frame, |frame| object.write_json(frame)),
     }
     let written = protobuf::watch_frame(kind, object).or_else(|error| {
         let status = Status::internal(error);

@@ -8,6 +8,8 @@
 mod access;
 mod aggregation;
 mod audit;
+mod bad_input;
+mod cbor;
 mod compare;
 mod connections;
 mod conversions;
