@@ -14,7 +14,7 @@
 //! (`k8s.io/apimachinery/pkg/util/strategicpatch`).
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{PatchError, go_print};
 use crate::schema::{NodeKind, PatchStrategy, SchemaRef};
@@ -146,7 +146,11 @@ fn set_orders(original: &mut Map, patch: &mut Map, schema: Option<SchemaRef<'_>>
         };
         let change = patch.remove(name).map(list).transpose()?;
         check_order(change.as_deref().unwrap_or_default(), &order, field.merge_key())?;
-        let server_order = keys(current.as_deref().unwrap_or_default(), field.merge_key());
+        let server_order = order_on_server(
+            current.as_deref().unwrap_or_default(),
+            change.as_deref().unwrap_or_default(),
+            field.merge_key(),
+        );
         let merged = match (current, change) {
             (None, None) => continue,
             (Some(current), None) => current,
@@ -161,6 +165,23 @@ fn set_orders(original: &mut Map, patch: &mut Map, schema: Option<SchemaRef<'_>>
         original.insert(name, Value::Array(ordered));
     }
     Ok(())
+}
+
+/// The order of the items on the server. Upstream looks at it after the merge, which deletes and appends in place: the
+/// first new items stand where the last ones stood before as many were deleted.
+fn order_on_server(current: &[Value], change: &[Value], key: Option<&str>) -> Vec<Cow<'static, str>> {
+    let mut order = keys(current, key);
+    if key.is_none() || change.iter().all(|item| item.get(DIRECTIVE).is_none()) {
+        return order;
+    }
+    let (deletions, additions): (Vec<Value>, Vec<Value>) =
+        change.iter().cloned().partition(|item| item.get(DIRECTIVE).is_some());
+    let gone: HashSet<_> = keys(&deletions, key).into_iter().collect();
+    order.retain(|identity| !gone.contains(identity));
+    let freed = current.len() - order.len();
+    let known: HashSet<_> = order.iter().cloned().collect();
+    order.extend(keys(&additions, key).into_iter().filter(|identity| !known.contains(identity)).take(freed));
+    order
 }
 
 /// The items a patch sets must stand in the order that it asks for.
@@ -243,7 +264,7 @@ fn merge_list(original: Vec<Value>, change: Vec<Value>, field: &Typed<'_>) -> Re
 /// The union, each item once.
 fn merge_scalars(original: Vec<Value>, change: Vec<Value>) -> Vec<Value> {
     let (patch_order, server_order) = (keys(&change, None), keys(&original, None));
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     let merged = original.into_iter().chain(change).filter(|item| seen.insert(text(item))).collect();
     in_order(merged, &patch_order, &server_order, None)
 }

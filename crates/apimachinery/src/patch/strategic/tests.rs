@@ -71,6 +71,30 @@ fn a_given_order_wins() {
 }
 
 #[test]
+fn new_items_take_the_places_of_deleted_ones() {
+    for (original, order, patch, expected) in [
+        (
+            &["a", "b", "d"][..],
+            &["b", "c"][..],
+            json!([{"name": "c"}, {"name": "a", "$patch": "delete"}]),
+            &["b", "d", "c"][..],
+        ),
+        (
+            &["a", "d"],
+            &["b", "c"],
+            json!([{"name": "b"}, {"name": "c"}, {"name": "a", "$patch": "delete"}]),
+            &["d", "b", "c"],
+        ),
+        (&["a", "b", "d"], &["b", "c"], json!([{"name": "c"}]), &["a", "b", "c", "d"]),
+    ] {
+        let order = containers(order)["containers"].clone();
+        let mut change = json!({ "$setElementOrder/containers": serde_json::Value::from(&order) });
+        change.set_at(&["containers"], patch);
+        assert_eq!(spec(containers(original), change), containers(expected), "{original:?} {order}");
+    }
+}
+
+#[test]
 fn directives_delete_and_replace() {
     for (original, patch, expected) in [
         (
