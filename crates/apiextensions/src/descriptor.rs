@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use api::conversion::Converter;
 use api::discovery::version::rank;
+use api::kinds::apiextensions::embedded_meta;
 use api::resource::{Custom, ScalePaths, Schema};
 use api::strategy::Columns;
-use api::validation::{ObjectMetaRules, object_meta};
-use api::{Resource, Subresource, strategy::NameRule};
-use apimachinery::field::{ErrorList, Path};
+use api::{Resource, Subresource};
 use apimachinery::object::{FieldPaths, type_meta};
 use apimachinery::{GroupVersion, GroupVersionKind, Str, Value};
 use structural_schema::CustomSchema;
@@ -194,7 +193,7 @@ impl<'d> Describing<'d> {
 
 /// The compiled form of an `openAPIV3Schema`.
 pub fn schema(declared: &Value) -> CustomSchema {
-    CustomSchema::new(declared, api::builtin::schemas(), embedded_metadata)
+    CustomSchema::new(declared, api::builtin::schemas(), embedded_meta)
 }
 
 /// Where objects of a custom resource are stored.
@@ -248,13 +247,6 @@ fn deprecation(definition: &Value, version: &Value) -> Option<Str> {
         text.push_str(&format!("; use {group}/{newer} {kind}"));
     }
     Some(text.into())
-}
-
-/// The rules of an embedded object's metadata: any name, in a namespace or not as it says.
-fn embedded_metadata(metadata: &Value, path: &Path<'_>) -> ErrorList {
-    let namespaced = !metadata.str_at(&["namespace"]).is_empty();
-    let rules = ObjectMetaRules { namespaced, name: NameRule::PathSegment, qualified_finalizers: false };
-    object_meta(rules, metadata, path)
 }
 
 #[cfg(test)]

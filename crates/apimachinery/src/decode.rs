@@ -10,6 +10,7 @@
 
 use std::fmt;
 
+use crate::duration::{self, DurationError};
 use crate::field::go_quote;
 use crate::quantity::{Quantity, QuantityError};
 use crate::schema::{Field, NodeKind, Scalar, SchemaRef, Struct};
@@ -66,8 +67,8 @@ pub enum DecodeError {
     Base64(#[from] Base64Error),
     #[error(transparent)]
     Time(#[from] TimeError),
-    #[error("time: invalid duration {}", go_quote(.0))]
-    Duration(String),
+    #[error(transparent)]
+    Duration(#[from] DurationError),
     /// A part of the object is to blame, and the text says which.
     #[error("{0}")]
     Field(String),
@@ -372,11 +373,8 @@ fn scalar(value: &mut Value, kind: Scalar, schema: SchemaRef<'_>, place: &Place<
             Ok(())
         }
         (Scalar::Duration, Value::String(text)) => {
-            if is_duration(text) {
-                Ok(())
-            } else {
-                Err(DecodeError::Duration(text.to_string()))
-            }
+            duration::parse(text)?;
+            Ok(())
         }
         (Scalar::Time | Scalar::MicroTime | Scalar::Duration, other) => {
             Err(custom(other.json_type().into(), "string"))
@@ -402,28 +400,6 @@ fn quantity(value: &mut Value) -> Result<()> {
         _ => return Err(QuantityError::Format.into()),
     }
     Ok(())
-}
-
-/// Go's `time.ParseDuration`: `1h30m`, `-1.5s`, `0`.
-pub fn is_duration(text: &str) -> bool {
-    let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
-    if rest == "0" {
-        return true;
-    }
-    while !rest.is_empty() {
-        let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let digits = &rest[..number];
-        if !digits.bytes().any(|byte| byte.is_ascii_digit()) || digits.matches('.').count() > 1 {
-            return false;
-        }
-        rest = &rest[number..];
-        let unit = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-        if !matches!(&rest[..unit], "ns" | "us" | "µs" | "μs" | "ms" | "s" | "m" | "h") {
-            return false;
-        }
-        rest = &rest[unit..];
-    }
-    !text.is_empty() && !text.ends_with(['-', '+'])
 }
 
 /// A number as Go's decoder would quote it; whole floats keep a fraction, so that it shows why they are refused.

@@ -1,4 +1,4 @@
-//! Durations as Go writes them: `1h15m30.5s`.
+//! Durations as Go writes them, `1h15m30.5s`, and as the `duration` format of schemas has them, `2 days`.
 
 use crate::field::go_quote;
 
@@ -70,6 +70,48 @@ pub fn parse(text: &str) -> Result<i64, DurationError> {
     }
 }
 
+/// Units of the `duration` format by all their names, and their nanoseconds. What begins with the last name is one, too.
+const FORMAT_UNITS: [(&[&str], i64); 8] = [
+    (&["ns", "nano"], 1),
+    (&["us", "µs", "micro"], 1_000),
+    (&["ms", "milli"], 1_000_000),
+    (&["s", "sec"], 1_000_000_000),
+    (&["m", "min"], 60_000_000_000),
+    (&["h", "hr", "hour"], 3_600_000_000_000),
+    (&["d", "day"], 86_400_000_000_000),
+    (&["w", "wk", "week"], 604_800_000_000_000),
+];
+
+/// Reads a string of the `duration` format in nanoseconds, as `strfmt.ParseDuration` does: Go's durations, else the sum
+/// of all numbers with units that stand anywhere in the text.
+pub fn parse_format(text: &str) -> Option<i64> {
+    if let Ok(nanoseconds) = parse(text) {
+        return Some(nanoseconds);
+    }
+    let mut total = None;
+    let mut rest = text;
+    while let Some(start) = rest.find(|letter: char| letter.is_ascii_digit()) {
+        rest = &rest[start..];
+        let count = take(&mut rest, |letter| letter.is_ascii_digit());
+        let mut after = rest.trim_start_matches([' ', '\t', '\n', '\u{c}', '\r']);
+        let unit = take(&mut after, |letter| letter.is_ascii_alphabetic() || letter == 'µ').to_lowercase();
+        if unit.is_empty() {
+            continue;
+        }
+        rest = after;
+        let count: i64 = count.parse().ok()?;
+        for nanoseconds in FORMAT_UNITS.iter().filter(|(names, _)| is_named(&unit, names)).map(|(_, own)| own)
+        {
+            total = Some(total.unwrap_or(0_i64).wrapping_add(count.wrapping_mul(*nanoseconds)));
+        }
+    }
+    total
+}
+
+fn is_named(unit: &str, names: &[&str]) -> bool {
+    names.contains(&unit) || names.last().is_some_and(|last| unit.starts_with(last))
+}
+
 /// Takes what is accepted off the front.
 fn take<'a>(rest: &mut &'a str, accepted: impl Fn(char) -> bool) -> &'a str {
     let end = rest.find(|letter| !accepted(letter)).unwrap_or(rest.len());
@@ -107,6 +149,24 @@ mod tests {
         ];
         for (text, nanoseconds) in cases {
             assert_eq!(parse(text), Ok(nanoseconds), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_duration_format_knows_words() {
+        let hour = 3_600_000_000_000;
+        let cases = [
+            ("1h30m", Some(hour * 3 / 2)),
+            ("2 days", Some(48 * hour)),
+            ("1 week and 3 Hours", Some(171 * hour)),
+            ("1d", Some(24 * hour)),
+            ("2", None),
+            ("5 apples", None),
+            ("99999999999999999999 s", None),
+            ("", None),
+        ];
+        for (text, nanoseconds) in cases {
+            assert_eq!(parse_format(text), nanoseconds, "{text}");
         }
     }
 

@@ -275,6 +275,9 @@ impl<T: Shown + ?Sized> Shown for &T {
 
 /// Go's `%v` for a floating-point number: `1.5`, `1e+06`, `1e-05`.
 pub fn go_float(number: f64) -> String {
+    if number.is_infinite() {
+        return if number > 0.0 { "+Inf".into() } else { "-Inf".into() };
+    }
     let scientific = format!("{number:e}");
     match scientific
         .split_once('e')
@@ -314,6 +317,25 @@ pub fn go_quote(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn doubles_read_as_go_prints_them() {
+        for (number, wanted) in [
+            (1.5, "1.5"),
+            (-12300.0, "-12300"),
+            (999_999.0, "999999"),
+            (1e6, "1e+06"),
+            (123_456_789.0, "1.23456789e+08"),
+            (1e21, "1e+21"),
+            (1e-7, "1e-07"),
+            (0.0001, "0.0001"),
+            (f64::INFINITY, "+Inf"),
+            (f64::NEG_INFINITY, "-Inf"),
+            (f64::NAN, "NaN"),
+        ] {
+            assert_eq!(go_float(number), wanted);
+        }
+    }
 
     #[test]
     fn messages_read_as_upstream_words_them() {

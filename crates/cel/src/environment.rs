@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::checker::{self, Checked};
+use crate::checker;
 use crate::cost;
 use crate::error::{CompileError, Refusal};
 use crate::library::{BASE, Function, JSON_PATCH};
@@ -160,7 +160,8 @@ impl Environment {
 
     /// Parses, checks and compiles an expression.
     pub fn compile(&self, text: &str) -> Result<Program, CompileError> {
-        let checked = self.check(text)?;
+        let checked = checker::check(self, text, parser::parse(text)?)?;
+        validators::validate(text, &checked)?;
         let output = checked.type_of(checked.ast.root.id).clone();
         let estimate = cost::estimate(self, &checked);
         let plan = plan::plan(self, &checked).map_err(CompileError::instantiation)?;
@@ -186,18 +187,5 @@ impl Environment {
                 format!("must evaluate to one of [{}] but got {output}", names.join(" "))
             }
         }))
-    }
-
-    /// Parses and checks an expression.
-    fn check(&self, text: &str) -> Result<Checked, CompileError> {
-        let checked = checker::check(self, text, parser::parse(text)?)?;
-        validators::validate(text, &checked)?;
-        Ok(checked)
-    }
-
-    /// The type an expression has, without compiling it.
-    pub fn type_of(&self, text: &str) -> Result<Type, CompileError> {
-        let checked = self.check(text)?;
-        Ok(checked.type_of(checked.ast.root.id).clone())
     }
 }

@@ -19,7 +19,6 @@ pub(crate) mod lists;
 pub(crate) mod named_format;
 mod optional;
 mod quantity;
-pub(crate) mod re2;
 pub(crate) mod regex;
 pub(crate) mod semver;
 mod sets;

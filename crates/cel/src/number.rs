@@ -1,4 +1,4 @@
-//! Numbers as Go converts and prints them.
+//! Numbers as Go converts them.
 
 /// A double as an integer, towards zero; `None` outside the range.
 pub(crate) fn double_to_int(value: f64) -> Option<i64> {
@@ -10,42 +10,9 @@ pub(crate) fn double_to_uint(value: f64) -> Option<u64> {
     (0.0..18_446_744_073_709_551_616.0).contains(&value).then_some(value as u64)
 }
 
-/// The shortest text that reads as the same number (`%g`): with an exponent when it is below -4, or above the number
-/// of digits and 20.
-pub(crate) fn format_double(value: f64) -> String {
-    if value.is_nan() {
-        return "NaN".into();
-    }
-    if value.is_infinite() {
-        return if value > 0.0 { "+Inf".into() } else { "-Inf".into() };
-    }
-    let scientific = format!("{value:e}");
-    let (mantissa, exponent) = scientific.split_once('e').expect("written with an exponent");
-    let exponent: i32 = exponent.parse().expect("an exponent is a number");
-    if !(-4..21).contains(&exponent) {
-        let sign = if exponent < 0 { '-' } else { '+' };
-        return format!("{mantissa}e{sign}{:02}", exponent.abs());
-    }
-    format!("{value}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn doubles_print_as_in_go() {
-        for (value, wanted) in [
-            (1.5, "1.5"),
-            (-12300.0, "-12300"),
-            (1e21, "1e+21"),
-            (1e-7, "1e-07"),
-            (0.0001, "0.0001"),
-            (f64::INFINITY, "+Inf"),
-        ] {
-            assert_eq!(format_double(value), wanted);
-        }
-    }
 
     #[test]
     fn what_no_integer_holds_is_not_converted() {

@@ -309,45 +309,51 @@ impl<'s> Parser<'s> {
         if self.depths.expressions > DEPTH_MAX {
             return self.too_deep();
         }
-        let condition = self.or()?;
-        let expr = if self.peek() == Token::Question {
-            let offset = self.take().offset;
-            let id = self.id(offset);
-            self.waiting.push(&[Token::Colon]);
-            let then = self.or()?;
-            self.waiting.pop();
-            if !self.expect(Token::Colon, &FIRST)? {
-                return self.recover();
-            }
-            let otherwise = self.expr()?;
-            self.call(id, operator::CONDITIONAL, vec![condition, then, otherwise])
-        } else {
-            condition
-        };
+        let mut expr = self.or()?;
+        if self.peek() == Token::Question {
+            expr = match self.conditional(expr)? {
+                Some(expr) => expr,
+                None => return self.recover(),
+            };
+        }
         self.depths.expressions -= 1;
         Ok(expr)
     }
 
-    fn or(&mut self) -> Parsed<Expr> {
-        let mut terms = vec![self.and()?];
-        let mut operators = Vec::new();
-        while self.peek() == Token::Or {
-            let offset = self.take().offset;
-            terms.push(self.and()?);
-            operators.push(self.id(offset));
+    /// The rest of `condition ? then : otherwise`; nothing when the colon is missing.
+    fn conditional(&mut self, condition: Expr) -> Parsed<Option<Expr>> {
+        let offset = self.take().offset;
+        let id = self.id(offset);
+        self.waiting.push(&[Token::Colon]);
+        let then = self.or()?;
+        self.waiting.pop();
+        if !self.expect(Token::Colon, &FIRST)? {
+            return Ok(None);
         }
-        Ok(balanced(operator::OR, terms, &operators))
+        let otherwise = self.expr()?;
+        Ok(Some(self.call(id, operator::CONDITIONAL, vec![condition, then, otherwise])))
+    }
+
+    fn or(&mut self) -> Parsed<Expr> {
+        let first = self.and()?;
+        if self.peek() == Token::Or { self.terms(first, operator::OR, Self::and) } else { Ok(first) }
     }
 
     fn and(&mut self) -> Parsed<Expr> {
-        let mut terms = vec![self.relation()?];
-        let mut operators = Vec::new();
-        while self.peek() == Token::And {
+        let first = self.relation()?;
+        if self.peek() == Token::And { self.terms(first, operator::AND, Self::relation) } else { Ok(first) }
+    }
+
+    /// The terms after the first, of an operator that is the current token.
+    fn terms(&mut self, first: Expr, function: &str, term: fn(&mut Self) -> Parsed<Expr>) -> Parsed<Expr> {
+        let token = self.peek();
+        let (mut terms, mut operators) = (vec![first], Vec::new());
+        while self.peek() == token {
             let offset = self.take().offset;
-            terms.push(self.relation()?);
+            terms.push(term(self)?);
             operators.push(self.id(offset));
         }
-        Ok(balanced(operator::AND, terms, &operators))
+        Ok(balanced(function, terms, &operators))
     }
 
     fn relation(&mut self) -> Parsed<Expr> {
@@ -393,13 +399,17 @@ impl<'s> Parser<'s> {
         if !self.sync(&FIRST) {
             return self.recover();
         }
-        let (token, function) = match self.peek() {
-            Token::Exclamation => (Token::Exclamation, operator::NOT),
+        match self.peek() {
+            Token::Exclamation => self.prefixed(Token::Exclamation, operator::NOT),
             Token::Minus if !matches!(self.peek_after(), Token::Int | Token::Float) => {
-                (Token::Minus, operator::NEGATE)
+                self.prefixed(Token::Minus, operator::NEGATE)
             }
-            _ => return self.member(),
-        };
+            _ => self.member(),
+        }
+    }
+
+    /// An operand after any number of a sign.
+    fn prefixed(&mut self, token: Token, function: &str) -> Parsed<Expr> {
         let offset = self.lexeme().offset;
         let operators = self.lexemes[self.at..].iter().take_while(|lexeme| lexeme.token == token).count();
         let operand_at = self.at + operators;

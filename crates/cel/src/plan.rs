@@ -5,13 +5,13 @@
 
 use std::sync::Arc;
 
-use crate::ast::{ACCUMULATOR, Comprehension, Element, Entry, Expr, Kind, Literal, operator};
+use crate::ast::{ACCUMULATOR, Comprehension, Element, Entry, Expr, Init, Kind, Literal, operator};
 use crate::checker::{Checked, Reference};
 use crate::cost::CallCost;
 use crate::environment::Environment;
 use crate::eval::ConstantSet;
 use crate::eval_error::EvalError;
-use crate::library::{Implementation, lists, re2};
+use crate::library::{Implementation, lists};
 use crate::types::{ObjectType, Type};
 use crate::value::{List, Map, Value};
 
@@ -163,35 +163,39 @@ impl Attribute {
 
 impl Planner<'_> {
     fn node(&mut self, expr: &Expr) -> Planned {
-        Ok(match &expr.kind {
-            Kind::Unspecified => Node::Const(Value::Null),
-            Kind::Literal(literal) => Node::Const(constant(literal)),
-            Kind::Ident(name) => self.ident(expr, name),
-            Kind::Select { operand, field, test_only } => {
-                let mut attribute = self.attribute(operand)?;
-                if let Some(composed) = self.composed_field(&attribute, field) {
-                    attribute.base = composed;
-                } else {
-                    attribute.qualifiers.push((Qualifier::Field(field.clone()), false));
-                }
-                attribute.test_only = *test_only;
-                Node::Attribute(Box::new(attribute))
-            }
-            Kind::Call { function, target, args } => self.call(expr, function, target.as_deref(), args)?,
-            Kind::List { elements } => self.list(elements)?,
-            Kind::Map { entries } => self.map(entries)?,
-            Kind::Struct { fields, .. } => {
-                let Some(Reference::TypeValue(Type::Object(object))) = self.checked.reference(expr.id) else {
-                    return Err(EvalError::new("unknown type"));
-                };
-                let fields = fields
-                    .iter()
-                    .map(|init| Ok((init.field.clone(), self.node(&init.value)?, init.optional)))
-                    .collect::<Result<_, EvalError>>()?;
-                Node::Message { object: object.clone(), fields }
-            }
-            Kind::Comprehension(fold) => self.comprehension(fold)?,
-        })
+        match &expr.kind {
+            Kind::Unspecified => Ok(Node::Const(Value::Null)),
+            Kind::Literal(literal) => Ok(Node::Const(constant(literal))),
+            Kind::Ident(name) => Ok(self.ident(expr, name)),
+            Kind::Select { operand, field, test_only } => self.select(operand, field, *test_only),
+            Kind::Call { function, target, args } => self.call(expr, function, target.as_deref(), args),
+            Kind::List { elements } => self.list(elements),
+            Kind::Map { entries } => self.map(entries),
+            Kind::Struct { fields, .. } => self.message(expr, fields),
+            Kind::Comprehension(fold) => self.comprehension(fold),
+        }
+    }
+
+    fn select(&mut self, operand: &Expr, field: &Arc<str>, test_only: bool) -> Planned {
+        let mut attribute = self.attribute(operand)?;
+        if let Some(composed) = self.composed_field(&attribute, field) {
+            attribute.base = composed;
+        } else {
+            attribute.qualifiers.push((Qualifier::Field(field.clone()), false));
+        }
+        attribute.test_only = test_only;
+        Ok(Node::Attribute(Box::new(attribute)))
+    }
+
+    fn message(&mut self, expr: &Expr, fields: &[Init]) -> Planned {
+        let Some(Reference::TypeValue(Type::Object(object))) = self.checked.reference(expr.id) else {
+            return Err(EvalError::new("unknown type"));
+        };
+        let fields = fields
+            .iter()
+            .map(|init| Ok((init.field.clone(), self.node(&init.value)?, init.optional)))
+            .collect::<Result<_, EvalError>>()?;
+        Ok(Node::Message { object: object.clone(), fields })
     }
 
     fn pair(&mut self, a: &Expr, b: &Expr) -> Result<Box<[Node; 2]>, EvalError> {
@@ -246,30 +250,42 @@ impl Planner<'_> {
     fn call(&mut self, expr: &Expr, function: &str, target: Option<&Expr>, args: &[Expr]) -> Planned {
         let cost = CallCost::new(function, self.checked.overloads(expr.id));
         match (function, target, args) {
-            (operator::AND, None, [a, b]) => return Ok(Node::And(self.pair(a, b)?)),
-            (operator::OR, None, [a, b]) => return Ok(Node::Or(self.pair(a, b)?)),
+            (operator::AND, None, [a, b]) => Ok(Node::And(self.pair(a, b)?)),
+            (operator::OR, None, [a, b]) => Ok(Node::Or(self.pair(a, b)?)),
             (operator::EQUALS | operator::NOT_EQUALS, None, [a, b]) => {
                 let negated = function == operator::NOT_EQUALS;
-                return Ok(Node::Equal { terms: self.pair(a, b)?, negated, cost });
+                Ok(Node::Equal { terms: self.pair(a, b)?, negated, cost })
             }
             (operator::CONDITIONAL, None, [condition, then, otherwise]) => {
-                let parts = (self.node(condition)?, self.node(then)?, self.node(otherwise)?);
-                return Ok(Node::Attribute(Box::new(Attribute::new(Base::Conditional(Box::new(parts))))));
+                self.conditional(condition, then, otherwise)
             }
-            (operator::INDEX, None, [operand, key]) => return self.index(operand, key, false),
+            (operator::INDEX, None, [operand, key]) => self.index(operand, key, false),
             (operator::OPTIONAL_INDEX | operator::OPTIONAL_SELECT, None, [operand, key]) => {
-                return self.index(operand, key, true);
+                self.index(operand, key, true)
             }
             (operator::NOT_STRICTLY_FALSE, None, [operand]) => {
-                return Ok(Node::NotStrictlyFalse(Box::new(self.node(operand)?)));
+                Ok(Node::NotStrictlyFalse(Box::new(self.node(operand)?)))
             }
-            (operator::IN, None, [value, list]) => return self.membership(expr, value, list, cost),
-            ("or", Some(target), [other]) => return Ok(Node::OptionalOr(self.pair(target, other)?)),
-            ("orValue", Some(target), [other]) => {
-                return Ok(Node::OptionalOrValue(self.pair(target, other)?));
-            }
-            _ => {}
+            (operator::IN, None, [value, list]) => self.membership(expr, value, list, cost),
+            ("or", Some(target), [other]) => Ok(Node::OptionalOr(self.pair(target, other)?)),
+            ("orValue", Some(target), [other]) => Ok(Node::OptionalOrValue(self.pair(target, other)?)),
+            _ => self.function(expr, function, target, args, cost),
         }
+    }
+
+    fn conditional(&mut self, condition: &Expr, then: &Expr, otherwise: &Expr) -> Planned {
+        let parts = Box::new((self.node(condition)?, self.node(then)?, self.node(otherwise)?));
+        Ok(Node::Attribute(Box::new(Attribute::new(Base::Conditional(parts)))))
+    }
+
+    fn function(
+        &mut self,
+        expr: &Expr,
+        function: &str,
+        target: Option<&Expr>,
+        args: &[Expr],
+        cost: CallCost,
+    ) -> Planned {
         let args =
             target.into_iter().chain(args).map(|arg| self.node(arg)).collect::<Result<Box<[Node]>, _>>()?;
         let mut node = self.plain_call(function, args, cost)?;
@@ -295,7 +311,7 @@ impl Planner<'_> {
         }
         let regex = match (function, args.get(1)) {
             ("matches" | "find" | "findAll", Some(Node::Const(Value::String(pattern)))) => {
-                let regex = re2::compile(pattern).map_err(EvalError::new)?;
+                let regex = crate::regex::compile(pattern).map_err(EvalError::new)?;
                 Some(match function {
                     "matches" => Regex::Matches(regex),
                     "find" => Regex::Find(regex),

@@ -37,7 +37,7 @@ impl Program {
     /// Evaluates it. What that costs is taken from the budget also if it fails.
     pub fn eval<'a>(&'a self, activation: &Activation<'a>, budget: &mut Budget) -> Evaluated<'a> {
         let (result, cost) = self.eval_with_cost(activation);
-        budget.charge(cost + activation.take_lazy_cost())?;
+        budget.charge(cost.saturating_add(activation.take_lazy_cost()))?;
         result
     }
 

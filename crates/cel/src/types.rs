@@ -4,9 +4,9 @@
 //! which property a field really is (names are escaped), how a list compares.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use crate::openapi::is_reserved;
+use crate::names::is_reserved;
 
 /// A type of the language. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -182,8 +182,8 @@ impl fmt::Display for Type {
 /// A message type: a name and named fields.
 pub struct ObjectType {
     name: Box<str>,
-    fields: OnceLock<Box<[Field]>>,
-    resolve: Option<Box<dyn Fn() -> Vec<Field> + Send + Sync>>,
+    /// Sorted by name.
+    fields: Box<[Field]>,
     open: bool,
 }
 
@@ -211,15 +211,9 @@ impl Field {
 }
 
 impl ObjectType {
-    pub fn new(name: &str, fields: Vec<Field>) -> Self {
-        let object = Self { name: name.into(), fields: OnceLock::new(), resolve: None, open: false };
-        object.fields.get_or_init(|| sorted(fields));
-        object
-    }
-
-    /// A type whose fields are asked for when first needed: types that contain themselves, or that are rarely used.
-    pub fn lazy(name: &str, fields: impl Fn() -> Vec<Field> + Send + Sync + 'static) -> Self {
-        Self { name: name.into(), fields: OnceLock::new(), resolve: Some(Box::new(fields)), open: false }
+    pub fn new(name: &str, mut fields: Vec<Field>) -> Self {
+        fields.sort_by(|a, b| a.name.cmp(&b.name));
+        Self { name: name.into(), fields: fields.into(), open: false }
     }
 
     /// A type that has whatever field one writes, with any value.
@@ -237,21 +231,16 @@ impl ObjectType {
 
     /// Sorted by name.
     pub fn fields(&self) -> &[Field] {
-        self.fields.get_or_init(|| sorted(self.resolve.as_ref().map_or_else(Vec::new, |resolve| resolve())))
+        &self.fields
     }
 
     /// The field that an expression means; a reserved word may be written as it is.
     pub fn field(&self, name: &str) -> Option<&Field> {
-        let fields = self.fields();
+        let fields = &self.fields;
         let find =
             |name: &str| fields.binary_search_by(|field| (*field.name).cmp(name)).ok().map(|at| &fields[at]);
         find(name).or_else(|| is_reserved(name).then(|| find(&format!("__{name}__"))).flatten())
     }
-}
-
-fn sorted(mut fields: Vec<Field>) -> Box<[Field]> {
-    fields.sort_by(|a, b| a.name.cmp(&b.name));
-    fields.into()
 }
 
 /// What a variable or a part of one is declared as.
@@ -271,8 +260,17 @@ pub struct Decl {
 #[derive(Clone, Debug)]
 pub enum Shape {
     Plain,
-    List { items: Arc<Decl>, kind: ListKind },
-    Map { keys: Arc<Decl>, values: Arc<Decl> },
+    List {
+        items: Arc<Decl>,
+        kind: ListKind,
+    },
+    Map {
+        keys: Arc<Decl>,
+        values: Arc<Decl>,
+        /// An entry that is read like a field (`map.key`) is known to be a value. Upstream's estimate of costs knows that
+        /// of devices only.
+        named: bool,
+    },
     Object(Arc<ObjectType>),
 }
 
@@ -332,7 +330,7 @@ impl Decl {
             elements_max,
             bytes_min: 2,
             nullable: false,
-            shape: Shape::Map { keys: Arc::new(keys), values: Arc::new(values) },
+            shape: Shape::Map { keys: Arc::new(keys), values: Arc::new(values), named: false },
         }
     }
 
@@ -352,12 +350,22 @@ impl Decl {
         self
     }
 
+    /// A map whose entries are known to be values also where they are read like fields.
+    #[must_use]
+    pub fn with_named_entries(mut self) -> Self {
+        if let Shape::Map { named, .. } = &mut self.shape {
+            *named = true;
+        }
+        self
+    }
+
     /// The declaration behind a step of a path: a field, or `@items`, `@keys`, `@values`.
     pub fn step(&self, step: &str) -> Option<&Decl> {
         match (&self.shape, step) {
             (Shape::List { items, .. }, "@items" | "@values") => Some(items),
             (Shape::Map { values, .. }, "@items" | "@values") => Some(values),
             (Shape::Map { keys, .. }, "@keys") => Some(keys),
+            (Shape::Map { values, named: true, .. }, _) => Some(values),
             (Shape::Object(object), field) => object.field(field).map(|field| &field.decl),
             _ => None,
         }

@@ -1,10 +1,12 @@
 //! What a well-typed expression may still not say: constants that cannot be what they are used as
 //! (`duration('soon')`), literals of several types, formats that do not fit their arguments.
 
+use apimachinery::duration;
+
 use crate::ast::{Expr, Id, Kind, Literal};
 use crate::checker::Checked;
 use crate::error::{CompileError, Issue, Source};
-use crate::library::{re2, string_format};
+use crate::library::string_format;
 use crate::time;
 use crate::types::Type;
 
@@ -126,9 +128,9 @@ fn invalid(function: &str, target: Option<&Expr>, args: &[Expr]) -> Option<&'sta
         _ => return None,
     };
     match (function, target.is_some(), args.len()) {
-        ("duration", false, 1) => time::parse_duration(text).is_none().then_some("duration"),
+        ("duration", false, 1) => duration::parse(text).is_err().then_some("duration"),
         ("timestamp", false, 1) => time::parse_timestamp(text).is_none().then_some("timestamp"),
-        ("matches", true, 1) => re2::compile(text).is_err().then_some("matches"),
+        ("matches", true, 1) => crate::regex::compile(text).is_err().then_some("matches"),
         _ => None,
     }
 }

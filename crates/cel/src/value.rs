@@ -137,7 +137,7 @@ impl<'a> Value<'a> {
             Type::Timestamp => time::parse_date_or_timestamp(text)
                 .map(Self::Timestamp)
                 .ok_or_else(|| EvalError::new(format!("invalid date-time {text}"))),
-            Type::Duration => time::parse_schema_duration(text)
+            Type::Duration => apimachinery::duration::parse_format(text)
                 .map(Self::Duration)
                 .ok_or_else(|| EvalError::new(format!("invalid duration {text}"))),
             Type::Bytes => decode_base64(text)
@@ -272,7 +272,7 @@ impl fmt::Display for Value<'_> {
             Self::Bool(value) => write!(f, "{value}"),
             Self::Int(value) => write!(f, "{value}"),
             Self::Uint(value) => write!(f, "{value}"),
-            Self::Double(value) => f.write_str(&crate::number::format_double(*value)),
+            Self::Double(value) => f.write_str(&apimachinery::field::go_float(*value)),
             Self::String(text) => f.write_str(text),
             Self::Bytes(bytes) => f.write_str(&String::from_utf8_lossy(bytes)),
             Self::Duration(nanos) => f.write_str(&time::format_duration_seconds(*nanos)),

@@ -1,6 +1,9 @@
 //! Which part of the old object a part of the new one was: the ground of ratcheting and of `oldSelf`.
 
-use apimachinery::{Map, Value};
+use std::cell::OnceCell;
+use std::collections::HashMap;
+
+use apimachinery::{Str, Value};
 
 use crate::Structural;
 use crate::structural::ListType;
@@ -20,11 +23,14 @@ impl<'a> Correlated<'a> {
         Some(Self { new, old, schema: self.schema.field(name)? })
     }
 
-    /// The item with the same keys in a list of `x-kubernetes-list-type: map`; other lists' items are not followed.
-    pub fn index(self, index: usize) -> Option<Self> {
-        let new = self.new.as_array()?.get(index)?;
-        let old = match_item(self.schema, self.old.as_array()?, new, index)?;
-        Some(Self { new, old, schema: self.schema.items.as_deref()? })
+    /// The items of a list of `x-kubernetes-list-type: map`; other lists' items are not followed.
+    pub fn items(self) -> CorrelatedItems<'a> {
+        let items = |list: &'a Value| list.as_array().map(Vec::as_slice).unwrap_or_default();
+        CorrelatedItems {
+            new: items(self.new),
+            old: OldItems::of(self.schema, items(self.old)),
+            schema: self.schema.items.as_deref(),
+        }
     }
 
     /// Whether nothing changed. Fields that the schema does not know count as changed, as upstream has it, and the
@@ -36,7 +42,8 @@ impl<'a> Correlated<'a> {
                 new.len() == old.len()
                     && match self.schema.list_type {
                         ListType::Map(_) if self.schema.items.is_some() => {
-                            (0..new.len()).all(|index| self.index(index).is_some_and(Self::is_unchanged))
+                            let items = self.items();
+                            (0..new.len()).all(|index| items.get(index).is_some_and(Self::is_unchanged))
                         }
                         _ => new == old,
                     }
@@ -50,21 +57,59 @@ impl<'a> Correlated<'a> {
     }
 }
 
-/// The first item of `old` with the keys of `item`; the one at the same place is tried first.
-pub(crate) fn match_item<'a>(
-    schema: &Structural,
-    old: &'a [Value],
-    item: &Value,
-    index: usize,
-) -> Option<&'a Value> {
-    let ListType::Map(keys) = &schema.list_type else { return None };
-    let map = item.as_object().filter(|map| !keys.is_empty() && has_keys(map, keys))?;
-    let is_same = |other: &&Value| {
-        other.as_object().is_some_and(|other| keys.iter().all(|key| other.get(key) == map.get(key)))
-    };
-    old.get(index).filter(is_same).or_else(|| old.iter().find(is_same))
+/// The items of a list, each with what it was before.
+#[derive(Debug)]
+pub(crate) struct CorrelatedItems<'a> {
+    new: &'a [Value],
+    old: OldItems<'a>,
+    schema: Option<&'a Structural>,
 }
 
-fn has_keys(map: &Map, keys: &[apimachinery::Str]) -> bool {
-    keys.iter().all(|key| matches!(map.get(key), Some(Value::Bool(_) | Value::Number(_) | Value::String(_))))
+impl<'a> CorrelatedItems<'a> {
+    pub fn get(&self, index: usize) -> Option<Correlated<'a>> {
+        let new = self.new.get(index)?;
+        Some(Correlated { new, old: self.old.find(new, index)?, schema: self.schema? })
+    }
+}
+
+/// The items of an old list, found by their keys.
+#[derive(Debug)]
+pub(crate) struct OldItems<'a> {
+    keys: &'a [Str],
+    items: &'a [Value],
+    /// Made for the first item that is not where it was.
+    index: OnceCell<HashMap<Vec<&'a Value>, &'a Value>>,
+}
+
+impl<'a> OldItems<'a> {
+    pub fn of(schema: &'a Structural, items: &'a [Value]) -> Self {
+        let keys: &[Str] = match &schema.list_type {
+            ListType::Map(keys) => keys,
+            ListType::Atomic | ListType::Set => &[],
+        };
+        Self { keys, items, index: OnceCell::new() }
+    }
+
+    /// The item with the keys of `item`; the one at the same place, which is the usual one, is tried first.
+    pub fn find(&self, item: &'a Value, index: usize) -> Option<&'a Value> {
+        let key = self.key(item)?;
+        let here = self.items.get(index);
+        here.filter(|own| self.key(own).as_ref() == Some(&key)).or_else(|| self.index().get(&key).copied())
+    }
+
+    /// The values of an item's keys, if it has all of them and they are scalars.
+    fn key(&self, item: &'a Value) -> Option<Vec<&'a Value>> {
+        let map = item.as_object().filter(|_| !self.keys.is_empty())?;
+        let is_scalar =
+            |value: &&Value| matches!(value, Value::Bool(_) | Value::Number(_) | Value::String(_));
+        self.keys.iter().map(|key| map.get(key).filter(is_scalar)).collect()
+    }
+
+    /// Of items with one key the first counts.
+    fn index(&self) -> &HashMap<Vec<&'a Value>, &'a Value> {
+        self.index.get_or_init(|| {
+            let all = self.items.iter().rev();
+            all.filter_map(|item| Some((self.key(item)?, item))).collect()
+        })
+    }
 }

@@ -54,7 +54,7 @@ impl Demands {
     };
 
     /// For an update of the definition with this `spec`; demands that it does not meet are dropped.
-    pub fn of_update(old_spec: &Value, builtin: Builtin<'_>) -> Self {
+    pub fn of_update(old_spec: &Value) -> Self {
         let schemas = || {
             old_spec
                 .array_at(&["versions"])
@@ -67,7 +67,7 @@ impl Demands {
             structural: old_spec["preserveUnknownFields"].as_bool() != Some(true)
                 || !schemas().any(|schema| !structural::validate(schema, &Path::NONE).is_empty()),
             known_types: none(keywords::has_unknown_type),
-            pruned_defaults: !schemas().any(|schema| defaults::has_unpruned(schema, builtin)),
+            pruned_defaults: !schemas().any(defaults::has_unpruned),
             atomic_sets: none(keywords::has_set_of_granular_items),
             sound_list_items: none(keywords::has_unsound_list_items),
         }

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::OnceLock;
 
-use apimachinery::Str;
+use apimachinery::{Str, duration};
 use regex::Regex;
 
 use crate::structural::Kind;
@@ -398,27 +398,8 @@ fn is_date_time(text: &str) -> bool {
         && &time[6..8] <= "59"
 }
 
-/// Go's durations, and Scala's (`2 days`), anywhere in the text.
 fn is_duration(text: &str) -> bool {
-    const UNITS: [&str; 20] = [
-        "ns", "nano", "us", "µs", "micro", "ms", "milli", "s", "sec", "m", "min", "h", "hr", "hour", "d",
-        "day", "w", "wk", "week", "nanos",
-    ];
-    const PREFIXES: [&str; 8] = ["nano", "micro", "milli", "sec", "min", "hour", "day", "week"];
-    if apimachinery::decode::is_duration(text) {
-        return true;
-    }
-    let mut rest = text;
-    while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
-        rest = rest[start..].trim_start_matches(|c: char| c.is_ascii_digit());
-        let unit = rest.trim_start_matches([' ', '\t', '\n', '\u{c}', '\r']);
-        let end = unit.find(|c: char| !(c.is_ascii_alphabetic() || c == 'µ')).unwrap_or(unit.len());
-        let name = unit[..end].to_lowercase();
-        if UNITS.contains(&name.as_str()) || PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
-            return true;
-        }
-    }
-    false
+    duration::parse_format(text).is_some()
 }
 
 #[cfg(test)]

@@ -25,22 +25,29 @@ pub fn coerce(
 ) -> Result<(), DecodeError> {
     let Some(metadata) = object.get_mut("metadata") else { return Ok(()) };
     let mut found = unknown.is_some().then(Vec::new);
-    if malformed == Malformed::Drop && decode::coerce(&mut metadata.clone(), object_meta, None).is_err() {
+    if let Err(error) = decode::coerce(metadata, object_meta, found.as_mut()) {
+        if malformed == Malformed::Refuse {
+            return Err(error);
+        }
         let Value::Object(fields) = metadata else {
             object.remove("metadata");
             return Ok(());
         };
-        fields.retain(|name, value| {
-            let mut alone = Value::object();
-            alone.ensure_object().insert(name.as_str(), value.clone());
-            decode::coerce(&mut alone, object_meta, None).is_ok()
-        });
+        fields.retain(|name, value| is_well_formed(name, value, object_meta));
+        found = found.map(|_| Vec::new());
+        decode::coerce(metadata, object_meta, found.as_mut())?;
     }
-    decode::coerce(metadata, object_meta, found.as_mut())?;
     if let (Some(found), Some(unknown)) = (found, unknown) {
         unknown.extend(found.into_iter().map(|path| format!("metadata.{path}")));
     }
     Ok(())
+}
+
+/// Whether a field of metadata has its type.
+fn is_well_formed(name: &str, value: &Value, object_meta: SchemaRef<'_>) -> bool {
+    let mut alone = Value::object();
+    alone.ensure_object().insert(name, value.clone());
+    decode::coerce(&mut alone, object_meta, None).is_ok()
 }
 
 /// Does the same for every object embedded in `value`, which stands at `path` and whose own metadata is left alone.
@@ -108,7 +115,8 @@ fn coerce_object(map: &mut Map, path: &Path<'_>, coercion: &mut Coercion<'_>) ->
         }
     }
     let mut found = coercion.unknown.is_some().then(Vec::new);
-    let before = map.get("metadata").cloned();
+    // What was sent is shown in a refusal only.
+    let before = map.get("metadata").filter(|_| coercion.malformed == Malformed::Refuse).cloned();
     coerce(map, coercion.object_meta, coercion.malformed, found.as_mut()).map_err(|error| {
         Error::invalid(&path.child("metadata"), before.unwrap_or_default(), error.to_string())
     })?;

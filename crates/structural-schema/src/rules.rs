@@ -12,12 +12,12 @@ use apimachinery::{Str, Value};
 use cel::limits::{MESSAGE_BYTES_MAX, PER_OBJECT};
 use cel::{Activation, Budget, Decl, EvalErrorKind};
 
-pub(crate) use cel::openapi::escape;
+pub(crate) use cel::names::escape;
 pub(crate) use compiled::{Compiled, OLD_SELF, Refusal, SELF, compile, variables};
 pub(crate) use declaration::declare;
 
 use crate::Structural;
-use crate::correlation::{Correlated, match_item};
+use crate::correlation::{Correlated, OldItems};
 use crate::structural::{Kind, Rule};
 
 /// Complaints about one object end here.
@@ -130,10 +130,12 @@ impl<'a> Was<'a> {
         }
     }
 
-    fn index(self, index: usize) -> Self {
-        match self.here {
+    /// The same of each item of a list.
+    fn items(self) -> impl Fn(usize) -> Self {
+        let items = self.here.map(Correlated::items);
+        move |index| match &items {
             None => self,
-            Some(here) => Self { here: here.index(index), above: Some(here) },
+            Some(items) => Self { here: items.get(index), above: self.here },
         }
     }
 }
@@ -170,9 +172,9 @@ impl Run<'_> {
             Value::Array(list) => {
                 let Some(items) = &node.items else { return true };
                 let old = old.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+                let (old, was) = (OldItems::of(&node.schema, old), was.items());
                 list.iter().enumerate().all(|(index, item)| {
-                    let old = match_item(&node.schema, old, item, index);
-                    self.node(items, item, old, was.index(index), &path.index(index))
+                    self.node(items, item, old.find(item, index), was(index), &path.index(index))
                 })
             }
             Value::Object(map) => {

@@ -467,8 +467,9 @@ fn list(
     was: Option<Correlated<'_>>,
 ) {
     if let Some(schema) = &schema.items {
+        let was = was.map(Correlated::items);
         for (index, item) in items.iter().enumerate() {
-            let was = was.and_then(|was| was.index(index));
+            let was = was.as_ref().and_then(|was| was.get(index));
             outcome.merge(node(schema, item, &Place::Index(place, index), was));
         }
     }

@@ -136,7 +136,7 @@ proptest! {
         let holder: Value = [("openAPIV3Schema".into(), schema.clone())].into_iter().collect();
         let version: Value = [("schema".into(), holder.clone())].into_iter().collect();
         let spec: Value = [("versions".into(), Value::Array(vec![version]))].into_iter().collect();
-        let demands = Demands::of_update(&spec, builtin);
+        let demands = Demands::of_update(&spec);
         for has_status in [true, false] {
             let place = Place { has_status, is_unchanged: has_status };
             let mut errors = ErrorList::new();

@@ -6,7 +6,7 @@ use super::{Str, Value};
 const LINEAR_MAX: usize = 8;
 
 /// Fields of an object, sorted by key, each key once.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Map {
     entries: Vec<(Str, Value)>,
 }

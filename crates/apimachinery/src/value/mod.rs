@@ -24,7 +24,7 @@ pub(crate) use write::write_string;
 pub type Str = compact_str::CompactString;
 
 /// A JSON value.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Value {
     #[default]
     Null,
@@ -221,6 +221,17 @@ impl PartialEq for Number {
             (Self::Float(a), Self::Float(b)) => a == b,
             _ => self.as_f64() == other.as_f64(),
         }
+    }
+}
+
+/// JSON has no number that differs from itself.
+impl Eq for Number {}
+
+/// Numbers that are equal in different forms have one hash: that of the nearest double.
+impl std::hash::Hash for Number {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        // Adding zero makes the negative zero positive.
+        (self.as_f64() + 0.0).to_bits().hash(state);
     }
 }
 

@@ -81,3 +81,20 @@ fn duplicate_objects_merge_as_go_merges_them() {
     assert_eq!(parsed.duplicates, ["data.a", "data"]);
     assert_eq!(Value::parse_yaml("a: 1\nb: y\na: 2\n").unwrap(), json!({"a": 2, "b": true}));
 }
+
+#[test]
+fn equal_values_have_one_hash() {
+    use std::hash::BuildHasher;
+
+    let hash =
+        |value: &Value| std::hash::BuildHasherDefault::<std::hash::DefaultHasher>::default().hash_one(value);
+    for (one, other) in [
+        (json!(3), json!(3.0)),
+        (json!(0), json!(-0.0)),
+        (json!({"a": [1, "x"], "b": null}), json!({"b": null, "a": [1.0, "x"]})),
+    ] {
+        assert_eq!(one, other);
+        assert_eq!(hash(&one), hash(&other), "{one:?} and {other:?}");
+    }
+    assert_ne!(hash(&json!("3")), hash(&json!(3)));
+}

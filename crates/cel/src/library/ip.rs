@@ -37,14 +37,19 @@ pub(super) const FUNCTIONS: &[Row] = &[
 /// Reads an address; neither a zone nor an IPv4 address in IPv6 clothes is one.
 pub(super) fn parse(text: &str) -> Result<IpAddr, String> {
     let quoted = go_quote(text);
-    let (address, zone) = text.split_once('%').unwrap_or((text, ""));
-    let parsed: IpAddr = address.parse().map_err(|_| {
-        format!(
-            "IP Address {quoted} parse error during conversion from string: ParseAddr({quoted}): {}",
-            complaint(text)
-        )
-    })?;
-    if !zone.is_empty() && parsed.is_ipv6() {
+    let fail = |why: &str| {
+        format!("IP Address {quoted} parse error during conversion from string: ParseAddr({quoted}): {why}")
+    };
+    // Only addresses of version 6 have zones.
+    let (address, zone) = match text.split_once('%') {
+        Some((address, zone)) if address.contains(':') => (address, Some(zone)),
+        _ => (text, None),
+    };
+    if zone == Some("") {
+        return Err(fail("zone must be a non-empty string"));
+    }
+    let parsed: IpAddr = address.parse().map_err(|_| fail(&complaint(text)))?;
+    if zone.is_some() {
         return Err(format!("IP address {quoted} with zone value is not allowed"));
     }
     match parsed {
@@ -68,6 +73,9 @@ fn complaint(text: &str) -> String {
             }
             None => "address string too short".into(),
         };
+    }
+    if text.trim_start_matches(|c| c != '%' && c != '.').starts_with('%') {
+        return "missing IPv6 address".into();
     }
     if !text.contains('.') {
         return "unable to parse IP".into();

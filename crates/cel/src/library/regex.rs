@@ -1,6 +1,6 @@
 //! `find` and `findAll`.
 
-use super::{Row, re2};
+use super::Row;
 use crate::eval_error::EvalError;
 use crate::value::{Evaluated, Value};
 
@@ -17,7 +17,7 @@ pub(super) const FUNCTIONS: &[Row] = &[
 ];
 
 fn compile(pattern: &str) -> Result<::regex::Regex, EvalError> {
-    re2::compile(pattern).map_err(|error| EvalError::new(format!("Illegal regex: {error}")))
+    crate::regex::compile(pattern).map_err(|error| EvalError::new(format!("Illegal regex: {error}")))
 }
 
 fn find<'a>(args: &[Value<'a>]) -> Evaluated<'a> {

@@ -28,7 +28,7 @@ pub(super) const FUNCTIONS: &[Row] = &[
 ];
 
 /// A version: three numbers, what makes it a pre-release, and what does not matter for order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Semver {
     numbers: [u64; 3],
     pre_release: Vec<Identifier>,
@@ -57,6 +57,13 @@ impl fmt::Display for Semver {
             write!(f, "+{}", self.build.join("."))?;
         }
         Ok(())
+    }
+}
+
+/// As upstream's library has it, versions that differ only in their builds are equal.
+impl PartialEq for Semver {
+    fn eq(&self, other: &Self) -> bool {
+        compare(self, other).is_eq()
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::cmp::Ordering;
 
+use apimachinery::duration;
+use apimachinery::field::go_float;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Row, re2};
+use super::Row;
 use crate::ast::operator;
 use crate::eval_error::EvalError;
 use crate::number;
@@ -18,8 +20,8 @@ pub(super) const FUNCTIONS: &[Row] = &[
     (operator::OR, never, &[("logical_or", "f(bool, bool) -> bool")]),
     (operator::NOT, not, &[("logical_not", "f(bool) -> bool")]),
     (operator::NOT_STRICTLY_FALSE, never, &[("not_strictly_false", "f(bool) -> bool")]),
-    (operator::EQUALS, equals, &[("equals", "f(A, A) -> bool")]),
-    (operator::NOT_EQUALS, not_equals, &[("not_equals", "f(A, A) -> bool")]),
+    (operator::EQUALS, never, &[("equals", "f(A, A) -> bool")]),
+    (operator::NOT_EQUALS, never, &[("not_equals", "f(A, A) -> bool")]),
     (
         operator::ADD,
         add,
@@ -340,7 +342,7 @@ pub(super) const FUNCTIONS: &[Row] = &[
     ),
     (
         "cel.@mapInsert",
-        map_insert,
+        never,
         &[
             ("@mapInsert_map_key_value", "f(map<K, V>, K, V) -> map<K, V>"),
             ("@mapInsert_map_map", "f(map<K, V>, map<K, V>) -> map<K, V>"),
@@ -348,7 +350,7 @@ pub(super) const FUNCTIONS: &[Row] = &[
     ),
 ];
 
-/// Operators that the evaluator has nodes for.
+/// What the evaluator has nodes for.
 fn never<'a>(_: &[Value<'a>]) -> Evaluated<'a> {
     Err(EvalError::no_such_overload())
 }
@@ -364,20 +366,6 @@ fn not<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
     }
 }
 
-fn equals<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
-    match args {
-        [a, b] => Ok(Value::Bool(a.equals(b))),
-        _ => Err(EvalError::no_such_overload()),
-    }
-}
-
-fn not_equals<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
-    match args {
-        [a, b] => Ok(Value::Bool(!a.equals(b))),
-        _ => Err(EvalError::no_such_overload()),
-    }
-}
-
 fn integer<'a>(value: Option<i64>) -> Evaluated<'a> {
     value.map(Value::Int).ok_or_else(|| EvalError::new("integer overflow"))
 }
@@ -386,7 +374,7 @@ fn unsigned<'a>(value: Option<u64>) -> Evaluated<'a> {
     value.map(Value::Uint).ok_or_else(|| EvalError::new("unsigned integer overflow"))
 }
 
-fn duration<'a>(nanos: Option<i64>) -> Evaluated<'a> {
+fn span<'a>(nanos: Option<i64>) -> Evaluated<'a> {
     nanos.map(Value::Duration).ok_or_else(|| EvalError::new("duration overflow"))
 }
 
@@ -406,7 +394,7 @@ pub(super) fn add<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
         [Value::Double(a), Value::Double(b)] => Ok(Value::Double(a + b)),
         [Value::Bytes(a), Value::Bytes(b)] => Ok(Value::Bytes([&**a, &**b].concat().into())),
         [Value::List(a), Value::List(b)] => a.concat(b),
-        [Value::Duration(a), Value::Duration(b)] => duration(a.checked_add(*b)),
+        [Value::Duration(a), Value::Duration(b)] => span(a.checked_add(*b)),
         [Value::Duration(nanos), Value::Timestamp(time)]
         | [Value::Timestamp(time), Value::Duration(nanos)] => shifted(*time, *nanos),
         _ => Err(EvalError::no_such_overload()),
@@ -418,12 +406,12 @@ fn subtract<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
         [Value::Int(a), Value::Int(b)] => integer(a.checked_sub(*b)),
         [Value::Uint(a), Value::Uint(b)] => unsigned(a.checked_sub(*b)),
         [Value::Double(a), Value::Double(b)] => Ok(Value::Double(a - b)),
-        [Value::Duration(a), Value::Duration(b)] => duration(a.checked_sub(*b)),
+        [Value::Duration(a), Value::Duration(b)] => span(a.checked_sub(*b)),
         [Value::Timestamp(time), Value::Duration(nanos)] => {
             shifted(*time, nanos.checked_neg().ok_or_else(|| EvalError::new("timestamp overflow"))?)
         }
         [Value::Timestamp(a), Value::Timestamp(b)] => {
-            duration(i64::try_from(a.as_nanosecond() - b.as_nanosecond()).ok())
+            span(i64::try_from(a.as_nanosecond() - b.as_nanosecond()).ok())
         }
         _ => Err(EvalError::no_such_overload()),
     }
@@ -465,7 +453,7 @@ fn negate<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
     match args {
         [Value::Int(value)] => integer(value.checked_neg()),
         [Value::Double(value)] => Ok(Value::Double(-value)),
-        [Value::Duration(nanos)] => duration(nanos.checked_neg()),
+        [Value::Duration(nanos)] => span(nanos.checked_neg()),
         _ => Err(EvalError::no_such_overload()),
     }
 }
@@ -563,9 +551,9 @@ fn to_double<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
 fn to_duration<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
     match args {
         [Value::Duration(nanos)] => Ok(Value::Duration(*nanos)),
-        [value @ Value::String(text)] => time::parse_duration(text)
+        [value @ Value::String(text)] => duration::parse(text)
             .map(Value::Duration)
-            .ok_or_else(|| conversion(value, "google.protobuf.Duration")),
+            .map_err(|_| conversion(value, "google.protobuf.Duration")),
         _ => Err(EvalError::no_such_overload()),
     }
 }
@@ -598,7 +586,7 @@ pub(super) fn to_string<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
         [Value::Bool(value)] => Value::text(if *value { "true" } else { "false" }),
         [Value::Int(value)] => Value::text(value.to_string()),
         [Value::Uint(value)] => Value::text(value.to_string()),
-        [Value::Double(value)] => Value::text(number::format_double(*value)),
+        [Value::Double(value)] => Value::text(go_float(*value)),
         [Value::Duration(nanos)] => Value::text(time::format_duration_seconds(*nanos)),
         [Value::Timestamp(time)] => Value::text(time::format_timestamp(*time)),
         [Value::Bytes(bytes)] => match std::str::from_utf8(bytes) {
@@ -645,7 +633,7 @@ fn ends_with<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
 fn matches<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
     match args {
         [Value::String(text), Value::String(pattern)] => {
-            Ok(Value::Bool(re2::compile(pattern).map_err(EvalError::new)?.is_match(text)))
+            Ok(Value::Bool(crate::regex::compile(pattern).map_err(EvalError::new)?.is_match(text)))
         }
         _ => Err(EvalError::no_such_overload()),
     }
@@ -677,23 +665,5 @@ fn with_duration<'a>(
     match args {
         [Value::Duration(nanos)] => Ok(Value::Int(nanos / nanos_per_unit)),
         _ => with_time(args, read),
-    }
-}
-
-fn map_insert<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
-    match args {
-        [Value::Map(map), key, value] => {
-            let mut map = map.clone();
-            map.insert(key.clone(), value.clone())?;
-            Ok(Value::Map(map))
-        }
-        [Value::Map(map), Value::Map(added)] => {
-            let mut map = map.clone();
-            for (key, value) in added.entries() {
-                map.insert(key.value(), value?)?;
-            }
-            Ok(Value::Map(map))
-        }
-        _ => Err(EvalError::no_such_overload()),
     }
 }

@@ -148,7 +148,7 @@ fn string(arg: &Value<'_>) -> Formatted {
     Ok(match arg {
         Value::List(list) => format_list(list)?,
         Value::Map(map) => format_map(map)?,
-        Value::Double(value) => crate::number::format_double(*value),
+        Value::Double(value) => apimachinery::field::go_float(*value),
         Value::Null
         | Value::Int(_)
         | Value::Uint(_)

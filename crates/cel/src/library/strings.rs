@@ -150,9 +150,11 @@ fn last_index_of<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
     if last < 0 {
         return Ok(Value::Int(-1));
     }
-    let begins = text.char_indices().enumerate().take_while(|&(index, _)| index as i64 <= last);
-    let found = begins.filter(|(_, (at, _))| text[*at..].starts_with(&**part)).last();
-    Ok(Value::Int(found.and_then(|(index, _)| i64::try_from(index).ok()).unwrap_or(-1)))
+    let mut end = text.len().min(byte_of(text, last)? + part.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    Ok(Value::Int(text[..end].rfind(&**part).map_or(-1, |at| count(&text[..at]))))
 }
 
 fn replace<'a>(args: &[Value<'a>]) -> Evaluated<'a> {

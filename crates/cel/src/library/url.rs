@@ -1,5 +1,6 @@
 //! URLs as Go's `net/url` parses them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use apimachinery::field::go_quote;
@@ -227,17 +228,13 @@ fn part<'a>(args: &[Value<'a>], read: impl Fn(&Url) -> String) -> Evaluated<'a> 
 }
 
 fn query<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
-    let mut entries: Vec<(String, Vec<Value<'a>>)> = Vec::new();
+    let mut entries: BTreeMap<String, Vec<Value<'a>>> = BTreeMap::new();
     for pair in url(args)?.query.split('&') {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         if pair.is_empty() || pair.contains(';') || bad_escape(pair).is_some() {
             continue;
         }
-        let (key, value) = (unescape(key, true), Value::text(unescape(value, true)));
-        match entries.iter_mut().find(|(known, _)| *known == key) {
-            Some((_, values)) => values.push(value),
-            None => entries.push((key, vec![value])),
-        }
+        entries.entry(unescape(key, true)).or_default().push(Value::text(unescape(value, true)));
     }
     let entries = entries.into_iter().map(|(key, values)| (Value::text(key), Value::list(values)));
     Ok(Value::Map(Map::from_entries(entries)?))

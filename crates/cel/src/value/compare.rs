@@ -1,11 +1,10 @@
 //! Order and equality.
 
 use std::cmp::Ordering;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, Hasher};
 
-use super::list::same_keys;
-use super::{List, Map, Value};
+use super::{Map, Value};
 use crate::eval_error::EvalError;
-use crate::types::ListKind;
 
 /// `None` for what has no order (NaN).
 pub(super) fn compare(a: &Value<'_>, b: &Value<'_>) -> Result<Option<Ordering>, EvalError> {
@@ -52,7 +51,7 @@ fn double_integer(a: f64, b: i128) -> Option<Ordering> {
     a.partial_cmp(&(b as f64))
 }
 
-pub(super) fn equals(a: &Value<'_>, b: &Value<'_>) -> bool {
+pub(super) fn equals<'a>(a: &Value<'a>, b: &Value<'a>) -> bool {
     if let Some(order) = numbers(a, b) {
         return order == Some(Ordering::Equal);
     }
@@ -64,30 +63,12 @@ pub(super) fn equals(a: &Value<'_>, b: &Value<'_>) -> bool {
         (Value::Duration(a), Value::Duration(b)) => a == b,
         (Value::Timestamp(a), Value::Timestamp(b)) => a == b,
         (Value::Type(a), Value::Type(b)) => a.name() == b.name(),
-        (Value::List(a), Value::List(b)) => lists(a, b),
+        (Value::List(a), Value::List(b)) => a.equals(b),
         (Value::Map(a), Value::Map(b)) => maps(a, b),
         (Value::Optional(None), Value::Optional(None)) => true,
         (Value::Optional(Some(a)), Value::Optional(Some(b))) => equals(a, b),
         (Value::Opaque(a), Value::Opaque(b)) => a == b,
         _ => false,
-    }
-}
-
-fn lists(a: &List<'_>, b: &List<'_>) -> bool {
-    if a.len() != b.len() {
-        return false;
-    }
-    let equal = |a: Result<Value<'_>, EvalError>, b: Result<Value<'_>, EvalError>| match (a, b) {
-        (Ok(a), Ok(b)) => equals(&a, &b),
-        _ => false,
-    };
-    match a.kind {
-        ListKind::Atomic => a.iter().zip(b.iter()).all(|(a, b)| equal(a, b)),
-        ListKind::Set => a.iter().all(|a| b.iter().any(|b| equal(a.clone(), b))),
-        ListKind::Map(keys) => a.iter().all(|a| {
-            let Ok(a) = a else { return false };
-            b.iter().any(|b| b.is_ok_and(|b| same_keys(&a, &b, keys) && equals(&a, &b)))
-        }),
     }
 }
 
@@ -98,4 +79,56 @@ fn maps<'a>(a: &Map<'a>, b: &Map<'a>) -> bool {
             (Ok(value), Ok(Some(other))) => equals(&value, &other),
             _ => false,
         })
+}
+
+/// A value in a hash table: what is equal to another has the same hash.
+#[derive(Debug)]
+pub(super) struct Hashed<'a>(pub Value<'a>);
+
+impl PartialEq for Hashed<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        equals(&self.0, &other.0)
+    }
+}
+
+/// `NaN` is not in any table, so it is never found in one.
+impl Eq for Hashed<'_> {}
+
+impl Hash for Hashed<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        hash(&self.0, state);
+    }
+}
+
+fn hash<H: Hasher>(value: &Value<'_>, state: &mut H) {
+    // Numbers are equal across types. Adding zero makes the negative zero positive.
+    let mut number = |value: f64| (value + 0.0).to_bits().hash(state);
+    match value {
+        Value::Int(value) => number(*value as f64),
+        Value::Uint(value) => number(*value as f64),
+        Value::Double(value) => number(*value),
+        Value::Bool(value) => value.hash(state),
+        Value::String(text) => (**text).hash(state),
+        Value::Bytes(bytes) => bytes.hash(state),
+        Value::Duration(nanos) => nanos.hash(state),
+        Value::Timestamp(time) => time.hash(state),
+        // Sums, because the order of sets and of entries does not count.
+        Value::List(list) => {
+            let items = list.iter().flatten().map(|item| hash_of(&item));
+            items.fold(0_u64, u64::wrapping_add).hash(state);
+        }
+        Value::Map(map) => {
+            let entries = map.entries().map(|(key, value)| {
+                hash_of(&key.value()).rotate_left(1) ^ value.map_or(0, |value| hash_of(&value))
+            });
+            entries.fold(0_u64, u64::wrapping_add).hash(state);
+        }
+        Value::Null | Value::Type(_) | Value::Optional(_) | Value::Opaque(_) => {}
+    }
+}
+
+fn hash_of(value: &Value<'_>) -> u64 {
+    let mut hasher = BuildHasherDefault::<DefaultHasher>::default().build_hasher();
+    hash(value, &mut hasher);
+    hasher.finish()
 }

@@ -209,10 +209,10 @@ impl<'a> Map<'a> {
         }
     }
 
-    /// The raw value of a property, whatever it is declared as.
-    pub(super) fn property(&self, name: &str) -> Option<&'a Json> {
+    /// The raw properties, whatever they are declared as; an expression's own map has none.
+    pub(super) fn properties(&self) -> Option<&'a JsonMap> {
         match &self.0 {
-            Entries::Tree { map, .. } | Entries::Object { map, .. } => map.get(name),
+            Entries::Tree { map, .. } | Entries::Object { map, .. } => Some(map),
             Entries::Owned(_) => None,
         }
     }

@@ -82,6 +82,11 @@ fn expressions_mean_what_they_mean_upstream() {
         // Conversions.
         ("int('12') + int(3.9) + int(4u)", "19"),
         ("string(1.5) + string(12u) + string(true) + string(b'x')", "1.512truex"),
+        (
+            "string(999999.0) + ' ' + string(1000000.0) + ' ' + string(-123456789.5)",
+            "999999 1e+06 -1.234567895e+08",
+        ),
+        ("'%s'.format([1e20])", "1e+20"),
         ("uint(self.replicas - 4)", "error: unsigned integer overflow"),
         ("double('1.5') == 1.5 && bool('true')", "true"),
         (
@@ -93,12 +98,18 @@ fn expressions_mean_what_they_mean_upstream() {
         ("timestamp('2023-05-28T23:34:56.789Z').getHours('+02:00')", "1"),
         ("timestamp('2023-05-28T12:34:56.789Z').getDayOfWeek()", "0"),
         ("timestamp('2023-01-01T00:00:00Z').getMonth()", "0"),
+        (
+            "timestamp('2023-05-28T23:34:56.789Z').getHours('999999999:00')",
+            "error: unknown time zone 999999999:00",
+        ),
         ("duration('3730s').getMinutes()", "62"),
         // Strings.
         ("self.text.split(',')", "[a, b, c]"),
         ("self.text.split(',', 2)", "[a, b,c]"),
         ("'hello'.charAt(4) + 'hello'.substring(1, 3) + 'hello'.substring(4)", "oelo"),
         ("'hello mellow'.indexOf('ello', 2) + 'hello mellow'.lastIndexOf('ello')", "14"),
+        ("'abéab'.lastIndexOf('ab') + 'abéab'.lastIndexOf('ab', 2) + 'ééa'.lastIndexOf('é', 1)", "4"),
+        ("'aaa'.lastIndexOf('aa', 2) + 'aaa'.lastIndexOf('aaaa', 0)", "0"),
         ("'tacocat'.indexOf('') + 'tacocat'.lastIndexOf('')", "7"),
         ("'TacoCat'.lowerAscii() + 'TacoCat'.upperAscii() + '  x '.trim()", "tacocatTACOCATx"),
         ("'hello hello'.replace('he', 'we', 1)", "wello hello"),
@@ -141,9 +152,16 @@ fn expressions_mean_what_they_mean_upstream() {
             "error: quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
         ),
         ("url('https://h:80/p?a=1&a=2').getPort() + url('/x').getHost()", "80"),
-        ("url('https://h/p?a=1&a=2').getQuery()['a']", "[1, 2]"),
+        ("url('https://h/p?b=0&a=1&a=2').getQuery()", "{a: [1, 2], b: [0]}"),
         ("isURL('https://a.b') && !isURL('../x')", "true"),
         ("ip('127.0.0.1').isLoopback() && ip('::1').family() == 6 && !isIP('1.2.3')", "true"),
+        ("isIP('1.2.3.4%eth0') || isIP('fe80::1%') || isIP('fe80::1%eth0') || isIP('%eth0')", "false"),
+        ("ip('fe80::1%eth0')", "error: IP address \"fe80::1%eth0\" with zone value is not allowed"),
+        (
+            "ip('1.2.3.4%eth0')",
+            "error: IP Address \"1.2.3.4%eth0\" parse error during conversion from string: \
+             ParseAddr(\"1.2.3.4%eth0\"): unexpected character (at \"%eth0\")",
+        ),
         (
             "cidr('10.0.0.0/8').containsIP('10.1.2.3') && cidr('10.0.0.0/8').containsCIDR(cidr('10.1.0.0/16'))",
             "true",
@@ -151,6 +169,7 @@ fn expressions_mean_what_they_mean_upstream() {
         ("string(cidr('192.168.1.5/24').masked()) + string(cidr('::1/64').ip())", "192.168.1.0/24::1"),
         ("semver('1.2.3').isLessThan(semver('1.2.4-rc.1')) && isSemver('v1.2', true)", "true"),
         ("semver('1.0.0-alpha').compareTo(semver('1.0.0')) + semver('2.3.4').minor()", "2"),
+        ("semver('1.2.3+a') == semver('1.2.3+b') && semver('1.2.3-a') != semver('1.2.3')", "true"),
         ("format.dns1123Label().validate('my-label').hasValue()", "false"),
         ("format.named('uuid').value().validate('x').value()", "[does not match the UUID format]"),
     ] {

@@ -28,13 +28,31 @@ pub(super) fn validate(
     walk.errors
 }
 
-/// Whether a default of the schema has fields that the schema does not know.
-pub(super) fn has_unpruned(schema: &Value, builtin: Builtin<'_>) -> bool {
-    let parsed = Structural::parse(schema);
-    validate(&parsed, true, builtin, &Path::NONE).iter().any(|error| error.detail == UNPRUNED)
+/// Whether a default of the schema has fields that the schema does not know. Metadata is not pruned by its schema.
+pub(super) fn has_unpruned(schema: &Value) -> bool {
+    any_unpruned(&Structural::parse(schema), true, false)
 }
 
-const UNPRUNED: &str = "must not have unknown fields";
+fn any_unpruned(schema: &Structural, is_object: bool, in_meta: bool) -> bool {
+    let (is_object, in_meta) = (is_object || schema.embedded, in_meta && !schema.embedded);
+    !in_meta && schema.default.as_deref().is_some_and(|default| is_unpruned(schema, default))
+        || schema.items.as_deref().is_some_and(|items| any_unpruned(items, false, in_meta))
+        || schema
+            .properties
+            .iter()
+            .any(|(name, property)| any_unpruned(property, false, in_meta || is_object && is_meta(name)))
+}
+
+fn is_unpruned(schema: &Structural, default: &Value) -> bool {
+    let mut pruned = default.clone();
+    prune::prune_value(&mut pruned, schema);
+    pruned != *default
+}
+
+/// What every object has, whatever its schema says.
+fn is_meta(name: &str) -> bool {
+    matches!(name, "metadata" | "apiVersion" | "kind")
+}
 
 /// A step from a whole object to a part of it.
 #[derive(Clone, Copy)]
@@ -101,8 +119,8 @@ impl Walk<'_> {
         }
         let properties = path.child("properties");
         for (name, property) in &schema.properties {
-            let is_meta = place.is_object && matches!(name.as_str(), "metadata" | "apiVersion" | "kind");
-            let below = place.below(Step::Field(name), place.in_meta || is_meta);
+            let in_meta = place.in_meta || place.is_object && is_meta(name);
+            let below = place.below(Step::Field(name), in_meta);
             self.schema(property, below, &properties.key(name));
         }
     }
@@ -126,12 +144,8 @@ impl Walk<'_> {
         place: &Place<'_>,
         path: &Path<'_>,
     ) -> Result<ErrorList, Box<Error>> {
-        if self.demand_pruned {
-            let mut pruned = default.clone();
-            prune::prune_value(&mut pruned, schema);
-            if pruned != *default {
-                self.errors.push(Error::invalid(path, default, UNPRUNED));
-            }
+        if self.demand_pruned && is_unpruned(schema, default) {
+            self.errors.push(Error::invalid(path, default, "must not have unknown fields"));
         }
         let mut coerced = default.clone();
         metadata::coerce_embedded(&mut coerced, schema, self.object_meta, Malformed::Refuse, None, path)

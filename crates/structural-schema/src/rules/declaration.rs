@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use apimachinery::Value;
 use cel::limits::REQUEST_BYTES_MAX;
-use cel::openapi::escape;
+use cel::names::escape;
 use cel::{Decl, Field, ListKind, ObjectType, Type};
 
 use crate::Structural;
@@ -24,6 +24,13 @@ const DATE_CHARACTERS: u64 = 12;
 /// The declaration of a value of this schema; `None` for values that expressions cannot look at. The name of the type
 /// tells it from others: it is where the value stands.
 pub(crate) fn declare(schema: &Structural, is_object: bool, name: &str) -> Option<Decl> {
+    let mut decl = declare_present(schema, is_object, name)?;
+    decl.nullable = schema.nullable;
+    Some(decl)
+}
+
+/// The declaration of what is not `null`.
+fn declare_present(schema: &Structural, is_object: bool, name: &str) -> Option<Decl> {
     if schema.int_or_string {
         return Some(Decl::plain(Type::Dyn, 1).with_elements_max(characters_max(schema)));
     }
@@ -161,22 +168,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_escaped_as_upstream() {
-        for (name, expected) in [
-            ("a", Some("a")),
-            ("a_b", Some("a_b")),
-            ("a__b", Some("a__underscores__b")),
-            ("a.b-c/d", Some("a__dot__b__dash__c__slash__d")),
-            ("namespace", Some("__namespace__")),
-            ("1a", None),
-            ("a b", None),
-            ("", None),
-        ] {
-            assert_eq!(escape(name).as_deref(), expected, "{name}");
-        }
-    }
-
-    #[test]
     fn sizes_follow_from_limits_or_from_the_largest_request() {
         let decl = |schema: Value| declare(&Structural::parse(&schema), false, "t").expect("visible");
         assert_eq!(decl(json!({"type": "string", "maxLength": 10})).elements_max, 40);
@@ -188,6 +179,18 @@ mod tests {
             "ab": {"type": "string"}, "c": {"type": "string"}, "d": {"type": "integer", "default": 1},
         }});
         assert_eq!(decl(object).bytes_min, 2 + 2 + 2 + 4);
+    }
+
+    #[test]
+    fn only_what_is_nullable_may_be_null() {
+        for (nullable, int_or_string) in [(true, false), (false, false), (true, true), (false, true)] {
+            let schema =
+                json!({"nullable": nullable, "x-kubernetes-int-or-string": int_or_string, "type": "string"});
+            assert_eq!(
+                declare(&Structural::parse(&schema), false, "t").map(|decl| decl.nullable),
+                Some(nullable)
+            );
+        }
     }
 
     #[test]

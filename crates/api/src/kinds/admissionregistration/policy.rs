@@ -176,7 +176,7 @@ fn variable(errors: &mut ErrorList, variable: &Value, expressions: &mut Expressi
 fn is_identifier(name: &str) -> bool {
     name.starts_with(|first: char| first == '_' || first.is_ascii_alphabetic())
         && name.bytes().all(|byte| byte == b'_' || byte.is_ascii_alphanumeric())
-        && !cel::openapi::is_reserved(name)
+        && !cel::names::is_reserved(name)
 }
 
 fn validations(

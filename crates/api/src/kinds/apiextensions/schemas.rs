@@ -19,7 +19,7 @@ pub struct Schemas<'a> {
 impl<'a> Schemas<'a> {
     /// For a new definition, or for the update of one with the spec `old`.
     pub fn new(old: Option<&'a Value>) -> Self {
-        let demands = old.map_or(Demands::ALL, |old| Demands::of_update(old, builtin()));
+        let demands = old.map_or(Demands::ALL, Demands::of_update);
         Self { demands, old }
     }
 
