@@ -10,7 +10,7 @@ use apimachinery::{GroupVersionKind, Object, Status, Value};
 use crate::Resource;
 
 mod autoscaler;
-mod resource;
+pub(crate) mod resource;
 
 /// A conversion on its way: it may have to ask somebody.
 pub type Converting<'a, T> = Pin<Box<dyn Future<Output = Result<T, Status>> + Send + 'a>>;

@@ -22,7 +22,6 @@ struct Known(&'static str, &'static str, &'static [&'static str]);
 
 const ALLOCATOR: &str = "the registry allocates addresses and ports, and complains about their ranges";
 const OPTIONS: &str = "query parameters are checked where requests are read";
-const CEL: &str = "needs the CEL compiler";
 const ADMISSION: &str = "an admission plugin does this";
 
 /// Cases in which we differ.
@@ -68,7 +67,6 @@ const KNOWN: &[Known] = &[
         "upstream names the kind of the core group in the message",
         &["order or wording", "Event"],
     ),
-    Known("validate-nonsense.jsonl: resource.k8s.io.v1.DeviceClass", CEL, &["accepted"]),
     Known(
         "validate-nonsense.jsonl: resource.k8s.io.v1.ResourceClaim",
         "whether a namespace allows admin access is decided where namespaces are known",

@@ -93,6 +93,21 @@ pub fn check_cidr(errors: &mut ErrorList, value: &str, path: &Path<'_>, held_bef
     }
 }
 
+/// Complains unless the value is an address with the length of its network's prefix, in canonical form.
+pub fn check_interface_address(errors: &mut ErrorList, value: &str, path: &Path<'_>) {
+    let Some((ip, bits)) = parse_cidr(value) else {
+        let why = "must be a valid address in CIDR form, (e.g. 10.9.8.7/24 or 2001:db8::1/64)";
+        errors.push(Error::invalid(path, value, why));
+        return;
+    };
+    // The prefix of an IPv4 address in IPv6 clothes covers the clothes, too.
+    let bits = if ip.is_ipv4() && bits > 32 { bits - 96 } else { bits };
+    let canonical = format!("{ip}/{bits}");
+    if value != canonical {
+        errors.push(Error::invalid(path, value, format!("must be in canonical form (\"{canonical}\")")));
+    }
+}
+
 fn has_host_bits(ip: IpAddr, bits: u32) -> bool {
     match ip {
         IpAddr::V4(address) => address.to_bits().checked_shl(bits).unwrap_or(0) != 0,

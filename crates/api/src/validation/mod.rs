@@ -10,6 +10,7 @@
 //!
 //! Start at [`meta`] for metadata, [`text`] for string forms.
 
+pub mod conditions;
 pub mod diff;
 pub mod fields;
 mod internal;

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 
+use apimachinery::field::go_quote;
 use apimachinery::label;
 
 use crate::strategy::NameRule;
@@ -21,6 +22,8 @@ const DNS1123_SUBDOMAIN_UNDERSCORE: &str = r"a lowercase RFC 1123 subdomain must
 const DNS1035_LABEL: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
 const CONFIG_KEY: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
 const HTTP_HEADER: &str = "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')";
+const C_IDENTIFIER: &str = "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName', regex used for validation is '[A-Za-z_][A-Za-z0-9_]*')";
+const UID: &str = "uid must be in RFC 4122 normalized form, `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx` with lowercase hexadecimal characters";
 const PERCENT: &str = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
 const ENV_NAME: &str =
     "a valid environment variable name must consist only of printable ASCII characters other than '='";
@@ -150,6 +153,48 @@ pub fn env_var_name(value: &str) -> Messages {
     messages
 }
 
+/// A name as C has it.
+pub fn c_identifier(value: &str) -> Messages {
+    let is_letter = |c: char| c.is_ascii_alphabetic() || c == '_';
+    if value.starts_with(is_letter) && value.chars().all(|c| is_letter(c) || c.is_ascii_digit()) {
+        Messages::new()
+    } else {
+        vec![C_IDENTIFIER.into()]
+    }
+}
+
+/// A UID in the one form that is written.
+pub fn uid_form(value: &str) -> Messages {
+    const URN: &str = "urn:uuid:";
+    let digits = match value.len() {
+        36 => Ok(value),
+        45 => value
+            .get(..9)
+            .filter(|urn| urn.eq_ignore_ascii_case(URN))
+            .map(|_| &value[9..])
+            .ok_or_else(|| format!("invalid urn prefix: {}", go_quote(value.get(..9).unwrap_or(value)))),
+        38 => value
+            .strip_prefix('{')
+            .and_then(|rest| rest.strip_suffix('}'))
+            .ok_or_else(|| "invalid bracketed UUID format".to_owned()),
+        32 => Ok(value),
+        length => Err(format!("invalid UUID length: {length}")),
+    };
+    let is_dash = |at: usize| matches!(at, 8 | 13 | 18 | 23) && value.len() != 32;
+    let is_good = |digits: &str| {
+        digits
+            .bytes()
+            .enumerate()
+            .all(|(at, byte)| if is_dash(at) { byte == b'-' } else { byte.is_ascii_hexdigit() })
+    };
+    match digits {
+        Err(why) => vec![format!("error validating uid: {why}").into()],
+        Ok(digits) if !is_good(digits) => vec!["error validating uid: invalid UUID format".into()],
+        Ok(_) if value.len() != 36 || value.bytes().any(|byte| byte.is_ascii_uppercase()) => vec![UID.into()],
+        Ok(_) => Messages::new(),
+    }
+}
+
 /// The IANA form of a port's name.
 pub fn port_name(value: &str) -> Messages {
     let mut messages = Messages::new();
@@ -267,6 +312,19 @@ mod tests {
                 port_name,
                 &["http", "a-1"],
                 &[("", 2), ("1", 1), ("a--b", 1), ("-a", 1), ("sixteen-letters-", 2)],
+            ),
+            (c_identifier, &["_", "a1"], &[("", 1), ("1", 1), ("a-b", 1), ("ä", 1)]),
+            (
+                uid_form,
+                &["0a1b2c3d-0000-4000-8000-00805f9b34fb"],
+                &[
+                    ("0A1b2c3d-0000-4000-8000-00805f9b34fb", 1),
+                    ("0a1b2c3d000040008000008 05f9b34fb", 1),
+                    ("{0a1b2c3d-0000-4000-8000-00805f9b34fb}", 1),
+                    ("urn:uuid:0a1b2c3d-0000-4000-8000-00805f9b34fb", 1),
+                    ("0a1b2c3d-0000-4000-8000-00805f9b34f-", 1),
+                    ("x", 1),
+                ],
             ),
             (percent, &["0%", "100%"], &[("%", 1), ("1", 1), ("1.5%", 1)]),
         ];

@@ -3,111 +3,81 @@
 use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path};
 
-use crate::validation::fields::{Fields, immutable, invalid_each};
+use super::attribute::full_name;
+use super::selector::selectors;
+use super::{
+    CONFIGURATIONS_MAX, PARAMETERS_BYTES_MAX, each, each_once, label, raw_object, required_label, taint,
+};
+use crate::kinds::core::pod::volumes::csi_driver_name;
+use crate::validation::fields::{Fields, invalid_each, item_text};
 use crate::validation::text;
 
-const REQUESTS_MAX: usize = 32;
+pub(super) const REQUESTS_MAX: usize = 32;
 const CONSTRAINTS_MAX: usize = 32;
-const CONFIGURATIONS_MAX: usize = 32;
-const SELECTORS_MAX: usize = 32;
 const ALTERNATIVES_MAX: usize = 8;
 
 const ONE_FORM: &str = "exactly one of `exactly` or `firstAvailable` is required";
 const A_REQUEST: &str =
     "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
 
-pub(super) fn unchanged(new: &Value, old: &Value) -> ErrorList {
+/// A claim's spec.
+pub(super) fn spec(spec: &Value, path: &Path<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
-    immutable(&mut errors, new, old, "spec", &Path::root("spec"));
-    errors
-}
-
-/// A claim's spec at `root`.
-pub(super) fn spec(spec: &Value, root: &str) -> ErrorList {
-    let mut errors = ErrorList::new();
-    let path = Path::root(root);
     let path = path.child("devices");
     let devices = &spec["devices"];
-    let names = names(devices);
-    let requests = devices.list("requests");
-    // Older versions of the API have no `exactly`: their requests are what `exactly` holds.
-    let newest = requests.iter().all(|request| !request.has("deviceClassName"));
+    let names = RequestNames::of(devices);
     let place = path.child("requests");
-    if newest && fits(&mut errors, requests, REQUESTS_MAX, &place) {
-        for (index, one) in requests.iter().enumerate() {
-            request(&mut errors, one, &place.index(index));
-        }
-        unique(&mut errors, requests.iter().map(|request| request.text("name")), &place);
-    }
+    each_once(&mut errors, devices.list("requests"), REQUESTS_MAX, &place, |own| own.text("name"), request);
     let place = path.child("constraints");
-    if fits(&mut errors, devices.list("constraints"), CONSTRAINTS_MAX, &place) {
-        for (index, constraint) in devices.list("constraints").iter().enumerate() {
-            let place = place.index(index);
-            references(&mut errors, constraint, &names, &place);
-            let attribute = ["matchAttribute", "distinctAttribute"]
-                .into_iter()
-                .find_map(|key| Some((key, constraint.maybe_text(key)?)));
-            match attribute {
-                Some((key, name)) => attribute_name(&mut errors, name, &place.child(key)),
-                None => {
-                    let why = "exactly one of \"matchAttribute\" or \"distinctAttribute\" is required, but multiple \
-                               fields are set";
-                    errors.push(Error::required(&place, why));
-                }
-            }
-        }
-    }
+    each(&mut errors, devices.list("constraints"), CONSTRAINTS_MAX, &place, |errors, constraint, path| {
+        names.references(errors, constraint, path);
+        self::constraint(errors, constraint, path);
+    });
     let place = path.child("config");
-    if fits(&mut errors, devices.list("config"), CONFIGURATIONS_MAX, &place) {
-        for (index, config) in devices.list("config").iter().enumerate() {
-            let place = place.index(index);
-            references(&mut errors, config, &names, &place);
-            match config.maybe("opaque") {
-                None => errors.push(Error::required(&place.child("opaque"), "")),
-                Some(opaque) => {
-                    let place = place.child("opaque");
-                    driver(&mut errors, opaque.text("driver"), &place.child("driver"));
-                    parameters(&mut errors, opaque, &place.child("parameters"));
-                }
-            }
-        }
-    }
+    each(&mut errors, devices.list("config"), CONFIGURATIONS_MAX, &place, |errors, config, path| {
+        names.references(errors, config, path);
+        configuration(errors, config, path);
+    });
     errors
-}
-
-/// Whether a list is short enough to be looked into.
-fn fits(errors: &mut ErrorList, list: &[Value], max: usize, path: &Path<'_>) -> bool {
-    if list.len() > max {
-        errors.push(Error::too_many(path, list.len(), max));
-    }
-    list.len() <= max
-}
-
-fn unique<'a>(errors: &mut ErrorList, names: impl Iterator<Item = &'a str>, path: &Path<'_>) {
-    let mut seen = Vec::new();
-    for (index, name) in names.enumerate() {
-        if seen.contains(&name) {
-            errors.push(Error::duplicate(&path.index(index), name));
-        }
-        seen.push(name);
-    }
 }
 
 /// The names by which requests, and alternatives within them, can be referred to.
-fn names(devices: &Value) -> Vec<String> {
-    let mut names = Vec::new();
-    for request in devices.list("requests") {
-        let name = request.text("name");
-        names.push(name.to_owned());
-        let alternatives = request.list("firstAvailable").iter();
-        names.extend(alternatives.map(|alternative| format!("{name}/{}", alternative.text("name"))));
+pub(super) struct RequestNames(Vec<String>);
+
+impl RequestNames {
+    pub fn of(devices: &Value) -> Self {
+        let mut names = Vec::new();
+        for request in devices.list("requests") {
+            let name = request.text("name");
+            names.push(name.to_owned());
+            let alternatives = request.list("firstAvailable").iter();
+            names.extend(alternatives.map(|alternative| format!("{name}/{}", alternative.text("name"))));
+        }
+        Self(names)
     }
-    names
+
+    /// The requests that a constraint or a configuration is about.
+    pub fn references(&self, errors: &mut ErrorList, holder: &Value, path: &Path<'_>) {
+        let path = path.child("requests");
+        each_once(errors, holder.list("requests"), REQUESTS_MAX, &path, item_text, |errors, name, path| {
+            self.reference(errors, item_text(name), path);
+        });
+    }
+
+    pub fn reference(&self, errors: &mut ErrorList, name: &str, path: &Path<'_>) {
+        if name.split('/').count() > 2 {
+            errors.push(Error::invalid(path, name, A_REQUEST));
+            return;
+        }
+        name.split('/').for_each(|segment| label(errors, segment, path));
+        if !self.0.iter().any(|own| own == name) {
+            errors.push(Error::invalid(path, name, A_REQUEST));
+        }
+    }
 }
 
 fn request(errors: &mut ErrorList, request: &Value, path: &Path<'_>) {
-    let name = request.text("name");
-    required_label(errors, name, &path.child("name"));
+    label(errors, request.text("name"), &path.child("name"));
     let alternatives = request.list("firstAvailable");
     match (request.maybe("exactly"), alternatives.is_empty()) {
         (None, true) => errors.push(Error::required(path, ONE_FORM)),
@@ -117,16 +87,12 @@ fn request(errors: &mut ErrorList, request: &Value, path: &Path<'_>) {
         }
         (Some(exactly), true) => devices(errors, exactly, &path.child("exactly")),
         (None, false) => {
-            let place = path.child("firstAvailable");
-            if !fits(errors, alternatives, ALTERNATIVES_MAX, &place) {
-                return;
-            }
-            for (index, alternative) in alternatives.iter().enumerate() {
-                let place = place.index(index);
-                required_label(errors, alternative.text("name"), &place.child("name"));
-                devices(errors, alternative, &place);
-            }
-            unique(errors, alternatives.iter().map(|own| own.text("name")), &place);
+            let path = path.child("firstAvailable");
+            let name = |own: &Value| own.text("name");
+            each_once(errors, alternatives, ALTERNATIVES_MAX, &path, name, |errors, alternative, path| {
+                label(errors, alternative.text("name"), &path.child("name"));
+                devices(errors, alternative, path);
+            });
         }
     }
 }
@@ -140,7 +106,15 @@ fn devices(errors: &mut ErrorList, request: &Value, path: &Path<'_>) {
     } else {
         invalid_each(errors, &place, class, text::dns1123_subdomain(class));
     }
-    fits(errors, request.list("selectors"), SELECTORS_MAX, &path.child("selectors"));
+    selectors(errors, request, path);
+    allocation_mode(errors, request, path);
+    let place = path.child("tolerations");
+    for (index, toleration) in request.list("tolerations").iter().enumerate() {
+        taint::toleration(errors, toleration, &place.index(index));
+    }
+}
+
+fn allocation_mode(errors: &mut ErrorList, request: &Value, path: &Path<'_>) {
     let count = request.int("count");
     match request.text("allocationMode") {
         "All" if count != 0 => {
@@ -158,65 +132,29 @@ fn devices(errors: &mut ErrorList, request: &Value, path: &Path<'_>) {
     }
 }
 
-fn required_label(errors: &mut ErrorList, name: &str, path: &Path<'_>) {
-    if name.is_empty() {
-        errors.push(Error::required(path, ""));
-    } else {
-        invalid_each(errors, path, name, text::dns1123_label(name));
-    }
-}
-
-/// The requests that a constraint or a configuration is about.
-fn references(errors: &mut ErrorList, holder: &Value, names: &[String], path: &Path<'_>) {
-    let place = path.child("requests");
-    let list = holder.list("requests");
-    if !fits(errors, list, REQUESTS_MAX, &place) {
-        return;
-    }
-    let texts = || list.iter().map(|name| name.as_str().unwrap_or_default());
-    for (index, name) in texts().enumerate() {
-        let place = place.index(index);
-        let segments: Vec<&str> = name.split('/').collect();
-        if segments.len() > 2 {
-            errors.push(Error::invalid(&place, name, A_REQUEST));
-            continue;
-        }
-        segments.iter().for_each(|segment| required_label(errors, segment, &place));
-        if !names.iter().any(|own| own == name) {
-            errors.push(Error::invalid(&place, name, A_REQUEST));
+fn constraint(errors: &mut ErrorList, constraint: &Value, path: &Path<'_>) {
+    let attribute = ["matchAttribute", "distinctAttribute"]
+        .into_iter()
+        .find_map(|key| Some((key, constraint.maybe_text(key)?)));
+    match attribute {
+        Some((key, name)) => full_name(errors, name, &path.child(key)),
+        None => {
+            let why = "exactly one of \"matchAttribute\" or \"distinctAttribute\" is required, but multiple fields \
+                       are set";
+            errors.push(Error::required(path, why));
         }
     }
-    unique(errors, texts(), &place);
 }
 
-/// A name with the domain of the driver that defines it.
-fn attribute_name(errors: &mut ErrorList, name: &str, path: &Path<'_>) {
-    if !name.contains('/') {
-        let why = "a fully qualified name must be a domain and a name separated by a slash";
-        errors.push(Error::invalid(path, name, why));
-    }
-}
-
-pub(super) fn driver(errors: &mut ErrorList, name: &str, path: &Path<'_>) {
-    const NAME_MAX: usize = 63;
-    if name.is_empty() {
-        errors.push(Error::required(path, ""));
+/// Settings for the driver.
+pub(super) fn configuration(errors: &mut ErrorList, config: &Value, path: &Path<'_>) {
+    let path = path.child("opaque");
+    let Some(opaque) = config.maybe("opaque") else {
+        errors.push(Error::required(&path, ""));
         return;
-    }
-    if name.len() > NAME_MAX {
-        errors.push(Error::too_long(path, NAME_MAX));
-    }
-    let lower = name.to_lowercase();
-    invalid_each(errors, path, name, text::dns1123_subdomain(&lower));
-}
-
-/// Settings for the driver: an object that nobody else understands.
-fn parameters(errors: &mut ErrorList, opaque: &Value, path: &Path<'_>) {
-    match opaque.maybe("parameters") {
-        None => errors.push(Error::required(path, "")),
-        Some(Value::Object(_)) => {}
-        Some(_) => errors.push(Error::invalid(path, "<value omitted>", "must be a valid JSON object")),
-    }
+    };
+    csi_driver_name(errors, opaque.text("driver"), &path.child("driver"));
+    raw_object(errors, opaque.get("parameters"), PARAMETERS_BYTES_MAX, &path.child("parameters"));
 }
 
 #[cfg(test)]
@@ -226,7 +164,8 @@ mod tests {
     use super::*;
 
     fn complaints(devices: Value) -> Vec<String> {
-        spec(&json!({"devices": devices}), "spec").iter().map(ToString::to_string).collect()
+        let errors = spec(&json!({"devices": devices}), &Path::root("spec"));
+        errors.iter().map(ToString::to_string).collect()
     }
 
     fn gpu(name: &str) -> Value {
@@ -282,10 +221,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_never_changes() {
-        let claim = |name: &str| json!({"spec": {"devices": {"requests": [gpu(name)]}}});
-        assert!(unchanged(&claim("a"), &claim("a")).is_empty());
-        let errors = unchanged(&claim("b"), &claim("a"));
-        assert!(errors[0].to_string().ends_with(": field is immutable"), "{}", errors[0]);
+    fn selectors_and_tolerations_of_requests_are_judged() {
+        let mut request = gpu("a");
+        request.set_at(&["exactly", "selectors"], json!([{"cel": {"expression": "device.driver"}}, {}]));
+        request.set_at(
+            &["exactly", "tolerations"],
+            json!([{"operator": "Exists", "value": "v"}, {"effect": "x"}]),
+        );
+        assert_eq!(
+            complaints(json!({"requests": [request]})),
+            [
+                "spec.devices.requests[0].exactly.selectors[0].cel.expression: Invalid value: \"device.driver\": must \
+                 evaluate to bool or the unknown type, not string",
+                "spec.devices.requests[0].exactly.selectors[1].cel: Required value",
+                "spec.devices.requests[0].exactly.tolerations[0].value: Invalid value: \"v\": must be empty for \
+                 operator `Exists`",
+                "spec.devices.requests[0].exactly.tolerations[1].operator: Required value",
+                "spec.devices.requests[0].exactly.tolerations[1].effect: Unsupported value: \"x\": supported values: \
+                 \"NoExecute\", \"NoSchedule\", \"None\"",
+            ]
+        );
     }
 }

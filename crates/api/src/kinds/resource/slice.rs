@@ -3,12 +3,16 @@
 use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path};
 
-use super::claim;
+use super::{attribute, device, each_once, pool_name, required_label};
+use crate::kinds::core::pod::scheduling::node_selector;
+use crate::kinds::core::pod::volumes::csi_driver_name;
 use crate::validation::fields::{Fields, immutable, invalid_each};
 use crate::validation::text;
 
-const POOL_NAME_MAX: usize = 253;
 const DEVICES_MAX: usize = 128;
+/// Of devices with taints, counters or lists, which take more room.
+const LARGE_DEVICES_MAX: usize = 64;
+const COUNTER_SETS_MAX: usize = 8;
 
 const ONE_PLACE: &str =
     "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required";
@@ -16,7 +20,7 @@ const ONE_PLACE: &str =
 pub(super) fn spec(spec: &Value, old: Option<&Value>) -> ErrorList {
     let mut errors = ErrorList::new();
     let path = Path::root("spec");
-    claim::driver(&mut errors, spec.text("driver"), &path.child("driver"));
+    csi_driver_name(&mut errors, spec.text("driver"), &path.child("driver"));
     pool(&mut errors, &spec["pool"], &path.child("pool"));
     if let Some(old) = old {
         let pool_path = path.child("pool");
@@ -29,33 +33,38 @@ pub(super) fn spec(spec: &Value, old: Option<&Value>) -> ErrorList {
     if spec.has("sharedCounters") && spec.has("devices") {
         errors.push(Error::invalid(&path, "", "only one of `sharedCounters` or `devices` is allowed"));
     }
-    let devices = spec.list("devices");
-    let place = path.child("devices");
-    if devices.len() > DEVICES_MAX {
-        errors.push(Error::too_many(&place, devices.len(), DEVICES_MAX));
-        return errors;
-    }
-    let mut seen = std::collections::HashSet::new();
-    for (index, device) in devices.iter().enumerate() {
-        if !seen.insert(device.text("name")) {
-            errors.push(Error::duplicate(&place.index(index), device.text("name")));
-        }
-    }
+    let name = |own: &Value| own.text("name");
+    let before = |name: &str| old?.list("devices").iter().find(|own| own.text("name") == name);
+    let own_place = spec.truth("perDeviceNodeSelection");
+    each_once(
+        &mut errors,
+        spec.list("devices"),
+        devices_max(spec),
+        &path.child("devices"),
+        name,
+        |errors, own, path| device::check(errors, own, before(own.text("name")), own_place, path),
+    );
+    let place = path.child("sharedCounters");
+    each_once(&mut errors, spec.list("sharedCounters"), COUNTER_SETS_MAX, &place, name, counter_set);
     errors
 }
 
+fn devices_max(spec: &Value) -> usize {
+    let is_large = |device: &Value| {
+        !device.list("taints").is_empty()
+            || !device.list("consumesCounters").is_empty()
+            || device.entries("attributes").any(|(_, own)| attribute::is_list(own))
+    };
+    if spec.list("devices").iter().any(is_large) { LARGE_DEVICES_MAX } else { DEVICES_MAX }
+}
+
+fn counter_set(errors: &mut ErrorList, set: &Value, path: &Path<'_>) {
+    required_label(errors, set.text("name"), &path.child("name"));
+    device::counters(errors, set, path);
+}
+
 fn pool(errors: &mut ErrorList, pool: &Value, path: &Path<'_>) {
-    let (name, name_path) = (pool.text("name"), path.child("name"));
-    if name.is_empty() {
-        errors.push(Error::required(&name_path, ""));
-    } else {
-        if name.len() > POOL_NAME_MAX {
-            errors.push(Error::too_long(&name_path, POOL_NAME_MAX));
-        }
-        for part in name.split('/') {
-            invalid_each(errors, &name_path, part, text::dns1123_subdomain(part));
-        }
-    }
+    pool_name(errors, pool.text("name"), &path.child("name"));
     let (slices, generation) = (pool.int("resourceSliceCount"), pool.int("generation"));
     if slices <= 0 {
         let path = path.child("resourceSliceCount");
@@ -67,6 +76,10 @@ fn pool(errors: &mut ErrorList, pool: &Value, path: &Path<'_>) {
     }
 }
 
+pub(super) fn node_name(errors: &mut ErrorList, name: &str, path: &Path<'_>) {
+    invalid_each(errors, path, name, text::dns1123_subdomain(name));
+}
+
 /// On which nodes the devices are; said in one way.
 fn place(errors: &mut ErrorList, spec: &Value, path: &Path<'_>) {
     let mut set = Vec::new();
@@ -76,13 +89,14 @@ fn place(errors: &mut ErrorList, spec: &Value, path: &Path<'_>) {
             errors.push(Error::invalid(&path, node, "must be either unset or set to a non-empty string"));
         } else {
             set.push("`nodeName`");
-            invalid_each(errors, &path, node, text::dns1123_subdomain(node));
+            node_name(errors, node, &path);
         }
     }
     if let Some(selector) = spec.maybe("nodeSelector") {
         set.push("`nodeSelector`");
+        let path = path.child("nodeSelector");
+        node_selector(errors, selector, &path);
         if selector.list("nodeSelectorTerms").len() != 1 {
-            let path = path.child("nodeSelector");
             let path = path.child("nodeSelectorTerms");
             let terms = &selector["nodeSelectorTerms"];
             errors.push(Error::invalid(&path, terms, "must have exactly one node selector term"));
@@ -97,13 +111,22 @@ fn place(errors: &mut ErrorList, spec: &Value, path: &Path<'_>) {
             None => {}
         }
     }
+    let several = format!("{ONE_PLACE}, but multiple fields are set");
+    complain_about_places(errors, &set, ONE_PLACE, &several, path);
+}
+
+/// Complains unless a place is said in exactly one way.
+pub(super) fn complain_about_places(
+    errors: &mut ErrorList,
+    set: &[&str],
+    none: &str,
+    several: &str,
+    path: &Path<'_>,
+) {
     match set.len() {
-        0 => errors.push(Error::required(path, ONE_PLACE)),
+        0 => errors.push(Error::required(path, none)),
         1 => {}
-        _ => {
-            let why = format!("{ONE_PLACE}, but multiple fields are set");
-            errors.push(Error::invalid(path, format!("{{{}}}", set.join(", ")), why));
-        }
+        _ => errors.push(Error::invalid(path, format!("{{{}}}", set.join(", ")), several)),
     }
 }
 
