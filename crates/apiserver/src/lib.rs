@@ -149,6 +149,7 @@ impl ApiServer {
             catalog.find(gvr).cloned().ok_or_else(|| AssembleError::MissingResource(gvr.to_string()))
         };
         registry.recover(
+            find(&api::gvr::NAMESPACES)?,
             &find(&api::gvr::SERVICES)?,
             find(&api::gvr::SERVICE_CIDRS)?,
             find(&api::gvr::IP_ADDRESSES)?,

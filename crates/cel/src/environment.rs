@@ -23,6 +23,7 @@ pub struct Environment {
     messages: HashMap<Box<str>, Type>,
     json_patch: bool,
     mutations: bool,
+    bindings: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -65,6 +66,13 @@ impl Environment {
     #[must_use]
     pub fn message(mut self, object: &Arc<ObjectType>) -> Self {
         self.messages.insert(object.name().into(), Type::Object(object.clone()));
+        self
+    }
+
+    /// Adds `cel.bind(name, value, expression)`.
+    #[must_use]
+    pub fn bindings(mut self) -> Self {
+        self.bindings = true;
         self
     }
 
@@ -160,7 +168,8 @@ impl Environment {
 
     /// Parses, checks and compiles an expression.
     pub fn compile(&self, text: &str) -> Result<Program, CompileError> {
-        let checked = checker::check(self, text, parser::parse(text)?)?;
+        let parse = if self.bindings { parser::parse_with_bindings } else { parser::parse };
+        let checked = checker::check(self, text, parse(text)?)?;
         validators::validate(text, &checked)?;
         let output = checked.type_of(checked.ast.root.id).clone();
         let estimate = cost::estimate(self, &checked);

@@ -44,6 +44,7 @@ pub use error::{CompileError, Issue, Location, Refusal};
 pub use eval::{Activation, Budget};
 pub use eval_error::{EvalError, EvalErrorKind};
 pub use library::authorizer;
+pub use library::url::is_request_uri;
 pub use opaques::Opaques;
 pub use program::Program;
 pub use types::{Decl, Field, ListKind, ObjectType, Opaque, Shape, Type};

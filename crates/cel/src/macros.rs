@@ -32,7 +32,8 @@ pub(crate) fn expand(
     target: Option<Expr>,
     mut args: Vec<Expr>,
 ) -> Result<Expr, MacroError> {
-    let mut macros = Expander { offset: parser.offset(id), parser };
+    let (offset, bindings) = (parser.offset(id), parser.bindings);
+    let mut macros = Expander { offset, parser };
     let Some(target) = target else {
         if function == "has" && args.len() == 1 {
             return macros.has(args.remove(0));
@@ -51,11 +52,17 @@ pub(crate) fn expand(
         ("optMap", 2) => macros.optional_map(target, args, false),
         ("optFlatMap", 2) => macros.optional_map(target, args, true),
         ("sortBy", 2) => macros.sort_by(target, args),
+        ("bind", 3) if bindings && is_namespace(&target) => macros.bind_name(args),
         _ => {
             let kind = Kind::Call { function: function.into(), target: Some(Box::new(target)), args };
             Ok(Expr { id, kind })
         }
     }
+}
+
+/// The `cel` of `cel.bind`.
+fn is_namespace(target: &Expr) -> bool {
+    matches!(&target.kind, Kind::Ident(name) if &**name == "cel")
 }
 
 enum Quantifier {
@@ -142,6 +149,15 @@ impl Expander<'_, '_> {
             step,
             result: body,
         })))
+    }
+
+    /// `cel.bind(name, value, body)`
+    fn bind_name(&mut self, args: Vec<Expr>) -> Result<Expr, MacroError> {
+        let [name, value, body] = <[Expr; 3]>::try_from(args).expect("matched by number of arguments");
+        let Kind::Ident(variable) = &name.kind else {
+            return refuse(name.id, "cel.bind() variable names must be simple identifiers");
+        };
+        Ok(self.bind(variable, value, body))
     }
 
     fn has(&mut self, argument: Expr) -> Result<Expr, MacroError> {

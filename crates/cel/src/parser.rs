@@ -97,6 +97,15 @@ type Parsed<T> = Result<T, Abort>;
 
 /// Parses `text` and expands macros.
 pub(crate) fn parse(text: &str) -> Result<Ast, CompileError> {
+    parse_as(text, false)
+}
+
+/// As [`parse`], with `cel.bind`.
+pub(crate) fn parse_with_bindings(text: &str) -> Result<Ast, CompileError> {
+    parse_as(text, true)
+}
+
+fn parse_as(text: &str, bindings: bool) -> Result<Ast, CompileError> {
     let code_points = text.chars().count();
     if code_points > CODE_POINTS_MAX {
         let message =
@@ -117,6 +126,7 @@ pub(crate) fn parse(text: &str) -> Result<Ast, CompileError> {
         recoveries: 0,
         waiting: Vec::new(),
         depths: Depths::default(),
+        bindings,
     };
     let root = parser.start();
     if let Ok(root) = &root
@@ -164,6 +174,8 @@ pub(crate) struct Parser<'s> {
     /// What each construct around the current token waits for.
     waiting: Vec<&'static [Token]>,
     depths: Depths,
+    /// `cel.bind` is a macro.
+    pub(crate) bindings: bool,
 }
 
 impl<'s> Parser<'s> {

@@ -143,7 +143,7 @@ impl Type {
     }
 
     /// As types are named outside of the checker, by their full names.
-    pub(crate) fn declared(&self) -> String {
+    pub fn declared(&self) -> String {
         let parameters: Vec<String> = self.parameters().into_iter().map(Type::declared).collect();
         if parameters.is_empty() {
             self.name().into()

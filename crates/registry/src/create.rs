@@ -76,7 +76,8 @@ impl Registry {
         strategy.prepare_for_create(&strategy_ctx, &mut object);
         metadata::record_requester(resource, ctx, &mut object);
         let reservation = self.services.reserve(endpoint, ctx, &mut object, None)?;
-        let errors = metadata::validate_create(resource, &strategy_ctx, &object);
+        let mut errors = self.device_access(endpoint, ctx, &object, None);
+        errors.extend(metadata::validate_create(resource, &strategy_ctx, &object));
         if !errors.is_empty() {
             return Err(Status::invalid(&endpoint.group_kind(), &name, &errors));
         }

@@ -13,6 +13,7 @@
 pub mod admission;
 mod create;
 mod delete;
+mod device_access;
 mod eviction;
 pub mod managed;
 mod metadata;
@@ -52,6 +53,8 @@ pub struct Registry {
     cache: Arc<WatchCache>,
     admission: std::sync::OnceLock<Arc<dyn Admission>>,
     services: services::Allocator,
+    /// Set once the cache was loaded.
+    namespaces: std::sync::OnceLock<Endpoint>,
     allow_privileged: bool,
 }
 
@@ -115,7 +118,8 @@ impl Warnings {
 impl Registry {
     pub fn new(store: Arc<dyn Store>, cache: Arc<WatchCache>, network: ServiceNetwork) -> Self {
         let services = services::Allocator::new(network);
-        Self { store, cache, admission: std::sync::OnceLock::new(), services, allow_privileged: true }
+        let (admission, namespaces) = (std::sync::OnceLock::new(), std::sync::OnceLock::new());
+        Self { store, cache, admission, services, namespaces, allow_privileged: true }
     }
 
     /// Whether containers may be privileged; they may unless this says otherwise.
@@ -202,7 +206,14 @@ impl Registry {
     }
 
     /// Rebuilds what is derived from stored objects: call once after the cache was loaded.
-    pub fn recover(&self, services: &Endpoint, service_cidrs: Endpoint, ip_addresses: Endpoint) {
+    pub fn recover(
+        &self,
+        namespaces: Endpoint,
+        services: &Endpoint,
+        service_cidrs: Endpoint,
+        ip_addresses: Endpoint,
+    ) {
+        let _ = self.namespaces.set(namespaces);
         self.services.recover(services, service_cidrs, ip_addresses);
     }
 

@@ -123,7 +123,8 @@ impl Registry {
         let reservation = self.services.reserve(endpoint, ctx, &mut new, Some(&old))?;
         metadata::bump_generation(resource, &strategy_ctx, &mut new, &old);
         if !trusted {
-            let errors = metadata::validate_update(resource, &strategy_ctx, &new, &old);
+            let mut errors = self.device_access(endpoint, ctx, &new, Some(&old));
+            errors.extend(metadata::validate_update(resource, &strategy_ctx, &new, &old));
             if !errors.is_empty() {
                 return Err(Status::invalid(&endpoint.group_kind(), current.name(), &errors));
             }

@@ -57,7 +57,7 @@ const FORMATS: &[(&str, TextCheck)] = &[
     ("password", |_| true),
     ("rgbcolor", |text| matches(RGB_COLOR, text)),
     ("ssn", |text| text.len() == 11 && matches(SSN, text)),
-    ("uri", is_request_uri),
+    ("uri", cel::is_request_uri),
     ("uuid", |text| matches(UUID, text)),
     ("uuid3", |text| matches(UUID3, text)),
     ("uuid4", |text| matches(UUID4, text)),
@@ -214,64 +214,6 @@ fn is_name_segment(text: &str) -> bool {
     text.bytes().all(|byte| is_inner(byte) || byte == b'-')
         && text.bytes().next().is_some_and(is_inner)
         && text.bytes().next_back().is_some_and(is_inner)
-}
-
-/// Go's `url.ParseRequestURI`: an absolute URI or an absolute path.
-fn is_request_uri(text: &str) -> bool {
-    if text.is_empty() || text.bytes().any(|byte| byte < b' ' || byte == 0x7f) {
-        return false;
-    }
-    if text == "*" {
-        return true;
-    }
-    let scheme_end = text.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.')));
-    let rest = match scheme_end {
-        Some(at) if text[at..].starts_with(':') && text.starts_with(|c: char| c.is_ascii_alphabetic()) => {
-            &text[at + 1..]
-        }
-        Some(0) if text.starts_with('/') => text,
-        _ => return false,
-    };
-    if !rest.starts_with('/') {
-        // An opaque part, as in `mailto:a@b`, is taken as it is.
-        return scheme_end != Some(0);
-    }
-    let Some(authority) = rest.strip_prefix("//").filter(|_| scheme_end != Some(0)) else {
-        return has_good_escapes(rest);
-    };
-    let (authority, path) = authority.split_at(authority.find(['/', '?']).unwrap_or(authority.len()));
-    is_authority(authority) && has_good_escapes(path.split('?').next().unwrap_or_default())
-}
-
-fn is_authority(authority: &str) -> bool {
-    let host = match authority.rsplit_once('@') {
-        Some((user, host)) => {
-            let is_user = |c: char| c.is_ascii_alphanumeric() || "-._:~!$&'()*+,;=%@".contains(c);
-            if !user.chars().all(is_user) || !has_good_escapes(user) {
-                return false;
-            }
-            host
-        }
-        None => authority,
-    };
-    let (name, port) = match host.strip_prefix('[') {
-        Some(inner) => match inner.split_once(']') {
-            Some(parts) => parts,
-            None => return false,
-        },
-        None => host.split_at(host.rfind(':').unwrap_or(host.len())),
-    };
-    let is_port = port.is_empty()
-        || port.strip_prefix(':').is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
-    let is_host =
-        |c: char| !c.is_ascii() || c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:[]<>\"%".contains(c);
-    is_port && name.chars().all(is_host) && has_good_escapes(name)
-}
-
-fn has_good_escapes(text: &str) -> bool {
-    text.split('%')
-        .skip(1)
-        .all(|rest| rest.len() >= 2 && rest.bytes().take(2).all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// A mailbox as in RFC 5322, with or without a display name.

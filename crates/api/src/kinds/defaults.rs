@@ -6,7 +6,7 @@
 //!
 //! Paths are dotted and lead from the enclosing rule: `a.b` makes missing objects on the way, as Go's embedded
 //! structs are always there; [`Rule::At`] visits only what exists, as behind Go's pointers, and `items[]` visits
-//! every item of a list.
+//! every item of a list, `map{}` every value of a map.
 
 use apimachinery::{Map, Value};
 
@@ -48,11 +48,13 @@ pub enum To {
 pub enum Test {
     Is(&'static str, &'static str),
     Has(&'static str),
+    /// Has it, and not as its type's zero value.
+    Filled(&'static str),
     Lacks(&'static str),
 }
 
 use Rule::{At, Call, Empty, If, Missing};
-use Test::{Has, Is, Lacks};
+use Test::{Filled, Has, Is, Lacks};
 use To::{Bool, Int, Json, Object, Sibling, Text};
 
 /// The defaults of a kind; none for kinds without, and for those whose code does it all.
@@ -83,6 +85,7 @@ fn passes(object: &Value, test: Test) -> bool {
     match test {
         Is(key, text) => object.text(key) == text,
         Has(key) => object.has(key),
+        Filled(key) => !is_empty(object.get(key)),
         Lacks(key) => !object.has(key),
     }
 }
@@ -122,19 +125,16 @@ pub fn each(object: &mut Value, path: &str, visit: &mut dyn FnMut(&mut Value)) {
         Some(rest) => each(value, rest, visit),
         None => visit(value),
     };
-    match step.strip_suffix("[]") {
-        Some(key) => {
-            for item in object.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten() {
-                descend(item);
-            }
-        }
-        None => {
-            if let Some(value) = object.get_mut(step)
-                && value.is_object()
-            {
-                descend(value);
-            }
-        }
+    if let Some(key) = step.strip_suffix("[]") {
+        let items = object.get_mut(key).and_then(Value::as_array_mut);
+        items.into_iter().flatten().for_each(descend);
+    } else if let Some(key) = step.strip_suffix("{}") {
+        let map = object.get_mut(key).and_then(Value::as_object_mut);
+        map.into_iter().flat_map(Map::values_mut).for_each(descend);
+    } else if let Some(value) = object.get_mut(step)
+        && value.is_object()
+    {
+        descend(value);
     }
 }
 
@@ -168,11 +168,11 @@ const CLAIM_DEVICES: Table = &[At(
     &[
         At("exactly", DEVICE_REQUEST),
         At("firstAvailable[]", DEVICE_REQUEST),
-        If(Has("deviceClassName"), DEVICE_REQUEST),
+        If(Filled("deviceClassName"), DEVICE_REQUEST),
     ],
 )];
 const SLICE_DEVICES: Table =
-    &[At("nodeAllocatableResourceMappings[]", &[Missing("allocationMultiplier", Int(1))])];
+    &[At("nodeAllocatableResourceMappings{}", &[Missing("allocationMultiplier", Text("1"))])];
 const SUBJECT: Table = &[
     If(Is("kind", "User"), &[Empty("apiGroup", Text("rbac.authorization.k8s.io"))]),
     If(Is("kind", "Group"), &[Empty("apiGroup", Text("rbac.authorization.k8s.io"))]),

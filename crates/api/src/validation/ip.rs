@@ -93,6 +93,18 @@ pub fn check_cidr(errors: &mut ErrorList, value: &str, path: &Path<'_>, held_bef
     }
 }
 
+/// Complains unless the value is a CIDR block in the one form that is written.
+pub fn check_canonical_cidr(errors: &mut ErrorList, value: &str, path: &Path<'_>) {
+    let before = errors.len();
+    check_cidr(errors, value, path, &[]);
+    if let Some((ip, bits)) = parse_cidr(value)
+        && errors.len() == before
+        && format!("{ip}/{bits}") != value
+    {
+        errors.push(Error::invalid(path, value, format!("must be in canonical form (\"{ip}/{bits}\")")));
+    }
+}
+
 /// Complains unless the value is an address with the length of its network's prefix, in canonical form.
 pub fn check_interface_address(errors: &mut ErrorList, value: &str, path: &Path<'_>) {
     let Some((ip, bits)) = parse_cidr(value) else {
@@ -101,7 +113,7 @@ pub fn check_interface_address(errors: &mut ErrorList, value: &str, path: &Path<
         return;
     };
     // The prefix of an IPv4 address in IPv6 clothes covers the clothes, too.
-    let bits = if ip.is_ipv4() && bits > 32 { bits - 96 } else { bits };
+    let bits = i64::from(bits) - if ip.is_ipv4() && bits > 32 { 96 } else { 0 };
     let canonical = format!("{ip}/{bits}");
     if value != canonical {
         errors.push(Error::invalid(path, value, format!("must be in canonical form (\"{canonical}\")")));

@@ -28,16 +28,6 @@ pub const KNOWN: &[Known] = &[
         "upstream had not written the condition yet; ours is there at once",
     ),
     known(
-        "validate-nonsense",
-        "resource.k8s.io.v1.DeviceClass",
-        "compiles CEL expressions: a later milestone",
-    ),
-    known(
-        "validate-nonsense",
-        "resource.k8s.io.v1.ResourceClaim",
-        "admin access of claims: a later milestone, with CEL",
-    ),
-    known(
         "conversions-and-subresources",
         "/openapi/v3/apis/example.com/v1",
         "operations and their parameters are published without prose",

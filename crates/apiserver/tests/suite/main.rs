@@ -15,6 +15,7 @@ mod connections;
 mod conversions;
 mod custom_resources;
 mod deletes;
+mod devices;
 mod encodings;
 mod fairness;
 mod hook;

@@ -80,7 +80,11 @@ impl Url {
             Some(authority) => {
                 let end = authority.find('/').unwrap_or(authority.len());
                 let (authority, path) = authority.split_at(end);
-                let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+                let host = match authority.rsplit_once('@') {
+                    Some((user, _)) if !is_userinfo(user) => return fail("net/url: invalid userinfo"),
+                    Some((_, host)) => host,
+                    None => authority,
+                };
                 url.host = match parse_host(host) {
                     Ok(host) => host,
                     Err(what) => return fail(&what),
@@ -112,6 +116,16 @@ impl Url {
     }
 }
 
+/// Whether a text is what `url.ParseRequestURI` reads: an absolute URL, an absolute path, or `*`.
+pub fn is_request_uri(text: &str) -> bool {
+    text == "*" || Url::parse(text).is_ok()
+}
+
+fn is_userinfo(user: &str) -> bool {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-._:~!$&'()*+,;=%@".contains(c);
+    user.chars().all(is_allowed) && bad_escape(user).is_none()
+}
+
 fn split_scheme(text: &str) -> Result<(&str, &str), &'static str> {
     for (at, byte) in text.bytes().enumerate() {
         match byte {
@@ -134,7 +148,7 @@ fn parse_host(host: &str) -> Result<String, String> {
     if let Some((_, port)) = host.rsplit_once(':') {
         check_port(&format!(":{port}"))?;
     }
-    if let Some(bad) = host.chars().find(|&c| " <>\"\\^`{|}".contains(c)) {
+    if let Some(bad) = host.chars().find(|&c| " \\^`{|}".contains(c)) {
         return Err(format!("invalid character {} in host name", go_quote(&bad.to_string())));
     }
     if let Some(bad) = bad_escape(host) {
@@ -261,6 +275,8 @@ mod tests {
             ("../relative-path", "parse \"../relative-path\": invalid URI for request"),
             (":x", "parse \":x\": missing protocol scheme"),
             ("https://a:b/", "parse \"https://a:b/\": invalid port \":b\" after host"),
+            ("https://us er@a/", "parse \"https://us er@a/\": net/url: invalid userinfo"),
+            ("https://a{b/", "parse \"https://a{b/\": invalid character \"{\" in host name"),
             ("https://a/%zz", "parse \"https://a/%zz\": invalid URL escape \"%zz\""),
         ] {
             assert_eq!(Url::parse(text).unwrap_err(), wanted);

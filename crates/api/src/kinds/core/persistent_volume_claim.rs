@@ -37,17 +37,11 @@ impl Strategy for PersistentVolumeClaim {
     fn validate_update(&self, ctx: &Context<'_>, new: &Value, old: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         if ctx.subresource == Some("status") {
-            let path = Path::root("status");
-            let path = path.child("capacity");
-            for (name, value) in new["status"].entries("capacity") {
-                if let Some(amount) = resources::quantity(value).filter(|amount| amount.sign() < 0) {
-                    errors.push(Error::invalid(
-                        &path.key(name),
-                        amount.value(),
-                        "must be a valid resource quantity",
-                    ));
-                }
+            if new["spec"].list("accessModes").is_empty() {
+                // Upstream's path, as it is.
+                errors.push(Error::required(&Path::root("Spec").child("accessModes"), ""));
             }
+            status(&mut errors, &new["status"], &Path::root("status"));
             return errors;
         }
         spec(&mut errors, &new["spec"], &Path::root("spec"));
@@ -58,6 +52,53 @@ impl Strategy for PersistentVolumeClaim {
     fn warnings(&self, ctx: &Context<'_>, new: &Value, _old: Option<&Value>) -> Vec<String> {
         if ctx.subresource.is_some() { Vec::new() } else { crate::kinds::warnings::claim(new) }
     }
+}
+
+/// How far a resize of each resource has come.
+const RESIZE_STATES: &[&str] = &[
+    "ControllerResizeInProgress",
+    "ControllerResizeInfeasible",
+    "NodeResizeInProgress",
+    "NodeResizeInfeasible",
+    "NodeResizePending",
+];
+
+/// What a volume has, and what it is about to have.
+fn status(errors: &mut ErrorList, status: &Value, path: &Path<'_>) {
+    let capacity = path.child("capacity");
+    for (name, value) in status.entries("capacity") {
+        not_negative_amount(errors, value, &capacity.key(name));
+    }
+    let states = path.child("allocatedResourceStatuses");
+    for (name, state) in status.entries("allocatedResourceStatuses") {
+        resource_name(errors, name, &states);
+        if !RESIZE_STATES.contains(&item_text(state)) {
+            // Upstream shows the resource, not its state.
+            errors.push(Error::not_supported(&states, name, RESIZE_STATES));
+        }
+    }
+    let allocated = path.child("allocatedResources");
+    for (name, value) in status.entries("allocatedResources") {
+        if resource_name(errors, name, &allocated) {
+            not_negative_amount(errors, value, &allocated.key(name));
+        }
+    }
+}
+
+fn not_negative_amount(errors: &mut ErrorList, value: &Value, path: &Path<'_>) {
+    if let Some(amount) = resources::quantity(value).filter(|amount| amount.sign() < 0) {
+        errors.push(Error::invalid(path, amount.value(), "must be a valid resource quantity"));
+    }
+}
+
+/// Of Kubernetes' own resources only storage can be allocated; says whether this one can.
+fn resource_name(errors: &mut ErrorList, name: &str, path: &Path<'_>) -> bool {
+    let before = errors.len();
+    invalid_each(errors, path, name, text::qualified_name(name));
+    if errors.len() == before && resources::is_native(name) && name != "storage" {
+        errors.push(Error::not_supported(path, name, &["storage"]));
+    }
+    errors.len() == before
 }
 
 /// Defaults of a claim's spec.

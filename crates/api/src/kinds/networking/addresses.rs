@@ -4,7 +4,7 @@ use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path};
 
 use crate::strategy::{Context, Strategy};
-use crate::validation::fields::{Fields, IMMUTABLE, invalid_each, item_text, same};
+use crate::validation::fields::{Fields, IMMUTABLE, as_go_struct, invalid_each, item_text, same};
 use crate::validation::{ip, text};
 
 pub struct IpAddress;
@@ -58,32 +58,58 @@ impl Strategy for ServiceCidr {
     fn validate(&self, _ctx: &Context<'_>, object: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let path = Path::root("spec");
-        let path = path.child("cidrs");
-        let blocks = object["spec"].list("cidrs");
-        if blocks.is_empty() {
-            errors.push(Error::required(&path, "at least one CIDR required"));
-        }
-        if blocks.len() > 2 {
-            errors.push(Error::invalid(&path, &object["spec"]["cidrs"], "may only hold up to 2 values"));
-        }
-        if blocks.len() == 2 && !ip::is_dual_stack_cidrs(blocks.iter().map(item_text)) {
-            errors.push(Error::invalid(
-                &path,
-                &object["spec"]["cidrs"],
-                "may specify no more than one IP for each IP family",
-            ));
-        }
-        for (index, block) in blocks.iter().enumerate() {
-            ip::check_cidr(&mut errors, item_text(block), &path.index(index), &[]);
-        }
+        blocks(&mut errors, &object["spec"], &path.child("cidrs"));
         errors
     }
 
+    /// A block may come as the second, of the other family; nothing else changes.
     fn validate_update(&self, ctx: &Context<'_>, new: &Value, old: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
-        if ctx.subresource.is_none() && !same(&new["spec"]["cidrs"], &old["spec"]["cidrs"]) {
-            errors.push(Error::invalid(&Path::root("spec").child("cidrs"), &new["spec"]["cidrs"], IMMUTABLE));
+        if ctx.subresource.is_some() {
+            return errors;
+        }
+        let path = Path::root("spec");
+        let path = path.child("cidrs");
+        let (list, before) = (new["spec"].list("cidrs"), old["spec"].list("cidrs"));
+        let is_second = before.len() == 1 && list.len() == 2;
+        if before.len() != list.len() && !is_second {
+            errors.push(Error::invalid(&path, &new["spec"]["cidrs"], IMMUTABLE));
+            return errors;
+        }
+        for (index, (block, _)) in list.iter().zip(before).enumerate().filter(|(_, (new, old))| new != old) {
+            errors.push(Error::invalid(&path.index(index), block, IMMUTABLE));
+        }
+        if is_second {
+            blocks(&mut errors, &new["spec"], &path);
         }
         errors
+    }
+}
+
+/// One block of addresses, or one of each family.
+fn blocks(errors: &mut ErrorList, spec: &Value, path: &Path<'_>) {
+    let blocks = spec.list("cidrs");
+    if blocks.is_empty() {
+        errors.push(Error::required(path, "at least one CIDR required"));
+        return;
+    }
+    if blocks.len() > 2 {
+        let shown = as_go_struct(spec, &[("cidrs", "CIDRs", "null")]);
+        errors.push(Error::invalid(path, shown, "may only hold up to 2 values"));
+        return;
+    }
+    for (index, block) in blocks.iter().enumerate() {
+        ip::check_canonical_cidr(errors, item_text(block), &path.index(index));
+    }
+    let families: Vec<bool> = blocks
+        .iter()
+        .filter_map(|block| ip::parse_cidr(item_text(block)))
+        .map(|(ip, _)| ip.is_ipv4())
+        .collect();
+    if let [first, second] = families[..]
+        && first == second
+    {
+        let why = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
+        errors.push(Error::invalid(path, &spec["cidrs"], why));
     }
 }

@@ -6,7 +6,7 @@ use apimachinery::field::{Error, ErrorList, Path};
 use super::apps::workload;
 use crate::strategy::{Context, Strategy};
 use crate::validation::fields::{Fields, Verbatim, not_negative, supported};
-use crate::validation::selector;
+use crate::validation::{conditions, selector};
 
 /// The kinds of this group with rules of their own.
 pub const RULES: super::Rules = &[("PodDisruptionBudget", &PodDisruptionBudget)];
@@ -43,8 +43,10 @@ impl Strategy for PodDisruptionBudget {
             return self.validate(ctx, new);
         }
         let mut errors = ErrorList::new();
+        let path = Path::root("status");
+        conditions::check(&mut errors, new["status"].list("conditions"), &path.child("conditions"));
         for key in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {
-            not_negative(&mut errors, &new["status"], key, &Path::root("status"));
+            not_negative(&mut errors, &new["status"], key, &path);
         }
         errors
     }

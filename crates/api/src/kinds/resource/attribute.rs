@@ -1,7 +1,5 @@
 //! Names of attributes and capacities, and what they may be.
 
-use std::cmp::Ordering;
-
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::{Quantity, Value};
 
@@ -191,7 +189,7 @@ fn one_of_choices(
 ) {
     let all: Vec<Quantity> = choices.iter().filter_map(quantity).collect();
     for (index, pair) in all.windows(2).enumerate() {
-        if pair[0].cmp(&pair[1]) == Ordering::Greater {
+        if pair[0] > pair[1] {
             let why = "values must be sorted in ascending order";
             errors.push(Error::invalid(&path.index(index + 1), shown(pair[1]), why));
         }

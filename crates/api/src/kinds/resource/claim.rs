@@ -5,9 +5,7 @@ use apimachinery::field::{Error, ErrorList, Path};
 
 use super::attribute::full_name;
 use super::selector::selectors;
-use super::{
-    CONFIGURATIONS_MAX, PARAMETERS_BYTES_MAX, each, each_once, label, raw_object, required_label, taint,
-};
+use super::{CONFIGURATIONS_MAX, PARAMETERS_BYTES_MAX, each, each_once, label, name, raw_object, taint};
 use crate::kinds::core::pod::volumes::csi_driver_name;
 use crate::validation::fields::{Fields, invalid_each, item_text};
 use crate::validation::text;
@@ -27,7 +25,7 @@ pub(super) fn spec(spec: &Value, path: &Path<'_>) -> ErrorList {
     let devices = &spec["devices"];
     let names = RequestNames::of(devices);
     let place = path.child("requests");
-    each_once(&mut errors, devices.list("requests"), REQUESTS_MAX, &place, |own| own.text("name"), request);
+    each_once(&mut errors, devices.list("requests"), REQUESTS_MAX, &place, name, request);
     let place = path.child("constraints");
     each(&mut errors, devices.list("constraints"), CONSTRAINTS_MAX, &place, |errors, constraint, path| {
         names.references(errors, constraint, path);
@@ -88,7 +86,6 @@ fn request(errors: &mut ErrorList, request: &Value, path: &Path<'_>) {
         (Some(exactly), true) => devices(errors, exactly, &path.child("exactly")),
         (None, false) => {
             let path = path.child("firstAvailable");
-            let name = |own: &Value| own.text("name");
             each_once(errors, alternatives, ALTERNATIVES_MAX, &path, name, |errors, alternative, path| {
                 label(errors, alternative.text("name"), &path.child("name"));
                 devices(errors, alternative, path);

@@ -36,6 +36,10 @@ const CONFIGURATIONS_MAX: usize = 32;
 const PARAMETERS_BYTES_MAX: usize = 10 * 1024;
 const POOL_NAME_MAX: usize = 253;
 
+/// Where the devices of a slice have their taints, and where they have them in `v1beta1`.
+const SLICE_TAINTS: &str = "spec.devices[].taints[]";
+const OLD_SLICE_TAINTS: &str = "spec.devices[].basic.taints[]";
+
 /// The label of namespaces whose claims may ask for access to devices that are in use by others.
 pub const ADMIN_ACCESS: &str = "resource.kubernetes.io/admin-access";
 
@@ -92,6 +96,15 @@ impl Strategy for DeviceClass {
 pub struct DeviceTaintRule;
 
 impl Strategy for DeviceTaintRule {
+    fn prepare_for_create(&self, ctx: &Context<'_>, object: &mut Value) {
+        taint::stamp(object, "spec.taint", ctx);
+    }
+
+    fn prepare_for_update(&self, ctx: &Context<'_>, new: &mut Value, old: &Value) {
+        keep_status_apart(ctx, new, old);
+        taint::stamp(new, "spec.taint", ctx);
+    }
+
     fn validate(&self, _ctx: &Context<'_>, object: &Value) -> ErrorList {
         taint::rule(&object["spec"], None)
     }
@@ -173,6 +186,15 @@ impl Strategy for ResourcePoolStatusRequest {
 pub struct ResourceSlice;
 
 impl Strategy for ResourceSlice {
+    fn prepare_for_create(&self, ctx: &Context<'_>, object: &mut Value) {
+        taint::stamp(object, SLICE_TAINTS, ctx);
+        taint::stamp(object, OLD_SLICE_TAINTS, ctx);
+    }
+
+    fn prepare_for_update(&self, ctx: &Context<'_>, new: &mut Value, _old: &Value) {
+        self.prepare_for_create(ctx, new);
+    }
+
     fn validate(&self, _ctx: &Context<'_>, object: &Value) -> ErrorList {
         slice::spec(&newest(object)["spec"], None)
     }
@@ -231,6 +253,11 @@ fn each_once(
     }
 }
 
+/// The name of a request, a device or a set of counters.
+fn name(item: &Value) -> &str {
+    item.text("name")
+}
+
 fn label(errors: &mut ErrorList, name: &str, path: &Path<'_>) {
     invalid_each(errors, path, name, text::dns1123_label(name));
 }
@@ -275,7 +302,8 @@ mod tests {
 
     use super::*;
 
-    const CTX: Context<'static> = Context { now: jiff::Timestamp::UNIX_EPOCH, user: "u", subresource: None };
+    const CTX: Context<'static> =
+        Context { now: jiff::Timestamp::UNIX_EPOCH, user: "u", subresource: None, allow_privileged: true };
 
     #[test]
     fn older_versions_are_judged_like_the_newest() {
@@ -325,6 +353,23 @@ mod tests {
             new_admin_access(&status(true), Some(&status(false))).as_deref(),
             Some("status.allocation.devices.results[0].adminAccess")
         );
+    }
+
+    #[test]
+    fn taints_say_since_when() {
+        let mut rule = json!({"spec": {"taint": {"key": "k"}}});
+        DeviceTaintRule.prepare_for_create(&CTX, &mut rule);
+        assert_eq!(rule.str_at(&["spec", "taint", "timeAdded"]), "1970-01-01T00:00:00Z");
+        let taints = json!([{"key": "k"}, {"key": "l", "timeAdded": "2026-01-01T00:00:00Z"}]);
+        let mut slice = json!({"spec": {"devices": [{"taints": taints}, {"basic": {"taints": taints}}]}});
+        ResourceSlice.prepare_for_create(&CTX, &mut slice);
+        let since = ["1970-01-01T00:00:00Z", "2026-01-01T00:00:00Z"];
+        let devices = slice.array_at(&["spec", "devices"]);
+        for taints in [&devices[0]["taints"], &devices[1]["basic"]["taints"]] {
+            let found: Vec<&str> =
+                taints.as_array().unwrap().iter().map(|own| own.str_at(&["timeAdded"])).collect();
+            assert_eq!(found, since);
+        }
     }
 
     #[test]

@@ -30,7 +30,7 @@ static ENVIRONMENT: LazyLock<Environment> = LazyLock::new(|| {
         Field::new("capacity", by_name(capacity)),
     ];
     let device = Decl::object(Arc::new(ObjectType::new("kubernetes.DRADevice", fields)));
-    Environment::new().variable("device", device)
+    Environment::new().variable("device", device).bindings()
 });
 
 /// The selectors of a class or of a request.
@@ -57,7 +57,8 @@ fn expression(errors: &mut ErrorList, text: &str, path: &Path<'_>) {
         }
         Err(error) => errors.push(Error::invalid(path, text, format!("compilation failed: {error}"))),
         Ok(program) if !matches!(program.output(), Type::Bool | Type::Dyn) => {
-            let why = format!("must evaluate to bool or the unknown type, not {}", program.output());
+            let why =
+                format!("must evaluate to bool or the unknown type, not {}", program.output().declared());
             errors.push(Error::invalid(path, text, why));
         }
         Ok(program) if program.estimate().max > COST_MAX => {

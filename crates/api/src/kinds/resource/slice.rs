@@ -3,7 +3,7 @@
 use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path};
 
-use super::{attribute, device, each_once, pool_name, required_label};
+use super::{attribute, device, each_once, name, pool_name, required_label};
 use crate::kinds::core::pod::scheduling::node_selector;
 use crate::kinds::core::pod::volumes::csi_driver_name;
 use crate::validation::fields::{Fields, immutable, invalid_each};
@@ -33,7 +33,6 @@ pub(super) fn spec(spec: &Value, old: Option<&Value>) -> ErrorList {
     if spec.has("sharedCounters") && spec.has("devices") {
         errors.push(Error::invalid(&path, "", "only one of `sharedCounters` or `devices` is allowed"));
     }
-    let name = |own: &Value| own.text("name");
     let before = |name: &str| old?.list("devices").iter().find(|own| own.text("name") == name);
     let own_place = spec.truth("perDeviceNodeSelection");
     each_once(

@@ -58,12 +58,19 @@ pub(super) fn update(new: &Value, old: &Value) -> ErrorList {
     let path = Path::root("status");
     let (status, before) = (&new["status"], &old["status"]);
     let consumers_path = path.child("reservedFor");
-    let (consumers, uid) = (status.list("reservedFor"), |own: &Value| own.text("uid"));
-    each_once(&mut errors, consumers, CONSUMERS_MAX, &consumers_path, uid, |errors, consumer, path| {
-        for key in ["resource", "name", "uid"] {
-            require(errors, consumer, key, path);
-        }
-    });
+    let consumers = status.list("reservedFor");
+    each_once(
+        &mut errors,
+        consumers,
+        CONSUMERS_MAX,
+        &consumers_path,
+        |own| own.text("uid"),
+        |errors, consumer, path| {
+            for key in ["resource", "name", "uid"] {
+                require(errors, consumer, key, path);
+            }
+        },
+    );
     devices(&mut errors, status, &path.child("devices"));
     if !consumers.is_empty() {
         if !status.has("allocation") {

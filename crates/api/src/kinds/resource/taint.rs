@@ -2,9 +2,12 @@
 
 use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::time::format_seconds;
 
 use super::{label, pool_name};
 use crate::kinds::core::pod::volumes::csi_driver_name;
+use crate::kinds::defaults;
+use crate::strategy::Context;
 use crate::validation::conditions;
 use crate::validation::fields::{Fields, invalid_each, one_of, supported};
 use crate::validation::selector::label_name;
@@ -12,6 +15,15 @@ use crate::validation::text;
 
 const EFFECTS: &[&str] = &["NoExecute", "NoSchedule", "None"];
 const CONDITIONS_MAX: usize = 8;
+
+/// Taints that do not say since when they are there are there since this write.
+pub(super) fn stamp(object: &mut Value, path: &str, ctx: &Context<'_>) {
+    defaults::each(object, path, &mut |taint| {
+        if !taint.has("timeAdded") {
+            taint.set_at(&["timeAdded"], format_seconds(ctx.now));
+        }
+    });
+}
 
 /// A taint; an effect that it had before stays accepted.
 pub(super) fn taint(errors: &mut ErrorList, taint: &Value, old: Option<&Value>, path: &Path<'_>) {
