@@ -281,7 +281,8 @@ fn duration(
         }
         return default.unwrap_or_default();
     };
-    let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
+    let nanoseconds = apimachinery::duration::parse(text).ok();
+    let parsed = nanoseconds.and_then(|own| u64::try_from(own).ok()).map(Duration::from_nanos);
     match parsed {
         Some(duration) if !duration.is_zero() => return duration,
         Some(_) => errors.push(PathError::required(path, "")),

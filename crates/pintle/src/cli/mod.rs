@@ -137,8 +137,8 @@ pub struct KubeconfigArguments {
 
 /// A duration in Go's form, such as `90s` or `1h30m`.
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    let duration = text.parse::<jiff::SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
-    duration.ok_or_else(|| "it is no duration such as 90s or 24h".to_owned())
+    let nanoseconds = apimachinery::duration::parse(text).ok().and_then(|own| u64::try_from(own).ok());
+    nanoseconds.map(Duration::from_nanos).ok_or_else(|| "it is no duration such as 90s or 24h".to_owned())
 }
 
 /// `$XDG_DATA_HOME/pintle`, else `~/.local/share/pintle`, else `./pintle-data`.
