@@ -32,6 +32,7 @@ pub mod rbac;
 pub mod resource;
 pub mod scheduling;
 pub mod storage;
+pub mod storagemigration;
 mod warnings;
 
 use std::sync::Arc;
@@ -69,6 +70,7 @@ const GROUPS: &[(&str, Rules)] = &[
     ("resource.k8s.io", resource::RULES),
     ("scheduling.k8s.io", scheduling::RULES),
     ("storage.k8s.io", storage::RULES),
+    ("storagemigration.k8s.io", storagemigration::RULES),
 ];
 
 /// The strategy of a built-in kind. A kind that is not listed anywhere gets the rules of plain data.

@@ -142,6 +142,21 @@ fn bases() -> Vec<Base> {
             }}),
         ),
         ("resource.k8s.io/v1", "DeviceClass", json!({"spec": {}})),
+        (
+            "scheduling.k8s.io/v1alpha2",
+            "PodGroup",
+            json!({"spec": {"resourceClaims": [{"name": "gpu", "resourceClaimName": "c"}]}}),
+        ),
+        (
+            "storagemigration.k8s.io/v1beta1",
+            "StorageVersionMigration",
+            json!({
+                "spec": {"resource": {"group": "apps", "resource": "deployments"}},
+                "status": {"resourceVersion": "5", "conditions": [
+                    {"type": "Succeeded", "status": "True", "reason": "R", "lastTransitionTime": "2026-01-01T00:00:00Z"},
+                ]},
+            }),
+        ),
     ]
 }
 
@@ -508,6 +523,46 @@ fn rows() -> Vec<Row> {
             json!([{"cel": {"expression": "1"}}]),
             "spec.selectors[0].cel.expression: Invalid value: \"1\"",
             "must evaluate to bool or the unknown type, not int",
+        ),
+        (
+            "PodGroup",
+            STATUS,
+            &["status", "resourceClaimStatuses"],
+            json!([{"name": "nic"}]),
+            "status.resourceClaimStatuses[0].name: Invalid value: \"nic\"",
+            "must match the name of an entry in `spec.resourceClaims`",
+        ),
+        (
+            "StorageVersionMigration",
+            None,
+            &["spec", "resource", "resource"],
+            json!("pods"),
+            "spec: Invalid value",
+            FIXED,
+        ),
+        (
+            "StorageVersionMigration",
+            STATUS,
+            &["status", "resourceVersion"],
+            json!("6"),
+            "status.resourceVersion: Invalid value: \"6\"",
+            FIXED,
+        ),
+        (
+            "StorageVersionMigration",
+            STATUS,
+            &["status", "resourceVersion"],
+            json!("05"),
+            "status.resourceVersion: Invalid value: \"05\"",
+            "resource version is not well formed: 05",
+        ),
+        (
+            "StorageVersionMigration",
+            STATUS,
+            &["status", "conditions"],
+            json!([]),
+            "status.conditions: Invalid value",
+            "Success condition cannot be set to false once it is true",
         ),
     ]);
     rows
