@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 
+use crate::dns;
+
 const NAME_MAX: usize = 63;
 const PREFIX_MAX: usize = 253;
 
 const KEY_FORM: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
 const VALUE_FORM: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
-const PREFIX_FORM: &str = r"a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 
 /// What is wrong with a label key; empty for a good one.
 pub fn key_errors(key: &str) -> Vec<Cow<'static, str>> {
@@ -29,8 +30,8 @@ pub fn key_errors(key: &str) -> Vec<Cow<'static, str>> {
             if prefix.len() > PREFIX_MAX {
                 errors.push(format!("prefix part must be no more than {PREFIX_MAX} bytes").into());
             }
-            if !prefix.split('.').all(is_dns_label) {
-                errors.push(format!("prefix part {PREFIX_FORM}").into());
+            if !dns::is_subdomain(prefix) {
+                errors.push(format!("prefix part {}", dns::SUBDOMAIN).into());
             }
         }
     }
@@ -62,14 +63,6 @@ fn is_name(text: &str) -> bool {
     bytes.first().is_some_and(u8::is_ascii_alphanumeric)
         && bytes.last().is_some_and(u8::is_ascii_alphanumeric)
         && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
-}
-
-fn is_dns_label(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let edge = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    bytes.first().is_some_and(edge)
-        && bytes.last().is_some_and(edge)
-        && bytes.iter().all(|byte| edge(byte) || *byte == b'-')
 }
 
 #[cfg(test)]

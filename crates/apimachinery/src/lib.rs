@@ -8,6 +8,7 @@
 
 pub mod cbor;
 pub mod decode;
+pub mod dns;
 pub mod duration;
 pub mod field;
 pub mod gvk;

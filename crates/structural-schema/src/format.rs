@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::OnceLock;
 
-use apimachinery::{Str, duration};
+use apimachinery::{Str, dns, duration};
 use regex::Regex;
 
 use crate::structural::Kind;
@@ -51,8 +51,8 @@ const FORMATS: &[(&str, TextCheck)] = &[
     ("isbn", |text| is_isbn10(text) || is_isbn13(text)),
     ("isbn10", is_isbn10),
     ("isbn13", is_isbn13),
-    ("k8slongname", is_long_name),
-    ("k8sshortname", is_short_name),
+    ("k8slongname", |text| dns::dns1123_subdomain(text).is_empty()),
+    ("k8sshortname", |text| dns::dns1123_label(text).is_empty()),
     ("mac", is_mac),
     ("password", |_| true),
     ("rgbcolor", |text| matches(RGB_COLOR, text)),
@@ -199,21 +199,6 @@ fn is_mac(text: &str) -> bool {
 
 fn is_hostname(text: &str) -> bool {
     text.len() <= 255 && matches(HOSTNAME, text) && text.split('.').all(|label| label.len() <= 63)
-}
-
-fn is_short_name(text: &str) -> bool {
-    text.len() <= 63 && is_name_segment(text)
-}
-
-fn is_long_name(text: &str) -> bool {
-    text.len() <= 253 && text.split('.').all(is_name_segment)
-}
-
-fn is_name_segment(text: &str) -> bool {
-    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    text.bytes().all(|byte| is_inner(byte) || byte == b'-')
-        && text.bytes().next().is_some_and(is_inner)
-        && text.bytes().next_back().is_some_and(is_inner)
 }
 
 /// A mailbox as in RFC 5322, with or without a display name.

@@ -1,6 +1,7 @@
 //! Type and metadata of whole objects: the custom resource itself and those embedded in it.
 
 use apimachinery::decode::{self, DecodeError};
+use apimachinery::dns;
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::schema::SchemaRef;
 use apimachinery::{GroupVersion, Map, Value};
@@ -190,20 +191,7 @@ fn embedded(errors: &mut ErrorList, map: &Map, object_meta: ObjectMetaCheck, pat
 }
 
 fn kind(errors: &mut ErrorList, kind: &str, path: &Path<'_>) {
-    const FORM: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
-    const LENGTH_MAX: usize = 63;
-    let lower = kind.to_lowercase();
-    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let mut details = Vec::new();
-    if lower.len() > LENGTH_MAX {
-        details.push(format!("must be no more than {LENGTH_MAX} bytes"));
-    }
-    if !lower.starts_with(|c: char| c.is_ascii_lowercase())
-        || !lower.bytes().next_back().is_some_and(is_inner)
-        || !lower.bytes().all(|byte| is_inner(byte) || byte == b'-')
-    {
-        details.push(FORM.into());
-    }
+    let details = dns::dns1035_label(&kind.to_lowercase());
     if !details.is_empty() {
         let detail = format!("may have mixed case, but should otherwise match: {}", details.join(","));
         errors.push(Error::invalid(path, kind, detail));

@@ -7,19 +7,17 @@ use std::borrow::Cow;
 use apimachinery::field::go_quote;
 use apimachinery::label;
 
+pub use apimachinery::dns::{dns1035_label, dns1123_label, dns1123_subdomain};
+
 use crate::strategy::NameRule;
 
 /// What is wrong with a value; empty, and then without allocation, when nothing is.
 pub type Messages = Vec<Cow<'static, str>>;
 
-const LABEL_MAX: usize = 63;
 const SUBDOMAIN_MAX: usize = 253;
 const PORT_NAME_MAX: usize = 15;
 
-const DNS1123_LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
-const DNS1123_SUBDOMAIN: &str = r"a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 const DNS1123_SUBDOMAIN_UNDERSCORE: &str = r"a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')";
-const DNS1035_LABEL: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
 const CONFIG_KEY: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
 const HTTP_HEADER: &str = "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')";
 const C_IDENTIFIER: &str = "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName', regex used for validation is '[A-Za-z_][A-Za-z0-9_]*')";
@@ -43,44 +41,8 @@ fn framed(text: &str, edge: fn(u8) -> bool, inner: fn(u8) -> bool) -> bool {
     }
 }
 
-fn is_label_form(text: &str) -> bool {
-    framed(text, lower_alphanumeric, |byte| lower_alphanumeric(byte) || byte == b'-')
-}
-
-fn is_subdomain_form(text: &str) -> bool {
-    text.split('.').all(is_label_form)
-}
-
 fn too_long_characters(max: usize) -> Cow<'static, str> {
     format!("must be no more than {max} characters").into()
-}
-
-/// RFC 1123 label: container, volume and namespace names.
-pub fn dns1123_label(value: &str) -> Messages {
-    let mut messages = Messages::new();
-    if value.len() > LABEL_MAX {
-        messages.push(too_long_characters(LABEL_MAX));
-    }
-    if !is_label_form(value) {
-        messages.push(if is_subdomain_form(value) {
-            "must not contain dots".into()
-        } else {
-            DNS1123_LABEL.into()
-        });
-    }
-    messages
-}
-
-/// RFC 1123 subdomain: the names of most objects.
-pub fn dns1123_subdomain(value: &str) -> Messages {
-    let mut messages = Messages::new();
-    if value.len() > SUBDOMAIN_MAX {
-        messages.push(too_long_characters(SUBDOMAIN_MAX));
-    }
-    if !is_subdomain_form(value) {
-        messages.push(DNS1123_SUBDOMAIN.into());
-    }
-    messages
 }
 
 /// A subdomain whose labels may also contain underscores: DNS search paths.
@@ -96,18 +58,6 @@ pub fn dns1123_subdomain_with_underscore(value: &str) -> Messages {
     };
     if !value.split('.').all(label) {
         messages.push(DNS1123_SUBDOMAIN_UNDERSCORE.into());
-    }
-    messages
-}
-
-/// RFC 1035 label.
-pub fn dns1035_label(value: &str) -> Messages {
-    let mut messages = Messages::new();
-    if value.len() > LABEL_MAX {
-        messages.push(too_long_characters(LABEL_MAX));
-    }
-    if !(is_label_form(value) && value.as_bytes()[0].is_ascii_lowercase()) {
-        messages.push(DNS1035_LABEL.into());
     }
     messages
 }

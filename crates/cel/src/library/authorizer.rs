@@ -218,10 +218,10 @@ fn service_account<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
     else {
         return Err(EvalError::no_such_overload());
     };
-    if !super::named_format::dns1123_subdomain(name).is_empty() {
+    if !apimachinery::dns::dns1123_subdomain(name).is_empty() {
         return Err(EvalError::new("Invalid service account name"));
     }
-    if !super::named_format::dns1123_label(namespace).is_empty() {
+    if !apimachinery::dns::dns1123_label(namespace).is_empty() {
         return Err(EvalError::new("Invalid service account namespace"));
     }
     let account = ServiceAccount { namespace: namespace.to_string(), name: name.to_string() };

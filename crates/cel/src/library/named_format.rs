@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use apimachinery::dns::{dns1035_label, dns1123_label, dns1123_subdomain};
 use apimachinery::label;
 
 use super::{Row, url::Url};
@@ -23,13 +24,6 @@ pub struct NamedFormat {
 
 /// What is wrong with a text, in upstream's words.
 type Messages = Vec<Cow<'static, str>>;
-
-const LABEL_MAX: usize = 63;
-const SUBDOMAIN_MAX: usize = 253;
-
-const LABEL_FORM: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
-const SUBDOMAIN_FORM: &str = r"a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
-const LABEL_1035_FORM: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
 
 static FORMATS: [NamedFormat; 13] = [
     NamedFormat {
@@ -168,41 +162,6 @@ fn without_trailing_dash(text: &str) -> String {
         Some(rest) if !rest.is_empty() => format!("{rest}a"),
         _ => text.into(),
     }
-}
-
-fn is_label(text: &str) -> bool {
-    let edge = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let bytes = text.as_bytes();
-    bytes.first().is_some_and(edge)
-        && bytes.last().is_some_and(edge)
-        && bytes.iter().all(|byte| edge(byte) || *byte == b'-')
-}
-
-fn limited(text: &str, bytes_max: usize, form: Option<&'static str>) -> Messages {
-    let mut messages = Messages::new();
-    if text.len() > bytes_max {
-        messages.push(format!("must be no more than {bytes_max} characters").into());
-    }
-    messages.extend(form.map(Cow::Borrowed));
-    messages
-}
-
-pub(super) fn dns1123_label(text: &str) -> Messages {
-    let form = match text {
-        text if is_label(text) => None,
-        text if text.split('.').all(is_label) => Some("must not contain dots"),
-        _ => Some(LABEL_FORM),
-    };
-    limited(text, LABEL_MAX, form)
-}
-
-pub(super) fn dns1123_subdomain(text: &str) -> Messages {
-    limited(text, SUBDOMAIN_MAX, (!text.split('.').all(is_label)).then_some(SUBDOMAIN_FORM))
-}
-
-fn dns1035_label(text: &str) -> Messages {
-    let good = is_label(text) && text.starts_with(|c: char| c.is_ascii_lowercase());
-    limited(text, LABEL_MAX, (!good).then_some(LABEL_1035_FORM))
 }
 
 fn is_uuid(text: &str) -> bool {
