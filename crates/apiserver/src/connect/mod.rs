@@ -175,7 +175,16 @@ impl<'a> Target<'a> {
             "https" => Scheme::Https,
             _ => return None,
         };
-        (parts.next().is_none() && !name.is_empty()).then_some(Self { scheme, name, port })
+        // A port becomes part of an address: in what has an `@` or a `/`, it would be an address of the client's choice.
+        let is_port = port.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        (parts.next().is_none() && !name.is_empty() && is_port).then_some(Self { scheme, name, port })
+    }
+
+    /// As [`Target::parse`], where nobody knows ports by their names.
+    fn parse_numbered(text: &'a str) -> Option<Self> {
+        Self::parse(text).filter(|target| {
+            target.port.is_empty() || target.port.parse::<u16>().is_ok_and(|number| number > 0)
+        })
     }
 }
 
@@ -191,7 +200,7 @@ fn join_host_port(host: &str, port: &str) -> String {
 }
 
 /// Go's `IsGlobalUnicast`: what a proxy may reach. Anything else is this machine or its neighbours.
-fn is_global_unicast(ip: std::net::IpAddr) -> bool {
+pub(crate) fn is_global_unicast(ip: std::net::IpAddr) -> bool {
     let special = match ip {
         std::net::IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
         std::net::IpAddr::V6(ip) => {

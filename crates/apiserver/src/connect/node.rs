@@ -7,7 +7,7 @@ use super::{Backend, Finder, Location, Target, is_global_unicast, join_host_port
 impl Finder<'_> {
     /// `nodes/proxy`.
     pub(super) fn node(&self, rest: &str) -> Result<Location, Status> {
-        let target = Target::parse(self.call.name)
+        let target = Target::parse_numbered(self.call.name)
             .ok_or_else(|| Status::bad_request(format!("invalid node request {:?}", self.call.name)))?;
         let kubelet = self.kubelet(target.name)?;
         // A name is checked once it is resolved, before it is connected to.

@@ -59,7 +59,7 @@ impl Finder<'_> {
 
     /// `pods/proxy`: the first port of the pod, unless one is named.
     pub(super) fn pod(&self, rest: &str) -> Result<Location, Status> {
-        let target = Target::parse(self.call.name)
+        let target = Target::parse_numbered(self.call.name)
             .ok_or_else(|| Status::bad_request(format!("invalid pod request {:?}", self.call.name)))?;
         let pod = self.named_pod(target.name)?.to_value();
         let first_port = || {
