@@ -79,6 +79,15 @@ pub enum Backend {
     Cluster,
 }
 
+impl Location {
+    /// The host alone, an address of version 6 without its brackets.
+    pub fn host(&self) -> &str {
+        let bracketed = self.authority.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+        let plain = || self.authority.rsplit_once(':').map_or(&*self.authority, |(host, _)| host);
+        bracketed.map_or_else(plain, |(host, _)| host)
+    }
+}
+
 impl Scheme {
     pub fn as_str(self) -> &'static str {
         match self {

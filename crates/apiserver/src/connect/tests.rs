@@ -228,6 +228,25 @@ fn proxies_reach_what_they_name_and_nothing_local() {
 }
 
 #[test]
+fn a_location_knows_its_host() {
+    for (authority, host) in [
+        ("a.example", "a.example"),
+        ("a.example:80", "a.example"),
+        ("[fd00::1]", "fd00::1"),
+        ("[fd00::1]:80", "fd00::1"),
+    ] {
+        let location = Location {
+            scheme: Scheme::Http,
+            authority: authority.to_owned(),
+            path: String::new(),
+            query: None,
+            backend: Backend::Cluster,
+        };
+        assert_eq!(location.host(), host, "{authority}");
+    }
+}
+
+#[test]
 fn what_is_global_is_decided_as_go_does() {
     let global = ["10.0.0.1", "192.168.1.1", "8.8.8.8", "fd00::1", "2001:db8::1"];
     let not = [

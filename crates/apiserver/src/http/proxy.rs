@@ -24,7 +24,7 @@ use super::body::ResponseBody;
 use super::exchange::Exchange;
 use super::render;
 use crate::aggregation::Aggregator;
-use crate::connect::{Backend, KubeletOptions, Location, Purpose};
+use crate::connect::{Backend, KubeletOptions, Location, Purpose, is_global_unicast};
 
 /// Of a failed log request's answer, this much becomes the text of the failure; upstream's limit.
 const ERROR_BYTES_MAX: usize = 50 << 10;
@@ -137,6 +137,9 @@ impl Onward<'_> {
         incoming: Incoming,
     ) -> Result<Response<ResponseBody>, Status> {
         let exchange = self.exchange;
+        if purpose == Purpose::Proxy {
+            check_reachable(location).await?;
+        }
         let upgrade = exchange.take_upgrade().filter(|_| is_upgrade(&exchange.headers));
         if purpose == Purpose::Stream && upgrade.is_none() {
             return Err(Status::bad_request("Upgrade request required"));
@@ -221,6 +224,18 @@ impl Onward<'_> {
             _ => Status::of_response(code, self.exchange.method.as_str(), &text, None),
         })
     }
+}
+
+/// Refuses a host that has any address which is this machine or its neighbours: a node says itself what its name is.
+async fn check_reachable(location: &Location) -> Result<(), Status> {
+    let host = location.host();
+    let addresses = tokio::net::lookup_host((host, 0))
+        .await
+        .map_err(|_| Status::bad_request(format!("lookup {host}: no such host")))?;
+    if addresses.into_iter().all(|address| is_global_unicast(address.ip())) {
+        return Ok(());
+    }
+    Err(Status::bad_request("address not allowed"))
 }
 
 /// Path and query of the request that is handed on.

@@ -83,16 +83,19 @@ async fn answer(known: bool, mut request: Request<Incoming>) -> Result<Response<
 
 /// A pod on a node whose kubelet is at this address.
 async fn pod_on_node(admin: &Client, kubelet: SocketAddr) {
-    let node = json!({"metadata": {"name": "n"}});
-    admin.post("/api/v1/nodes", &node).await.expect(201);
-    let status = json!({"status": {
-        "addresses": [{"type": "InternalIP", "address": kubelet.ip().to_string()}],
-        "daemonEndpoints": {"kubeletEndpoint": {"Port": kubelet.port()}},
-    }});
-    admin.patch("/api/v1/nodes/n/status", crate::wire::MERGE, &status).await.expect(200);
+    add_node(admin, "n", json!({"type": "InternalIP", "address": kubelet.ip().to_string()}), kubelet.port())
+        .await;
     let containers = json!([{"name": "main", "image": "i"}, {"name": "missing", "image": "i"}]);
     let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n", "containers": containers}});
     admin.post("/api/v1/namespaces/t/pods", &pod).await.expect(201);
+}
+
+async fn add_node(admin: &Client, name: &str, address: Value, port: u16) {
+    admin.post("/api/v1/nodes", &json!({"metadata": {"name": name}})).await.expect(201);
+    let status = json!({"status": {
+        "addresses": [address], "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
+    }});
+    admin.patch(&format!("/api/v1/nodes/{name}/status"), crate::wire::MERGE, &status).await.expect(200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -169,6 +172,11 @@ async fn what_cannot_be_reached_is_said_as_upstream_says_it() {
     assert_eq!(reply.json()["message"], format!("error dialing backend: {refused}"));
     let proxied: Value = admin.get("/api/v1/nodes/n/proxy/metrics").await.expect(400);
     assert_eq!(proxied["message"], "address not allowed");
+    add_node(&admin, "named", json!({"type": "Hostname", "address": "localhost"}), nowhere.port()).await;
+    for name in ["named".to_owned(), format!("named:{}", nowhere.port()), "named:1".to_owned()] {
+        let named: Value = admin.get(&format!("/api/v1/nodes/{name}/proxy/metrics")).await.expect(400);
+        assert_eq!(named["message"], "address not allowed", "a name is what it resolves to");
+    }
     let redirect = admin.get("/api/v1/nodes/absent/proxy").await.expect(404);
     assert_eq!(redirect["message"], "nodes \"absent\" not found");
 }
