@@ -386,15 +386,14 @@ impl ResourceCache {
 
     fn fill(&self, objects: Objects, revision: u64) {
         let mut state = self.state.write();
-        state.bytes = objects.values().map(|object| object.json().len()).sum();
-        state.objects = objects;
-        state.revision = revision;
+        state.hold(objects, revision);
     }
 
     /// No watcher can go on from here.
     fn end(&self) {
         let mut state = self.state.write();
-        state.objects = Objects::new();
+        let revision = state.revision;
+        state.hold(Objects::new(), revision);
         state.pinned.clear();
         state.ring.restart(u64::MAX);
         drop(state);
@@ -404,8 +403,7 @@ impl ResourceCache {
     /// What the store held at `revision`, and then what has happened since.
     fn finish_loading(&self, objects: Objects, revision: u64) {
         let mut state = self.state.write();
-        state.objects = objects;
-        state.revision = revision;
+        state.hold(objects, revision);
         state.ring.restart(revision);
         for event in state.loading.take().unwrap_or_default() {
             if event.revision.0 > revision {
@@ -505,6 +503,13 @@ fn reindexed(object: &Object, fields: &FieldPaths) -> Option<Arc<Object>> {
 }
 
 impl State {
+    /// Takes over the objects of a revision.
+    fn hold(&mut self, objects: Objects, revision: u64) {
+        self.bytes = objects.values().map(|object| object.json().len()).sum();
+        self.objects = objects;
+        self.revision = revision;
+    }
+
     /// A pinned snapshot keeps superseded objects alive, so it goes with the history it belongs to.
     fn drop_old_pins(&mut self) {
         let oldest = self.ring.oldest();

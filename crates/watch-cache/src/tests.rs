@@ -155,6 +155,23 @@ async fn a_forgotten_resource_begins_with_what_is_stored() {
 }
 
 #[tokio::test]
+async fn a_resource_that_comes_later_knows_its_size() {
+    let store = Arc::new(storage_embedded::memory());
+    let cache = WatchCache::new();
+    store.observe("", cache.clone());
+    let first = write("a", "1");
+    let bytes = first.value.as_ref().map_or(0, Bytes::len);
+    store.commit(first).await.unwrap();
+    let maps = cache.load_resource(PREFIX, &FieldPaths::NONE, store.as_ref()).unwrap();
+    assert_eq!(maps.size(), (1, bytes));
+    store.commit(write("b", "1")).await.unwrap();
+    store.commit(Write { value: None, ..write("a", "") }).await.unwrap();
+    assert_eq!(maps.size(), (1, bytes));
+    cache.remove_resource(PREFIX);
+    assert_eq!(maps.size(), (0, 0));
+}
+
+#[tokio::test]
 async fn objects_are_found_by_fields_that_come_later() {
     let store = Arc::new(storage_embedded::memory());
     let cache = WatchCache::new();
