@@ -189,6 +189,8 @@ impl Handler {
             exchange.served.store(true, Ordering::Relaxed);
             let running = telemetry::metrics().apiserver.long_running(&exchange.labels()).track();
             let onward = Onward { exchange, running, shutdown: &self.shutdown };
+            // The other server has limits of its own, and a watch there would keep its place here for good.
+            drop(exchange.place.lock().take());
             return self.backends.aggregator.forward(&remote, onward, body).await;
         }
         match &exchange.target {

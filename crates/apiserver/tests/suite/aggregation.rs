@@ -14,6 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 
 use crate::server::Server;
@@ -22,8 +23,8 @@ use crate::wire::{Client, MERGE};
 const API_SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 
 /// An API server of `wardle.example.com/v1` that says whom a request is from; it takes what the front proxy's
-/// authority signed and nobody else.
-async fn other(server: &Server, front_proxy: &pki::Authority) -> SocketAddr {
+/// authority signed and nobody else. Watches are told to `watched` and never answered.
+async fn other(server: &Server, front_proxy: &pki::Authority, watched: Arc<Notify>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let names = pki::ServerNames::in_cluster().with("wardle.t.svc");
@@ -33,11 +34,11 @@ async fn other(server: &Server, front_proxy: &pki::Authority) -> SocketAddr {
     rt::spawn("other server", async move {
         loop {
             let Ok((stream, _)) = listener.accept().await else { return };
-            let acceptor = TlsAcceptor::from(tls.clone());
+            let (acceptor, watched) = (TlsAcceptor::from(tls.clone()), watched.clone());
             rt::spawn("other connection", async move {
                 let Ok(stream) = acceptor.accept(stream).await else { return };
                 let known = stream.get_ref().1.peer_certificates().is_some();
-                let service = service_fn(move |request| answer(known, request));
+                let service = service_fn(move |request| answer(known, request, watched.clone()));
                 let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
             });
         }
@@ -45,7 +46,15 @@ async fn other(server: &Server, front_proxy: &pki::Authority) -> SocketAddr {
     address
 }
 
-async fn answer(known: bool, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    known: bool,
+    request: Request<Incoming>,
+    watched: Arc<Notify>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    if request.uri().query() == Some("watch=true") {
+        watched.notify_one();
+        std::future::pending::<()>().await;
+    }
     let header = |name: &str| {
         let all = request.headers().get_all(name).iter().filter_map(|value| value.to_str().ok());
         all.collect::<Vec<_>>().join(",")
@@ -110,7 +119,8 @@ async fn another_server_answers_its_group_and_is_discovered() {
     let (server, front_proxy) = Server::aggregating().await;
     let admin = server.admin();
     server.add_namespace("t", json!({})).await;
-    let address = other(&server, &front_proxy).await;
+    let watched = Arc::new(Notify::new());
+    let address = other(&server, &front_proxy, watched.clone()).await;
     register(&server, &admin, address).await;
     let condition = until(&admin, "v1.wardle.example.com", "Passed").await;
     assert_eq!((&condition["status"], &condition["message"]), (&json!("True"), &json!("all checks passed")));
@@ -150,6 +160,13 @@ async fn another_server_answers_its_group_and_is_discovered() {
     );
     let document = admin.get("/openapi/v3/apis/wardle.example.com/v1?hash=7").await.expect(200);
     assert_eq!(document["path"], "/openapi/v3/apis/wardle.example.com/v1");
+
+    crate::fairness::add_level_of_one(&admin).await;
+    let mallory = server.user("mallory", &[]);
+    let watcher = mallory.fork();
+    rt::spawn("watch", async move { drop(watcher.get(&format!("{path}?watch=true")).await) });
+    watched.notified().await;
+    mallory.get("/api/v1/pods").await.expect(200);
 
     let port = json!({"spec": {"service": {"port": 1}}});
     admin.patch(&format!("{API_SERVICES}/v1.wardle.example.com"), MERGE, &port).await.expect(200);

@@ -32,10 +32,6 @@ async fn an_answer_names_the_schema_and_level_of_its_request() {
 async fn who_finds_no_seat_in_a_level_without_queues_is_sent_away_and_others_are_served() {
     let (server, admin) = Server::with_namespace().await;
     add_level_of_one(&admin).await;
-    let role = json!({"metadata": {"name": "mallory"}, "subjects": [{"kind": "User", "name": "mallory"}],
-        "roleRef": {"kind": "ClusterRole", "name": "cluster-admin", "apiGroup": "rbac.authorization.k8s.io"}});
-    let bindings = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
-    admin.post(bindings, &role).await.expect(201);
     let mallory = server.user("mallory", &[]);
 
     // A body that does not come keeps the only seat. That it is waited for shows that the seat is taken.
@@ -68,8 +64,12 @@ async fn read_until(stream: &mut (impl AsyncReadExt + Unpin), end: &str) -> Stri
     read
 }
 
-/// The user `mallory` shares a level of one seat that lends, borrows and queues nothing.
-async fn add_level_of_one(admin: &Client) {
+/// The user `mallory`, who may do anything, has a level of one seat that lends, borrows and queues nothing.
+pub async fn add_level_of_one(admin: &Client) {
+    let role = json!({"metadata": {"name": "mallory"}, "subjects": [{"kind": "User", "name": "mallory"}],
+        "roleRef": {"kind": "ClusterRole", "name": "cluster-admin", "apiGroup": "rbac.authorization.k8s.io"}});
+    let bindings = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+    admin.post(bindings, &role).await.expect(201);
     let level = json!({"metadata": {"name": "one"}, "spec": {"type": "Limited", "limited": {
         "nominalConcurrencyShares": 0, "lendablePercent": 0, "borrowingLimitPercent": 0,
         "limitResponse": {"type": "Reject"}}}});
