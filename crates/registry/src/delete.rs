@@ -6,7 +6,8 @@ use api::strategy::Deletion;
 use apimachinery::{Object, Status, Str, Value};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use storage::{Precondition, Revision};
+use storage::{Durability, Precondition, Revision, Write};
+use watch_cache::Objects;
 
 use crate::admission::{Attributes, Operation};
 use crate::read::ListRequest;
@@ -167,6 +168,25 @@ impl Registry {
         Ok((page.objects, page.revision))
     }
 
+    /// Removes objects that nobody can have a right to any more: no admission, no finalizers. One that was written
+    /// again since `leftovers` were looked at has an owner, and stays.
+    pub async fn discard(&self, leftovers: &Objects) -> Result<(), Status> {
+        for (key, object) in leftovers {
+            let write = Write {
+                key: key.clone(),
+                precondition: Precondition::ModRevision(Revision(object.revision())),
+                value: None,
+                attachment: None,
+                durability: Durability::Synced,
+            };
+            match self.store.commit(write).await {
+                Ok(_) | Err(storage::Error::PreconditionFailed { .. }) => {}
+                Err(error) => return Err(crate::storage_status(&error)),
+            }
+        }
+        Ok(())
+    }
+
     async fn delete_listed(
         &self,
         endpoint: &Endpoint,
@@ -320,4 +340,46 @@ pub(crate) fn check_preconditions(
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::json;
+    use apimachinery::object::{self, FieldPaths};
+    use storage::Store;
+    use watch_cache::WatchCache;
+
+    use super::*;
+    use crate::ServiceNetwork;
+
+    #[tokio::test]
+    async fn what_was_written_again_is_no_leftover() {
+        let store = Arc::new(storage_embedded::memory());
+        let cache = WatchCache::new();
+        let widgets = cache.add_resource("/registry/example.com/widgets/", FieldPaths::NONE);
+        store.observe("", cache.clone());
+        let registry = Registry::new(store.clone(), cache, ServiceNetwork::default());
+        let put = |name: &str, size: i64| {
+            let value = json!({
+                "apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": name}, "size": size,
+            });
+            let write = Write {
+                key: format!("/registry/example.com/widgets/{name}").into(),
+                precondition: Precondition::None,
+                value: Some(object::encode(&value).into()),
+                attachment: None,
+                durability: Durability::Synced,
+            };
+            store.commit(write)
+        };
+        put("left", 1).await.unwrap();
+        put("again", 1).await.unwrap();
+        let leftovers = widgets.snapshot().objects;
+        put("again", 2).await.unwrap();
+        put("new", 1).await.unwrap();
+        registry.discard(&leftovers).await.unwrap();
+        let names: Vec<String> =
+            widgets.snapshot().objects.values().map(|own| own.name().to_owned()).collect();
+        assert_eq!(names, ["again", "new"]);
+    }
 }

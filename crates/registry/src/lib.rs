@@ -170,26 +170,6 @@ impl Registry {
         Ok(Endpoint { resource, cache })
     }
 
-    /// Removes everything that is stored of a resource which nobody can have a right to any more: no admission, no
-    /// finalizers.
-    pub async fn discard_all(&self, endpoint: &Endpoint) -> Result<(), Status> {
-        let keys: Vec<storage::Key> = endpoint.cache.snapshot().objects.keys().cloned().collect();
-        for key in keys {
-            let write = Write {
-                key,
-                precondition: Precondition::None,
-                value: None,
-                attachment: None,
-                durability: Durability::Synced,
-            };
-            match self.store.commit(write).await {
-                Ok(_) | Err(storage::Error::PreconditionFailed { .. }) => {}
-                Err(error) => return Err(storage_status(&error)),
-            }
-        }
-        Ok(())
-    }
-
     /// An endpoint of a kind that is answered and never stored (reviews); its cache stays empty.
     pub fn unstored_endpoint(&self, resource: Arc<Resource>) -> Endpoint {
         let path = format!("/unstored/{}/{}/", resource.group, resource.plural);

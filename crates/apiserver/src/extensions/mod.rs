@@ -269,14 +269,16 @@ impl Extensions {
         Ok(())
     }
 
-    /// What a definition of the same name left behind, by a write that came too late, belongs to nobody.
+    /// What a definition of the same name left behind, by a write that came too late, belongs to nobody. Looked at
+    /// before the resource is served: what comes after that is somebody's.
     fn discard_leftovers(&self, stored: &Endpoint) {
-        if stored.cache.is_empty() {
+        let leftovers = stored.cache.snapshot().objects;
+        if leftovers.is_empty() {
             return;
         }
-        let (door, stored) = (self.door.clone(), stored.clone());
+        let door = self.door.clone();
         rt::spawn("custom resource leftovers", async move {
-            if let Err(status) = door.registry().discard_all(&stored).await {
+            if let Err(status) = door.registry().discard(&leftovers).await {
                 tracing::error!(error = %status, "Could not remove what is left of a custom resource");
             }
         });
