@@ -4,16 +4,18 @@
 //! somebody edited) is put right from them: each address is looked at when a Service or an `IPAddress` changes, and all
 //! of them at start. Objects that something else made are left alone; allocation keeps off them.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use api::gvr::{IP_ADDRESSES, SERVICES};
 use api::view::Service;
 use apimachinery::{Object, Status, Str, Value, json};
+use async_trait::async_trait;
 use auth::UserInfo;
 use client::{Api, DeleteOptions, Delta, Informer, Informers, WriteOptions};
+use controller_runtime::controller::boxed;
+use controller_runtime::{Action, Context, Controller, ControllerDescriptor, Reconcile, Result};
+use futures::future::BoxFuture;
 use registry::IP_ALLOCATOR;
 
 use crate::{Door, LocalApi};
@@ -22,18 +24,47 @@ const FAMILY: &str = "ipaddress.kubernetes.io/ip-family";
 const MANAGED_BY: &str = "ipaddress.kubernetes.io/managed-by";
 /// Index of Services.
 const BY_ADDRESS: &str = "cluster-ip";
-/// After a write failed, before the next try.
-const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Keeps the objects in step until `shutdown`.
 pub async fn run(door: Arc<Door>, shutdown: rt::Shutdown) {
     let api: Arc<dyn Api> = Arc::new(LocalApi::new(door, UserInfo::api_server(), shutdown.clone()));
     let informers = Informers::new(api.clone(), shutdown.clone());
-    let keeper = Keeper { api, services: informers.of(&SERVICES), addresses: informers.of(&IP_ADDRESSES) };
-    keeper.services.add_index(BY_ADDRESS, cluster_ips);
-    tokio::select! {
-        () = shutdown.cancelled() => {}
-        () = keeper.follow() => {}
+    let api_of = |_: &str| api.clone();
+    let started =
+        controller_runtime::start_all(vec![descriptor()], &api_of, &informers, &Arc::new(()), &shutdown);
+    futures::future::join_all(started.tasks).await;
+}
+
+fn descriptor() -> ControllerDescriptor<()> {
+    ControllerDescriptor {
+        name: "service-ip-addresses",
+        // It is part of the server, and acts as that.
+        service_account: "",
+        event_source: "service-ip-addresses",
+        workers: 4,
+        start,
+    }
+}
+
+fn start(context: Context<()>) -> BoxFuture<'static, ()> {
+    let (services, addresses) = (context.informers.of(&SERVICES), context.informers.of(&IP_ADDRESSES));
+    services.add_index(BY_ADDRESS, cluster_ips);
+    let keeper =
+        Keeper { api: context.api.clone(), services: services.clone(), addresses: addresses.clone() };
+    let controller = Controller::new(&context, Arc::new(keeper))
+        .watches(&services, |delta, keys| touched(delta, cluster_ips, keys))
+        .watches(&addresses, |delta, keys| touched(delta, own_address, keys));
+    boxed(controller.run())
+}
+
+/// The addresses that a change was about, before and after.
+fn touched(delta: &Delta, addresses_of: fn(&Object) -> Vec<Str>, keys: &mut Vec<Str>) {
+    match delta {
+        Delta::Upsert { old, new } => {
+            keys.extend(old.iter().chain([new]).flat_map(|object| addresses_of(object)));
+        }
+        Delta::Delete { old } => keys.extend(addresses_of(old)),
+        Delta::Resync => {}
     }
 }
 
@@ -43,67 +74,33 @@ struct Keeper {
     addresses: Arc<Informer>,
 }
 
-impl Keeper {
-    async fn follow(&self) {
-        let (mut services, mut addresses) = (self.services.subscribe(), self.addresses.subscribe());
-        self.services.synced().await;
-        self.addresses.synced().await;
-        loop {
-            let touched = tokio::select! {
-                delta = services.recv() => delta.map(|delta| self.touched(&delta, cluster_ips)),
-                delta = addresses.recv() => delta.map(|delta| self.touched(&delta, own_address)),
-            };
-            let Some(touched) = touched else { return };
-            for address in touched {
-                self.settle(&address).await;
-            }
-        }
-    }
+#[async_trait]
+impl Reconcile for Keeper {
+    /// An address.
+    type Key = Str;
 
-    /// The addresses that a change was about, before and after.
-    fn touched(&self, delta: &Delta, addresses_of: fn(&Object) -> Vec<Str>) -> BTreeSet<Str> {
-        match delta {
-            Delta::Upsert { old, new } => {
-                old.iter().chain([new]).flat_map(|object| addresses_of(object)).collect()
-            }
-            Delta::Delete { old } => addresses_of(old).into_iter().collect(),
-            Delta::Resync => {
-                let (services, objects) = (self.services.list(), self.addresses.list());
-                let held = services.iter().flat_map(|service| cluster_ips(service));
-                held.chain(objects.iter().flat_map(|object| own_address(object))).collect()
-            }
-        }
-    }
-
-    /// Until the address's object is as it should be.
-    async fn settle(&self, address: &str) {
-        while let Err(status) = self.reconcile(address).await {
-            tracing::warn!(address, error = %status, "Could not write the object of a Service's address");
-            rt::sleep(RETRY_DELAY).await;
-        }
-    }
-
-    async fn reconcile(&self, address: &str) -> Result<(), Status> {
+    async fn reconcile(&self, address: &Str) -> Result {
         let service = self.services.by_index(BY_ADDRESS, address).into_iter().next();
         let wanted = service.as_deref().map(|service| object(address, service));
         let actual = self.addresses.get("", address).map(|actual| actual.to_value());
-        match (wanted, actual) {
-            (Some(wanted), None) => self.create(wanted).await,
-            (wanted, Some(actual)) if is_ours(&actual) => {
-                let parent = |object: &Value| object["spec"]["parentRef"].clone();
-                if wanted.as_ref().is_some_and(|wanted| parent(wanted) == parent(&actual)) {
-                    return Ok(());
-                }
-                let options = DeleteOptions::default();
-                match self.api.delete(&IP_ADDRESSES, "", address, &options).await {
-                    Err(status) if !status.is_not_found() => return Err(status),
-                    _ => {}
-                }
-                match wanted {
-                    Some(wanted) => self.create(wanted).await,
-                    None => Ok(()),
-                }
+        match actual {
+            Some(actual) if !is_ours(&actual) || is_of(&actual, wanted.as_ref()) => {
+                return Ok(Action::await_change());
             }
+            Some(_) => self.delete(address).await?,
+            None => {}
+        }
+        if let Some(wanted) = wanted {
+            self.create(wanted).await?;
+        }
+        Ok(Action::await_change())
+    }
+}
+
+impl Keeper {
+    async fn delete(&self, address: &str) -> Result<(), Status> {
+        match self.api.delete(&IP_ADDRESSES, "", address, &DeleteOptions::default()).await {
+            Err(status) if !status.is_not_found() => Err(status),
             _ => Ok(()),
         }
     }
@@ -129,6 +126,11 @@ fn own_address(object: &Object) -> Vec<Str> {
 
 fn is_ours(address: &Value) -> bool {
     address["metadata"]["labels"].str_at(&[MANAGED_BY]) == IP_ALLOCATOR
+}
+
+/// Whether an object stands for the Service that the wanted one does.
+fn is_of(address: &Value, wanted: Option<&Value>) -> bool {
+    wanted.is_some_and(|wanted| wanted["spec"]["parentRef"] == address["spec"]["parentRef"])
 }
 
 fn object(address: &str, service: &Object) -> Value {

@@ -52,6 +52,25 @@ async fn an_address_has_an_object_as_long_as_its_service() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_whose_object_is_refused_holds_up_no_other() {
+    let (_server, admin) = Server::with_namespace().await;
+    let group = "/apis/admissionregistration.k8s.io/v1";
+    let rules = json!([{"apiGroups": ["networking.k8s.io"], "apiVersions": ["v1"], "resources": ["ipaddresses"],
+        "operations": ["CREATE"]}]);
+    let policy = json!({"metadata": {"name": "p"}, "spec": {
+        "matchConstraints": {"resourceRules": rules},
+        "validations": [{"expression": "object.metadata.name != '10.96.0.66'"}]}});
+    admin.post(&format!("{group}/validatingadmissionpolicies"), &policy).await.expect(201);
+    let binding =
+        json!({"metadata": {"name": "p"}, "spec": {"policyName": "p", "validationActions": ["Deny"]}});
+    admin.post(&format!("{group}/validatingadmissionpolicybindings"), &binding).await.expect(201);
+    create(&admin, "refused", json!({"clusterIP": "10.96.0.66"})).await;
+    create(&admin, "served", json!({"clusterIP": "10.96.0.67"})).await;
+    wait_for(&admin, "ADDED", "10.96.0.67").await;
+    assert_eq!(admin.get(&format!("{ADDRESSES}/10.96.0.66")).await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_that_somebody_else_has_is_not_given_out() {
     let (_server, admin) = Server::with_namespace().await;
     let reserved = json!({"metadata": {"name": "10.96.0.77"}, "spec": {"parentRef": {"resource": "gateways", "name": "g"}}});
