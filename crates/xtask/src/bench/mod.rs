@@ -1,12 +1,13 @@
 //! `cargo xtask bench`: the release binary measured from outside, over HTTPS, by a client on the same machine.
 //!
 //! Owns: starting and watching the server process ([`server`]), a load client ([`connection`], [`load`]), what is
-//! sent ([`objects`]), the scenarios, the report. Never touches: the server's crates; it sees what a user sees.
+//! sent ([`objects`], [`definition`]), the scenarios, the report. Never touches: the server's crates; it sees what a user sees.
 //!
 //! Client and server share the machine's cores, so a figure is what both together reach. The server's own cost is in
 //! the CPU columns, read from `/proc`.
 
 mod connection;
+mod definition;
 mod load;
 mod objects;
 mod report;

@@ -144,6 +144,7 @@ impl Report {
     }
 }
 
+pub(super) const KIB: f64 = 1024.0;
 pub(super) const MIB: f64 = 1024.0 * 1024.0;
 
 /// Three significant digits, thousands apart.

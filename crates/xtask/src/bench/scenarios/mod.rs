@@ -1,5 +1,6 @@
 //! The scenarios, each in a world of its own: a new data directory, a new server.
 
+mod definitions;
 mod lifecycle;
 mod lists;
 mod policies;
@@ -57,6 +58,11 @@ pub(super) static ALL: &[Scenario] = &[
         lists::lists,
         "LIST of 10,000 and 100,000 pods; memory against JSON; restart with 50,000"
     ),
+    scenario!(
+        "crds",
+        definitions::crds,
+        "300 and 1,000 CustomResourceDefinitions: how soon each is served, memory for each"
+    ),
     scenario!("watch", watch::watch, "delay of events to 100 watchers"),
     scenario!("running", lifecycle::running, "create to Running of 10,000 pods on 100 simulated nodes"),
     scenario!("deployment", lifecycle::deployment, "a Deployment of 1,000 replicas"),
@@ -81,6 +87,10 @@ pub(super) struct Sizes {
     pub(super) list_first: u64,
     pub(super) list_restart: u64,
     pub(super) list_second: u64,
+    /// CustomResourceDefinitions in the first and second world, and objects of each.
+    pub(super) definitions_first: usize,
+    pub(super) definitions_second: usize,
+    pub(super) custom_objects: u64,
     pub(super) watchers: usize,
     pub(super) watched_writes: u64,
     pub(super) running_pods: u64,
@@ -102,6 +112,9 @@ impl Sizes {
         list_first: 10_000,
         list_restart: 50_000,
         list_second: 100_000,
+        definitions_first: 300,
+        definitions_second: 1_000,
+        custom_objects: 10,
         watchers: 100,
         watched_writes: 500,
         running_pods: 10_000,
@@ -118,6 +131,9 @@ impl Sizes {
         list_first: 100,
         list_restart: 200,
         list_second: 300,
+        definitions_first: 5,
+        definitions_second: 12,
+        custom_objects: 2,
         watchers: 10,
         watched_writes: 20,
         running_pods: 50,
