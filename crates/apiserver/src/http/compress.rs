@@ -12,40 +12,46 @@ use super::body::ResponseBody;
 /// Answers shorter than this are not worth it; upstream's threshold.
 const COMPRESS_BYTES_MIN: usize = 128 << 10;
 
-/// Compresses an answer when the client takes gzip and the answer is large.
-pub fn maybe(response: Response<ResponseBody>, request: &HeaderMap) -> Response<ResponseBody> {
-    if !accepts_gzip(request) {
+/// Compresses an answer that is large. One that comes from another server or goes on for ever stays as it is.
+pub fn large(response: Response<ResponseBody>) -> Response<ResponseBody> {
+    if response.headers().contains_key(header::CONTENT_ENCODING) {
         return response;
     }
     let (mut parts, body) = response.into_parts();
-    let body = match body {
-        ResponseBody::Full(Some(bytes)) if bytes.len() >= COMPRESS_BYTES_MIN => {
-            let mut chunks = [bytes].into_iter();
-            gzip(move || chunks.next())
-        }
-        ResponseBody::List(mut list) => {
-            let Some(first) = list.next_chunk() else {
-                return Response::from_parts(parts, ResponseBody::empty());
-            };
-            let second = list.next_chunk();
-            match second {
-                None if first.len() < COMPRESS_BYTES_MIN => {
-                    return Response::from_parts(parts, ResponseBody::full(first));
-                }
-                second => {
-                    let mut head = std::iter::once(first).chain(second);
-                    gzip(move || head.next().or_else(|| list.next_chunk()))
-                }
-            }
-        }
-        other => return Response::from_parts(parts, other),
-    };
-    parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    parts.headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    let (body, compressed) = large_body(body);
+    if compressed {
+        parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        parts.headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    }
     Response::from_parts(parts, body)
 }
 
-fn accepts_gzip(request: &HeaderMap) -> bool {
+/// The body as it is sent, and whether that is compressed.
+fn large_body(body: ResponseBody) -> (ResponseBody, bool) {
+    match body {
+        ResponseBody::Full(Some(bytes)) if bytes.len() >= COMPRESS_BYTES_MIN => {
+            let mut chunks = [bytes].into_iter();
+            (gzip(move || chunks.next()), true)
+        }
+        ResponseBody::List(mut list) => {
+            let Some(first) = list.next_chunk() else { return (ResponseBody::empty(), false) };
+            let second = list.next_chunk();
+            if second.is_none() && first.len() < COMPRESS_BYTES_MIN {
+                return (ResponseBody::full(first), false);
+            }
+            let mut head = std::iter::once(first).chain(second);
+            (gzip(move || head.next().or_else(|| list.next_chunk())), true)
+        }
+        ResponseBody::Holding(body, place) => {
+            let (body, compressed) = large_body(*body);
+            (body.holding(place), compressed)
+        }
+        other => (other, false),
+    }
+}
+
+/// Whether a client takes answers in gzip.
+pub fn takes_gzip(request: &HeaderMap) -> bool {
     let accepted =
         request.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
     accepted.split(',').any(|coding| coding.split(';').next().is_some_and(|name| name.trim() == "gzip"))

@@ -112,8 +112,11 @@ impl Handler {
         let failure = failure.map(audit::ResponseStatus::failure);
         let response = answer.unwrap_or_else(|status| render::status(&status, exchange.error_encoding()));
         let response = exchange.finish(response);
-        let is_head = exchange.method == Method::HEAD;
+        let (is_head, takes_gzip) =
+            (exchange.method == Method::HEAD, compress::takes_gzip(&exchange.headers));
+        // The record wants the answer as it is, so this comes last.
         let response = exchange.end_record(response, failure, panicked);
+        let response = if takes_gzip { compress::large(response) } else { response };
         if is_head { without_body(response) } else { response }
     }
 
@@ -196,9 +199,7 @@ impl Handler {
         match &exchange.target {
             Target::Resource(path) => self.resource(exchange, path, body).await,
             Target::NonResource(path) => {
-                let response =
-                    nonresource::answer(self, &exchange.method, path, &exchange.query, &exchange.headers);
-                Ok(compress::maybe(response, &exchange.headers))
+                Ok(nonresource::answer(self, &exchange.method, path, &exchange.query, &exchange.headers))
             }
         }
     }

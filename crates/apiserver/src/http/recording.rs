@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use apimachinery::Value;
+use api::protobuf;
+use apimachinery::{Value, cbor};
 use audit::{Auditor, Begin, Level, Record, ResponseStatus, Stage};
 use auth::{Attributes, UserInfo};
 use http::header::HeaderName;
@@ -81,16 +82,28 @@ impl Exchange<'_> {
             record.stage(Stage::ResponseStarted);
             return response.map(|body| body.recorded(Recording(record)));
         }
+        let content_type = response.headers().get(header::CONTENT_TYPE).cloned();
+        let content_type = content_type.as_ref().and_then(|own| own.to_str().ok()).unwrap_or_default();
         response.map(|body| {
             let body = if record.level() < Level::RequestResponse { body } else { body.collected() };
             if record.level() == Level::RequestResponse
-                && let Some(Ok(object)) = body.bytes().map(|bytes| Value::parse(bytes))
+                && let Some(object) = body.bytes().and_then(|bytes| object(content_type, bytes))
             {
                 record.response_object(object);
             }
             record.stage(Stage::ResponseComplete);
             body
         })
+    }
+}
+
+/// The object that an answer is, in whatever encoding.
+fn object(content_type: &str, bytes: &[u8]) -> Option<Value> {
+    match content_type {
+        protobuf::CONTENT_TYPE => protobuf::decode(bytes).ok().map(|decoded| decoded.value),
+        cbor::CONTENT_TYPE => cbor::decode(bytes).ok(),
+        "application/yaml" => Value::parse_yaml(std::str::from_utf8(bytes).ok()?).ok(),
+        _ => Value::parse(bytes).ok(),
     }
 }
 

@@ -14,7 +14,7 @@ use super::negotiate::{self, Encoding};
 use super::path::ResourcePath;
 use super::query;
 use super::watch::{self, WatchBody};
-use super::{compress, proxy, render};
+use super::{proxy, render};
 use crate::connect::{self, Purpose};
 use crate::decode::{self, FieldValidation};
 use crate::door::{self, Call};
@@ -63,8 +63,7 @@ impl Handler {
             "list" => {
                 let accepted = exchange.accepted(true)?;
                 let page = self.door.list(&call, &query::list_request(&exchange.query)?).await?;
-                let response = render::list(&endpoint, page, accepted, exchange.include_object()?);
-                Ok(compress::maybe(response, &exchange.headers))
+                Ok(render::list(&endpoint, page, accepted, exchange.include_object()?))
             }
             "create" => self.create(exchange, &call, incoming).await,
             "update" => self.update(exchange, &call, incoming).await,
