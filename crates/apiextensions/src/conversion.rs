@@ -6,6 +6,7 @@
 //! schema changed, and webhooks.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use api::conversion::{Converter, Converting};
 use apimachinery::object;
@@ -14,7 +15,8 @@ use structural_schema::CustomSchema;
 
 /// Calls the webhook that a definition names.
 pub trait ConversionWebhook: Send + Sync + 'static {
-    /// Converts all objects to one `apiVersion`, in order. `definition` is the whole CustomResourceDefinition.
+    /// Converts all objects to one `apiVersion`, in order. `definition` has the name and the `spec.conversion` of the
+    /// CustomResourceDefinition.
     fn convert<'a>(
         &'a self,
         definition: &'a Value,
@@ -29,9 +31,41 @@ pub enum Strategy {
     /// Only `apiVersion` changes.
     None,
     Webhook {
+        /// No more of it than a call needs.
         definition: Arc<Value>,
         webhook: Arc<dyn ConversionWebhook>,
     },
+}
+
+/// Which stored objects may lack what the schema has come to say since they were written: those from before a
+/// revision.
+///
+/// Shared by all that reads a resource by one set of schemas. Whoever changes a schema takes everything for stale and
+/// looks at it later.
+#[derive(Debug)]
+pub struct Stale(AtomicU64);
+
+impl Stale {
+    pub fn nothing() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    pub fn everything() -> Self {
+        Self(AtomicU64::new(u64::MAX))
+    }
+
+    pub fn is_nothing(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+
+    fn has(&self, revision: u64) -> bool {
+        revision < self.0.load(Ordering::Relaxed)
+    }
+
+    /// From now on only objects from before this revision are stale.
+    pub fn settle(&self, before: u64) {
+        self.0.store(before, Ordering::Relaxed);
+    }
 }
 
 /// Reads objects as one version, and writes those of it for the store.
@@ -42,15 +76,14 @@ pub struct VersionConverter {
     pub stored: Str,
     pub schema: Arc<CustomSchema>,
     pub stored_schema: Arc<CustomSchema>,
-    /// Objects written before this revision may lack what the schema has come to say since.
-    pub stale_before: u64,
+    pub stale: Arc<Stale>,
     /// Versions whose objects are those of this one but for their name.
     pub alike: Box<[Str]>,
 }
 
 impl Converter for VersionConverter {
     fn is_needed(&self, object: &Object) -> bool {
-        object.revision() < self.stale_before || !self.alike.iter().any(|own| own == object.api_version())
+        self.stale.has(object.revision()) || !self.alike.iter().any(|own| own == object.api_version())
     }
 
     fn read<'a>(&'a self, objects: Vec<Value>) -> Converting<'a, Vec<Value>> {
@@ -118,12 +151,10 @@ fn renamed(mut object: Value, api_version: &str) -> Value {
     object
 }
 
-/// Whether every object is already as `schema` wants it.
-pub fn are_current<'o>(schema: &CustomSchema, objects: impl IntoIterator<Item = &'o Object>) -> bool {
-    objects.into_iter().all(|stored| {
-        let mut value = stored.to_value();
-        let is_readable = schema.normalize(&mut value).is_ok();
-        schema.default(&mut value);
-        is_readable && object::encode(&value) == stored.json().as_ref()
-    })
+/// Whether an object is already as `schema` wants it.
+pub fn is_current(schema: &CustomSchema, stored: &Object) -> bool {
+    let mut value = stored.to_value();
+    let is_readable = schema.normalize(&mut value).is_ok();
+    schema.default(&mut value);
+    is_readable && object::encode(&value) == stored.json().as_ref()
 }

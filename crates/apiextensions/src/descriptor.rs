@@ -14,7 +14,7 @@ use apimachinery::{GroupVersion, GroupVersionKind, Str, Value};
 use structural_schema::CustomSchema;
 
 use crate::columns::PrinterColumns;
-use crate::conversion::{Strategy, VersionConverter};
+use crate::conversion::{Stale, Strategy, VersionConverter};
 use crate::status;
 use crate::strategy::CustomResourceStrategy;
 
@@ -31,41 +31,42 @@ pub struct Described {
     pub stored: Arc<Resource>,
     /// The selectable fields of all versions: what objects are indexed by.
     pub fields: FieldPaths,
-    /// The schemas, by version, for comparing with those before.
-    pub schemas: Vec<(Str, Value)>,
+    /// The schemas, by version.
+    pub schemas: Vec<(Str, Arc<CustomSchema>)>,
 }
 
 /// Makes the descriptors of a definition whose names were accepted. `None` for one that cannot be served: it has no
 /// accepted names or no version to store in.
 ///
-/// Objects written before `stale_before` may not be in the form that the schema asks for.
-pub fn describe(definition: &Value, conversion: &Strategy, stale_before: u64) -> Option<Described> {
+/// Objects that are `stale` may not be in the form that the schema asks for.
+pub fn describe(
+    definition: &Value,
+    schemas: Vec<(Str, Arc<CustomSchema>)>,
+    conversion: &Strategy,
+    stale: &Arc<Stale>,
+) -> Option<Described> {
     let names = definition.at(&["status", "acceptedNames"])?;
     if ["plural", "singular", "kind", "listKind"].iter().any(|key| names.str_at(&[key]).is_empty()) {
         return None;
     }
     let versions = definition.array_at(&["spec", "versions"]);
     let storage = versions.iter().find(|version| is(version, "storage"))?;
-    let mut described = Describing {
+    let describing = Describing {
         definition,
         names,
         group: definition.str_at(&["spec", "group"]),
         storage_version: storage.str_at(&["name"]),
         conversion,
-        stale_before,
-        schemas: Vec::new(),
+        stale,
+        schemas: &schemas,
     };
-    // All schemas first: each version has to know which others have the same.
-    for version in versions {
-        described.add_schema(version);
-    }
-    let stored = Arc::new(described.resource(storage));
+    let stored = Arc::new(describing.resource(storage));
     let mut served: Vec<Arc<Resource>> = versions
         .iter()
         .filter(|version| is(version, "served"))
         .map(|version| match is(version, "storage") {
             true => stored.clone(),
-            false => Arc::new(described.resource(version)),
+            false => Arc::new(describing.resource(version)),
         })
         .collect();
     served.sort_by_cached_key(|resource| Reverse(rank(&resource.version)));
@@ -79,8 +80,14 @@ pub fn describe(definition: &Value, conversion: &Strategy, stale_before: u64) ->
             .collect();
         fields.extend(new);
     }
-    let schemas = versions.iter().map(|own| (own.str_at(&["name"]).into(), open_api_schema(own).clone()));
-    Some(Described { served, stored, fields: FieldPaths::Own(fields.into()), schemas: schemas.collect() })
+    Some(Described { served, stored, fields: FieldPaths::Own(fields.into()), schemas })
+}
+
+impl Described {
+    /// The schema of the version in which objects are stored.
+    pub fn stored_schema(&self) -> Option<&Arc<CustomSchema>> {
+        self.schemas.iter().find(|(name, _)| *name == self.stored.version).map(|(_, schema)| schema)
+    }
 }
 
 struct Describing<'d> {
@@ -89,26 +96,30 @@ struct Describing<'d> {
     group: &'d str,
     storage_version: &'d str,
     conversion: &'d Strategy,
-    stale_before: u64,
-    /// By version; the same one for versions that say the same.
-    schemas: Vec<(&'d str, Arc<CustomSchema>)>,
+    stale: &'d Arc<Stale>,
+    schemas: &'d [(Str, Arc<CustomSchema>)],
 }
 
-impl<'d> Describing<'d> {
-    fn add_schema(&mut self, version: &'d Value) {
+/// The compiled schemas of a definition by version; the same one for versions that say the same.
+pub fn schemas(definition: &Value) -> Vec<(Str, Arc<CustomSchema>)> {
+    let versions = definition.array_at(&["spec", "versions"]);
+    let mut schemas: Vec<(Str, Arc<CustomSchema>)> = Vec::new();
+    for version in versions {
         let declared = open_api_schema(version);
-        let versions = self.definition.array_at(&["spec", "versions"]);
-        let same = versions.iter().zip(&self.schemas).find(|(other, _)| open_api_schema(other) == declared);
+        let same = versions.iter().zip(&schemas).find(|(other, _)| open_api_schema(other) == declared);
         let schema = match same {
             Some((_, (_, schema))) => schema.clone(),
-            None => Arc::new(schema(declared)),
+            None => Arc::new(CustomSchema::new(declared, api::builtin::schemas(), embedded_meta)),
         };
-        self.schemas.push((version.str_at(&["name"]), schema));
+        schemas.push((version.str_at(&["name"]).into(), schema));
     }
+    schemas
+}
 
+impl Describing<'_> {
     fn schema_of(&self, version: &str) -> Arc<CustomSchema> {
         let found = self.schemas.iter().find(|(name, _)| *name == version);
-        found.map(|(_, schema)| schema.clone()).expect("a schema was added for each version")
+        found.map(|(_, schema)| schema.clone()).expect("there is a schema for each version")
     }
 
     fn resource(&self, version: &Value) -> Resource {
@@ -176,7 +187,7 @@ impl<'d> Describing<'d> {
         };
         let (alike, others): (Vec<_>, Vec<_>) =
             self.schemas.iter().partition(|(name, other)| is_alike(name, other));
-        if others.is_empty() && self.stale_before == 0 {
+        if others.is_empty() && self.stale.is_nothing() {
             return None;
         }
         Some(Arc::new(VersionConverter {
@@ -185,15 +196,10 @@ impl<'d> Describing<'d> {
             stored: api_version(self.storage_version),
             schema: schema.clone(),
             stored_schema: self.schema_of(self.storage_version),
-            stale_before: self.stale_before,
+            stale: self.stale.clone(),
             alike: alike.into_iter().map(|(name, _)| api_version(name)).collect(),
         }))
     }
-}
-
-/// The compiled form of an `openAPIV3Schema`.
-pub fn schema(declared: &Value) -> CustomSchema {
-    CustomSchema::new(declared, api::builtin::schemas(), embedded_meta)
 }
 
 /// Where objects of a custom resource are stored.
@@ -251,7 +257,7 @@ fn deprecation(definition: &Value, version: &Value) -> Option<Str> {
 
 #[cfg(test)]
 mod tests {
-    use apimachinery::json;
+    use apimachinery::{Object, json};
 
     use super::*;
 
@@ -279,7 +285,9 @@ mod tests {
         let versions = ["v1alpha1", "v1", "v2beta1", "v1beta1"];
         let versions = versions.map(|name| version(name, name == "v1beta1", schema.clone())).to_vec();
         definition.set_at(&["spec", "versions"], Value::Array(versions));
-        let described = describe(&definition, &Strategy::None, 0).unwrap();
+        let described =
+            describe(&definition, schemas(&definition), &Strategy::None, &Arc::new(Stale::nothing()))
+                .unwrap();
         let names: Vec<&str> = described.served.iter().map(|own| own.version.as_str()).collect();
         assert_eq!(names, ["v1", "v2beta1", "v1beta1", "v1alpha1"]);
         assert_eq!(described.stored.version, "v1beta1");
@@ -290,20 +298,28 @@ mod tests {
 
     #[test]
     fn versions_that_differ_are_converted_and_stale_objects_are_read_anew() {
-        let schemas =
-            [json!({"type": "object"}), json!({"type": "object", "properties": {"a": {"type": "string"}}})];
-        let [plain, other] = schemas;
+        let plain = json!({"type": "object"});
+        let other = json!({"type": "object", "properties": {"a": {"type": "string"}}});
         let mut definition = definition(json!([]));
         let versions = vec![version("v1", true, plain.clone()), version("v2", false, other)];
         definition.set_at(&["spec", "versions"], Value::Array(versions));
-        let described = describe(&definition, &Strategy::None, 0).unwrap();
+        let described =
+            describe(&definition, schemas(&definition), &Strategy::None, &Arc::new(Stale::nothing()))
+                .unwrap();
         assert!(described.served.iter().all(|own| own.custom.as_ref().unwrap().converter.is_some()));
         definition.set_at(&["spec", "versions"], Value::Array(vec![version("v1", true, plain)]));
-        let converter = |stale_before| {
-            let described = describe(&definition, &Strategy::None, stale_before).unwrap();
-            described.stored.custom.as_ref().unwrap().converter.is_some()
+        let converter = |stale: &Arc<Stale>| {
+            let described = describe(&definition, schemas(&definition), &Strategy::None, stale).unwrap();
+            described.stored.custom.as_ref().unwrap().converter.clone()
         };
-        assert_eq!((converter(0), converter(7)), (false, true));
+        assert!(converter(&Arc::new(Stale::nothing())).is_none());
+        let stale = Arc::new(Stale::everything());
+        let converter = converter(&stale).unwrap();
+        let object = json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "w"}});
+        let needed = |revision| converter.is_needed(&Object::from_value(&object, revision, &[]).unwrap());
+        assert!(needed(8));
+        stale.settle(8);
+        assert_eq!((needed(7), needed(8)), (true, false));
     }
 
     #[test]
@@ -325,7 +341,9 @@ mod tests {
             deprecated("v2", Value::Null),
         ];
         definition.set_at(&["spec", "versions"], Value::Array(versions));
-        let described = describe(&definition, &Strategy::None, 0).unwrap();
+        let described =
+            describe(&definition, schemas(&definition), &Strategy::None, &Arc::new(Stale::nothing()))
+                .unwrap();
         let texts: Vec<(&str, &str)> = described
             .served
             .iter()

@@ -15,3 +15,4 @@ pub mod status;
 pub mod strategy;
 
 pub use descriptor::{Described, describe};
+pub use structural_schema::CustomSchema;

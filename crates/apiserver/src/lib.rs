@@ -142,7 +142,7 @@ impl ApiServer {
             own_address: address,
         });
         let conversions: Arc<dyn ConversionWebhook> = Arc::new(ConversionWebhooks::new(resolver.clone()));
-        let (catalog, restored) = extensions::restore(&registry, catalog, Some(&conversions))?;
+        let (catalog, restored) = extensions::restore(&registry, catalog, &conversions)?;
         cache.load(store.as_ref())?;
         store.observe("", cache.clone());
         let find = |gvr: &GroupVersionResource| -> Result<Endpoint, AssembleError> {
@@ -225,7 +225,7 @@ impl ApiServer {
             shutdown.clone(),
         );
         let handler = Arc::new(handler.audited_by(auditor).with_cbor(cbor));
-        let extensions = Extensions::new(door.clone(), restored, Some(conversions), shutdown.clone());
+        let extensions = Extensions::new(door.clone(), restored, conversions, shutdown.clone());
         Ok(Self { door, readiness, handler, fairness, aggregator, extensions, shutdown })
     }
 

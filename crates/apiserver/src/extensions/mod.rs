@@ -19,9 +19,9 @@ use std::time::Duration;
 
 use api::gvr::CUSTOM_RESOURCE_DEFINITIONS;
 use api::kinds::apiextensions::conditions::{CLEANUP_FINALIZER, is_true};
-use apiextensions::conversion::{self, ConversionWebhook, are_current};
+use apiextensions::conversion::{self, ConversionWebhook, Stale};
 use apiextensions::status::{self, Claimed};
-use apiextensions::{Described, describe};
+use apiextensions::{CustomSchema, Described, describe, descriptor};
 use apimachinery::{Object, Status, Str, Value, json};
 use auth::UserInfo;
 use client::{Api, WriteOptions};
@@ -38,13 +38,15 @@ use crate::{Door, LocalApi};
 /// After a write of a status failed, before it is tried again.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 const FIELD_MANAGER: &str = "kube-apiserver";
+/// Requests that began with the schema before are over by then: upstream's default of `--request-timeout`.
+const OLD_REQUESTS_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Serves what definitions define.
 pub struct Extensions {
     door: Arc<Door>,
     definitions: Endpoint,
     api: LocalApi,
-    webhook: Option<Arc<dyn ConversionWebhook>>,
+    webhook: Arc<dyn ConversionWebhook>,
     shutdown: rt::Shutdown,
     state: Mutex<State>,
 }
@@ -69,12 +71,10 @@ struct Group {
 
 /// What is served of a definition now.
 struct Installed {
-    group: Str,
-    plural: Str,
     basis: Basis,
     described: Described,
     stored: Endpoint,
-    stale_before: u64,
+    stale: Arc<Stale>,
 }
 
 /// What decides what is served: as long as this stays, so does that.
@@ -104,7 +104,7 @@ pub struct Restored(Vec<(Str, Installed)>);
 pub fn restore(
     registry: &Registry,
     catalog: Catalog,
-    webhook: Option<&Arc<dyn ConversionWebhook>>,
+    webhook: &Arc<dyn ConversionWebhook>,
 ) -> Result<(Catalog, Restored), LoadError> {
     let Some(definitions) = catalog.find(&CUSTOM_RESOURCE_DEFINITIONS) else {
         return Ok((catalog, Restored(Vec::new())));
@@ -124,10 +124,14 @@ pub fn restore(
         if !status::is_served(&definition) {
             continue;
         }
-        let conversion = conversion_of(&definition, webhook);
-        let Some(described) = describe(&definition, &conversion, 0) else { continue };
+        // Nobody remembers when a schema changed: where it did, objects are looked at after the start.
+        let has_changed = object.generation() > 1;
+        let stale = Arc::new(if has_changed { Stale::everything() } else { Stale::nothing() });
+        let (schemas, conversion) = (descriptor::schemas(&definition), conversion_of(&definition, webhook));
+        let Some(described) = describe(&definition, schemas, &conversion, &stale) else { continue };
         let stored = registry.custom_endpoint(described.stored.clone(), described.fields.clone());
-        let installed = Installed::new(&definition, Basis::of(&object, &definition), described, stored, 0);
+        let basis = Basis::of(&object, &definition);
+        let installed = Installed { basis, described, stored, stale };
         catalog = installed.put_into(&catalog);
         restored.push((object.name().into(), installed));
     }
@@ -139,15 +143,17 @@ impl Extensions {
     pub fn new(
         door: Arc<Door>,
         restored: Restored,
-        webhook: Option<Arc<dyn ConversionWebhook>>,
+        webhook: Arc<dyn ConversionWebhook>,
         shutdown: rt::Shutdown,
     ) -> Option<Arc<Self>> {
         let definitions = door.endpoint(&CUSTOM_RESOURCE_DEFINITIONS).ok()?;
         let api = LocalApi::new(door.clone(), UserInfo::api_server(), shutdown.clone());
+        for (_, installed) in restored.0.iter().filter(|(_, own)| !own.stale.is_nothing()) {
+            // No request can have begun with another schema.
+            installed.settle(Duration::ZERO, &shutdown);
+        }
         let state = State { installed: restored.0.into_iter().collect(), ..State::default() };
-        let new = Self { door, definitions, api, webhook, shutdown, state: Mutex::new(state) };
-        new.find_stale();
-        Some(Arc::new(new))
+        Some(Arc::new(Self { door, definitions, api, webhook, shutdown, state: Mutex::new(state) }))
     }
 
     /// Follows definitions until shutdown.
@@ -250,21 +256,26 @@ impl Extensions {
 
     fn describe_and_serve(&self, object: &Object, definition: &Value, basis: Basis) -> Result<(), LoadError> {
         let registry = self.door.registry();
-        let conversion = conversion_of(definition, self.webhook.as_ref());
-        let Some(described) = describe(definition, &conversion, 0) else { return Ok(()) };
+        let schemas = descriptor::schemas(definition);
+        let before = self.state.lock().installed.get(object.name()).map(Installed::schemas);
+        let is_new = before.is_none();
+        let (schemas, stale, has_changed) = match before {
+            None => (schemas, Arc::new(Stale::nothing()), false),
+            // Those that were there have their rules compiled.
+            Some((same, stale)) if same == schemas => (same, stale, false),
+            Some(_) => (schemas, Arc::new(Stale::everything()), true),
+        };
+        let conversion = conversion_of(definition, &self.webhook);
+        let Some(described) = describe(definition, schemas, &conversion, &stale) else { return Ok(()) };
         let stored = registry.endpoint_at_run_time(described.stored.clone(), &described.fields)?;
-        let mut installed = Installed::new(definition, basis, described, stored, 0);
-        let before = self.state.lock().installed.remove(object.name());
-        match before {
-            None if !is_true(&object.to_value(), "Established") => self.discard_leftovers(&installed.stored),
-            None => {}
-            Some(before) if before.described.schemas == installed.described.schemas => {
-                installed.go_stale(definition, &conversion, before.stale_before);
-            }
-            Some(_) if installed.is_current() => {}
-            Some(_) => installed.go_stale(definition, &conversion, object.revision()),
+        if is_new && !is_true(&object.to_value(), "Established") {
+            self.discard_leftovers(&stored);
         }
+        let installed = Installed { basis, described, stored, stale };
         self.door.replace_catalog(|catalog| installed.put_into(catalog));
+        if has_changed {
+            installed.settle(OLD_REQUESTS_TIMEOUT, &self.shutdown);
+        }
         self.state.lock().installed.insert(object.name().into(), installed);
         Ok(())
     }
@@ -299,9 +310,11 @@ impl Extensions {
             state.installed.remove(name)
         };
         if let Some(installed) = installed {
-            let Installed { group, plural, stored, .. } = installed;
-            self.door.replace_catalog(|catalog| catalog.with_custom(&group, &plural, Vec::new()));
-            self.door.registry().cache().remove_resource(&stored.resource.storage_prefix);
+            let resource = &installed.stored.resource;
+            self.door.replace_catalog(|catalog| {
+                catalog.with_custom(&resource.group, &resource.plural, Vec::new())
+            });
+            self.door.registry().cache().remove_resource(&resource.storage_prefix);
         }
         group.into()
     }
@@ -314,21 +327,6 @@ impl Extensions {
             state.installed.keys().filter(|name| !names.contains(name.as_str())).cloned().collect()
         };
         gone.iter().for_each(|name| drop(self.uninstall(name)));
-    }
-
-    /// After a start nobody remembers when a schema changed: where it did, objects are looked at.
-    fn find_stale(&self) {
-        let mut state = self.state.lock();
-        for (name, installed) in &mut state.installed {
-            if installed.basis.generation <= 1 || installed.is_current() {
-                continue;
-            }
-            let Some(object) = self.current(name) else { continue };
-            let definition = object.to_value();
-            let conversion = conversion_of(&definition, self.webhook.as_ref());
-            installed.go_stale(&definition, &conversion, object.revision());
-            self.door.replace_catalog(|catalog| installed.put_into(catalog));
-        }
     }
 
     /// Writes the status of a definition, unless it has changed meanwhile: then there is an event to come.
@@ -370,56 +368,54 @@ impl State {
 }
 
 impl Installed {
-    fn new(
-        definition: &Value,
-        basis: Basis,
-        described: Described,
-        stored: Endpoint,
-        stale_before: u64,
-    ) -> Self {
-        let group = definition.str_at(&["spec", "group"]).into();
-        let plural = stored.resource.plural.clone();
-        Self { group, plural, basis, described, stored, stale_before }
-    }
-
     fn put_into(&self, catalog: &Catalog) -> Catalog {
-        let cache = &self.stored.cache;
+        let (resource, cache) = (&self.stored.resource, &self.stored.cache);
         let served = self.described.served.iter();
         let endpoints = served.map(|resource| Endpoint { resource: resource.clone(), cache: cache.clone() });
-        catalog.with_custom(&self.group, &self.plural, endpoints.collect())
+        catalog.with_custom(&resource.group, &resource.plural, endpoints.collect())
     }
 
-    /// Whether every stored object is as the schema it is stored by wants it.
-    fn is_current(&self) -> bool {
-        let snapshot = self.stored.cache.snapshot();
-        let declared = self.described.schemas.iter().find(|(name, _)| *name == self.stored.resource.version);
-        snapshot.objects.is_empty()
-            || declared.is_some_and(|(_, declared)| {
-                let schema = apiextensions::descriptor::schema(declared);
-                are_current(&schema, snapshot.objects.values().map(Arc::as_ref))
-            })
+    fn schemas(&self) -> (Vec<(Str, Arc<CustomSchema>)>, Arc<Stale>) {
+        (self.described.schemas.clone(), self.stale.clone())
     }
 
-    /// From now on objects from before a revision are made anew when they are read.
-    fn go_stale(&mut self, definition: &Value, conversion: &conversion::Strategy, before: u64) {
-        if before == 0 {
-            return;
-        }
-        if let Some(described) = describe(definition, conversion, before) {
-            self.stored.resource = described.stored.clone();
-            self.described = described;
-            self.stale_before = before;
-        }
+    /// Finds out, once requests that began with the schema before are over, which objects are still stale. Until then
+    /// all are made anew when they are read.
+    fn settle(&self, after: Duration, shutdown: &rt::Shutdown) {
+        let Some(schema) = self.described.stored_schema().cloned() else { return };
+        let (stored, stale, shutdown) = (self.stored.clone(), self.stale.clone(), shutdown.clone());
+        rt::spawn("custom resource schema", async move {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = rt::sleep(after) => {}
+            }
+            let snapshot = stored.cache.snapshot();
+            let is_current = are_current(&schema, &snapshot.objects).await;
+            stale.settle(if is_current { 0 } else { snapshot.revision + 1 });
+        });
     }
 }
 
-fn conversion_of(definition: &Value, webhook: Option<&Arc<dyn ConversionWebhook>>) -> conversion::Strategy {
-    let strategy = definition.str_at(&["spec", "conversion", "strategy"]);
-    match webhook {
-        Some(webhook) if strategy == "Webhook" => conversion::Strategy::Webhook {
-            definition: Arc::new(definition.clone()),
-            webhook: webhook.clone(),
-        },
-        _ => conversion::Strategy::None,
+/// Whether every object is as the schema wants it. There may be very many.
+async fn are_current(schema: &CustomSchema, objects: &watch_cache::Objects) -> bool {
+    /// Looked at before others get a turn: about a millisecond.
+    const AT_ONCE: usize = 64;
+    for (number, object) in objects.values().enumerate() {
+        if number % AT_ONCE == AT_ONCE - 1 {
+            tokio::task::yield_now().await;
+        }
+        if !conversion::is_current(schema, object) {
+            return false;
+        }
     }
+    true
+}
+
+fn conversion_of(definition: &Value, webhook: &Arc<dyn ConversionWebhook>) -> conversion::Strategy {
+    if definition.str_at(&["spec", "conversion", "strategy"]) != "Webhook" {
+        return conversion::Strategy::None;
+    }
+    let mut called = json!({"metadata": {"name": definition.str_at(&["metadata", "name"])}});
+    called.set_at(&["spec", "conversion"], definition["spec"]["conversion"].clone());
+    conversion::Strategy::Webhook { definition: Arc::new(called), webhook: webhook.clone() }
 }
