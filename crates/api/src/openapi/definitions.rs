@@ -1,6 +1,7 @@
 //! Types of the documents: which are needed, and their schemas in the words of either OpenAPI version.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use apimachinery::{GroupVersionKind, Str};
@@ -14,16 +15,29 @@ use super::paths::{Answer, Body, PathItem};
 use crate::Resource;
 use crate::builtin::tables::{self, DEFINITION_PREFIX, Definition, Form, Type, Union};
 
-/// The tables and the custom resources, indexed for the making of one document.
-pub(super) struct Types {
+/// What documents are made from, unpacked and indexed: some megabytes, for as long as there are documents to make.
+pub struct Tables {
     definitions: HashMap<&'static str, Definition>,
     kinds: HashMap<GroupVersionKind, &'static str>,
-    /// Custom kinds and their lists.
-    custom: HashMap<GroupVersionKind, CustomType>,
     descriptions: Descriptions,
     /// For fields of custom kinds.
     prose: custom::Prose,
-    pub shared: Shared,
+    pub(super) shared: Shared,
+}
+
+/// The tables and the custom resources of some documents.
+pub(super) struct Types<'t> {
+    tables: &'t Tables,
+    /// Custom kinds and their lists.
+    custom: HashMap<GroupVersionKind, CustomType>,
+}
+
+impl Deref for Types<'_> {
+    type Target = Tables;
+
+    fn deref(&self) -> &Tables {
+        self.tables
+    }
 }
 
 /// The name of a type.
@@ -88,8 +102,8 @@ impl TypeName {
     }
 }
 
-impl Types {
-    pub(super) fn of(resources: &[Arc<Resource>]) -> Self {
+impl Tables {
+    pub fn unpack() -> Self {
         let definitions: HashMap<_, _> = tables::definitions().map(|own| (own.name, own)).collect();
         let mut kinds = HashMap::new();
         for definition in definitions.values() {
@@ -102,15 +116,21 @@ impl Types {
                 kinds.insert(gvk, definition.name);
             }
         }
+        let descriptions = Descriptions::unpack();
+        let prose = prose(&descriptions);
+        Self { definitions, kinds, descriptions, prose, shared: Shared::new() }
+    }
+}
+
+impl<'t> Types<'t> {
+    pub(super) fn of(tables: &'t Tables, resources: &[Arc<Resource>]) -> Self {
         let mut custom = HashMap::new();
         for resource in resources.iter().filter(|own| own.custom.is_some()) {
             let list = GroupVersionKind { kind: resource.list_kind.clone(), ..resource.gvk() };
             custom.insert(list, CustomType { resource: resource.clone(), is_list: true });
             custom.insert(resource.gvk(), CustomType { resource: resource.clone(), is_list: false });
         }
-        let descriptions = Descriptions::unpack();
-        let prose = prose(&descriptions);
-        Self { definitions, kinds, custom, descriptions, prose, shared: Shared::new() }
+        Self { tables, custom }
     }
 
     /// The type of a kind.

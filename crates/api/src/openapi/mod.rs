@@ -21,6 +21,7 @@ mod v3;
 use std::sync::Arc;
 
 use crate::Resource;
+pub use definitions::Tables;
 use definitions::Types;
 
 /// The `Content-Type` of an answer with [`v2_protobuf`]. Clients refuse what they ask for themselves: `@` is not
@@ -36,22 +37,28 @@ const VERSION: &str = "v1.36.2";
 
 /// The document of `/openapi/v2` as JSON.
 pub fn v2_json(resources: &[Arc<Resource>]) -> Vec<u8> {
-    v2::json(&Types::of(resources), resources)
+    let tables = Tables::unpack();
+    v2::json(&Types::of(&tables, resources), resources)
 }
 
 /// The document of `/openapi/v2` in gnostic's protobuf form.
 pub fn v2_protobuf(resources: &[Arc<Resource>]) -> Vec<u8> {
-    protobuf::document(&Types::of(resources), resources)
+    let tables = Tables::unpack();
+    protobuf::document(&Types::of(&tables, resources), resources)
 }
 
-/// The index of `/openapi/v3`: where the document of each group and version is, with a hash of its content. Making
-/// it makes every document once; keep the result for as long as the set of resources stays the same.
-pub fn v3_index(resources: &[Arc<Resource>]) -> Vec<u8> {
-    v3::index(&Types::of(resources), resources)
+/// The documents below `/openapi/v3/` as JSON, one after the other: each with its key in the index (`api/v1`,
+/// `apis/apps/v1`, `version`), of which only wanted ones are made.
+pub fn v3_documents(
+    tables: &Tables,
+    resources: &[Arc<Resource>],
+    wanted: &dyn Fn(&str) -> bool,
+    each: &mut dyn FnMut(&str, Vec<u8>),
+) {
+    v3::documents(&Types::of(tables, resources), resources, wanted, each);
 }
 
-/// The document below `/openapi/v3/` with this key of the index (`api/v1`, `apis/apps/v1`, `version`), as JSON;
-/// `None` for a key that is not in the index.
-pub fn v3_json(key: &str, resources: &[Arc<Resource>]) -> Option<Vec<u8>> {
-    v3::json(&Types::of(resources), key, resources)
+/// The index of `/openapi/v3`: where each document is, by its key and a hash of its content.
+pub fn v3_index<'d>(documents: impl IntoIterator<Item = (&'d str, &'d str)>) -> Vec<u8> {
+    v3::index(documents)
 }

@@ -247,7 +247,7 @@ impl PathItem {
 
 /// A resource with what its operations have in common.
 struct Routes<'r> {
-    types: &'r Types,
+    types: &'r Types<'r>,
     resource: &'r Resource,
     kind: TypeName,
     group_version: GroupVersion,

@@ -1,9 +1,8 @@
 //! Writes OpenAPI 3.0 as JSON, one document for each group version, and their index.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ring::digest::{SHA512, digest};
 use serde_json::{Map, Value, json};
 
 use super::definitions::{Dialect, Kinds, Types, reference};
@@ -12,22 +11,30 @@ use super::paths::{self, Answer, Body, Operation, PathItem};
 use super::v2::{code_description, info, security_definitions, write, write_entries};
 use crate::Resource;
 
-pub(super) fn index(types: &Types, resources: &[Arc<Resource>]) -> Vec<u8> {
-    let paths = paths::all(types, resources);
-    let keys: BTreeSet<&str> = paths.iter().map(|path| key(&path.path)).collect();
+pub(super) fn index<'d>(documents: impl IntoIterator<Item = (&'d str, &'d str)>) -> Vec<u8> {
     let mut out = b"{\"paths\":".to_vec();
-    let entry = |key: &str| {
-        let hash = hex(digest(&SHA512, &document(types, key, &paths)).as_ref());
-        json!({ "serverRelativeURL": format!("/openapi/v3/{key}?hash={hash}") })
+    let entry = |(key, hash): (&'d str, &'d str)| {
+        (key, json!({ "serverRelativeURL": format!("/openapi/v3/{key}?hash={hash}") }))
     };
-    write_entries(keys.into_iter().map(|key| (key, entry(key))), &mut out);
+    write_entries(documents.into_iter().map(entry), &mut out);
     out.push(b'}');
     out
 }
 
-pub(super) fn json(types: &Types, wanted: &str, resources: &[Arc<Resource>]) -> Option<Vec<u8>> {
+pub(super) fn documents(
+    types: &Types,
+    resources: &[Arc<Resource>],
+    wanted: &dyn Fn(&str) -> bool,
+    each: &mut dyn FnMut(&str, Vec<u8>),
+) {
+    let mut by_key: BTreeMap<&str, Vec<&PathItem>> = BTreeMap::new();
     let paths = paths::all(types, resources);
-    paths.iter().any(|path| key(&path.path) == wanted).then(|| document(types, wanted, &paths))
+    for path in paths.iter().filter(|path| wanted(key(&path.path))) {
+        by_key.entry(key(&path.path)).or_default().push(path);
+    }
+    for (key, own) in by_key {
+        each(key, document(types, key, &own));
+    }
 }
 
 /// The document that a path is described in: that of its group version, of its group, or its own.
@@ -42,8 +49,7 @@ fn key(path: &str) -> &str {
     &path[..end]
 }
 
-fn document(types: &Types, wanted: &str, paths: &[PathItem]) -> Vec<u8> {
-    let (own, _): (Vec<&PathItem>, Vec<_>) = paths.iter().partition(|path| key(&path.path) == wanted);
+fn document(types: &Types, key: &str, own: &[&PathItem]) -> Vec<u8> {
     let mut out = Vec::with_capacity(1 << 18);
     out.extend_from_slice(b"{\"openapi\":\"3.0.0\",\"info\":");
     let is_custom = own.iter().all(|path| path.is_custom);
@@ -51,7 +57,7 @@ fn document(types: &Types, wanted: &str, paths: &[PathItem]) -> Vec<u8> {
     out.extend_from_slice(b",\"paths\":");
     write_entries(own.iter().map(|path| (path.path.as_str(), path_item(types, path))), &mut out);
     out.extend_from_slice(b",\"components\":{\"schemas\":");
-    let kinds = if is_custom { Kinds::OfClients } else { kinds_of(wanted) };
+    let kinds = if is_custom { Kinds::OfClients } else { kinds_of(key) };
     let needed = types.needed(own.iter().copied());
     write_entries(needed.iter().map(|(name, own)| (name, types.schema(own, Dialect::V3, kinds))), &mut out);
     if is_custom {
@@ -145,10 +151,6 @@ fn parameter(own: &Parameter) -> Value {
         parameter["required"] = true.into();
     }
     parameter
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
 #[cfg(test)]

@@ -4,6 +4,9 @@
 //! another set of them shares everything else with the one before, also the documents of the groups that did not
 //! change. Documents are made when they are asked for.
 
+mod document;
+mod openapi;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
@@ -11,8 +14,10 @@ use api::Resource;
 use api::discovery::{self, GroupDocuments};
 use apimachinery::{GroupVersionResource, Str};
 use bytes::Bytes;
-use parking_lot::Mutex;
 use registry::{Endpoint, Registry};
+
+pub use document::Document;
+use document::Documents;
 
 /// An immutable set of served resources; replaced as a whole when it changes.
 pub struct Catalog {
@@ -26,8 +31,8 @@ pub struct Catalog {
 struct BuiltIn {
     endpoints: HashMap<GroupVersionResource, Endpoint>,
     resources: Vec<Arc<Resource>>,
-    documents: Documents,
     discovery: OnceLock<Vec<Arc<GroupDocuments>>>,
+    openapi: OnceLock<openapi::ByKey>,
 }
 
 /// The custom resources of one group.
@@ -36,41 +41,7 @@ struct CustomGroup {
     /// The served versions of each resource by its plural name, the preferred one first.
     resources: BTreeMap<Str, Vec<Endpoint>>,
     discovery: OnceLock<Arc<GroupDocuments>>,
-}
-
-/// Documents by a key of their maker's, each made on first use.
-#[derive(Default)]
-struct Documents(Mutex<HashMap<String, Document>>);
-
-/// A rendered discovery or OpenAPI document.
-#[derive(Clone)]
-pub struct Document {
-    pub content_type: &'static str,
-    pub bytes: Bytes,
-    pub etag: Arc<str>,
-}
-
-impl Document {
-    pub fn new(content_type: &'static str, bytes: Bytes) -> Self {
-        let etag = format!("\"{}\"", digest(&bytes)).into();
-        Self { content_type, bytes, etag }
-    }
-}
-
-impl Documents {
-    fn get(
-        &self,
-        key: &str,
-        content_type: &'static str,
-        make: impl FnOnce() -> Option<Vec<u8>>,
-    ) -> Option<Document> {
-        if let Some(document) = self.0.lock().get(key) {
-            return Some(document.clone());
-        }
-        // Made without the lock: it takes a while, and two who make the same do no harm.
-        let document = Document::new(content_type, make()?.into());
-        Some(self.0.lock().entry(key.to_owned()).or_insert(document).clone())
-    }
+    openapi: OnceLock<openapi::ByKey>,
 }
 
 impl Catalog {
@@ -86,8 +57,7 @@ impl Catalog {
                 (resource.gvr(), endpoint)
             })
             .collect();
-        let built_in =
-            BuiltIn { endpoints, resources, documents: Documents::default(), discovery: OnceLock::new() };
+        let built_in = BuiltIn { endpoints, resources, discovery: OnceLock::new(), openapi: OnceLock::new() };
         Self::of(Arc::new(built_in), imbl::OrdMap::new())
     }
 
@@ -107,7 +77,7 @@ impl Catalog {
         let custom = if resources.is_empty() {
             self.custom.without(group)
         } else {
-            let changed = CustomGroup { resources, discovery: OnceLock::new() };
+            let changed = CustomGroup { resources, ..CustomGroup::default() };
             self.custom.update(group.into(), Arc::new(changed))
         };
         Self::of(self.built_in.clone(), custom)
@@ -161,23 +131,8 @@ impl Catalog {
     }
 
     /// A document about all resources under `key`, made on first use.
-    pub fn document(
-        &self,
-        key: &str,
-        content_type: &'static str,
-        make: impl FnOnce() -> Option<Vec<u8>>,
-    ) -> Option<Document> {
+    pub fn document(&self, key: &str, content_type: &'static str, make: impl FnOnce() -> Bytes) -> Document {
         self.documents.get(key, content_type, make)
-    }
-
-    /// A document about built-in resources alone under `key`, made on first use and for every catalog.
-    pub fn built_in_document(
-        &self,
-        key: &str,
-        content_type: &'static str,
-        make: impl FnOnce() -> Option<Vec<u8>>,
-    ) -> Option<Document> {
-        self.built_in.documents.get(key, content_type, make)
     }
 
     /// The preferred version of each resource of a group, for components that look at everything.
@@ -202,14 +157,4 @@ impl CustomGroup {
         let made = GroupDocuments::all(&resources).pop()?;
         Some(self.discovery.get_or_init(|| made).clone())
     }
-}
-
-/// A short name for content, in the form of upstream's ETags.
-fn digest(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    let hash = ring::digest::digest(&ring::digest::SHA256, bytes);
-    hash.as_ref().iter().fold(String::with_capacity(64), |mut text, byte| {
-        let _ = write!(text, "{byte:02X}");
-        text
-    })
 }

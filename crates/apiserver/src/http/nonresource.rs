@@ -1,17 +1,14 @@
 //! Discovery, OpenAPI, version, health, metrics and the keys of service-account tokens.
 
-use std::sync::Arc;
-
-use api::Resource;
 use api::discovery::{self, AggregatedVersion};
-use api::openapi;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
 use super::body::ResponseBody;
 use super::handler::Handler;
 use super::negotiate::Encoding;
 use super::query::Query;
-use super::render;
+use super::{compress, render};
 use crate::catalog::{Catalog, Document};
 use crate::fairness::Fairness;
 use crate::health;
@@ -21,7 +18,6 @@ const AGGREGATED_V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIG
 const AGGREGATED_V2BETA1: &str = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
 /// As clients ask for it; `@` is not allowed in a media type, so the answer spells it with a dot, as upstream's does.
 const OPENAPI_V2_PROTOBUF_ACCEPT: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
-const OPENAPI_V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// Answers a path that names no resource. The caller was authorized for it.
 pub fn answer(
@@ -62,25 +58,27 @@ fn discovery_answer(
     let path = path.trim_end_matches('/');
     let documents = catalog.discovery();
     let aggregated = aggregated_version(headers);
-    let (content_type, bytes) = match (path, aggregated) {
-        ("/api", Some((version, content_type))) => (content_type, documents.aggregated_core(version).clone()),
-        ("/apis", Some((version, content_type))) => {
-            (content_type, documents.aggregated_groups(version).clone())
-        }
-        ("/api", None) => (JSON, discovery::api_versions(&handler.identifier.address())),
+    let plain = |bytes| Document::new(JSON, bytes);
+    let kept = |content_type, bytes: &Bytes| {
+        catalog.document(&format!("{path} {content_type}"), content_type, || bytes.clone())
+    };
+    let document = match (path, aggregated) {
+        ("/api", Some((version, content_type))) => kept(content_type, documents.aggregated_core(version)),
+        ("/apis", Some((version, content_type))) => kept(content_type, documents.aggregated_groups(version)),
+        ("/api", None) => plain(discovery::api_versions(&handler.identifier.address())),
         _ => match documents.at(path) {
-            Some(bytes) => (JSON, bytes.clone()),
+            Some(bytes) => plain(bytes.clone()),
             None if path.matches('/').count() == 2 && path.starts_with("/apis/") => {
                 let group = path.trim_start_matches("/apis/");
                 match handler.backends.aggregator.group_document(group) {
-                    Some(bytes) => (JSON, bytes.into()),
+                    Some(bytes) => plain(bytes.into()),
                     None => return not_found_text(),
                 }
             }
             None => return render::status(&apimachinery::Status::no_such_path(), Encoding::Json),
         },
     };
-    cached(handler.backends.aggregator.merged(path, Document::new(content_type, bytes)), headers)
+    cached(handler.backends.aggregator.merged(path, document), headers)
 }
 
 /// The first aggregated form that the client lists before plain JSON.
@@ -108,44 +106,36 @@ fn aggregated_version(headers: &HeaderMap) -> Option<(AggregatedVersion, &'stati
 
 fn openapi_document(catalog: &Catalog, path: &[&str], headers: &HeaderMap) -> Option<Document> {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let all = || catalog.resources().cloned().collect::<Vec<_>>();
     match path {
-        ["v2"] if accept.contains(OPENAPI_V2_PROTOBUF_ACCEPT) => {
-            catalog
-                .document("openapi v2 protobuf", OPENAPI_V2_PROTOBUF, || Some(openapi::v2_protobuf(&all())))
-        }
-        ["v2"] => catalog.document("openapi v2", JSON, || Some(openapi::v2_json(&all()))),
-        // Upstream does not say what its index is, and Go takes it for text.
-        ["v3"] => {
-            catalog.document("openapi v3", "text/plain; charset=utf-8", || Some(openapi::v3_index(&all())))
-        }
-        ["v3", rest @ ..] => {
-            let key = rest.join("/");
-            let document = format!("openapi v3 {key}");
-            let in_group = |own: &&Arc<Resource>| key == format!("apis/{}/{}", own.group, own.version);
-            if catalog.custom().any(|own| in_group(&own)) {
-                let own: Vec<Arc<Resource>> = catalog.resources().filter(in_group).cloned().collect();
-                return catalog.document(&document, JSON, || openapi::v3_json(&key, &own));
-            }
-            catalog.built_in_document(&document, JSON, || openapi::v3_json(&key, catalog.built_in()))
-        }
+        ["v2"] if accept.contains(OPENAPI_V2_PROTOBUF_ACCEPT) => Some(catalog.openapi_v2_protobuf()),
+        ["v2"] => Some(catalog.openapi_v2()),
+        ["v3"] => Some(catalog.openapi_v3_index()),
+        ["v3", rest @ ..] => catalog.openapi_v3(&rest.join("/")),
         _ => None,
     }
 }
 
+/// A document in the encoding that the client takes, or that it has it already.
 fn cached(document: Document, headers: &HeaderMap) -> Response<ResponseBody> {
     let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
-    let mut response = if known == Some(&*document.etag) {
-        let mut response = Response::new(ResponseBody::empty());
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        response
-    } else {
-        render::bytes(200, document.content_type, document.bytes)
+    let gzip = document.gzip().filter(|_| compress::takes_gzip(headers));
+    let mut response = match gzip {
+        _ if known == Some(&*document.etag) => {
+            let mut response = Response::new(ResponseBody::empty());
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            response
+        }
+        Some(gzip) => {
+            let mut response = render::bytes(200, document.content_type, gzip.clone());
+            response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            response
+        }
+        None => render::bytes(200, document.content_type, document.bytes()),
     };
     if let Ok(etag) = HeaderValue::from_str(&document.etag) {
         response.headers_mut().insert(header::ETAG, etag);
     }
-    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept-Encoding, Accept"));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     response
 }
