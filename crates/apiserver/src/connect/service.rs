@@ -1,5 +1,6 @@
 //! Services: one of the pods behind them.
 
+use api::view::Pod;
 use apimachinery::{GroupResource, GroupVersionResource, Status, Value};
 
 use super::{Backend, Finder, Location, Target, is_global_unicast, join_host_port, rest_path};
@@ -22,31 +23,27 @@ impl Finder<'_> {
         if subsets.is_empty() {
             return Err(unavailable(target.name));
         }
+        let addresses: Vec<(&Value, i64)> =
+            subsets.iter().flat_map(|subset| addresses(subset, &port_name)).collect();
+        // From one at random on, the first that is good: a Service may have thousands.
+        let first = (rt::jitter() * addresses.len() as f64) as usize;
         let mut refusal = None;
-        let mut candidates = Vec::new();
-        for subset in subsets {
-            let ports = subset.array_at(&["ports"]);
-            let Some(port) = ports.iter().find(|port| port.str_at(&["name"]) == port_name) else { continue };
-            let Some(port) = port["port"].as_i64() else { continue };
-            for address in subset.array_at(&["addresses"]) {
-                match self.is_own_pod(address) {
-                    Ok(true) => candidates.push((address.str_at(&["ip"]), port)),
-                    Ok(false) => {}
-                    Err(status) => refusal = Some(status),
+        for (address, port) in addresses[first..].iter().chain(&addresses[..first]) {
+            match self.is_own_pod(address) {
+                Ok(true) => {
+                    return Ok(Location {
+                        scheme: target.scheme,
+                        authority: join_host_port(address.str_at(&["ip"]), &port.to_string()),
+                        path: rest_path(rest),
+                        query: None,
+                        backend: Backend::Cluster,
+                    });
                 }
+                Ok(false) => {}
+                Err(status) => refusal = Some(status),
             }
         }
-        let at_random = (rt::jitter() * candidates.len() as f64) as usize;
-        let Some((ip, port)) = candidates.get(at_random) else {
-            return Err(refusal.unwrap_or_else(|| unavailable(self.call.name)));
-        };
-        Ok(Location {
-            scheme: target.scheme,
-            authority: join_host_port(ip, &port.to_string()),
-            path: rest_path(rest),
-            query: None,
-            backend: Backend::Cluster,
-        })
+        Err(refusal.unwrap_or_else(|| unavailable(self.call.name)))
     }
 
     /// The name of the port that is asked for, maybe by its number.
@@ -73,11 +70,19 @@ impl Finder<'_> {
             return Ok(false);
         }
         let Ok(pod) = self.named_pod(pod.str_at(&["name"])) else { return Ok(false) };
-        let pod = pod.to_value();
-        let holds = pod.array_at(&["status", "podIPs"]).iter().any(|own| own.str_at(&["ip"]) == ip);
+        let holds = pod.view::<Pod>().is_ok_and(|pod| pod.status.pod_ips.iter().any(|own| own.ip == ip));
         if holds {
-            self.check_reachable(&pod)?;
+            self.check_reachable(&pod.to_value())?;
         }
         Ok(holds)
     }
+}
+
+/// The ready addresses of a subset with the number of a port, if it has that.
+fn addresses<'s>(subset: &'s Value, port_name: &str) -> impl Iterator<Item = (&'s Value, i64)> {
+    let ports = subset.array_at(&["ports"]);
+    let port = ports.iter().find(|port| port.str_at(&["name"]) == port_name);
+    let port = port.and_then(|port| port["port"].as_i64());
+    let addresses = subset.array_at(&["addresses"]).iter();
+    port.into_iter().flat_map(move |port| addresses.clone().map(move |address| (address, port)))
 }
