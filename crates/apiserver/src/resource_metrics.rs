@@ -7,7 +7,7 @@
 //! An APIService `v1beta1.metrics.k8s.io` that names a Service takes the group over, so that metrics-server can be
 //! installed all the same.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 
 use api::Resource;
@@ -123,7 +123,8 @@ impl ResourceMetrics {
         let resource = &endpoint.resource;
         let source = if resource.namespaced { &self.pods } else { &self.nodes };
         let object = source.cache.get(&source.resource.key(namespace, name));
-        let made = object.and_then(|object| self.measure(endpoint, &object, &self.usage_by_node(endpoint)));
+        let by_node = || self.usage_by_node(endpoint, |node| node == name);
+        let made = object.and_then(|object| self.measure(endpoint, &object, &by_node()));
         made.ok_or_else(|| {
             // In the words of metrics-server.
             let full = if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") };
@@ -136,23 +137,30 @@ impl ResourceMetrics {
         let source = if endpoint.resource.namespaced { &self.pods } else { &self.nodes };
         let filter = Filter::new(endpoint, &request.labels, &request.fields)?;
         let snapshot = source.cache.snapshot();
-        let by_node = self.usage_by_node(endpoint);
-        let objects = snapshot
-            .range(&source.resource.key_prefix(namespace), None)
-            .filter_map(|(_, object)| self.measure(endpoint, object, &by_node))
+        // Labels, name and namespace are those of whose use it is, so nothing is measured in vain.
+        let prefix = source.resource.key_prefix(namespace);
+        let chosen: Vec<&Arc<Object>> = snapshot
+            .range(&prefix, None)
+            .map(|(_, object)| object)
             .filter(|object| filter.matches(object))
             .collect();
+        let names: HashSet<&str> = chosen.iter().map(|object| object.name()).collect();
+        let by_node = self.usage_by_node(endpoint, |node| names.contains(node));
+        let objects = chosen.iter().filter_map(|object| self.measure(endpoint, object, &by_node)).collect();
         Ok(Page { objects, revision: snapshot.revision, continue_token: String::new(), remaining: None })
     }
 
-    /// The use of every node's pods; only nodes need it.
-    fn usage_by_node(&self, endpoint: &Endpoint) -> HashMap<Str, Usage> {
+    /// The use of the pods of some nodes; only nodes need it.
+    fn usage_by_node(&self, endpoint: &Endpoint, wanted: impl Fn(&str) -> bool) -> HashMap<Str, Usage> {
         let mut by_node: HashMap<Str, Usage> = HashMap::new();
         if endpoint.resource.namespaced {
             return by_node;
         }
         for object in self.pods.cache.snapshot().objects.values() {
             let Ok(pod) = object.view::<Pod>() else { continue };
+            if !wanted(&pod.spec.node_name) {
+                continue;
+            }
             let Some(containers) = self.containers(object, &pod) else { continue };
             let sum = containers.iter().fold(Usage::zero(), |sum, (_, usage)| sum.add(usage));
             let node = by_node.entry(pod.spec.node_name.clone()).or_insert_with(Usage::zero);

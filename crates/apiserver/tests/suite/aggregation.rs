@@ -243,6 +243,10 @@ async fn use_of_simulated_pods_is_told() {
     );
     let selected = admin.get(&format!("{base}/pods?labelSelector=app%3Dplain")).await;
     assert_eq!(selected.names(), ["plain"]);
+    let node = admin.get(&format!("{base}/nodes/sim")).await.expect(200);
+    assert_eq!(node["usage"], json!({"cpu": "502m", "memory": "130Mi"}));
+    let named = admin.get(&format!("{base}/pods?fieldSelector=metadata.name%3Dbusy")).await;
+    assert_eq!(named.names(), ["busy"]);
     let nodes = admin.get(&format!("{base}/nodes")).await.expect(200);
     assert_eq!(nodes["items"].as_array().map(Vec::len), Some(1));
     assert_eq!(nodes["items"][0]["usage"], json!({"cpu": "502m", "memory": "130Mi"}));
