@@ -15,6 +15,7 @@ pub mod authentication;
 pub mod authorization;
 pub mod bootstrap;
 mod catalog;
+mod client_certificate;
 pub mod connect;
 pub mod decode;
 mod door;
@@ -136,11 +137,11 @@ impl ApiServer {
         let built_in = |gvr: &GroupVersionResource| -> Result<Endpoint, AssembleError> {
             catalog.find(gvr).cloned().ok_or_else(|| AssembleError::MissingResource(gvr.to_string()))
         };
-        let resolver: Arc<dyn webhook::ServiceResolver> = Arc::new(ServiceAddresses {
-            services: built_in(&api::gvr::SERVICES)?,
-            slices: built_in(&api::gvr::ENDPOINT_SLICES)?,
-            own_address: address,
-        });
+        let resolver: Arc<dyn webhook::ServiceResolver> = Arc::new(ServiceAddresses::new(
+            built_in(&api::gvr::SERVICES)?,
+            built_in(&api::gvr::ENDPOINT_SLICES)?,
+            address,
+        ));
         let conversions: Arc<dyn ConversionWebhook> = Arc::new(ConversionWebhooks::new(resolver.clone()));
         let (catalog, restored) = extensions::restore(&registry, catalog, &conversions)?;
         cache.load(store.as_ref())?;

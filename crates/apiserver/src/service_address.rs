@@ -3,21 +3,34 @@
 //! Upstream calls the cluster IP and leaves the rest to kube-proxy on its own machine. There is no such thing here, so
 //! a ready endpoint is called, which is what upstream does with `--enable-aggregator-routing`.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use apimachinery::{GroupResource, Object, Status, Value, field};
+use parking_lot::Mutex;
 use registry::Endpoint;
 use webhook::ServiceResolver;
 
+use crate::connect::join_host_port;
+
 pub(crate) const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+
+/// Services whose slices are remembered; those of webhooks and aggregated API servers are few.
+const REMEMBERED_MAX: usize = 1_000;
 
 /// Looks into the caches of Services and EndpointSlices.
 pub(crate) struct ServiceAddresses {
-    pub services: Endpoint,
-    pub slices: Endpoint,
+    services: Endpoint,
+    slices: Endpoint,
     /// Where this server itself listens: `kubernetes` in `default`.
-    pub own_address: SocketAddr,
+    own_address: SocketAddr,
+    /// The slices of Services by namespace and name, and the last change of all slices when they were looked for:
+    /// as long as that stays, so do they.
+    remembered: Mutex<HashMap<(String, String), (u64, Slices)>>,
 }
+
+type Slices = Arc<[Value]>;
 
 impl ServiceResolver for ServiceAddresses {
     fn resolve(&self, namespace: &str, name: &str, port: u16) -> Result<String, Status> {
@@ -30,13 +43,34 @@ impl ServiceResolver for ServiceAddresses {
             .get(&self.services.resource.key(namespace, name))
             // In the singular, as upstream's listers have it.
             .ok_or_else(|| Status::not_found(&GroupResource::new("", "service"), name))?;
-        let slices = self.slices_of(namespace, name);
+        let slices = self.remembered(namespace, name);
         address(&service.to_value(), &slices, port)
     }
 }
 
 impl ServiceAddresses {
-    fn slices_of(&self, namespace: &str, name: &str) -> Vec<Value> {
+    pub(crate) fn new(services: Endpoint, slices: Endpoint, own_address: SocketAddr) -> Self {
+        Self { services, slices, own_address, remembered: Mutex::default() }
+    }
+
+    /// Hot path: every call of a webhook asks.
+    fn remembered(&self, namespace: &str, name: &str) -> Slices {
+        // Before the look: what changes meanwhile is looked at again.
+        let change = self.slices.cache.last_change();
+        let key = (namespace.to_owned(), name.to_owned());
+        if let Some((_, slices)) = self.remembered.lock().get(&key).filter(|(seen, _)| *seen == change) {
+            return slices.clone();
+        }
+        let slices = self.slices_of(namespace, name);
+        let mut remembered = self.remembered.lock();
+        if remembered.len() >= REMEMBERED_MAX {
+            remembered.clear();
+        }
+        remembered.insert(key, (change, slices.clone()));
+        slices
+    }
+
+    fn slices_of(&self, namespace: &str, name: &str) -> Slices {
         let snapshot = self.slices.cache.snapshot();
         let belongs = |slice: &Object| slice.label(SERVICE_NAME_LABEL) == Some(name);
         snapshot
@@ -50,7 +84,7 @@ impl ServiceAddresses {
 fn address(service: &Value, slices: &[Value], port: u16) -> Result<String, Status> {
     let name = field::go_quote(service.str_at(&["metadata", "name"]));
     if service.str_at(&["spec", "type"]) == "ExternalName" {
-        return Ok(authority(service.str_at(&["spec", "externalName"]), port.into()));
+        return Ok(join_host_port(service.str_at(&["spec", "externalName"]), &port.to_string()));
     }
     let ports = service.array_at(&["spec", "ports"]);
     let service_port = ports
@@ -83,11 +117,7 @@ fn endpoint_of(slice: &Value, port_name: &str) -> Option<String> {
         .filter_map(|endpoint| endpoint["addresses"][0].as_str())
         .collect();
     let chosen = (rt::jitter() * ready.len() as f64) as usize;
-    ready.get(chosen).map(|address| authority(address, port))
-}
-
-fn authority(host: &str, port: i64) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    ready.get(chosen).map(|address| join_host_port(address, &port.to_string()))
 }
 
 #[cfg(test)]

@@ -22,8 +22,8 @@ use crate::user::{self, UserInfo};
 /// A connection's certificate is checked again after this time, since it may have expired.
 const CERTIFICATE_RECHECK: Duration = Duration::from_secs(60);
 
-/// What to do about the protocol that carries a token in a web socket's handshake.
-const WEB_SOCKET_TOKEN_PREFIX: &str = "base64url.bearer.authorization.k8s.io.";
+/// How the protocol begins that carries a token in a web socket's handshake.
+pub const WEB_SOCKET_TOKEN_PREFIX: &str = "base64url.bearer.authorization.k8s.io.";
 
 /// Nothing longer is handed to anybody.
 const TOKEN_LEN_MAX: usize = 64 * 1024;

@@ -19,7 +19,6 @@ mod remote;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use apimachinery::{Status, Str, Value, json};
 use client::{Api, Informers, WriteOptions};
@@ -30,6 +29,7 @@ use parking_lot::{Mutex, RwLock};
 use webhook::{Client, ClientCertificate, ClientConfig, ServiceResolver};
 
 use crate::catalog::Document;
+use crate::client_certificate::{self, Renewed};
 use crate::http::body::ResponseBody;
 use crate::http::exchange::Exchange;
 use crate::http::path::Target;
@@ -39,15 +39,13 @@ use remote::Remote;
 
 /// The name in the client certificate, which other servers are told to believe.
 const PROXY_USER: &str = "front-proxy-client";
-/// The certificate lives this long. It is renewed with the server's next start, and halfway through its life.
-const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Knows which group versions another server answers.
 pub struct Aggregator {
     resolver: Arc<dyn ServiceResolver>,
     /// Signs the certificate that other servers are shown, and nothing else.
     front_proxy: Arc<pki::Authority>,
-    certificate: Mutex<Option<(rt::Instant, ClientCertificate)>>,
+    certificate: Renewed<ClientCertificate>,
     /// By the APIService's name, with what each was made of.
     clients: Mutex<BTreeMap<Str, (ClientConfig, Arc<Client>)>>,
     table: RwLock<Arc<Table>>,
@@ -100,7 +98,7 @@ impl Aggregator {
         Self {
             resolver,
             front_proxy,
-            certificate: Mutex::new(None),
+            certificate: Renewed::default(),
             clients: Mutex::default(),
             table: RwLock::default(),
             any: AtomicBool::new(false),
@@ -268,22 +266,9 @@ impl Aggregator {
 
     /// The certificate that says that this server speaks for its users.
     fn certificate(&self) -> Result<ClientCertificate, String> {
-        let mut slot = self.certificate.lock();
-        if let Some((made, certificate)) = &*slot
-            && made.elapsed() < CERTIFICATE_VALIDITY / 2
-        {
-            return Ok(certificate.clone());
-        }
-        let issued = self
-            .front_proxy
-            .issue_client(PROXY_USER, &[], CERTIFICATE_VALIDITY, rt::now().into())
-            .map_err(|error| telemetry::chain(&error).to_string())?;
-        let certificate = ClientCertificate {
-            certificate_pem: issued.certificate_pem.into_bytes(),
-            key_pem: issued.key_pem.into_bytes(),
-        };
-        *slot = Some((rt::instant(), certificate.clone()));
-        Ok(certificate)
+        self.certificate
+            .get_or_make(|| client_certificate::issue(&self.front_proxy, PROXY_USER, &[]))
+            .map_err(|error| telemetry::chain(&error).to_string())
     }
 }
 

@@ -198,7 +198,7 @@ impl<'a> Target<'a> {
 }
 
 /// Host and port as a URL has them.
-fn join_host_port(host: &str, port: &str) -> String {
+pub(crate) fn join_host_port(host: &str, port: &str) -> String {
     let is_v6 = host.contains(':');
     match (is_v6, port.is_empty()) {
         (true, true) => format!("[{host}]"),

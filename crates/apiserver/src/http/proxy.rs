@@ -6,9 +6,9 @@
 //! An upgraded connection (SPDY, WebSocket) is bytes in both directions until one side ends; nothing here reads them.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use apimachinery::Status;
+use auth::authenticator::WEB_SOCKET_TOKEN_PREFIX;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
@@ -16,7 +16,6 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt;
 use webhook::{Client, ClientCertificate, ClientConfig, NoServices, ServiceResolver, Target};
 
@@ -24,13 +23,11 @@ use super::body::ResponseBody;
 use super::exchange::Exchange;
 use super::render;
 use crate::aggregation::Aggregator;
+use crate::client_certificate::{self, Renewed};
 use crate::connect::{Backend, KubeletOptions, Location, Purpose, is_global_unicast};
 
 /// Of a failed log request's answer, this much becomes the text of the failure; upstream's limit.
 const ERROR_BYTES_MAX: usize = 50 << 10;
-
-/// The certificate that kubelets are shown lives this long, and is replaced halfway.
-const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Headers of one hop, which are never handed on (RFC 9110, 7.6.1).
 const HOP_BY_HOP: [HeaderName; 8] = [
@@ -49,18 +46,21 @@ pub struct Backends {
     pub aggregator: Arc<Aggregator>,
     options: KubeletOptions,
     authority: Arc<pki::Authority>,
-    kubelet: Slot,
-    unchecked_kubelet: Slot,
-    cluster: Slot,
+    kubelet: Renewed<Arc<Client>>,
+    unchecked_kubelet: Renewed<Arc<Client>>,
+    cluster: Renewed<Arc<Client>>,
 }
-
-/// A client and when it was made.
-type Slot = Mutex<Option<(rt::Instant, Arc<Client>)>>;
 
 impl Backends {
     pub fn new(options: KubeletOptions, authority: Arc<pki::Authority>, aggregator: Arc<Aggregator>) -> Self {
-        let none = || Mutex::new(None);
-        Self { aggregator, options, authority, kubelet: none(), unchecked_kubelet: none(), cluster: none() }
+        Self {
+            aggregator,
+            options,
+            authority,
+            kubelet: Renewed::default(),
+            unchecked_kubelet: Renewed::default(),
+            cluster: Renewed::default(),
+        }
     }
 
     pub(crate) fn options(&self) -> &KubeletOptions {
@@ -68,20 +68,12 @@ impl Backends {
     }
 
     fn client(&self, backend: Backend) -> Result<Arc<Client>, Status> {
-        let slot = match backend {
+        let client = match backend {
             Backend::Kubelet => &self.kubelet,
             Backend::UncheckedKubelet => &self.unchecked_kubelet,
             Backend::Cluster => &self.cluster,
         };
-        let mut slot = slot.lock();
-        if let Some((made, client)) = &*slot
-            && made.elapsed() < CERTIFICATE_VALIDITY / 2
-        {
-            return Ok(client.clone());
-        }
-        let client = Arc::new(self.connect(backend)?);
-        *slot = Some((rt::instant(), client.clone()));
-        Ok(client)
+        client.get_or_make(|| self.connect(backend).map(Arc::new))
     }
 
     fn connect(&self, backend: Backend) -> Result<Client, Status> {
@@ -103,19 +95,8 @@ impl Backends {
         if let Some((certificate_pem, key_pem)) = self.options.client_certificate.clone() {
             return Ok(ClientCertificate { certificate_pem, key_pem });
         }
-        let issued = self
-            .authority
-            .issue_client(
-                auth::user::KUBELET_CLIENT,
-                &[auth::user::MASTERS],
-                CERTIFICATE_VALIDITY,
-                rt::now().into(),
-            )
-            .map_err(|error| Status::internal(telemetry::chain(&error)))?;
-        Ok(ClientCertificate {
-            certificate_pem: issued.certificate_pem.into_bytes(),
-            key_pem: issued.key_pem.into_bytes(),
-        })
+        client_certificate::issue(&self.authority, auth::user::KUBELET_CLIENT, &[auth::user::MASTERS])
+            .map_err(|error| Status::internal(telemetry::chain(&error)))
     }
 }
 
@@ -324,12 +305,12 @@ fn without_hop_by_hop(headers: &HeaderMap) -> HeaderMap {
 
 /// Browsers put a bearer token among the WebSocket protocols; it must not go on.
 fn drop_token_protocol(headers: &mut HeaderMap) {
-    const TOKEN: &str = "base64url.bearer.authorization.k8s.io.";
     let Some(given) = headers.get(header::SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok())
     else {
         return;
     };
-    let kept: Vec<&str> = given.split(',').map(str::trim).filter(|name| !name.starts_with(TOKEN)).collect();
+    let protocols = given.split(',').map(str::trim);
+    let kept: Vec<&str> = protocols.filter(|name| !name.starts_with(WEB_SOCKET_TOKEN_PREFIX)).collect();
     match HeaderValue::from_str(&kept.join(", ")) {
         Ok(value) if !kept.is_empty() => headers.insert(header::SEC_WEBSOCKET_PROTOCOL, value),
         _ => headers.remove(header::SEC_WEBSOCKET_PROTOCOL),
