@@ -2,6 +2,7 @@
 
 use api::columns::human_duration;
 use api::strategy::Printer;
+use apimachinery::field::go_float;
 use apimachinery::{Number, Str, Value, json, time};
 use jiff::Timestamp;
 
@@ -117,21 +118,9 @@ fn printed(value: &Value) -> String {
     match value {
         Value::Null => "<no value>".to_owned(),
         Value::String(text) => text.to_string(),
-        Value::Number(Number::Float(float))
-            if float.abs() >= 1e21 || (*float != 0.0 && float.abs() < 1e-4) =>
-        {
-            go_exponent(*float)
-        }
+        Value::Number(Number::Float(float)) => go_float(*float),
         other => other.to_json_string(),
     }
-}
-
-/// `1e+21` where Rust has `1e21`.
-fn go_exponent(float: f64) -> String {
-    let text = format!("{float:e}");
-    let Some((mantissa, exponent)) = text.split_once('e') else { return text };
-    let (sign, digits) = exponent.strip_prefix('-').map_or(('+', exponent), |digits| ('-', digits));
-    format!("{mantissa}e{sign}{digits:0>2}")
 }
 
 fn date_cell(date: &str, now: Timestamp) -> String {
@@ -168,6 +157,8 @@ mod tests {
             ("string", json!("x"), json!("x")),
             ("string", json!(3), json!("3")),
             ("string", json!(1e21), json!("1e+21")),
+            ("string", json!(2.5), json!("2.5")),
+            ("string", json!(2500000.5), json!("2.5000005e+06")),
             ("string", json!([1, "a"]), json!("[1,\"a\"]")),
             ("string", json!({"a": 1}), json!("{\"a\":1}")),
             ("date", json!("2026-01-01T00:00:00Z"), json!("60m")),

@@ -83,11 +83,7 @@ impl JsonPath {
 
     /// Every value that the path names, in order.
     pub fn find<'v>(&self, value: &'v Value) -> Vec<&'v Value> {
-        self.0.iter().fold(vec![value], |found, step| {
-            let mut next = Vec::new();
-            found.into_iter().for_each(|value| step.take(value, &mut next));
-            next
-        })
+        follow(&self.0, value)
     }
 
     /// The first value that the path names.
@@ -96,12 +92,20 @@ impl JsonPath {
         for (at, step) in self.0.iter().enumerate() {
             // Nearly all paths are plain fields.
             let Step::Field(name) = step else {
-                return Self(self.0[at..].into()).find(found).into_iter().next();
+                return follow(&self.0[at..], found).into_iter().next();
             };
             found = found.get(name)?;
         }
         Some(found)
     }
+}
+
+fn follow<'v>(steps: &[Step], value: &'v Value) -> Vec<&'v Value> {
+    steps.iter().fold(vec![value], |found, step| {
+        let mut next = Vec::new();
+        found.into_iter().for_each(|value| step.take(value, &mut next));
+        next
+    })
 }
 
 impl Step {
