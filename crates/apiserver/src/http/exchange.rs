@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, Uri, header};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
-use registry::Warnings;
+use registry::{Endpoint, Warnings};
 
 use super::body::{self, ResponseBody};
 use super::in_flight::Place;
@@ -24,7 +25,7 @@ use super::path::{self, ResourcePath, Target};
 use super::query::{self, Query};
 use super::render;
 use crate::decode;
-use crate::door::{Call, Mode};
+use crate::door::{Call, Door, Mode};
 
 const PRIORITY_LEVEL_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
 const FLOW_SCHEMA_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
@@ -48,6 +49,8 @@ pub(crate) struct Exchange<'a> {
     /// Anonymous until the request is authenticated.
     pub user: UserInfo,
     selected: Selected,
+    /// What serves the path, once somebody has looked.
+    endpoint: OnceLock<Option<Endpoint>>,
     /// The path names something that is served and the user may have; only then is it counted by name.
     pub served: AtomicBool,
     pub warnings: Warnings,
@@ -86,6 +89,7 @@ impl<'a> Exchange<'a> {
             verb,
             user: UserInfo::anonymous(),
             selected,
+            endpoint: OnceLock::new(),
             served: AtomicBool::new(false),
             warnings: Warnings::default(),
             classified: None,
@@ -94,6 +98,15 @@ impl<'a> Exchange<'a> {
             record: None,
             started: rt::instant(),
         }
+    }
+
+    /// What serves the path's resource. A request keeps to one catalog, whatever is defined meanwhile.
+    pub(crate) fn endpoint(&self, door: &Door) -> Option<&Endpoint> {
+        let Target::Resource(path) = &self.target else { return None };
+        let found = self
+            .endpoint
+            .get_or_init(|| door.catalog().get(path.group, path.version, path.resource).cloned());
+        found.as_ref()
     }
 
     pub(crate) fn check_escapes(&self) -> Result<(), Status> {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use auth::{Attributes, user};
 use flow_control::{Rejected, Seats, Width};
 use http::{Response, header};
-use registry::Endpoint;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::body::ResponseBody;
@@ -118,9 +117,7 @@ fn width(door: &Door, exchange: &Exchange<'_>, request: &Attributes<'_>, seats_m
     if !counts {
         return Width::ONE;
     }
-    let catalog = door.catalog();
-    let endpoint: Option<&Endpoint> = catalog.get(path.group, path.version, path.resource);
-    let Some(endpoint) = endpoint else { return Width::ONE };
+    let Some(endpoint) = exchange.endpoint(door) else { return Width::ONE };
     match request.verb {
         // One object's width.
         "list" | "watch" if !request.name.is_empty() => Width::ONE,

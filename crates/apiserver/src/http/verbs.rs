@@ -28,15 +28,11 @@ impl Handler {
         path: &ResourcePath<'_>,
         incoming: Incoming,
     ) -> Result<Response<ResponseBody>, Status> {
-        let endpoint = {
-            let catalog = self.door.catalog();
-            catalog.get(path.group, path.version, path.resource).cloned()
-        };
-        let endpoint = endpoint.ok_or_else(Status::no_such_path)?;
+        let endpoint = exchange.endpoint(&self.door).ok_or_else(Status::no_such_path)?;
         exchange.served.store(true, Ordering::Relaxed);
         let call = Call {
             user: &exchange.user,
-            endpoint: &endpoint,
+            endpoint,
             namespace: path.namespace,
             name: path.name,
             subresource: path.subresource,
@@ -58,12 +54,12 @@ impl Handler {
             "get" => {
                 let accepted = exchange.accepted(true)?;
                 let answer = self.door.get(&call).await?;
-                Ok(render::answer(200, &endpoint, &answer, accepted, exchange.include_object()?))
+                Ok(render::answer(200, endpoint, &answer, accepted, exchange.include_object()?))
             }
             "list" => {
                 let accepted = exchange.accepted(true)?;
                 let page = self.door.list(&call, &query::list_request(&exchange.query)?).await?;
-                Ok(render::list(&endpoint, page, accepted, exchange.include_object()?))
+                Ok(render::list(endpoint, page, accepted, exchange.include_object()?))
             }
             "create" => self.create(exchange, &call, incoming).await,
             "update" => self.update(exchange, &call, incoming).await,
