@@ -2,6 +2,9 @@
 
 use std::net::IpAddr;
 
+use apimachinery::Value;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use camino::Utf8PathBuf;
 use http::Uri;
 
@@ -92,7 +95,19 @@ impl ClientConfig {
         }
     }
 
-    /// As the `clientConfig` of webhooks says it: a Service or a URL, and the authority to trust.
+    /// Reads the `clientConfig` of a webhook's configuration, as it is stored.
+    pub fn of_hook(config: &Value) -> Result<Self, String> {
+        let bundle =
+            STANDARD.decode(config.str_at(&["caBundle"])).map_err(|error| format!("caBundle: {error}"))?;
+        let target = match config.get("service").filter(|service| service.is_object()) {
+            None => Target::Url(config.str_at(&["url"]).to_owned()),
+            Some(service) => Target::Service(ServiceReference::of(service)),
+        };
+        // A bundle of white space is none.
+        Ok(Self::hook(target, bundle.trim_ascii()))
+    }
+
+    /// A webhook at a Service or a URL, and the authority to trust.
     pub fn hook(target: Target, ca_bundle: &[u8]) -> Self {
         let http2 = matches!(&target, Target::Url(url) if is_local(url));
         let ca_bundle = (!ca_bundle.is_empty()).then(|| ca_bundle.to_vec());
@@ -101,6 +116,17 @@ impl ClientConfig {
 }
 
 impl ServiceReference {
+    /// From an object with `namespace`, `name` and, maybe, `port` and `path`.
+    fn of(service: &Value) -> Self {
+        let port = service["port"].as_i64().and_then(|port| u16::try_from(port).ok());
+        Self {
+            namespace: service.str_at(&["namespace"]).to_owned(),
+            name: service.str_at(&["name"]).to_owned(),
+            port: port.unwrap_or(Self::DEFAULT_PORT),
+            path: service.str_at(&["path"]).to_owned(),
+        }
+    }
+
     /// The name that the Service's certificate must carry.
     pub fn server_name(&self) -> String {
         format!("{}.{}.svc", self.name, self.namespace)
@@ -136,6 +162,8 @@ impl std::fmt::Debug for Credential {
 
 #[cfg(test)]
 mod tests {
+    use apimachinery::json;
+
     use super::*;
 
     #[test]
@@ -149,6 +177,29 @@ mod tests {
         for remote in ["https://example.com/localhost", "https://10.0.0.1", "not a url", ""] {
             assert!(!offered(remote), "{remote}");
         }
+    }
+
+    #[test]
+    fn a_client_config_names_a_service_or_a_url() {
+        let service =
+            |port: Value| json!({"service": {"namespace": "n", "name": "s", "path": "/p", "port": port}});
+        let target = |config: &Value| ClientConfig::of_hook(config).map(|config| config.target);
+        let reference = |port| {
+            Target::Service(ServiceReference {
+                namespace: "n".into(),
+                name: "s".into(),
+                port,
+                path: "/p".into(),
+            })
+        };
+        assert_eq!(target(&service(Value::Null)), Ok(reference(443)));
+        assert_eq!(target(&service(8443.into())), Ok(reference(8443)));
+        assert_eq!(target(&json!({"url": "https://a/b"})), Ok(Target::Url("https://a/b".into())));
+        assert!(target(&json!({"url": "https://a", "caBundle": "!"})).is_err());
+        let bundle = |text: &str| {
+            ClientConfig::of_hook(&json!({"url": "https://a", "caBundle": text})).unwrap().ca_bundle
+        };
+        assert_eq!((bundle("Cgo="), bundle("eA==")), (None, Some(b"x".to_vec())));
     }
 
     #[test]

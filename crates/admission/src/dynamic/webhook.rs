@@ -7,7 +7,7 @@ use api::Resource;
 use apimachinery::{Object, Status, Value, field};
 use bytes::Bytes;
 use registry::Endpoint;
-use webhook::{Call, Client, ClientConfig, ServiceReference, ServiceResolver, Target};
+use webhook::{Call, Client, ClientConfig, ServiceResolver};
 
 use super::conditions::{Conditions, Holds};
 use super::expression::Scope;
@@ -92,7 +92,7 @@ impl Webhook {
             let conditions = Conditions::new(&scope, conditions, fails_open);
             Box::new((scope, conditions))
         });
-        let client = client_config(&hook["clientConfig"])
+        let client = ClientConfig::of_hook(&hook["clientConfig"])
             .and_then(|config| Client::new(&config, resolver).map_err(|error| error.to_string()));
         Self {
             key: format!("{configuration}/{name}/{index}"),
@@ -215,24 +215,4 @@ impl Webhook {
             }
         }
     }
-}
-
-fn client_config(config: &Value) -> Result<ClientConfig, String> {
-    use base64::Engine;
-    let ca_bundle = base64::engine::general_purpose::STANDARD
-        .decode(config.str_at(&["caBundle"]))
-        .map_err(|error| format!("caBundle: {error}"))?;
-    let target = match config.get("service").filter(|service| service.is_object()) {
-        None => Target::Url(config.str_at(&["url"]).to_owned()),
-        Some(service) => Target::Service(ServiceReference {
-            namespace: service.str_at(&["namespace"]).to_owned(),
-            name: service.str_at(&["name"]).to_owned(),
-            port: service["port"]
-                .as_i64()
-                .and_then(|port| u16::try_from(port).ok())
-                .unwrap_or(ServiceReference::DEFAULT_PORT),
-            path: service.str_at(&["path"]).to_owned(),
-        }),
-    };
-    Ok(ClientConfig::hook(target, &ca_bundle))
 }

@@ -10,11 +10,9 @@ use std::time::Duration;
 use api::conversion::Converting;
 use apiextensions::conversion::ConversionWebhook;
 use apimachinery::{GroupVersion, GroupVersionKind, Map, Status, Value, field, json, label};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use webhook::{Call, Client, ClientConfig, ServiceReference, ServiceResolver, Target};
+use webhook::{Call, Client, ClientConfig, ServiceResolver};
 
 /// The answer holds every object of a list.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
@@ -48,8 +46,8 @@ impl ConversionWebhooks {
         {
             return Ok(client.clone());
         }
-        let client =
-            Client::new(&client_config(config)?, &self.resolver).map_err(|error| error.to_string())?;
+        let client = Client::new(&ClientConfig::of_hook(config)?, &self.resolver)
+            .map_err(|error| error.to_string())?;
         let client = Arc::new(client);
         clients.insert(name.to_owned(), (config.clone(), client.clone()));
         Ok(client)
@@ -128,25 +126,6 @@ fn shown_kind(object: &Value) -> String {
     let GroupVersion { group, version } =
         GroupVersion::parse(object.str_at(&["apiVersion"])).unwrap_or_else(|| GroupVersion::new("", ""));
     GroupVersionKind { group, version, kind: object.str_at(&["kind"]).into() }.to_string()
-}
-
-fn client_config(config: &Value) -> Result<ClientConfig, String> {
-    let ca_bundle =
-        STANDARD.decode(config.str_at(&["caBundle"])).map_err(|error| format!("caBundle: {error}"))?;
-    let target = match config.get("service").filter(|service| service.is_object()) {
-        None => Target::Url(config.str_at(&["url"]).to_owned()),
-        Some(service) => Target::Service(ServiceReference {
-            namespace: service.str_at(&["namespace"]).to_owned(),
-            name: service.str_at(&["name"]).to_owned(),
-            port: service["port"]
-                .as_i64()
-                .and_then(|port| u16::try_from(port).ok())
-                .unwrap_or(ServiceReference::DEFAULT_PORT),
-            path: service.str_at(&["path"]).to_owned(),
-        }),
-    };
-    // A bundle of white space is none.
-    Ok(ClientConfig::hook(target, ca_bundle.trim_ascii()))
 }
 
 impl Version {
