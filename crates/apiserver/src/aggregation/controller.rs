@@ -318,7 +318,13 @@ impl Availability {
         self.aggregator.client(name_of(object), config)
     }
 
-    async fn report(&self, object: &Value, available: bool, reason: &str, why: &str) -> Result<(), Status> {
+    async fn report(
+        &self,
+        object: &Value,
+        available: bool,
+        reason: &'static str,
+        why: &str,
+    ) -> Result<(), Status> {
         let Some(changed) = plan::with_condition(object, available, reason, why, rt::now()) else {
             return Ok(());
         };

@@ -1,7 +1,7 @@
 //! What an APIService should be, and whether what it points to can be called. Pure.
 
 use api::discovery;
-use apimachinery::time::format_seconds;
+use api::kinds::apiextensions::conditions::Condition;
 use apimachinery::{Value, json};
 use jiff::Timestamp;
 use webhook::ServiceReference;
@@ -133,30 +133,16 @@ fn has_endpoint(slice: &Value, port_name: &str) -> bool {
 pub(super) fn with_condition(
     object: &Value,
     available: bool,
-    reason: &str,
+    reason: &'static str,
     message: &str,
     now: Timestamp,
 ) -> Option<Value> {
-    let status = if available { "True" } else { "False" };
-    let is_available = |condition: &&Value| condition.str_at(&["type"]) == "Available";
-    let conditions = object.array_at(&["status", "conditions"]);
-    let present = conditions.iter().find(is_available);
-    let says = |condition: &Value, key: &str, text: &str| condition.str_at(&[key]) == text;
-    if present.is_some_and(|own| {
-        says(own, "status", status) && says(own, "reason", reason) && says(own, "message", message)
-    }) {
+    let condition = Condition::new("Available", available, reason, message);
+    if condition.is_set(object) {
         return None;
     }
-    let since = match present {
-        Some(own) if says(own, "status", status) => own.str_at(&["lastTransitionTime"]).to_owned(),
-        _ => format_seconds(now),
-    };
-    let mut all: Vec<Value> = conditions.iter().filter(|own| !is_available(own)).cloned().collect();
-    all.push(json!({
-        "type": "Available", "status": status, "lastTransitionTime": since, "reason": reason, "message": message,
-    }));
     let mut changed = object.clone();
-    changed.set_at(&["status", "conditions"], all);
+    condition.set(&mut changed, now);
     Some(changed)
 }
 

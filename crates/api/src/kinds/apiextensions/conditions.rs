@@ -1,4 +1,4 @@
-//! Conditions of a CustomResourceDefinition, in the order in which they were first set.
+//! Conditions of a CustomResourceDefinition, and of an APIService, in the order in which they were first set.
 
 use apimachinery::{Value, time};
 use jiff::Timestamp;
