@@ -4,14 +4,19 @@ use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use parking_lot::Mutex;
 
+use crate::http::body::ResponseBody;
+
 /// Documents that are longer are kept compressed: they are a tenth as long then, and nearly all clients take them so.
 const PLAIN_BYTES_MAX: usize = 32 << 10;
+
+/// A long document is unpacked in pieces of about this size.
+const PIECE_BYTES: usize = 128 << 10;
 
 /// A rendered discovery or OpenAPI document.
 #[derive(Clone)]
@@ -44,7 +49,17 @@ impl Document {
     pub fn bytes(&self) -> Bytes {
         match &self.content {
             Content::Plain(bytes) => bytes.clone(),
-            Content::Gzip(packed) => unpacked(packed),
+            Content::Gzip(packed) => unpacking(packed.clone()).flatten().collect(),
+        }
+    }
+
+    /// The content for a client that does not take it compressed; a long one is unpacked while the client reads.
+    pub fn body(&self) -> ResponseBody {
+        match &self.content {
+            Content::Plain(bytes) => ResponseBody::full(bytes.clone()),
+            Content::Gzip(packed) => {
+                ResponseBody::Stream(Box::pin(futures::stream::iter(unpacking(packed.clone()))))
+            }
         }
     }
 
@@ -78,10 +93,14 @@ fn packed(bytes: &[u8]) -> Bytes {
     encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("writing to memory does not fail").into()
 }
 
-fn unpacked(packed: &[u8]) -> Bytes {
-    let mut bytes = Vec::new();
-    GzDecoder::new(packed).read_to_end(&mut bytes).expect("it was packed by us");
-    bytes.into()
+fn unpacking(packed: Bytes) -> impl Iterator<Item = Bytes> + Send {
+    let mut decoder = GzDecoder::new(packed.reader());
+    std::iter::from_fn(move || {
+        let mut piece = Vec::with_capacity(PIECE_BYTES);
+        let whole = decoder.by_ref().take(PIECE_BYTES as u64).read_to_end(&mut piece);
+        whole.expect("it was packed by us");
+        (!piece.is_empty()).then(|| piece.into())
+    })
 }
 
 /// A short name for content, in the form of upstream's ETags.
@@ -100,7 +119,9 @@ mod tests {
 
     #[test]
     fn a_long_document_is_kept_compressed_and_comes_out_as_it_was() {
-        for (length, compressed) in [(10, false), (PLAIN_BYTES_MAX, false), (PLAIN_BYTES_MAX + 1, true)] {
+        for (length, compressed) in
+            [(10, false), (PLAIN_BYTES_MAX, false), (PLAIN_BYTES_MAX + 1, true), (3 * PIECE_BYTES, true)]
+        {
             let bytes = Bytes::from(vec![b'x'; length]);
             let document = Document::new("text/plain", bytes.clone());
             assert_eq!((document.bytes(), document.gzip().is_some()), (bytes, compressed), "{length}");

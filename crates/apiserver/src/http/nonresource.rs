@@ -130,7 +130,12 @@ fn cached(document: Document, headers: &HeaderMap) -> Response<ResponseBody> {
             response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             response
         }
-        None => render::bytes(200, document.content_type, document.bytes()),
+        None => {
+            let mut response = Response::new(document.body());
+            let content_type = HeaderValue::from_static(document.content_type);
+            response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+            response
+        }
     };
     if let Ok(etag) = HeaderValue::from_str(&document.etag) {
         response.headers_mut().insert(header::ETAG, etag);
