@@ -49,7 +49,7 @@ impl Document {
     pub fn bytes(&self) -> Bytes {
         match &self.content {
             Content::Plain(bytes) => bytes.clone(),
-            Content::Gzip(packed) => unpacking(packed.clone()).flatten().collect(),
+            Content::Gzip(packed) => unpacking(packed.clone()).collect::<Vec<_>>().concat().into(),
         }
     }
 
