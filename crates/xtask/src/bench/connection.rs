@@ -31,7 +31,12 @@ pub(super) struct Endpoint {
 pub(super) struct Connection {
     sender: SendRequest<Full<Bytes>>,
     authority: String,
+    /// The form in which answers are asked for.
+    accept: &'static str,
 }
+
+pub(super) const JSON: &str = "application/json";
+pub(super) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// An answer read to its end.
 pub(super) struct Answer {
@@ -97,7 +102,7 @@ impl Endpoint {
             // Its end shows as an error of the request that needed it.
             let _ = connection.await;
         });
-        Ok(Connection { sender, authority: self.authority.clone() })
+        Ok(Connection { sender, authority: self.authority.clone(), accept: JSON })
     }
 }
 
@@ -128,9 +133,21 @@ impl Connection {
         self.call(Method::GET, path, "", Bytes::new()).await
     }
 
+    /// The same, for answers in another form.
+    pub(super) fn accepting(self, accept: &'static str) -> Self {
+        Self { accept, ..self }
+    }
+
     /// A POST that must create.
     pub(super) async fn create(&mut self, path: &str, body: Bytes) -> anyhow::Result<Answer> {
-        self.call(Method::POST, path, "application/json", body).await?.expect(path, StatusCode::CREATED)
+        self.call(Method::POST, path, JSON, body).await?.expect(path, StatusCode::CREATED)
+    }
+
+    /// Server-side apply of an object, which must create it or find it.
+    pub(super) async fn apply(&mut self, path: &str, body: Bytes) -> anyhow::Result<Answer> {
+        let path = format!("{path}?fieldManager=bench&force=true");
+        let answer = self.call(Method::PATCH, &path, "application/apply-patch+yaml", body).await?;
+        if answer.status == StatusCode::CREATED { Ok(answer) } else { answer.expect(&path, StatusCode::OK) }
     }
 
     /// Sends a request and reads the whole answer.
@@ -179,7 +196,7 @@ impl Connection {
         body: Bytes,
     ) -> anyhow::Result<Response<Incoming>> {
         let mut request = Request::builder().method(method).uri(path).header("host", &self.authority);
-        request = request.header("accept", "application/json").header("user-agent", "pintle-bench");
+        request = request.header("accept", self.accept).header("user-agent", "pintle-bench");
         if !content_type.is_empty() {
             request = request.header("content-type", content_type);
         }

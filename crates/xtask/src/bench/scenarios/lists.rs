@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::super::connection::{JSON, PROTOBUF};
 use super::super::report::{MIB, Measurement};
 use super::super::server::Server;
 use super::super::{load, objects};
@@ -22,7 +23,7 @@ pub(super) async fn lists(world: World) -> Measured {
     let before = server.resident()?;
 
     more_pods(&server, 0..sizes.list_first).await?;
-    measured.extend(list(&server, sizes.list_first, None).await?.0);
+    measured.push(list(&server, sizes.list_first, JSON, None).await?.0);
 
     more_pods(&server, sizes.list_first..sizes.list_restart).await?;
     server.stop().await?;
@@ -34,7 +35,7 @@ pub(super) async fn lists(world: World) -> Measured {
 
     let rate = more_pods(&server, sizes.list_restart..sizes.list_second).await?;
     let after_filling = server.resident()?;
-    let (rows, bytes) = list(&server, sizes.list_second, Some(400.0)).await?;
+    let (rows, bytes) = list(&server, sizes.list_second, JSON, Some(400.0)).await?;
     let ratio = (after_filling.saturating_sub(before)) as f64 / bytes as f64;
     let note = format!(
         "{:.0} MiB of JSON, {:.0} MiB resident ({:.0} MiB of them before the pods); filled at {:.0}/s",
@@ -45,7 +46,8 @@ pub(super) async fn lists(world: World) -> Measured {
     );
     let what = format!("memory with {} pods against their JSON", sizes.list_second);
     measured.push(Measurement::new(what, ratio, "×").note(note).at_most(2.5));
-    measured.extend(rows);
+    measured.push(rows);
+    measured.push(list(&server, sizes.list_second, PROTOBUF, None).await?.0);
     measured.push(four_at_once(&server, sizes.list_second).await?);
     server.stop().await?;
     Ok(measured)
@@ -56,9 +58,14 @@ async fn more_pods(server: &Server, numbers: std::ops::Range<u64>) -> anyhow::Re
     fill(server, COLLECTION, objects::service_pod("nobody"), "pod", numbers).await
 }
 
-/// The rows about one list, and its length in bytes.
-async fn list(server: &Server, pods: u64, target: Option<f64>) -> anyhow::Result<(Vec<Measurement>, u64)> {
-    let mut connection = server.endpoint.connect().await?;
+/// The row about one list in the form `accept`, and its length in bytes.
+async fn list(
+    server: &Server,
+    pods: u64,
+    accept: &'static str,
+    target: Option<f64>,
+) -> anyhow::Result<(Measurement, u64)> {
+    let mut connection = server.endpoint.connect().await?.accepting(accept);
     let mut fastest = f64::MAX;
     let mut bytes = 0;
     server.forget_peak()?;
@@ -73,10 +80,11 @@ async fn list(server: &Server, pods: u64, target: Option<f64>) -> anyhow::Result
         "{fastest:.3} s for {:.1} MB, fastest of {REPETITIONS}; {extra:.1} MiB more memory at the peak",
         bytes as f64 / 1e6
     );
-    let what = format!("LIST of {pods} pods over TLS");
+    let form = if accept == PROTOBUF { ", protobuf" } else { "" };
+    let what = format!("LIST of {pods} pods over TLS{form}");
     let row = Measurement::new(what, bytes as f64 / 1e6 / fastest, "MB/s").note(note);
     let row = if let Some(target) = target { row.at_least(target) } else { row };
-    Ok((vec![row], bytes))
+    Ok((row, bytes))
 }
 
 async fn four_at_once(server: &Server, pods: u64) -> anyhow::Result<Measurement> {

@@ -1,5 +1,6 @@
 //! The scenarios, each in a world of its own: a new data directory, a new server.
 
+mod applies;
 mod definitions;
 mod lifecycle;
 mod lists;
@@ -51,7 +52,12 @@ pub(super) static ALL: &[Scenario] = &[
         policies::policies,
         "server CPU of a ConfigMap create without and with 20 CEL policies"
     ),
-    scenario!("gets", requests::gets, "GETs of a pod per second on 16 and 64 connections"),
+    scenario!("applies", applies::deployments, "server CPU of a server-side apply of a Deployment of 4 KiB"),
+    scenario!(
+        "gets",
+        requests::gets,
+        "GETs of a pod per second on 16 and 64 connections, as JSON and protobuf"
+    ),
     scenario!("status-patches", requests::status_patches, "strategic patches of pod status per second"),
     scenario!(
         "lists",
@@ -63,6 +69,7 @@ pub(super) static ALL: &[Scenario] = &[
         definitions::crds,
         "300 and 1,000 CustomResourceDefinitions: how soon each is served, memory for each"
     ),
+    scenario!("applied-memory", applies::memory, "memory of 100,000 applied pods against their JSON"),
     scenario!("watch", watch::watch, "delay of events to 100 watchers"),
     scenario!("running", lifecycle::running, "create to Running of 10,000 pods on 100 simulated nodes"),
     scenario!("deployment", lifecycle::deployment, "a Deployment of 1,000 replicas"),
@@ -194,7 +201,7 @@ async fn wait_for_default_account(connection: &mut Connection, namespace: &str) 
     anyhow::bail!("namespace {namespace} got no default service account within 5 s")
 }
 
-/// Creates objects `from..to` of a template, named `{prefix}-{number}`, as fast as it goes.
+/// Creates objects of a template, named `{prefix}-{number}`, as fast as it goes.
 async fn fill(
     server: &Server,
     collection: &str,

@@ -3,6 +3,7 @@
 use anyhow::Context;
 use hyper::{Method, StatusCode};
 
+use super::super::connection::{JSON, PROTOBUF};
 use super::super::load::{self, Rate};
 use super::super::objects::{self, Template};
 use super::super::report::Measurement;
@@ -70,14 +71,17 @@ pub(super) async fn gets(world: World) -> Measured {
     let folder = Folder::new()?;
     let server = with_pods(&world, &folder).await?;
     let mut measured = Vec::new();
-    for connections in [16, 64] {
-        let rate = load::run(&server, connections, 0, world.until(), |mut connection, number| async move {
+    for (connections, form, accept) in
+        [(16, "JSON", JSON), (64, "JSON", JSON), (16, "protobuf", PROTOBUF), (64, "protobuf", PROTOBUF)]
+    {
+        let rate = load::run(&server, connections, 0, world.until(), move |connection, number| async move {
             let path = format!("{PODS}/pod-{}", number % CHOICE);
+            let mut connection = connection.accepting(accept);
             connection.get(&path).await?.expect(&path, StatusCode::OK)?;
             Ok(connection)
         })
         .await?;
-        let what = format!("GETs of a pod, {}", counted(connections));
+        let what = format!("GETs of a pod as {form}, {}", counted(connections));
         measured.push(Measurement::new(what, rate.per_second(), "/s").note(note_of(&rate)));
     }
     server.stop().await?;
@@ -108,7 +112,7 @@ async fn with_pods(world: &World, folder: &Folder) -> anyhow::Result<Server> {
     Ok(server)
 }
 
-fn counted(connections: usize) -> String {
+pub(super) fn counted(connections: usize) -> String {
     if connections == 1 { "1 connection".to_owned() } else { format!("{connections} connections") }
 }
 
