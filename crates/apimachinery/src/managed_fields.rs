@@ -179,12 +179,12 @@ impl FieldManager<'_> {
         now: Timestamp,
     ) -> Result<Value, ApplyError> {
         self.check_applied(applied)?;
-        let mut before = live.cloned().unwrap_or_else(|| self.empty_object());
-        let kept = before.remove_at(&["metadata", "managedFields"]).unwrap_or_default();
-        let mut entries = Entries::of_live(&kept).ok_or_else(|| ApplyError::undecodable_entries(&kept))?;
+        let before = live.map_or_else(|| self.empty_object(), without_managed_fields);
+        let kept = live.map_or(&Value::Null, |live| &live["metadata"]["managedFields"]);
+        let mut entries = Entries::of_live(kept).ok_or_else(|| ApplyError::undecodable_entries(kept))?;
         // Only here and not in every update: a stale entry does no harm until somebody applies.
         for entry in entries.iter_mut() {
-            if let Some(set) = merge::reconciled(&entry.set(), Some(self.schema)) {
+            if let Some(set) = merge::reconciled(entry.fields(), Some(self.schema)) {
                 entry.replace(set);
             }
         }
@@ -192,16 +192,17 @@ impl FieldManager<'_> {
             let changes = compare(&self.empty_object(), &before, Some(self.schema)).map_err(unmergeable)?;
             self.hand_over(&mut entries, changes, self.manager(BEFORE_FIRST_APPLY, Operation::Update), now);
         }
-        let outcome = self.merge(&before, applied, entries.clone(), manager, force);
-        let (merged, mut entries) = match outcome {
-            Err(ApplyError::Conflicts(conflicts)) if manager == KUBECTL => {
+        let for_another_try = (manager == KUBECTL && !force).then(|| entries.clone());
+        let outcome = self.merge(&before, applied, entries, manager, force);
+        let (merged, mut entries) = match (outcome, for_another_try) {
+            (Err(ApplyError::Conflicts(conflicts)), Some(entries)) => {
                 let left = last_applied::not_excused(conflicts, &before, self.kind, self.schema);
                 if !left.is_empty() {
                     return Err(ApplyError::Conflicts(left));
                 }
                 self.merge(&before, applied, entries, manager, true)?
             }
-            other => other?,
+            (outcome, _) => outcome?,
         };
         let unchanged = merged == before;
         let mut object = if unchanged { before } else { merged };
@@ -263,10 +264,11 @@ impl FieldManager<'_> {
         last: &entry::Entry,
     ) -> Result<Value, NoElement> {
         let schema = Some(self.schema);
-        let last = last.set();
-        if last.is_empty() {
+        // Nothing was given up: what most applies find.
+        if owned.holds(last.fields()) {
             return Ok(merged);
         }
+        let last = last.set();
         let full = |set: &Set| merge::with_declared_parents(set, schema);
         let fields_of = |value: &Value| merge::field_set(value, schema).map(|set| full(&set));
         let last = full(&last);
@@ -327,6 +329,18 @@ impl FieldManager<'_> {
     fn empty_object(&self) -> Value {
         self.schema.zero()
     }
+}
+
+fn without_managed_fields(object: &Value) -> Value {
+    let Value::Object(fields) = object else { return object.clone() };
+    let kept = fields.iter().map(|(name, value)| match value {
+        Value::Object(metadata) if name == "metadata" => {
+            let metadata = metadata.iter().filter(|(name, _)| *name != "managedFields");
+            (name.clone(), metadata.map(|(name, value)| (name.clone(), value.clone())).collect())
+        }
+        _ => (name.clone(), value.clone()),
+    });
+    kept.collect()
 }
 
 /// Fields that are everybody's and nobody's.

@@ -1,6 +1,6 @@
 //! The entries of `metadata.managedFields`, edited where they stand.
 
-use super::set::Set;
+use super::set::{self, Set};
 use crate::{Map, Str, Value};
 
 /// Upstream's `DefaultMaxUpdateManagers`: more update entries than this are merged, oldest first.
@@ -108,6 +108,11 @@ impl Entry {
 
     pub(super) fn set(&self) -> Set {
         Set::from_stored(&mut self.0["fieldsV1"].clone())
+    }
+
+    /// The fields as they are stored, for a look.
+    pub(super) fn fields(&self) -> &Map {
+        set::node(&self.0["fieldsV1"])
     }
 
     fn edit<T>(&mut self, change: impl FnOnce(&mut Set) -> T) -> T {

@@ -5,6 +5,7 @@
 //! (`sigs.k8s.io/structured-merge-diff`, package `typed`).
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 
 use super::set::{self, Set, field_element, has_children, is_member, make_node};
 use super::typed::{NoElement, Shape, Sort, Type, element, field_type, is_declared, item_type, shape, sort};
@@ -226,57 +227,88 @@ pub(super) fn with_declared_parents(set: &Set, of: Type<'_>) -> Set {
 fn declared_below(node: &Map, of: Type<'_>) -> Vec<(Str, Value)> {
     set::children(node)
         .filter_map(|(element, child)| {
-            let (below_type, declared) = match element.strip_prefix("f:") {
-                Some(name) => (field_type(of, name), is_declared(of, name)),
-                None => (item_type(of), false),
-            };
+            let declared = element.strip_prefix("f:").is_some_and(|name| is_declared(of, name));
             let member = is_member(child) || (declared && has_children(child));
-            make_node(declared_below(child, below_type), member).map(|node| (element.clone(), node))
+            make_node(declared_below(child, element_type(of, element)), member)
+                .map(|node| (element.clone(), node))
         })
         .collect()
 }
 
-/// The set after its kind's schema changed: what is owned as a whole now, but was owned in parts, is owned whole.
+/// The fields after their kind's schema changed: what is owned as a whole now, but was owned in parts, is owned whole.
 /// `None` when nothing changed.
-pub(super) fn reconciled(set: &Set, of: Type<'_>) -> Option<Set> {
-    let mut changed = false;
-    let nodes = reconciled_below(set.root(), of, &mut changed);
-    changed.then(|| Set::from_nodes(nodes))
+pub(super) fn reconciled(fields: &Map, of: Type<'_>) -> Option<Set> {
+    is_stale(fields, of).then(|| Set::from_nodes(reconciled_below(fields, of)))
 }
 
-fn reconciled_below(node: &Map, of: Type<'_>, changed: &mut bool) -> Vec<(Str, Value)> {
+/// Whether something below is owned in parts that has to be owned as a whole.
+fn is_stale(node: &Map, of: Type<'_>) -> bool {
+    set::children(node).any(|(element, child)| {
+        let below = element_type(of, element);
+        has_children(child) && (is_whole(below) || is_stale(child, below))
+    })
+}
+
+fn reconciled_below(node: &Map, of: Type<'_>) -> Vec<(Str, Value)> {
     set::children(node)
         .filter_map(|(element, child)| {
-            let below_type = match element.strip_prefix("f:") {
-                Some(name) => field_type(of, name),
-                None => item_type(of),
-            };
-            let is_whole = has_children(child)
-                && sort(below_type) == Sort::Leaf
-                && !below_type.is_some_and(|schema| matches!(schema.kind(), NodeKind::Scalar(_)));
-            let node = if is_whole {
-                *changed = true;
+            let below = element_type(of, element);
+            let node = if has_children(child) && is_whole(below) {
                 Some(Value::object())
             } else {
-                make_node(reconciled_below(child, below_type, changed), is_member(child))
+                make_node(reconciled_below(child, below), is_member(child))
             };
             node.map(|node| (element.clone(), node))
         })
         .collect()
 }
 
+/// The type of what an element of a path names.
+fn element_type<'s>(of: Type<'s>, element: &str) -> Type<'s> {
+    match element.strip_prefix("f:") {
+        Some(name) => field_type(of, name),
+        None => item_type(of),
+    }
+}
+
+/// Whether a list, map or struct of this type is owned as a whole.
+fn is_whole(of: Type<'_>) -> bool {
+    sort(of) == Sort::Leaf && !of.is_some_and(|schema| matches!(schema.kind(), NodeKind::Scalar(_)))
+}
+
 /// What is wrong with a configuration: fields the schema does not have, values of other types, ambiguous items.
 /// Each message begins with its path (`.spec.zz: field not declared in schema`).
 pub(super) fn validate(value: &Value, of: Type<'_>) -> Vec<String> {
     let mut errors = Vec::new();
-    check(value, of, "", &mut errors);
+    check(value, of, Place::Root, &mut errors);
     errors
 }
 
-fn check(value: &Value, of: Type<'_>, path: &str, errors: &mut Vec<String>) {
+/// Where a value stands; written only when there is something to say of it.
+#[derive(Clone, Copy)]
+enum Place<'p> {
+    Root,
+    Field(&'p Place<'p>, &'p str),
+    /// An item by its element, and by its index.
+    Item(&'p Place<'p>, &'p str),
+    Index(&'p Place<'p>, usize),
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => Ok(()),
+            Self::Field(parent, name) => write!(f, "{parent}.{name}"),
+            Self::Item(parent, element) => write!(f, "{parent}{}", set::show_element(element)),
+            Self::Index(parent, index) => write!(f, "{parent}[{index}]"),
+        }
+    }
+}
+
+fn check(value: &Value, of: Type<'_>, place: Place<'_>, errors: &mut Vec<String>) {
     let Some(schema) = of else { return };
     let mut complain = |text: String| {
-        errors.push(if path.is_empty() { text } else { format!("{path}: {text}") });
+        errors.push(if matches!(place, Place::Root) { text } else { format!("{place}: {text}") });
     };
     match (schema.kind(), value) {
         (NodeKind::Any | NodeKind::Holding(_), _) | (_, Value::Null) => {}
@@ -288,19 +320,21 @@ fn check(value: &Value, of: Type<'_>, path: &str, errors: &mut Vec<String>) {
         (NodeKind::Struct(_) | NodeKind::Map { .. }, Value::Object(map)) => {
             let open = !matches!(schema.kind(), NodeKind::Struct(object) if !object.preserve_unknown);
             for (name, field) in map {
-                let path = format!("{path}.{name}");
-                if path_is_type_meta(&path) && !is_declared(of, name) {
+                let below = Place::Field(&place, name);
+                if !is_declared(of, name) {
                     // The schema of a custom resource need not repeat what every object has.
-                    continue;
+                    if matches!(place, Place::Root) && is_of_every_object(name) {
+                        continue;
+                    }
+                    if !open {
+                        errors.push(format!("{below}: field not declared in schema"));
+                        return;
+                    }
                 }
-                if !open && !is_declared(of, name) {
-                    errors.push(format!("{path}: field not declared in schema"));
-                    return;
-                }
-                check(field, field_type(of, name), &path, errors);
+                check(field, field_type(of, name), below, errors);
             }
         }
-        (NodeKind::List { .. }, Value::Array(items)) => check_items(items, of, path, errors),
+        (NodeKind::List { .. }, Value::Array(items)) => check_items(items, of, place, errors),
         (NodeKind::Struct(_) | NodeKind::Map { .. }, other) => {
             complain(format!("expected map, got &{{{}}}", go_value(other)));
         }
@@ -308,30 +342,31 @@ fn check(value: &Value, of: Type<'_>, path: &str, errors: &mut Vec<String>) {
     }
 }
 
-fn path_is_type_meta(path: &str) -> bool {
-    matches!(path, ".apiVersion" | ".kind" | ".metadata")
+fn is_of_every_object(name: &str) -> bool {
+    matches!(name, "apiVersion" | "kind" | "metadata")
 }
 
-fn check_items(items: &[Value], of: Type<'_>, path: &str, errors: &mut Vec<String>) {
-    let mut seen = HashSet::new();
+fn check_items(items: &[Value], of: Type<'_>, place: Place<'_>, errors: &mut Vec<String>) {
+    if sort(of) != Sort::Items {
+        for (index, item) in items.iter().enumerate() {
+            check(item, item_type(of), Place::Index(&place, index), errors);
+        }
+        return;
+    }
+    let mut seen = HashSet::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
-        let shown = if sort(of) == Sort::Items {
-            let own = match element(item, of) {
-                Ok(own) => own,
-                Err(error) => {
-                    errors.push(format!("{path}: element {index}: {error}"));
-                    return;
-                }
-            };
-            let shown = set::show_element(&own);
-            if !seen.insert(own) {
-                errors.push(format!("{path}: duplicate entries for key {shown}"));
+        let own = match element(item, of) {
+            Ok(own) => own,
+            Err(error) => {
+                errors.push(format!("{place}: element {index}: {error}"));
+                return;
             }
-            shown
-        } else {
-            format!("[{index}]")
         };
-        check(item, item_type(of), &format!("{path}{shown}"), errors);
+        if seen.contains(&own) {
+            errors.push(format!("{place}: duplicate entries for key {}", set::show_element(&own)));
+        }
+        check(item, item_type(of), Place::Item(&place, &own), errors);
+        seen.insert(own);
     }
 }
 

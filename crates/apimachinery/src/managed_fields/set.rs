@@ -119,6 +119,11 @@ impl Set {
         found
     }
 
+    /// Whether all paths of these stored fields are in the set.
+    pub(super) fn holds(&self, fields: &Map) -> bool {
+        holds(&self.0, fields)
+    }
+
     pub(super) fn root(&self) -> &Map {
         &self.0
     }
@@ -247,6 +252,13 @@ fn intersection(a: &Map, b: &Map) -> Map {
         );
     }
     common.into_iter().collect()
+}
+
+fn holds(own: &Map, other: &Map) -> bool {
+    children(other).all(|(element, theirs)| {
+        let Some(ours) = own.get(element).map(node) else { return false };
+        (is_member(ours) || !is_member(theirs)) && holds(ours, theirs)
+    })
 }
 
 fn collect_paths(node: &Map, prefix: &str, found: &mut Vec<String>) {
