@@ -156,5 +156,5 @@ pub fn is_current(schema: &CustomSchema, stored: &Object) -> bool {
     let mut value = stored.to_value();
     let is_readable = schema.normalize(&mut value).is_ok();
     schema.default(&mut value);
-    is_readable && object::encode(&value) == stored.json().as_ref()
+    is_readable && object::encode(&value) == *stored.json()
 }

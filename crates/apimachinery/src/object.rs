@@ -16,6 +16,7 @@
 
 use std::any::Any;
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -26,6 +27,9 @@ use crate::value::DecodeError;
 use crate::{Map, Str, Value};
 
 mod scan;
+
+/// Room that a thread keeps for encoding its next object.
+const ROOM_KEPT: usize = 64 << 10;
 
 /// An API object as stored and shared.
 pub struct Object {
@@ -173,7 +177,7 @@ impl Object {
 
     /// Encodes a tree in canonical form. `metadata.resourceVersion` in it is left out.
     pub fn from_value(value: &Value, revision: u64, fields: &[&str]) -> Result<Self, MalformedObject> {
-        Self::from_json(encode(value).into(), revision, fields)
+        Self::from_json(encode(value), revision, fields)
     }
 
     /// The same object at another revision: what a committed write or a deletion event carries.
@@ -365,32 +369,43 @@ impl std::fmt::Debug for Object {
     }
 }
 
-/// Canonical JSON of an object tree.
-pub fn encode(value: &Value) -> Vec<u8> {
-    let mut out = Vec::with_capacity(2048);
+/// Canonical JSON of an object tree, in no more memory than it has bytes: it is kept.
+pub fn encode(value: &Value) -> Bytes {
+    thread_local! {
+        static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    ROOM.with_borrow_mut(|room| {
+        room.clear();
+        write_canonical(value, room);
+        let json = Bytes::copy_from_slice(room);
+        room.shrink_to(ROOM_KEPT);
+        json
+    })
+}
+
+fn write_canonical(value: &Value, out: &mut Vec<u8>) {
     let empty = Map::new();
     let map = value.as_object().unwrap_or(&empty);
     out.extend_from_slice(b"{\"apiVersion\":");
-    value["apiVersion"].write_json(&mut out);
+    value["apiVersion"].write_json(out);
     out.extend_from_slice(b",\"kind\":");
-    value["kind"].write_json(&mut out);
+    value["kind"].write_json(out);
     out.extend_from_slice(b",\"metadata\":");
-    encode_metadata(&value["metadata"], &mut out);
+    encode_metadata(&value["metadata"], out);
     for (key, field) in map {
         if matches!(key.as_str(), "apiVersion" | "kind" | "metadata") {
             continue;
         }
         out.push(b',');
-        crate::value::write_string(key, &mut out);
+        crate::value::write_string(key, out);
         out.push(b':');
-        field.write_json(&mut out);
+        field.write_json(out);
     }
     out.push(b'}');
-    out
 }
 
 /// [`encode`] of a built-in object, in the form in which a store in protobuf would give it back.
-pub fn encode_like_protobuf(mut value: Value, schema: SchemaRef<'_>) -> Vec<u8> {
+pub fn encode_like_protobuf(mut value: Value, schema: SchemaRef<'_>) -> Bytes {
     let encoded = encode(&value);
     // Empty lists are rare, and so the tree is hardly ever walked.
     if memchr::memmem::find(&encoded, b":[]").is_none() {

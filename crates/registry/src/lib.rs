@@ -375,7 +375,7 @@ impl Endpoint {
             None => object::encode(&value),
         };
         // The stored form's own fields: both event APIs share a collection, and name them differently.
-        Object::indexed(encoded.into(), 0, &self.cache.fields())
+        Object::indexed(encoded, 0, &self.cache.fields())
             .map_err(|error| Status::bad_request(format!("{} cannot be stored: {error}", self.resource.kind)))
     }
 

@@ -17,7 +17,7 @@ fn put(revision: u64, name: &str, data: &str) -> StoredEvent {
         revision: Revision(revision),
         kind: StoredKind::Put,
         key: format!("{PREFIX}ns/{name}").into(),
-        value: object::encode(&value).into(),
+        value: object::encode(&value),
         create_revision: Revision(revision),
         attachment: None,
     }
