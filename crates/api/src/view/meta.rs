@@ -1,10 +1,11 @@
 //! `metav1` types that views share.
 
-use std::collections::BTreeMap;
-
 use apimachinery::selector::{Expression, SelectorError};
 use apimachinery::{Selector, Str};
 use serde::Deserialize;
+
+use super::StringMap;
+use super::string_map::exact;
 
 /// What components read of `metav1.ObjectMeta`. The resourceVersion is `Object::revision`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -14,9 +15,11 @@ pub struct ObjectMeta {
     pub namespace: Str,
     pub uid: Str,
     pub generation: i64,
-    pub labels: BTreeMap<Str, Str>,
-    pub annotations: BTreeMap<Str, Str>,
+    pub labels: StringMap,
+    pub annotations: StringMap,
+    #[serde(deserialize_with = "exact")]
     pub finalizers: Vec<Str>,
+    #[serde(deserialize_with = "exact")]
     pub owner_references: Vec<OwnerReference>,
     pub creation_timestamp: Option<Str>,
     pub deletion_timestamp: Option<Str>,
@@ -39,7 +42,7 @@ pub struct OwnerReference {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default, rename_all = "camelCase")]
 pub struct LabelSelector {
-    pub match_labels: BTreeMap<Str, Str>,
+    pub match_labels: StringMap,
     pub match_expressions: Vec<LabelSelectorRequirement>,
 }
 

@@ -14,6 +14,7 @@ mod node;
 mod pod;
 mod policy;
 mod service;
+mod string_map;
 
 pub use apps::{
     Deployment, DeploymentCondition, DeploymentSpec, DeploymentStatus, DeploymentStrategy, IntOrString,
@@ -34,3 +35,4 @@ pub use pod::{
 };
 pub use policy::{PodDisruptionBudget, PodDisruptionBudgetSpec, PodDisruptionBudgetStatus};
 pub use service::{Service, ServicePort, ServiceSpec};
+pub use string_map::StringMap;

@@ -1,11 +1,10 @@
 //! `v1.Pod`: what the scheduler, the node agent and the controllers read of it.
 
-use std::collections::BTreeMap;
-
 use apimachinery::Str;
 use serde::{Deserialize, Deserializer};
 
-use super::{LabelSelector, ObjectMeta};
+use super::string_map::{Pairs, exact};
+use super::{LabelSelector, ObjectMeta, StringMap};
 
 /// `v1.Pod`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -33,11 +32,15 @@ pub struct PodSpec {
     pub preemption_policy: Str,
     pub active_deadline_seconds: Option<i64>,
     pub termination_grace_period_seconds: Option<i64>,
+    #[serde(deserialize_with = "exact")]
     pub containers: Vec<Container>,
+    #[serde(deserialize_with = "exact")]
     pub init_containers: Vec<Container>,
+    #[serde(deserialize_with = "exact")]
     pub volumes: Vec<Volume>,
-    pub node_selector: BTreeMap<Str, Str>,
+    pub node_selector: StringMap,
     pub affinity: Option<Box<Affinity>>,
+    #[serde(deserialize_with = "exact")]
     pub tolerations: Vec<Toleration>,
     pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
     pub scheduling_gates: Vec<PodSchedulingGate>,
@@ -50,7 +53,7 @@ pub struct PodSpec {
 
 /// Amounts by resource name, in the text of the API; `apimachinery::quantity` reads them.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct ResourceList(pub BTreeMap<Str, Str>);
+pub struct ResourceList(pub StringMap);
 
 /// `v1.Container`, for ordinary and for init containers.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -58,6 +61,7 @@ pub struct ResourceList(pub BTreeMap<Str, Str>);
 pub struct Container {
     pub name: Str,
     pub image: Str,
+    #[serde(deserialize_with = "exact")]
     pub ports: Vec<ContainerPort>,
     pub resources: ResourceRequirements,
     /// `Always` makes an init container a sidecar.
@@ -258,9 +262,13 @@ pub struct PodStatus {
     #[serde(rename = "podIP")]
     pub pod_ip: Str,
     #[serde(rename = "podIPs")]
+    #[serde(deserialize_with = "exact")]
     pub pod_ips: Vec<PodIp>,
+    #[serde(deserialize_with = "exact")]
     pub conditions: Vec<Condition>,
+    #[serde(deserialize_with = "exact")]
     pub container_statuses: Vec<ContainerStatus>,
+    #[serde(deserialize_with = "exact")]
     pub init_container_statuses: Vec<ContainerStatus>,
 }
 
@@ -398,13 +406,13 @@ impl<'de> Deserialize<'de> for ResourceList {
             Whole(i64),
             Decimal(f64),
         }
-        let amounts = Option::<BTreeMap<Str, Amount>>::deserialize(deserializer)?.unwrap_or_default();
+        let amounts = Option::<Pairs<Amount>>::deserialize(deserializer)?.unwrap_or_default();
         let text = |amount| match amount {
             Amount::Text(text) => text,
             Amount::Whole(number) => number.to_string().into(),
             Amount::Decimal(number) => number.to_string().into(),
         };
-        Ok(Self(amounts.into_iter().map(|(name, amount)| (name, text(amount))).collect()))
+        Ok(Self(amounts.0.into_iter().map(|(name, amount)| (name, text(amount))).collect()))
     }
 }
 

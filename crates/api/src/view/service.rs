@@ -1,11 +1,9 @@
 //! `v1.Service`: what the endpoint controllers read of it.
 
-use std::collections::BTreeMap;
-
 use apimachinery::Str;
 use serde::Deserialize;
 
-use super::{IntOrString, ObjectMeta};
+use super::{IntOrString, ObjectMeta, StringMap};
 
 /// `v1.Service`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -20,7 +18,7 @@ pub struct Service {
 #[serde(default, rename_all = "camelCase")]
 pub struct ServiceSpec {
     /// Empty: endpoints are not the controllers' business.
-    pub selector: BTreeMap<Str, Str>,
+    pub selector: StringMap,
     pub ports: Vec<ServicePort>,
     /// `ClusterIP`, `NodePort`, `LoadBalancer` or `ExternalName`.
     #[serde(rename = "type")]

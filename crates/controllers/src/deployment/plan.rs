@@ -39,7 +39,12 @@ impl Set {
         Ok(Self {
             replicas: view.spec.replicas.unwrap_or(1),
             min_ready_seconds: view.spec.min_ready_seconds,
-            annotations: view.metadata.annotations.clone(),
+            annotations: view
+                .metadata
+                .annotations
+                .iter()
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect(),
             sizes_noted: false,
             object,
             view,
@@ -58,7 +63,7 @@ impl Set {
     pub(super) fn is_changed(&self) -> bool {
         self.is_resized()
             || self.min_ready_seconds != self.view.spec.min_ready_seconds
-            || self.annotations != self.view.metadata.annotations
+            || !self.view.metadata.annotations.iter().eq(&self.annotations)
     }
 
     /// The tree to write; conditional on the version that was read.

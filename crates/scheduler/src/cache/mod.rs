@@ -19,7 +19,7 @@ use std::collections::btree_map::{self, BTreeMap};
 use std::collections::hash_map::{self, HashMap};
 use std::sync::Arc;
 
-use api::view::Node;
+use api::view::{Node, StringMap};
 use apimachinery::Str;
 
 use crate::affinity::AffinityTerms;
@@ -42,7 +42,7 @@ pub struct Cache {
     images: BTreeMap<Str, ImageState>,
     /// Placed pods with affinity, by what they say.
     affinity: HashMap<Str, AffinityGroup>,
-    namespaces: HashMap<Str, BTreeMap<Str, Str>>,
+    namespaces: HashMap<Str, StringMap>,
     /// By namespace and name.
     budgets: HashMap<(Str, Str), Budget>,
     /// Pods for which room is being made, by uid.
@@ -216,7 +216,7 @@ impl Cache {
         self.namespaces.get(namespace)?.get(key).map(Str::as_str)
     }
 
-    pub fn set_namespace(&mut self, name: &str, labels: BTreeMap<Str, Str>) {
+    pub fn set_namespace(&mut self, name: &str, labels: StringMap) {
         self.namespaces.insert(name.into(), labels);
     }
 

@@ -1,10 +1,8 @@
 //! `spec.nodeSelector` and node affinity: required terms filter, preferred terms score.
 
-use std::collections::BTreeMap;
-
 use api::view::{
     Node, NodeAffinity as Affinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod,
-    PreferredSchedulingTerm,
+    PreferredSchedulingTerm, StringMap,
 };
 use apimachinery::Str;
 
@@ -150,7 +148,7 @@ fn matches(term: &NodeSelectorTerm, node: &Node) -> bool {
         && term.match_fields.iter().all(|requirement| field_holds(requirement, &node.metadata.name))
 }
 
-fn holds(requirement: &NodeSelectorRequirement, labels: &BTreeMap<Str, Str>) -> bool {
+fn holds(requirement: &NodeSelectorRequirement, labels: &StringMap) -> bool {
     let value = labels.get(&requirement.key);
     match requirement.operator.as_str() {
         "In" => value.is_some_and(|value| requirement.values.contains(value)),

@@ -250,7 +250,7 @@ fn affinity_reaches_other_namespaces_only_when_it_says_so() {
                "labelSelector":{{"matchLabels":{{"app":"web"}}}},"namespaceSelector":{selector}}}]}}}}}}"#
         );
         let mut cache = zones(&[(WEB, "{}", "b1")]);
-        cache.set_namespace("default", [("team".into(), "x".into())].into());
+        cache.set_namespace("default", [("team".into(), "x".into())].into_iter().collect());
         feasible(&pod_info("p", &spec), &cache)
     };
     assert_eq!(elsewhere("{}"), "b1", "an empty selector is every namespace");
