@@ -14,8 +14,7 @@ const RUST_LINES_MAX: usize = 900;
 /// Names that say nothing; name the noun instead.
 const EMPTY_NAMES: [&str; 6] = ["util", "utils", "common", "helper", "helpers", "misc"];
 /// What is not ours to check. (`.git` is a file in a linked work tree.)
-const SKIPPED: [&str; 7] =
-    ["target", ".git", ".venv", "__pycache__", "node_modules", "corpus", "artifacts"];
+const SKIPPED: [&str; 7] = ["target", ".git", ".venv", "__pycache__", "node_modules", "corpus", "artifacts"];
 
 /// Text that ties the repository to somebody's machine. Split, so that this file does not contain it.
 const MACHINE_PATHS: [&str; 4] =
