@@ -366,7 +366,7 @@ mod tests {
             let write = Write {
                 key: format!("/registry/example.com/widgets/{name}").into(),
                 precondition: Precondition::None,
-                value: Some(object::encode(&value).into()),
+                value: Some(object::encode(&value)),
                 attachment: None,
                 durability: Durability::Synced,
             };

@@ -177,6 +177,6 @@ fn taint_value(taint: &Taint, now: Timestamp) -> Value {
 
 fn mirrored_labels(node: &Node) -> Vec<(&'static str, Str)> {
     let labels = &node.metadata.labels;
-    let wanted = MIRRORED_LABELS.iter().filter_map(|(from, to)| Some((*to, labels.get(*from)?.clone())));
-    wanted.filter(|(to, value)| labels.get(*to) != Some(value)).collect()
+    let wanted = MIRRORED_LABELS.iter().filter_map(|(from, to)| Some((*to, labels.get(from)?.clone())));
+    wanted.filter(|(to, value)| labels.get(to) != Some(value)).collect()
 }
