@@ -61,6 +61,11 @@ pub(super) fn service_deployment(note: &str) -> Template {
     let mut metadata = service_metadata();
     metadata["name"] = HOLE.into();
     metadata["annotations"]["example.com/note"] = note.into();
+    // As people write them, and as long as it takes to 4 KiB.
+    metadata["annotations"]["example.com/description"] =
+        "Takes orders and hands them on. Who owns it and what to do at night stands under shop/checkout. "
+            .repeat(12)
+            .into();
     Template::new(&json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
