@@ -423,6 +423,113 @@ fn kubectl_takes_over_from_client_side_apply() {
     );
 }
 
+/// What a manager does to `metadata.finalizers`, a set.
+fn finalizers(names: &[&str]) -> Value {
+    json!({"apiVersion": "test/v1", "kind": "Thing", "metadata": {"name": "t", "finalizers": names}})
+}
+
+/// The finalizers of the live object, in order.
+fn live_finalizers(world: &World) -> Vec<String> {
+    let live = world.live.as_ref().unwrap();
+    let names = live.array_at(&["metadata", "finalizers"]).iter().filter_map(Value::as_str);
+    names.map(str::to_owned).collect()
+}
+
+#[test]
+fn items_of_a_set_are_shared_and_go_with_their_last_owner() {
+    let mut world = World::new();
+    let mut apply = |manager: &str, names: &[&str], expected: &[&str]| {
+        world.apply_config(manager, finalizers(names), false).unwrap();
+        assert_eq!(live_finalizers(&world), expected, "{manager} {names:?}");
+    };
+    apply("one", &["a", "b"], &["a", "b"]);
+    apply("two", &["b", "c"], &["a", "b", "c"]);
+    apply("one", &["a"], &["a", "b", "c"]);
+    apply("two", &["c", "a"], &["c", "a"]);
+    apply("two", &[], &["a"]);
+    // What changed last was whose they are, and that is no change of the object.
+    assert_eq!(world.owners(), "one Apply@01: .metadata.finalizers[=\"a\"]");
+}
+
+#[test]
+fn items_given_twice_are_one_item_and_an_apply_leaves_one_of_them() {
+    let twice = finalizers(&["a", "a", "b"]);
+    let mut world = World::new();
+    world.update("one", twice.clone());
+    assert!(
+        world.owners().ends_with(".metadata.finalizers[=\"a\"] .metadata.finalizers[=\"b\"]"),
+        "{}",
+        world.owners()
+    );
+    world.apply_config("two", finalizers(&["c"]), false).unwrap();
+    assert_eq!(live_finalizers(&world), ["a", "a", "b", "c"], "items of others stay as they are");
+    let error = world.apply_config("two", finalizers(&["a"]), false).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "Apply failed with 1 conflict: conflict with \"one\" using test/v1: .metadata.finalizers[=\"a\"]"
+    );
+    world.apply_config("two", finalizers(&["a"]), true).unwrap();
+    assert_eq!(live_finalizers(&world), ["a", "b"]);
+    let error = world.apply_config("two", twice, false).unwrap_err().to_string();
+    assert!(error.ends_with(".metadata.finalizers: duplicate entries for key [=\"a\"]"), "{error}");
+}
+
+#[test]
+fn a_key_that_is_left_out_is_its_default() {
+    let ports =
+        |ports: Value| json!({"containers": [{"name": "c", "ports": serde_json::Value::from(&ports)}]});
+    let mut world = World::new();
+    world.apply("one", ports(json!([{"port": 80}, {"port": 80, "protocol": "UDP"}]))).unwrap();
+    let owned = world.owners();
+    assert!(owned.contains(".ports[port=80,protocol=\"TCP\"].port"), "{owned}");
+    assert!(owned.contains(".ports[port=80,protocol=\"UDP\"].protocol"), "{owned}");
+    let named = ports(json!([{"port": 80, "protocol": "TCP", "name": "web"}]));
+    world.apply("two", named).unwrap();
+    assert_eq!(
+        world.spec()["containers"][0]["ports"],
+        json!([{"port": 80, "protocol": "TCP", "name": "web"}, {"port": 80, "protocol": "UDP"}]),
+        "both name the same item"
+    );
+    for ambiguous in
+        [json!([{"port": 80}, {"port": 80}]), json!([{"port": 80}, {"port": 80, "protocol": "TCP"}])]
+    {
+        let error = world.apply("one", ports(ambiguous)).unwrap_err().to_string();
+        assert!(error.ends_with("duplicate entries for key [port=80,protocol=\"TCP\"]"), "{error}");
+    }
+}
+
+#[test]
+fn items_inside_items_are_given_up_one_by_one() {
+    let env = |names: &[&str]| {
+        let env: Vec<serde_json::Value> =
+            names.iter().map(|name| serde_json::json!({"name": name})).collect();
+        json!({"containers": [{"name": "c", "env": env}]})
+    };
+    let mut world = World::new();
+    world.apply("one", env(&["x", "y", "z"])).unwrap();
+    world.apply("two", env(&["y"])).unwrap();
+    world.apply("one", env(&["z"])).unwrap();
+    assert_eq!(world.spec()["containers"][0]["env"], json!([{"name": "y"}, {"name": "z"}]));
+    world.apply("two", json!({"containers": [{"name": "c"}]})).unwrap();
+    assert_eq!(world.spec()["containers"][0]["env"], json!([{"name": "z"}]));
+    world.apply("one", json!({})).unwrap();
+    assert_eq!(world.spec()["containers"], json!([{"name": "c", "resources": {}}]), "the other's item stays");
+}
+
+#[test]
+fn an_atomic_map_changes_hands_as_a_whole() {
+    let mut world = World::new();
+    world.apply("one", json!({"nodeSelector": {"a": "1"}, "replicas": 1})).unwrap();
+    let change = json!({"nodeSelector": {"b": "2"}});
+    let error = world.apply("two", change.clone()).unwrap_err().to_string();
+    assert_eq!(error, "Apply failed with 1 conflict: conflict with \"one\": .spec.nodeSelector");
+    world.force("two", change);
+    assert_eq!(world.spec()["nodeSelector"], json!({"b": "2"}));
+    assert_eq!(world.owners(), "one Apply@01: .spec.replicas\ntwo Apply@03: .spec.nodeSelector");
+    world.apply("two", json!({"paused": true})).unwrap();
+    assert_eq!(world.spec().get("nodeSelector"), None, "given up by its only owner");
+}
+
 #[test]
 fn a_bad_configuration_is_refused_in_upstreams_words() {
     let typed = |why: &str| format!("failed to create typed patch object (/t; test/v1, Kind=Thing): {why}");
