@@ -62,10 +62,31 @@ pub fn object(call: &Call<'_>, bytes: &[u8], body: BodyMedia<'_>, mode: &Mode<'_
         let Some(schema) = api::builtin::schema(&expected) else { return Ok(value) };
         typed::decode(&mut value, schema.root(), mode.validation, &duplicates)
     };
+    let is_strict_yaml = media == Media::Yaml && mode.validation == FieldValidation::Strict;
+    let decoded = if is_strict_yaml { refusing_duplicates(decoded, bytes) } else { decoded };
     let notes = decoded
         .map_err(|error| Status::bad_request(cannot_be_handled(&expected, &expected, &error.to_string())))?;
     notes.into_iter().for_each(|note| mode.warnings.add(note));
     Ok(value)
+}
+
+/// Adds a field that a YAML document gives twice to what a strict reader refuses. Whoever is only warned does not hear
+/// of it: what there would be to say has more lines than a header.
+fn refusing_duplicates(
+    decoded: Result<Vec<String>, DecodeError>,
+    yaml: &[u8],
+) -> Result<Vec<String>, DecodeError> {
+    let Some(duplicate) = std::str::from_utf8(yaml).ok().and_then(Value::duplicate_in_yaml) else {
+        return decoded;
+    };
+    Err(match decoded {
+        Ok(_) => DecodeError::Strict(vec![duplicate]),
+        Err(DecodeError::Strict(mut notes)) => {
+            notes.insert(0, duplicate);
+            DecodeError::Strict(notes)
+        }
+        Err(other) => other,
+    })
 }
 
 /// Checks a tree from inside the process against its kind's schema.

@@ -79,6 +79,18 @@ impl Value {
         })
     }
 
+    /// What go-yaml says in strict mode of the first field that a YAML document gives twice.
+    pub fn duplicate_in_yaml(yaml: &str) -> Option<String> {
+        let options =
+            serde_saphyr::options! { duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::Error };
+        let error = serde_saphyr::from_str_with_options::<Value>(yaml, options).err()?;
+        let serde_saphyr::Error::DuplicateMappingKey { key, location } = error.without_snippet() else {
+            return None;
+        };
+        let key = crate::field::go_quote(key.as_deref().unwrap_or_default());
+        Some(format!("yaml: unmarshal errors:\n  line {}: key {key} already set in map", location.line()))
+    }
+
     fn parse_noting_duplicates(json: &[u8]) -> Result<(Value, bool), ParseError> {
         let duplicates = Cell::new(false);
         let mut reader = serde_json::Deserializer::from_slice(json);

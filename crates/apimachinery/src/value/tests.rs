@@ -79,7 +79,11 @@ fn duplicate_objects_merge_as_go_merges_them() {
         Value::parse_strict(br#"{"data":{"a":"1","a":"2"},"data":{"b":"3"},"data":{"b":{"c":1}}}"#).unwrap();
     assert_eq!(parsed.value, json!({"data": {"a": "2", "b": {"c": 1}}}));
     assert_eq!(parsed.duplicates, ["data.a", "data"]);
-    assert_eq!(Value::parse_yaml("a: 1\nb: y\na: 2\n").unwrap(), json!({"a": 2, "b": true}));
+    let yaml = "a: 1\nb: y\na: 2\n";
+    assert_eq!(Value::parse_yaml(yaml).unwrap(), json!({"a": 2, "b": true}));
+    let duplicate = "yaml: unmarshal errors:\n  line 3: key \"a\" already set in map";
+    assert_eq!(Value::duplicate_in_yaml(yaml).as_deref(), Some(duplicate));
+    assert_eq!(Value::duplicate_in_yaml("a: {b: 1}\nb: 1\n"), None);
 }
 
 #[test]

@@ -213,6 +213,23 @@ async fn fields_of_the_wrong_type_and_unknown_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn yaml_with_fields_given_twice() {
+    let (server, admin) = server().await;
+    let body = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: twice}\ndata: {a: \"1\"}\ndata: {b: \"2\"}\nnope: 1\n";
+    let refused = "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: yaml: unmarshal \
+                   errors:\n  line 5: key \"data\" already set in map, unknown field \"nope\"";
+    let target = format!("{MAPS}?dryRun=All&fieldValidation=Strict");
+    check(&server, &admin, vec![send("POST", &target, YAML, body, bad(refused))]).await;
+    let target = format!("{MAPS}?dryRun=All");
+    let reply = admin.send(Method::POST, &target, &[("content-type", YAML)], body).await;
+    assert_eq!(
+        (reply.status, reply.header("warning").as_str()),
+        (201, "299 - \"unknown field \\\"nope\\\"\"")
+    );
+    assert_eq!(reply.json()["data"]["b"], "2", "the last one counts");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn query_values_that_mean_nothing() {
     let (server, admin) = server().await;
     let integer = "strconv.ParseInt: parsing \"x\": invalid syntax";
