@@ -37,6 +37,21 @@ pub const KNOWN: &[Known] = &[
         "custom resource /openapi/v3/apis/example.com/v1",
         "operations and their parameters are published without prose",
     ),
+    known(
+        "update-rules",
+        "pod: container name",
+        "counts the lines of a volume that the recorded server had and the recording does not show",
+    ),
+    known(
+        "update-rules",
+        "pod: nodeName",
+        "counts the lines of a volume that the recorded server had and the recording does not show",
+    ),
+    known(
+        "update-rules",
+        "pod: resources without resize",
+        "counts the lines of a volume that the recorded server had and the recording does not show",
+    ),
     known("patches", "merge: wrong type", "shows the whole object, in the order of Go's struct"),
     known("requests", "list configmaps limit 1", "upstream counts one object too many"),
     known("requests", "anonymous version", "names this build, not Go's"),
