@@ -17,9 +17,17 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use running::{DEPLOYMENT, Running, up, write};
 
-/// Metrics whose series begin with what an ordinary cluster never has: an audit policy, or a request that a queue has
-/// no room for.
+/// Metrics whose series begin with what an ordinary cluster never has: an audit policy, webhooks and policies, or a
+/// request that a queue has no room for.
 const SELDOM: &[&str] = &[
+    "apiserver_admission_webhook_admission_duration_seconds",
+    "apiserver_admission_webhook_fail_open_count",
+    "apiserver_admission_webhook_rejection_count",
+    "apiserver_admission_webhook_request_total",
+    "apiserver_validating_admission_policy_check_total",
+    "apiserver_validating_admission_policy_check_duration_seconds",
+    "apiserver_mutating_admission_policy_check_total",
+    "apiserver_mutating_admission_policy_check_duration_seconds",
     "apiserver_audit_error_total",
     "apiserver_audit_level_total",
     "apiserver_flowcontrol_request_dispatch_no_accommodation_total",
@@ -27,6 +35,17 @@ const SELDOM: &[&str] = &[
 
 /// Metrics that have counted something once an application runs; the others may be zero.
 const FED: &[&str] = &[
+    "apiserver_admission_controller_admission_duration_seconds",
+    "apiserver_admission_step_admission_duration_seconds",
+    "apiserver_authorization_decisions_total",
+    "authenticated_user_requests",
+    "authentication_attempts",
+    "authentication_duration_seconds",
+    "authorization_attempts_total",
+    "authorization_duration_seconds",
+    "etcd_request_duration_seconds",
+    "etcd_requests_total",
+    "kubernetes_feature_enabled",
     "apiserver_request_total",
     "apiserver_request_duration_seconds",
     "apiserver_response_sizes",
@@ -107,6 +126,10 @@ fn every_metric_is_served_and_what_an_application_needs_is_counted() {
     let watches = "apiserver_longrunning_requests{verb=\"WATCH\",group=\"\",version=\"v1\",resource=\"pods\"";
     let watches: Vec<_> = text.lines().filter(|line| line.starts_with(watches)).collect();
     assert!(matches!(watches[..], [line] if line.ends_with(" 1")), "{watches:?}");
+
+    let checks = client.get("/metrics/slis");
+    let ping = r#"kubernetes_healthcheck{name="ping",type="readyz"} 1"#;
+    assert!(checks.lines().any(|line| line == ping), "{ping} in\n{checks}");
 
     drop(watch);
     cluster.signal("TERM");

@@ -6,6 +6,8 @@
 //! Metrics are fields of one struct, so a name cannot be misspelt where it is counted, and `rg` finds every place
 //! that feeds it. There is one set per process, because that is what a scrape sees.
 
+mod access;
+mod admission;
 mod audit;
 mod error_chain;
 mod flow_control;
@@ -14,15 +16,17 @@ mod metric;
 mod metrics;
 mod process;
 
+pub use access::{AccessMetrics, DecisionHandle};
+pub use admission::{AdmissionHandle, AdmissionMetrics, WebhookLabels, WebhookOutcome};
 pub use audit::AuditMetrics;
 pub use error_chain::chain;
 pub use flow_control::{FlowControlMetrics, FlowHandle};
 pub use logging::{InvalidFilter, LOG_ENV, init_logging};
 pub use metric::{Counter, Family, FloatGauge, Gauge, Histogram, InFlight, Unit};
 pub use metrics::{
-    ApiserverMetrics, AttemptHandle, ClientMetrics, ControllerHandle, ControllerMetrics, Metrics,
-    RequestLabels, SchedulerMetrics, StorageMetrics, WatchCacheHandle, WorkqueueHandle, WorkqueueMetrics,
-    metrics,
+    ApiserverMetrics, AttemptHandle, ClientMetrics, ControllerHandle, ControllerMetrics, HealthMetrics,
+    Metrics, RequestLabels, SchedulerMetrics, StorageMetrics, StorageRequestMetrics, WatchCacheHandle,
+    WorkqueueHandle, WorkqueueMetrics, metrics,
 };
 
 /// The content type of [`Metrics::encode`].

@@ -6,6 +6,8 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::access::AccessMetrics;
+use crate::admission::AdmissionMetrics;
 use crate::audit::AuditMetrics;
 use crate::flow_control::FlowControlMetrics;
 use crate::metric::{Counter, Encoder, Family, Gauge, Histogram, Unit, push_label};
@@ -20,6 +22,9 @@ pub fn metrics() -> &'static Metrics {
 /// All metrics, by the component that feeds them.
 pub struct Metrics {
     pub apiserver: ApiserverMetrics,
+    pub access: AccessMetrics,
+    pub admission: AdmissionMetrics,
+    pub health: HealthMetrics,
     pub flow_control: FlowControlMetrics,
     pub audit: AuditMetrics,
     pub workqueue: WorkqueueMetrics,
@@ -27,7 +32,15 @@ pub struct Metrics {
     pub client: ClientMetrics,
     pub scheduler: SchedulerMetrics,
     pub storage: StorageMetrics,
+    pub storage_requests: StorageRequestMetrics,
+    features: Family<Gauge, 2>,
     build: OnceLock<String>,
+}
+
+/// What health checks said, served apart as `/metrics/slis`.
+pub struct HealthMetrics {
+    last: Family<Gauge, 2>,
+    checks: Family<Counter, 3>,
 }
 
 /// What the API server does for its clients.
@@ -160,6 +173,12 @@ pub struct AttemptHandle {
     duration: Arc<Histogram>,
 }
 
+/// What the API server asks of the store, by resource. The names are upstream's, whose store is etcd.
+pub struct StorageRequestMetrics {
+    requests: Family<Counter, 3>,
+    durations: Family<Histogram, 3>,
+}
+
 /// The embedded store's writer.
 pub struct StorageMetrics {
     /// Writes that shared one sync.
@@ -186,6 +205,10 @@ const REQUEST_SECONDS: &[f64] = &[
     8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
 ];
 const RESPONSE_BYTES: &[f64] = &[1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
+const STORAGE_REQUEST_SECONDS: &[f64] = &[
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0,
+    20.0, 30.0, 45.0, 60.0,
+];
 const WORKQUEUE_SECONDS: &[f64] = &[1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0];
 const RECONCILE_SECONDS: &[f64] =
     &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
@@ -206,6 +229,9 @@ impl Metrics {
     fn new() -> Self {
         Self {
             apiserver: ApiserverMetrics::new(),
+            access: AccessMetrics::new(),
+            admission: AdmissionMetrics::new(),
+            health: HealthMetrics::new(),
             flow_control: FlowControlMetrics::new(),
             audit: AuditMetrics::new(),
             workqueue: WorkqueueMetrics::new(),
@@ -213,8 +239,15 @@ impl Metrics {
             client: ClientMetrics::default(),
             scheduler: SchedulerMetrics::new(),
             storage: StorageMetrics::new(),
+            storage_requests: StorageRequestMetrics::new(),
+            features: Family::new(["name", "stage"], Gauge::default),
             build: OnceLock::new(),
         }
+    }
+
+    /// Says of a feature gate whether it is on. `stage` is upstream's word: `ALPHA`, `BETA`, `DEPRECATED`, or nothing.
+    pub fn set_feature(&self, name: &str, stage: &str, enabled: bool) {
+        self.features.on([name, stage], |gauge| gauge.set(i64::from(enabled)));
     }
 
     /// Sets the labels of `kubernetes_build_info`; the first call counts.
@@ -243,6 +276,8 @@ impl Metrics {
     fn encoded(&self) -> Encoder {
         let mut encoder = Encoder::new();
         self.apiserver.encode(&mut encoder);
+        self.access.encode(&mut encoder);
+        self.admission.encode(&mut encoder);
         self.flow_control.encode(&mut encoder);
         self.audit.encode(&mut encoder);
         self.workqueue.encode(&mut encoder);
@@ -250,12 +285,40 @@ impl Metrics {
         self.client.encode(&mut encoder);
         self.scheduler.encode(&mut encoder);
         self.storage.encode(&mut encoder);
+        self.storage_requests.encode(&mut encoder);
+        encoder.family("kubernetes_feature_enabled", "Whether a feature gate is on.", &self.features);
         if let Some(labels) = self.build.get() {
             let help = "Always 1; the labels say which build serves.";
             encoder.value("kubernetes_build_info", help, "gauge", labels, 1.0);
         }
         process::encode(&mut encoder);
         encoder
+    }
+}
+
+// === impl HealthMetrics ===
+
+impl HealthMetrics {
+    fn new() -> Self {
+        Self {
+            last: Family::new(["name", "type"], Gauge::default),
+            checks: Family::new(["name", "type", "status"], Counter::default),
+        }
+    }
+
+    /// What a check said; `endpoint` is `healthz`, `livez` or `readyz`.
+    pub fn checked(&self, name: &str, endpoint: &str, healthy: bool) {
+        self.last.on([name, endpoint], |gauge| gauge.set(i64::from(healthy)));
+        let status = if healthy { "success" } else { "error" };
+        self.checks.on([name, endpoint, status], Counter::inc);
+    }
+
+    /// As [`Metrics::encode`].
+    pub fn encode(&self) -> String {
+        let mut encoder = Encoder::new();
+        encoder.family("kubernetes_healthcheck", "The last result of a health check: 1 is good.", &self.last);
+        encoder.family("kubernetes_healthchecks_total", "Results of health checks.", &self.checks);
+        encoder.finish()
     }
 }
 
@@ -668,6 +731,34 @@ impl AttemptHandle {
     }
 }
 
+// === impl StorageRequestMetrics ===
+
+impl StorageRequestMetrics {
+    fn new() -> Self {
+        const LABELS: [&str; 3] = ["operation", "group", "resource"];
+        Self {
+            requests: Family::new(LABELS, Counter::default),
+            durations: Family::new(LABELS, || Histogram::new(Unit::Seconds, STORAGE_REQUEST_SECONDS)),
+        }
+    }
+
+    /// Counts a request; `operation` is `create`, `update` or `delete`.
+    pub fn request(&self, operation: &str, group: &str, resource: &str, elapsed: Duration) {
+        let labels = [operation, group, resource];
+        self.requests.on(labels, Counter::inc);
+        self.durations.on(labels, |durations| durations.observe(elapsed));
+    }
+
+    fn encode(&self, encoder: &mut Encoder) {
+        encoder.family("etcd_requests_total", "Requests to the store, by resource.", &self.requests);
+        encoder.family(
+            "etcd_request_duration_seconds",
+            "Time of a request to the store, by resource.",
+            &self.durations,
+        );
+    }
+}
+
 // === impl StorageMetrics ===
 
 impl StorageMetrics {
@@ -719,6 +810,22 @@ impl StorageMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{WebhookLabels, WebhookOutcome};
+
+    #[test]
+    fn health_checks_are_counted_apart() {
+        let health = HealthMetrics::new();
+        health.checked("ping", "livez", true);
+        health.checked("ping", "livez", false);
+        let text = health.encode();
+        for line in [
+            r#"kubernetes_healthcheck{name="ping",type="livez"} 0"#,
+            r#"kubernetes_healthchecks_total{name="ping",type="livez",status="error"} 1"#,
+            r#"kubernetes_healthchecks_total{name="ping",type="livez",status="success"} 1"#,
+        ] {
+            assert!(text.lines().any(|own| own == line), "{line}\n{text}");
+        }
+    }
 
     #[test]
     fn a_request_shows_under_upstreams_names_and_labels() {
@@ -770,6 +877,21 @@ mod tests {
         metrics.apiserver.long_running(&labels).inc();
         metrics.apiserver.watch_events("", "v1", "pods").inc();
         metrics.apiserver.watch_cache("apps", "deployments").holds(3, 700, 9, 5, 100);
+        metrics.access.authenticated("jane", Duration::ZERO);
+        metrics.access.authorized("allowed", Duration::ZERO);
+        metrics.access.decisions("RBAC", "rbac").allowed.inc();
+        metrics.set_feature("WatchList", "BETA", true);
+        metrics.storage_requests.request("create", "", "pods", Duration::ZERO);
+        let metrics: &'static Metrics = Box::leak(Box::new(metrics));
+        metrics.admission.step("admit").observe("CREATE", false, Duration::ZERO);
+        metrics.admission.plugin("Priority", "admit").observe("CREATE", true, Duration::ZERO);
+        let webhook = WebhookLabels { name: "h", kind: "admit", operation: "CREATE" };
+        for fails_open in [true, false] {
+            let outcome = WebhookOutcome::NotAsked { fails_open };
+            metrics.admission.webhook(&webhook, Duration::ZERO, outcome);
+        }
+        metrics.admission.validated("p", "b", "no_error", "deny", Duration::ZERO);
+        metrics.admission.mutated("p", "b", "no_error", Duration::ZERO);
         metrics.flow_control.flow("global-default", "global-default");
         metrics.flow_control.not_accommodated("global-default", "global-default");
         metrics.flow_control.limits("global-default", 3, 2, 4);

@@ -35,6 +35,18 @@ pub struct Gate {
     needs: &'static str,
 }
 
+impl Gate {
+    /// The stage as metrics name it; a gate that only says that a feature is there for good has none.
+    pub fn metric_stage(&self) -> &'static str {
+        match self.stage {
+            "Alpha" => "ALPHA",
+            "Beta" => "BETA",
+            "Deprecated" => "DEPRECATED",
+            _ => "",
+        }
+    }
+}
+
 /// What is wrong with a `--feature-gates`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
