@@ -83,9 +83,16 @@ impl Fairness {
                 self.changed.notified().await;
             }
         };
+        let drained = async {
+            loop {
+                self.control.drained().await;
+                self.changed.notify_one();
+            }
+        };
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = passes => {}
+            () = drained => {}
             () = self.control.run(shutdown.clone()) => {}
         }
     }

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use crate::allocation::{self, Claim};
 use crate::defaults;
 use crate::demand::Smoothed;
-use crate::level::{EXEMPT, Level, Rejected, Seats};
+use crate::level::{EXEMPT, Level, Rejected, Seats, Told};
 use crate::queues::{Settings, Shown};
 use crate::schema;
 use crate::width::Width;
@@ -47,6 +47,7 @@ pub struct FlowControl {
     /// One change at a time.
     changing: Mutex<Changing>,
     contended: Arc<Notify>,
+    drained: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -193,6 +194,7 @@ impl FlowControl {
             current: RwLock::default(),
             changing: Mutex::new(changing),
             contended: Arc::new(Notify::new()),
+            drained: Arc::new(Notify::new()),
         };
         control.configure::<&[u8]>([], []);
         control
@@ -275,7 +277,8 @@ impl FlowControl {
                 }
                 None => {
                     let limit = if spec.kind == LevelKind::Exempt { EXEMPT } else { 0 };
-                    Arc::new(Level::new(&name, limit, spec.settings(), self.contended.clone()))
+                    let told = Told { contended: self.contended.clone(), drained: self.drained.clone() };
+                    Arc::new(Level::new(&name, limit, spec.settings(), told))
                 }
             };
             uids.insert(name.clone(), Bytes::from(metadata.uid));
@@ -283,7 +286,11 @@ impl FlowControl {
             levels.insert(name, active);
         }
         for (name, known) in &before.levels {
-            if !levels.contains_key(name) && !known.level.is_idle() {
+            if levels.contains_key(name) {
+                continue;
+            }
+            known.level.quiesce();
+            if !known.level.is_idle() {
                 levels.insert(name.clone(), ActiveLevel { quiescing: true, ..known.clone() });
             }
         }
@@ -291,10 +298,10 @@ impl FlowControl {
     }
 
     fn with_limits(&self, mut levels: BTreeMap<Arc<str>, ActiveLevel>) -> BTreeMap<Arc<str>, ActiveLevel> {
-        let shares: u32 = levels.values().map(|level| level.spec.shares()).sum();
+        let shares: f64 = levels.values().map(|level| f64::from(level.spec.shares())).sum();
         let seats = f64::from(self.options.seats);
         for level in levels.values_mut() {
-            let nominal = (seats * f64::from(level.spec.shares()) / f64::from(shares.max(1))).ceil();
+            let nominal = (seats * f64::from(level.spec.shares()) / shares.max(1.0)).ceil();
             let percent = |percent: u32| (nominal * f64::from(percent) / 100.0).round();
             let borrowing = level.spec.limited.as_ref().and_then(|limited| limited.borrowing_limit_percent);
             level.nominal = nominal as u32;
@@ -302,6 +309,12 @@ impl FlowControl {
             level.highest = (nominal + borrowing.map_or(seats, percent)) as u32;
         }
         levels
+    }
+
+    /// Waits until a priority level that is no longer configured has served its last request. It keeps its share of the
+    /// seats until the next [`FlowControl::configure`].
+    pub async fn drained(&self) {
+        self.drained.notified().await;
     }
 
     /// Lets limits follow the demand while there is contention. Ends with `shutdown`.
@@ -335,9 +348,7 @@ impl FlowControl {
         for (name, active) in &configuration.levels {
             let smoothed = changing.smoothed.entry(name.clone()).or_default();
             if !period.is_zero() {
-                // What was needed long before anybody waited says little about now.
-                let span = period.min(ADJUSTMENT_PERIOD);
-                smoothed.update(active.level.demand.take(span, active.level.wanted()));
+                smoothed.update(active.level.demand.take(period, active.level.wanted()));
             }
             let (highest, value) = (smoothed.last.highest, smoothed.value);
             if active.spec.kind == LevelKind::Exempt {
@@ -464,5 +475,39 @@ fn shown(schema: &Arc<str>, distinguisher: &str, request: &Attributes<'_>) -> Sh
         api_version: if version[0].is_empty() { version[1].to_owned() } else { version.join("/") },
         resource: request.resource.to_owned(),
         subresource: request.subresource.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use auth::UserInfo;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_calm_does_not_count_as_demand() {
+        let control = FlowControl::new(Options::default());
+        let jane = UserInfo::new("jane");
+        let request = Attributes::resource(&jane, "get", "pods");
+        let held = control.admit(&request, |_| Width::ONE).await.1;
+        // Ten times as long as limits are adjusted while somebody waits; nobody does.
+        rt::sleep(10 * ADJUSTMENT_PERIOD).await;
+        drop(held);
+        control.adjust_now();
+        let average = control.changing.lock().smoothed[defaults::CATCH_ALL].last.average;
+        assert!((average - 1.0).abs() < 1e-3, "one seat was needed all the time, not {average}");
+    }
+
+    #[test]
+    fn shares_may_be_as_many_as_their_type_allows() {
+        let control = FlowControl::new(Options { seats: 600, wait_max: Duration::from_secs(15) });
+        let level = |name: &str| {
+            let limited = apimachinery::json!({"nominalConcurrencyShares": i32::MAX, "limitResponse": {"type": "Reject"}});
+            let mut level = apimachinery::json!({"metadata": {"name": name}, "spec": {"type": "Limited"}});
+            level.set_at(&["spec", "limited"], limited);
+            level.to_json()
+        };
+        control.configure([level("a"), level("b"), level("c")], vec![]);
+        assert_eq!(control.current().levels["a"].nominal, 200);
     }
 }

@@ -5,7 +5,7 @@
 //! lock is taken by those who wait, and by those who free a seat while others do.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -38,8 +38,18 @@ pub(crate) struct Level {
     pub dispatched: AtomicU64,
     pub rejected: AtomicU64,
     pub cancelled: AtomicU64,
-    /// Told when somebody has to wait.
-    contended: Arc<Notify>,
+    /// No longer configured.
+    quiescing: AtomicBool,
+    told: Told,
+}
+
+/// Who is told of a level.
+#[derive(Debug)]
+pub(crate) struct Told {
+    /// When somebody has to wait.
+    pub contended: Arc<Notify>,
+    /// When a level that is no longer configured is idle.
+    pub drained: Arc<Notify>,
 }
 
 /// What the word of a level says.
@@ -94,7 +104,7 @@ impl State {
 }
 
 impl Level {
-    pub fn new(name: &str, limit: u32, settings: Settings, contended: Arc<Notify>) -> Self {
+    pub fn new(name: &str, limit: u32, settings: Settings, told: Told) -> Self {
         Self {
             name: name.into(),
             state: AtomicU64::new(0),
@@ -105,7 +115,8 @@ impl Level {
             dispatched: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
             cancelled: AtomicU64::new(0),
-            contended,
+            quiescing: AtomicBool::new(false),
+            told,
         }
     }
 
@@ -133,7 +144,19 @@ impl Level {
     }
 
     pub fn configure(&self, settings: Settings) {
+        self.quiescing.store(false, Ordering::Release);
         self.queues.lock().configure(settings);
+    }
+
+    /// It is no longer configured: from now on it tells when it is idle.
+    pub fn quiesce(&self) {
+        self.quiescing.store(true, Ordering::Release);
+    }
+
+    fn tell_if_drained(&self) {
+        if self.quiescing.load(Ordering::Acquire) && self.is_idle() {
+            self.told.drained.notify_one();
+        }
     }
 
     /// Changes the limit; with a higher one those who wait are served.
@@ -175,13 +198,14 @@ impl Level {
     fn release(&self, seats: u32, queue: Option<usize>) {
         let before = self.state.fetch_sub(u64::from(seats) + EXECUTING_ONE, Ordering::AcqRel);
         if queue.is_none() && State::unpack(before).waiting == 0 {
-            return;
+            return self.tell_if_drained();
         }
         let mut queues = self.queues.lock();
         if let Some(queue) = queue {
             queues.release(queue, seats);
         }
         self.dispatch(&mut queues);
+        self.tell_if_drained();
     }
 
     /// Seats for one request, at once or when it is its turn.
@@ -202,7 +226,7 @@ impl Level {
         let Some(ticket) = self.enqueue(schema, width, hash, shown, arrived) else {
             return Err(self.reject(schema, arrived));
         };
-        self.contended.notify_one();
+        self.told.contended.notify_one();
         let mut waiting = InQueue { level: self, schema, width, ticket, served: false };
         let granted = rt::timeout(wait_max, &mut waiting.ticket.granted).await;
         if !matches!(granted, Ok(Ok(()))) {
@@ -263,6 +287,7 @@ impl Drop for InQueue<'_> {
             self.level.cancelled.fetch_add(1, Ordering::Relaxed);
             // It may have been what others waited behind.
             self.level.dispatch(&mut queues);
+            self.level.tell_if_drained();
         } else {
             drop(queues);
             self.level.release(self.width.reserved(), Some(self.ticket.queue));

@@ -206,3 +206,19 @@ fn an_untouched_object_follows_the_suggestion_and_a_changed_one_does_not() {
     assert_eq!(defaults::revised(&stored, &wanted, false), None);
     assert_eq!(defaults::revised(&stored, &wanted, true).unwrap()["spec"], wanted["spec"]);
 }
+
+#[tokio::test]
+async fn a_level_that_is_gone_gives_its_share_back_when_it_has_drained() {
+    let control = control(100, LONG, queue());
+    let shared = control.current().levels["catch-all"].level.limit();
+    let held = admit(&control, &busy("a"), 1).await.unwrap();
+    control.configure::<&[u8]>([], []);
+    assert!(control.current().levels["tight"].quiescing, "it still serves a request");
+    let mut drained = Box::pin(control.drained());
+    assert!(poll_once(&mut drained).is_none());
+    drop(held);
+    drained.await;
+    control.configure::<&[u8]>([], []);
+    assert!(!control.current().levels.contains_key("tight"));
+    assert!(control.current().levels["catch-all"].level.limit() > shared);
+}
