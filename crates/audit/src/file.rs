@@ -9,8 +9,8 @@ use camino::{Utf8Path, Utf8PathBuf};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use crate::OpenError;
 use crate::event::Event;
+use crate::{OpenError, Tasks};
 
 /// Where the log is and how long it is kept; upstream's `--audit-log-*`.
 #[derive(Clone, Debug)]
@@ -45,7 +45,7 @@ enum Way {
 }
 
 impl File {
-    pub fn open(options: FileOptions, shutdown: &rt::Shutdown) -> Result<Self, OpenError> {
+    pub fn open(options: FileOptions, tasks: &mut Tasks) -> Result<Self, OpenError> {
         let path = options.path.to_string();
         let (batch, event_bytes_max) = (options.batch, options.event_bytes_max);
         let mut log = Log::open(options).map_err(|source| OpenError::File { path, source })?;
@@ -53,17 +53,17 @@ impl File {
             return Ok(Self { event_bytes_max, way: Way::Blocking(Mutex::new(log)) });
         }
         let (sender, mut lines) = mpsc::channel::<Vec<u8>>(BUFFER_MAX);
-        let shutdown = shutdown.clone();
-        rt::spawn("audit log", async move {
-            // What was taken in before the shutdown is written after it.
+        let end = tasks.end.clone();
+        tasks.running.push(rt::spawn("audit log", async move {
+            // What was taken in before the end is written after it.
             while let Some(line) = tokio::select! {
                 biased;
                 line = lines.recv() => line,
-                () = shutdown.cancelled() => None,
+                () = end.cancelled() => None,
             } {
                 log.write_line(&line);
             }
-        });
+        }));
         Ok(Self { event_bytes_max, way: Way::Batch(sender) })
     }
 
@@ -119,8 +119,13 @@ impl Log {
         let Some(file) = &mut self.file else { return io::stdout().write_all(&line) };
         let max = u64::from(self.options.megabytes_max) << 20;
         if max > 0 && self.bytes > 0 && self.bytes + line.len() as u64 > max {
-            *file = put_aside(&self.options)?;
-            self.bytes = 0;
+            match put_aside(&self.options) {
+                Ok(next) => (*file, self.bytes) = (next, 0),
+                // A log that is too long is better than none; the next line tries again.
+                Err(error) => {
+                    tracing::warn!(path = %self.options.path, %error, "Could not put an audit log aside")
+                }
+            }
         }
         file.write_all(&line)?;
         self.bytes += line.len() as u64;
@@ -137,13 +142,22 @@ fn append(path: &Utf8Path) -> io::Result<fs::File> {
 }
 
 /// Renames the file to one with the time in its name, begins a new one, and deletes those that are too old or too
-/// many.
+/// many. Where no new one can be begun, the old one goes on under its name.
 fn put_aside(options: &FileOptions) -> io::Result<fs::File> {
     let path = &options.path;
     let (stem, extension) = name_parts(path);
     let time = rt::now().strftime("%Y-%m-%dT%H-%M-%S%.3f").to_string();
-    fs::rename(path, path.with_file_name(format!("{stem}-{time}{extension}")))?;
-    let mut old = backups(path)?;
+    let aside = path.with_file_name(format!("{stem}-{time}{extension}"));
+    fs::rename(path, &aside)?;
+    let next = append(path).inspect_err(|_| _ = fs::rename(&aside, path))?;
+    if let Err(error) = delete_old(options) {
+        tracing::warn!(%path, %error, "Could not delete audit logs that were put aside");
+    }
+    Ok(next)
+}
+
+fn delete_old(options: &FileOptions) -> io::Result<()> {
+    let mut old = backups(&options.path)?;
     // Names sort by time.
     old.sort_unstable_by(|a, b| b.cmp(a));
     let kept = if options.backups_max == 0 { old.len() } else { options.backups_max as usize };
@@ -155,7 +169,7 @@ fn put_aside(options: &FileOptions) -> io::Result<fs::File> {
             fs::remove_file(backup)?;
         }
     }
-    append(path)
+    Ok(())
 }
 
 /// `audit` and `.log`.
@@ -211,5 +225,49 @@ mod tests {
         assert_eq!(again.bytes, line.len() as u64 + 1, "a restart goes on with the same file");
         again.try_write(b"{}").unwrap();
         assert!(fs::read(&path).unwrap().ends_with(b"\n{}\n"));
+    }
+
+    #[tokio::test]
+    async fn what_waits_at_the_end_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = Utf8Path::from_path(folder.path()).unwrap().join("audit.log");
+        let options = FileOptions {
+            path: path.clone(),
+            days_max: 0,
+            backups_max: 0,
+            megabytes_max: 0,
+            batch: true,
+            event_bytes_max: None,
+        };
+        let mut tasks = Tasks::default();
+        let file = File::open(options, &mut tasks).unwrap();
+        let Way::Batch(sender) = &file.way else { panic!("it does not wait") };
+        for number in 0..100 {
+            sender.try_send(vec![b'0' + number % 10]).unwrap();
+        }
+        tasks.end.cancel();
+        tasks.running.pop().unwrap().await.unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 100);
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_put_aside_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = Utf8Path::from_path(folder.path()).unwrap().join("audit.log");
+        let options = FileOptions {
+            path: path.clone(),
+            days_max: 0,
+            backups_max: 0,
+            megabytes_max: 1,
+            batch: false,
+            event_bytes_max: None,
+        };
+        let mut log = Log::open(options).unwrap();
+        let line = vec![b'x'; 600 << 10];
+        log.try_write(&line).unwrap();
+        // Somebody took it away: there is nothing to rename, and the open file is still there.
+        fs::remove_file(&path).unwrap();
+        log.try_write(&line).unwrap();
+        assert_eq!(log.bytes, 2 * (line.len() as u64 + 1));
     }
 }

@@ -8,8 +8,8 @@ use camino::Utf8PathBuf;
 use tokio::sync::mpsc;
 use webhook::{Backoff, Call, Client, ClientConfig, NoServices, ServiceResolver};
 
-use crate::OpenError;
 use crate::event::Event;
+use crate::{OpenError, Tasks};
 
 /// Where events go and how; upstream's `--audit-webhook-*`.
 #[derive(Clone, Debug)]
@@ -42,13 +42,14 @@ pub(crate) struct Hook {
 }
 
 impl Hook {
-    pub fn start(options: HookOptions, shutdown: &rt::Shutdown) -> Result<Self, OpenError> {
+    pub fn start(options: HookOptions, tasks: &mut Tasks) -> Result<Self, OpenError> {
         let config = ClientConfig::from_kubeconfig(&options.config)?;
         let resolver: Arc<dyn ServiceResolver> = Arc::new(NoServices);
         let client = Client::new(&config, &resolver)?;
         let (events, waiting) = mpsc::channel(options.buffer_max.max(1));
         let event_bytes_max = options.event_bytes_max;
-        rt::spawn("audit webhook", deliver(client, options, waiting, shutdown.clone()));
+        let delivery = deliver(client, options, waiting, tasks.end.clone());
+        tasks.running.push(rt::spawn("audit webhook", delivery));
         Ok(Self { event_bytes_max, events })
     }
 

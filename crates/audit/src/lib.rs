@@ -14,6 +14,7 @@ mod policy;
 use std::sync::Arc;
 
 use auth::Attributes;
+use parking_lot::Mutex;
 
 pub use event::{Begin, Record, ResponseStatus, Stage};
 pub use file::FileOptions;
@@ -53,19 +54,41 @@ pub struct Auditor {
     policy: Policy,
     file: Option<File>,
     hook: Option<Hook>,
+    tasks: Mutex<Tasks>,
+}
+
+/// What writes events that requests do not wait for. It goes on as long as there are requests.
+#[derive(Debug, Default)]
+struct Tasks {
+    end: rt::Shutdown,
+    running: Vec<rt::JoinHandle<()>>,
 }
 
 impl Auditor {
     /// Opens what events are written to; `None` where nothing is recorded.
-    pub fn open(options: Options, shutdown: &rt::Shutdown) -> Result<Option<Arc<Self>>, OpenError> {
+    pub fn open(options: Options) -> Result<Option<Arc<Self>>, OpenError> {
         let Options { policy, file, hook } = options;
         let Some(policy) = policy else { return Ok(None) };
         if file.is_none() && hook.is_none() {
             return Ok(None);
         }
-        let file = file.map(|options| File::open(options, shutdown)).transpose()?;
-        let hook = hook.map(|options| Hook::start(options, shutdown)).transpose()?;
-        Ok(Some(Arc::new(Self { policy, file, hook })))
+        let mut tasks = Tasks::default();
+        let file = file.map(|options| File::open(options, &mut tasks)).transpose()?;
+        let hook = hook.map(|options| Hook::start(options, &mut tasks)).transpose()?;
+        Ok(Some(Arc::new(Self { policy, file, hook, tasks: Mutex::new(tasks) })))
+    }
+
+    /// Writes what still waits. Call when the last request is answered; later events may be lost.
+    pub async fn close(&self) {
+        let running = {
+            let mut tasks = self.tasks.lock();
+            tasks.end.cancel();
+            std::mem::take(&mut tasks.running)
+        };
+        for task in running {
+            // One that panicked has said so.
+            let _ = task.await;
+        }
     }
 
     /// Begins the record of a request; `None` if the policy says so.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! start   listener bound ─ store opened ─ keys ─ objects loaded ─ serving ─ bootstrap ─ controllers, scheduler, nodes ─ ready
-//! stop    ready off ─ components end ─ connections drained ─ store flushed and closed
+//! stop    ready off ─ components end ─ connections drained ─ audit log written ─ store flushed and closed
 //! ```
 //!
 //! Everything that can be wrong with the place (port, directory, damaged files) is found before the first write.
@@ -151,6 +151,9 @@ impl Platform {
         }
         self.serving.cancel();
         let _ = rt::timeout(STOP_TIMEOUT * 2, self.https).await;
+        if rt::timeout(STOP_TIMEOUT, self.server.close_audit()).await.is_err() {
+            tracing::warn!("Audit events were lost: they could not be delivered in time");
+        }
         self.store.close().await.context("closing the store")
     }
 
