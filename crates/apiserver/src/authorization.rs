@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use auth::authorization::{Always, Link};
 use auth::rbac::RbacAuthorizer;
-use auth::{Authorizer, Authorizers, NodeAuthorizer, PrivilegedGroup};
+use auth::{Authorizer, Authorizers, Counted, NodeAuthorizer, PrivilegedGroup};
 
 /// What can be chosen about authorization.
 #[derive(Clone, Debug)]
@@ -27,13 +27,15 @@ impl Authorization {
     ) -> Arc<Authorizers> {
         let mut all: Vec<Arc<dyn Authorizer>> = vec![Arc::new(PrivilegedGroup::masters())];
         all.extend(self.chain.iter().map(|link| -> Arc<dyn Authorizer> {
-            match link {
+            let authorizer: Arc<dyn Authorizer> = match link {
                 Link::AlwaysAllow => Arc::new(Always { allow: true }),
                 Link::AlwaysDeny => Arc::new(Always { allow: false }),
                 Link::Node => nodes.clone(),
                 Link::Rbac => rbac.clone(),
                 Link::Webhook(webhook) => webhook.clone(),
-            }
+            };
+            let (kind, name) = link.kind_and_name();
+            Arc::new(Counted::new(authorizer, kind, name))
         }));
         Arc::new(Authorizers::new(all))
     }

@@ -33,6 +33,19 @@ pub enum Link {
     Webhook(Arc<AccessWebhook>),
 }
 
+impl Link {
+    /// What a configuration calls it: its type, and the name that it has there or by default.
+    pub fn kind_and_name(&self) -> (&'static str, &str) {
+        match self {
+            Self::AlwaysAllow => ("AlwaysAllow", "alwaysallow"),
+            Self::AlwaysDeny => ("AlwaysDeny", "alwaysdeny"),
+            Self::Node => ("Node", "node"),
+            Self::Rbac => ("RBAC", "rbac"),
+            Self::Webhook(webhook) => ("Webhook", webhook.name()),
+        }
+    }
+}
+
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

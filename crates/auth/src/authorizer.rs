@@ -10,6 +10,7 @@ use apimachinery::status::Details;
 use apimachinery::{GroupResource, Status};
 
 use crate::user::{self, UserInfo};
+use telemetry::DecisionHandle;
 
 /// What a request wants to do. Empty strings mean "none", as upstream.
 #[derive(Clone, Copy, Debug)]
@@ -117,6 +118,15 @@ impl Decision {
         matches!(self, Self::Allow { .. })
     }
 
+    /// As metrics name it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Allow { .. } => "allowed",
+            Self::Deny { .. } => "denied",
+            Self::NoOpinion { .. } => "no-opinion",
+        }
+    }
+
     pub fn reason(&self) -> &Reason {
         match self {
             Self::Allow { reason } | Self::Deny { reason } | Self::NoOpinion { reason } => reason,
@@ -195,6 +205,35 @@ impl Authorizer for Authorizers {
             all.errors.extend(rules.errors);
         }
         all
+    }
+}
+
+/// An authorizer whose decisions are counted.
+pub struct Counted {
+    authorizer: Arc<dyn Authorizer>,
+    decisions: DecisionHandle,
+}
+
+impl Counted {
+    /// `kind` and `name` are those of the configuration: `RBAC` and `rbac`.
+    pub fn new(authorizer: Arc<dyn Authorizer>, kind: &str, name: &str) -> Self {
+        Self { authorizer, decisions: telemetry::metrics().access.decisions(kind, name) }
+    }
+}
+
+impl Authorizer for Counted {
+    fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
+        let decision = self.authorizer.authorize(attributes);
+        match &decision {
+            Decision::Allow { .. } => self.decisions.allowed.inc(),
+            Decision::Deny { .. } => self.decisions.denied.inc(),
+            Decision::NoOpinion { .. } => {}
+        }
+        decision
+    }
+
+    fn rules_for(&self, user: &UserInfo, namespace: &str) -> ResolvedRules {
+        self.authorizer.rules_for(user, namespace)
     }
 }
 

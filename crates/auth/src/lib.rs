@@ -21,6 +21,7 @@ pub mod bootstrap_token;
 pub mod field_path;
 pub mod impersonation;
 pub mod jwt;
+mod kept;
 pub mod node;
 pub mod oidc;
 pub mod rbac;
@@ -35,7 +36,7 @@ pub mod user;
 pub use anonymous::Anonymous;
 pub use authenticator::{Authentication, Authenticator, Unauthorized};
 pub use authorizer::{
-    Attributes, Authorizer, Authorizers, Decision, PrivilegedGroup, Reason, ResolvedRules, forbidden,
+    Attributes, Authorizer, Authorizers, Counted, Decision, PrivilegedGroup, Reason, ResolvedRules, forbidden,
 };
 pub use bootstrap_token::BootstrapTokens;
 pub use node::NodeAuthorizer;

@@ -8,7 +8,7 @@ use apimachinery::{Status, Value};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
@@ -289,15 +289,25 @@ impl Authorization {
         if let Some((_, value)) = last.as_ref().filter(|(read, _)| read.elapsed() < TOKEN_FILE_LIFE) {
             return Ok(Some(value.clone()));
         }
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            TransportProblem::Other(format!("failed to read token file {path:?}: {error}"))
-        })?;
-        let value = secret(&format!("Bearer {}", text.trim())).ok_or_else(|| {
-            TransportProblem::Other(format!("the token in {path:?} is not one line of text"))
-        })?;
+        let value = match (read_token(path), last.take()) {
+            (Ok(value), _) => value,
+            // While a file is being replaced its last token is as good as it was.
+            (Err(problem), Some((_, value))) => {
+                tracing::warn!(%path, problem, "Could not read a token anew");
+                value
+            }
+            (Err(problem), None) => return Err(TransportProblem::Other(problem)),
+        };
         *last = Some((rt::instant(), value.clone()));
         Ok(Some(value))
     }
+}
+
+fn read_token(path: &Utf8Path) -> Result<HeaderValue, String> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("failed to read token file {path:?}: {error}"))?;
+    secret(&format!("Bearer {}", text.trim()))
+        .ok_or_else(|| format!("the token in {path:?} is not one line of text"))
 }
 
 fn secret(text: &str) -> Option<HeaderValue> {

@@ -62,10 +62,6 @@ impl Error {
             Self::TooLarge { .. } => false,
         }
     }
-
-    pub fn is_timeout(&self) -> bool {
-        matches!(self, Self::Transport { problem: TransportProblem::Timeout, .. })
-    }
 }
 
 /// Go's text of a failed connect: the system call and what the system says.

@@ -22,12 +22,16 @@ use parking_lot::RwLock;
 use crate::anonymous::Anonymous;
 use crate::authenticator::{Recognized, TokenSource};
 use crate::field_path::PathError;
+use crate::kept::Kept;
+use crate::secret::fingerprint;
 use crate::token::issuer;
 use crate::user::UserInfo;
 use configuration::AuthenticationConfiguration;
 use keys::IssuerKeys;
 use mapping::Mapping;
 
+/// A token that was good is taken for so long without another look, as upstream does, unless it ends before.
+const KEPT_FOR: Duration = Duration::from_secs(10);
 /// By so much may a token be from the future.
 const NOT_BEFORE_LEEWAY: Duration = Duration::from_secs(5 * 60);
 
@@ -41,6 +45,8 @@ pub struct JwtAuthenticators {
 struct State {
     issuers: Vec<Issuer>,
     anonymous: Option<Anonymous>,
+    /// Users of tokens that were good a moment ago: checking a signature costs more than everything else of a request.
+    kept: Kept<UserInfo>,
 }
 
 /// One issuer.
@@ -106,7 +112,7 @@ impl State {
             }
         }
         if errors.is_empty() {
-            Ok(Self { issuers, anonymous: configuration.anonymous_rule() })
+            Ok(Self { issuers, anonymous: configuration.anonymous_rule(), kept: Kept::new() })
         } else {
             Err(errors)
         }
@@ -121,11 +127,16 @@ impl TokenSource for JwtAuthenticators {
         audiences: &[String],
         now: SystemTime,
     ) -> Result<Option<Recognized>, String> {
+        let state = self.state.read().clone();
+        let key = fingerprint(token.as_bytes());
+        if let Some(user) = state.kept.get(&key, now) {
+            return Ok(Some(Recognized::new(user, audiences)));
+        }
         let Some(parts) = Parts::split(token) else { return Ok(None) };
         let Some(name) = issuer(&parts.payload) else { return Ok(None) };
-        let state = self.state.read().clone();
         let Some(issuer) = state.issuers.iter().find(|own| own.url == name) else { return Ok(None) };
-        let user = issuer.user(&parts, now).await?;
+        let (user, left) = issuer.user(&parts, now).await?;
+        state.kept.put(key, user.clone(), left.min(KEPT_FOR), now);
         Ok(Some(Recognized::new(user, audiences)))
     }
 }
@@ -154,13 +165,14 @@ impl<'a> Parts<'a> {
 }
 
 impl Issuer {
-    async fn user(&self, parts: &Parts<'_>, now: SystemTime) -> Result<UserInfo, String> {
+    /// Whose token it is, and for how long it is good.
+    async fn user(&self, parts: &Parts<'_>, now: SystemTime) -> Result<(UserInfo, Duration), String> {
         let refused = |why: String| format!("oidc: verify token: {why}");
         self.keys.verify(parts, now).await.map_err(refused)?;
         let claims = Value::parse(&parts.payload).map_err(|error| format!("oidc: parse claims: {error}"))?;
         self.check_audience(&claims).map_err(refused)?;
-        check_time(&claims, now).map_err(refused)?;
-        self.mapping.user(&claims)
+        let left = check_time(&claims, now).map_err(refused)?;
+        Ok((self.mapping.user(&claims)?, left))
     }
 
     fn check_audience(&self, claims: &Value) -> Result<(), String> {
@@ -176,8 +188,8 @@ impl Issuer {
     }
 }
 
-/// A token without an end has ended.
-fn check_time(claims: &Value, now: SystemTime) -> Result<(), String> {
+/// For how long the token is still good. One without an end has ended.
+fn check_time(claims: &Value, now: SystemTime) -> Result<Duration, String> {
     let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     let expiry = claims["exp"].as_f64().unwrap_or(0.0);
     if expiry < seconds(now) {
@@ -187,5 +199,5 @@ fn check_time(claims: &Value, now: SystemTime) -> Result<(), String> {
     if seconds(now + NOT_BEFORE_LEEWAY) < not_before {
         return Err("oidc: the token is not valid yet".to_owned());
     }
-    Ok(())
+    Ok(Duration::try_from_secs_f64(expiry - seconds(now)).unwrap_or(Duration::MAX))
 }

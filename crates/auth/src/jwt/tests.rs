@@ -1,8 +1,6 @@
-use apimachinery::{Value, json};
+use apimachinery::json;
 
-use super::JwtAuthenticators;
-use super::configuration::AuthenticationConfiguration;
-use super::mapping::Mapping;
+use super::*;
 
 /// A configuration of one issuer with this in place of its mappings and rules.
 fn file(issuer: &str, rest: &str) -> String {
@@ -151,4 +149,34 @@ fn claims_become_a_user() {
     for (rest, expected) in cases {
         assert_eq!(mapped(&rest, &claims), expected, "{rest}");
     }
+}
+
+#[test]
+fn a_token_is_good_until_its_end() {
+    let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+    let claims = json!({"exp": 100});
+    assert_eq!(check_time(&claims, at(93)), Ok(Duration::from_secs(7)));
+    assert_eq!(check_time(&claims, at(100)), Ok(Duration::ZERO));
+    assert!(check_time(&claims, at(101)).is_err() && check_time(&json!({}), at(1)).is_err());
+    assert!(check_time(&json!({"exp": 100, "nbf": 500}), at(50)).is_err());
+}
+
+#[tokio::test]
+async fn a_token_that_was_good_is_known_until_its_time_or_another_configuration() {
+    let configuration = AuthenticationConfiguration::parse(&file(ISSUER, BY_NAME)).unwrap();
+    let authenticators = JwtAuthenticators::new(&configuration, Vec::new()).unwrap();
+    let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+    let kept = |authenticators: &JwtAuthenticators| {
+        let key = fingerprint(b"t");
+        authenticators.state.read().kept.put(key, UserInfo::new("jane"), KEPT_FOR, at(0));
+    };
+    let user = async |authenticators: &JwtAuthenticators, now| {
+        let found = authenticators.authenticate("t", &["a".to_owned()], now).await.unwrap();
+        found.map(|found| (found.user.name().to_owned(), found.audiences))
+    };
+    kept(&authenticators);
+    assert_eq!(user(&authenticators, at(9)).await, Some(("jane".to_owned(), vec!["a".to_owned()])));
+    assert_eq!(user(&authenticators, at(10)).await, None);
+    authenticators.replace(&configuration).unwrap();
+    assert_eq!(user(&authenticators, at(9)).await, None);
 }

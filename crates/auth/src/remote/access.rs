@@ -13,8 +13,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use webhook::Client;
 
-use super::{Kept, review};
+use super::review;
 use crate::authorizer::{Attributes, Authorizer, Decision, Reason, ResolvedRules};
+use crate::kept::Kept;
 use crate::secret::fingerprint;
 use crate::user::UserInfo;
 
@@ -132,6 +133,11 @@ impl AccessWebhook {
         Self { name: name.to_owned(), client, options, conditions, kept: Kept::new() }
     }
 
+    /// As the configuration names it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Whether the webhook is to be asked. Of several conditions one that does not hold counts more than one that
     /// fails.
     fn matches(&self, spec: &Value) -> Result<bool, String> {
@@ -159,12 +165,13 @@ impl AccessWebhook {
     }
 
     fn ask(&self, spec: Value) -> Decision {
-        let key = fingerprint(spec.to_string().as_bytes());
+        let text = spec.to_string();
+        let key = fingerprint(text.as_bytes());
         let now = rt::now().into();
         if let Some(known) = self.kept.get(&key, now) {
             return known;
         }
-        let short = spec.to_string().len() <= KEPT_QUESTION_BYTES_MAX;
+        let short = text.len() <= KEPT_QUESTION_BYTES_MAX;
         let version = &self.options.version;
         let question = json!({
             "apiVersion": format!("authorization.k8s.io/{version}"), "kind": "SubjectAccessReview",

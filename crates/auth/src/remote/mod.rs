@@ -7,47 +7,14 @@ pub mod access;
 mod tests;
 pub mod tokens;
 
-use std::collections::HashMap;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::Value;
 use webhook::{Backoff, Call, Client};
 
 /// A review is a few KiB; more is no answer.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
-/// So many answers are kept. Beyond, those that are over are dropped, and all if that is not enough.
-const KEPT_MAX: usize = 8192;
-
-/// Answers by the fingerprint of their question, each until its time.
-struct Kept<T>(Mutex<HashMap<[u8; 32], (SystemTime, T)>>);
-
-impl<T: Clone> Kept<T> {
-    fn new() -> Self {
-        Self(Mutex::default())
-    }
-
-    fn get(&self, key: &[u8; 32], now: SystemTime) -> Option<T> {
-        let kept = self.0.lock();
-        kept.get(key).filter(|(until, _)| now < *until).map(|(_, answer)| answer.clone())
-    }
-
-    fn put(&self, key: [u8; 32], answer: T, ttl: Duration, now: SystemTime) {
-        if ttl.is_zero() {
-            return;
-        }
-        let mut kept = self.0.lock();
-        if kept.len() >= KEPT_MAX {
-            kept.retain(|_, (until, _)| now < *until);
-        }
-        if kept.len() >= KEPT_MAX {
-            kept.clear();
-        }
-        kept.insert(key, (now + ttl, answer));
-    }
-}
-
 /// Sends a review and reads the `status` of the answer.
 async fn review<T: for<'de> Deserialize<'de>>(
     client: &Client,

@@ -1,10 +1,7 @@
-use std::time::{Duration, UNIX_EPOCH};
-
 use apimachinery::Selector;
 use apimachinery::selector::FieldSelector;
 use serde_json::json;
 
-use super::Kept;
 use super::access::{MatchCondition, spec};
 use crate::UserInfo;
 use crate::authorizer::Attributes;
@@ -58,15 +55,4 @@ fn conditions_are_checked_when_they_are_read() {
             "{text}: {outcome}"
         );
     }
-}
-
-#[test]
-fn answers_hold_for_their_time() {
-    let kept = Kept::new();
-    let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
-    kept.put([1; 32], "yes", Duration::from_secs(10), at(0));
-    kept.put([2; 32], "never kept", Duration::ZERO, at(0));
-    assert_eq!(kept.get(&[1; 32], at(9)), Some("yes"));
-    assert_eq!(kept.get(&[1; 32], at(10)), None);
-    assert_eq!(kept.get(&[2; 32], at(0)), None);
 }

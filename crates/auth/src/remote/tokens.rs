@@ -7,8 +7,9 @@ use serde::Deserialize;
 use serde_json::json;
 use webhook::Client;
 
-use super::{Kept, review};
+use super::review;
 use crate::authenticator::{Recognized, TokenSource};
+use crate::kept::Kept;
 use crate::secret::fingerprint;
 use crate::user::{Extra, UserInfo};
 

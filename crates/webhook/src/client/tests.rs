@@ -170,7 +170,6 @@ async fn a_certificate_that_is_not_good_is_refused_in_go_s_words() {
 async fn peers_that_do_not_answer_are_given_up() {
     let hanging = Peer::start(Manner::Hangs).await;
     let error = post(&hanging.client(hanging.url()), Duration::from_millis(20)).await.unwrap_err();
-    assert!(error.is_timeout());
     assert!(error.to_string().ends_with("/base?timeout=1s\": context deadline exceeded"), "{error}");
 
     let closing = Peer::start(Manner::Closes).await;
@@ -222,16 +221,22 @@ async fn answers_that_are_not_good_say_what_the_peer_said() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_token_in_a_file_is_sent() {
     let folder = tempfile::tempdir().unwrap();
     let path = Utf8Path::from_path(folder.path()).unwrap().join("token");
     std::fs::write(&path, "abc\n").unwrap();
     let authorization = Authorization::new(Some(&Credential::BearerFile(path.clone()))).unwrap();
     assert_eq!(authorization.header().unwrap().unwrap(), "Bearer abc");
-    // For a while the one that was read is good enough.
+    // For a while the one that was read is good enough, and longer if there is no other.
     std::fs::remove_file(&path).unwrap();
     assert_eq!(authorization.header().unwrap().unwrap(), "Bearer abc");
+    rt::sleep(TOKEN_FILE_LIFE).await;
+    assert_eq!(authorization.header().unwrap().unwrap(), "Bearer abc");
+    std::fs::write(&path, "def\n").unwrap();
+    rt::sleep(TOKEN_FILE_LIFE).await;
+    assert_eq!(authorization.header().unwrap().unwrap(), "Bearer def");
+    std::fs::remove_file(&path).unwrap();
     let missing = Authorization::new(Some(&Credential::BearerFile(path))).unwrap();
     assert!(missing.header().is_err());
 }
