@@ -70,11 +70,17 @@ impl Reconcile for Controller {
 pub(super) fn due(status: &Status, created: Option<Timestamp>) -> Option<Timestamp> {
     let after = |kind: &str, wait: SignedDuration| {
         let conditions = status.conditions.iter().filter(move |condition| condition.kind == kind);
-        conditions.filter_map(move |condition| Some(time::parse(&condition.last_update_time)? + wait)).min()
+        conditions.filter_map(move |condition| later(time::parse(&condition.last_update_time)?, wait)).min()
     };
     let approved = after(APPROVED, if status.is_issued() { ANSWERED } else { UNANSWERED });
     let expired = status.has(APPROVED).then(|| pki::not_after(&status.certificate)).flatten();
     let expired = expired.and_then(|end| Timestamp::try_from(end).ok());
-    let pending = created.filter(|_| status.conditions.is_empty()).map(|created| created + UNANSWERED);
+    let pending =
+        created.filter(|_| status.conditions.is_empty()).and_then(|created| later(created, UNANSWERED));
     [approved, expired, pending, after(DENIED, ANSWERED), after(FAILED, ANSWERED)].into_iter().flatten().min()
+}
+
+/// `None` beyond the end of time, which a condition may be written to be at.
+fn later(time: Timestamp, wait: SignedDuration) -> Option<Timestamp> {
+    time.checked_add(wait).ok()
 }

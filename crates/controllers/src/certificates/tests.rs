@@ -112,6 +112,9 @@ fn requests_go_when_nobody_needs_them() {
         let kinds: Vec<_> = status.conditions.iter().map(|condition| condition.kind.as_str()).collect();
         assert_eq!(cleaner::due(&status, hour(1)), expected, "{kinds:?}");
     }
+    let mut late = with(&["Denied"], b"");
+    late.conditions[0].last_update_time = "9999-12-30T22:00:00Z".into();
+    assert_eq!(cleaner::due(&late, hour(1)), None, "an hour later is beyond the end of time");
 }
 
 fn request(name: &str, signer: &str, conditions: Value) -> Value {

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use api::gvr::RESOURCE_QUOTAS;
 use api::quota::Kind;
-use apimachinery::{GroupVersionResource, Object, Str, Value};
+use apimachinery::{GroupVersionResource, Str, Value};
 use async_trait::async_trait;
 use client::{Api, Delta, Informer, Informers, ListOptions, ObjectKey, WriteOptions};
 use controller_runtime::controller::boxed;
@@ -193,8 +193,15 @@ async fn feed(
             return;
         }
         for delta in batch.drain(..) {
-            let Some(object) = freed(&kind, &delta) else { continue };
-            for quota in quotas.list_namespace(object.namespace()) {
+            let (Delta::Upsert { new: object, .. } | Delta::Delete { old: object }) = &delta else {
+                continue;
+            };
+            let quotas = quotas.list_namespace(object.namespace());
+            // Comparing states costs more than seeing that there is no quota.
+            if quotas.is_empty() || !has_freed(&kind, &delta) {
+                continue;
+            }
+            for quota in quotas {
                 if plan::hard_names(&quota.to_value()).iter().any(|name| kind.counts_for(name)) {
                     queue.add_after(ObjectKey::from(&*quota), SETTLE);
                 }
@@ -203,13 +210,13 @@ async fn feed(
     }
 }
 
-/// The object by which a change may have freed something.
-fn freed<'a>(kind: &Kind, delta: &'a Delta) -> Option<&'a Object> {
+/// Whether a change may have freed something.
+fn has_freed(kind: &Kind, delta: &Delta) -> bool {
     match delta {
-        Delta::Delete { old } => Some(old),
+        Delta::Delete { .. } => true,
         Delta::Upsert { old: Some(old), new } if !kind.is_plain() => {
-            kind.is_freed(&old.to_value(), &new.to_value(), rt::now()).then_some(new)
+            kind.is_freed(&old.to_value(), &new.to_value(), rt::now())
         }
-        _ => None,
+        _ => false,
     }
 }
