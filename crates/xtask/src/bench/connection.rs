@@ -33,6 +33,14 @@ pub(super) struct Connection {
     authority: String,
     /// The form in which answers are asked for.
     accept: &'static str,
+    /// Whom the requests impersonate.
+    user: Option<&'static str>,
+}
+
+/// What is left of an answer that was read and thrown away.
+pub(super) struct Drained {
+    pub(super) status: StatusCode,
+    pub(super) retry_after_seconds: Option<u64>,
 }
 
 pub(super) const JSON: &str = "application/json";
@@ -102,7 +110,7 @@ impl Endpoint {
             // Its end shows as an error of the request that needed it.
             let _ = connection.await;
         });
-        Ok(Connection { sender, authority: self.authority.clone(), accept: JSON })
+        Ok(Connection { sender, authority: self.authority.clone(), accept: JSON, user: None })
     }
 }
 
@@ -179,6 +187,22 @@ impl Connection {
         Ok(bytes)
     }
 
+    /// The same connection, on behalf of another user.
+    pub(super) fn acting_as(self, user: &'static str) -> Self {
+        Self { user: Some(user), ..self }
+    }
+
+    /// Reads an answer of any length and status.
+    pub(super) async fn drain(&mut self, path: &str) -> anyhow::Result<Drained> {
+        let response = self.send(Method::GET, path, "", Bytes::new()).await?;
+        let (head, mut body) = response.into_parts();
+        while let Some(frame) = body.frame().await {
+            frame.with_context(|| format!("reading {path}"))?;
+        }
+        let after = head.headers.get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+        Ok(Drained { status: head.status, retry_after_seconds: after })
+    }
+
     /// A GET whose body is read while it comes.
     pub(super) async fn stream(&mut self, path: &str) -> anyhow::Result<Response<Incoming>> {
         let response = self.send(Method::GET, path, "", Bytes::new()).await?;
@@ -197,6 +221,9 @@ impl Connection {
     ) -> anyhow::Result<Response<Incoming>> {
         let mut request = Request::builder().method(method).uri(path).header("host", &self.authority);
         request = request.header("accept", self.accept).header("user-agent", "pintle-bench");
+        if let Some(user) = self.user {
+            request = request.header("impersonate-user", user);
+        }
         if !content_type.is_empty() {
             request = request.header("content-type", content_type);
         }

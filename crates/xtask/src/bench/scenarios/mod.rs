@@ -2,6 +2,7 @@
 
 mod applies;
 mod definitions;
+mod fairness;
 mod lifecycle;
 mod lists;
 mod policies;
@@ -52,6 +53,11 @@ pub(super) static ALL: &[Scenario] = &[
         policies::policies,
         "server CPU of a ConfigMap create without and with 20 CEL policies"
     ),
+    scenario!(
+        "fairness",
+        fairness::fairness,
+        "small requests of one user while another floods the server with LISTs"
+    ),
     scenario!("applies", applies::deployments, "server CPU of a server-side apply of a Deployment of 4 KiB"),
     scenario!(
         "gets",
@@ -98,6 +104,9 @@ pub(super) struct Sizes {
     pub(super) definitions_first: usize,
     pub(super) definitions_second: usize,
     pub(super) custom_objects: u64,
+    /// Pods in each list of a flood, and connections that ask for one.
+    pub(super) flood_pods: u64,
+    pub(super) flood_connections: usize,
     pub(super) watchers: usize,
     pub(super) watched_writes: u64,
     pub(super) running_pods: u64,
@@ -122,6 +131,8 @@ impl Sizes {
         definitions_first: 300,
         definitions_second: 1_000,
         custom_objects: 10,
+        flood_pods: 10_000,
+        flood_connections: 400,
         watchers: 100,
         watched_writes: 500,
         running_pods: 10_000,
@@ -141,6 +152,8 @@ impl Sizes {
         definitions_first: 5,
         definitions_second: 12,
         custom_objects: 2,
+        flood_pods: 50,
+        flood_connections: 10,
         watchers: 10,
         watched_writes: 20,
         running_pods: 50,
