@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use apimachinery::field::go_quote;
-use apimachinery::{Object, Status, Value};
+use apimachinery::{Status, Value};
 use auth::{Authorizer, UserInfo};
 use pki::SigningRequest;
 use registry::admission::{Attributes, Operation};
@@ -29,11 +29,10 @@ impl CertificateApproval {
 impl Plugin for CertificateApproval {
     fn validate(&self, attributes: &Attributes<'_>, _object: Option<&Value>) -> Result<(), Status> {
         let approves = attributes.is_sub(GROUP, "certificatesigningrequests", "approval");
-        let Some(old) = attributes.old.filter(|_| approves && attributes.operation == Operation::Update)
-        else {
+        if !approves || attributes.operation != Operation::Update {
             return Ok(());
-        };
-        let old = old.to_value();
+        }
+        let Some(old) = attributes.old_value() else { return Ok(()) };
         let signer = old.str_at(&["spec", "signerName"]);
         if may(&*self.authorizer, attributes.user, "approve", signer) {
             return Ok(());
@@ -58,8 +57,8 @@ impl Plugin for CertificateSigning {
     fn validate(&self, attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {
         let signs = attributes.operation == Operation::Update
             && attributes.is_sub(GROUP, "certificatesigningrequests", "status");
-        let (Some(request), Some(old)) = (object.filter(|_| signs), attributes.old) else { return Ok(()) };
-        let old = Object::to_value(old);
+        let Some(request) = object.filter(|_| signs) else { return Ok(()) };
+        let Some(old) = attributes.old_value() else { return Ok(()) };
         let same = |key: &str| {
             let filled = |value: &Value| match value {
                 Value::Array(list) if list.is_empty() => Value::Null,
@@ -95,7 +94,7 @@ impl Plugin for ClusterTrustBundleAttest {
         let writes = crate::is_write(attributes) && attributes.is(GROUP, "clustertrustbundles");
         let Some(bundle) = object.filter(|_| writes) else { return Ok(()) };
         let signer = bundle.str_at(&["spec", "signerName"]);
-        let collected = attributes.old.is_some_and(|old| only_collected(bundle, &old.to_value()));
+        let collected = attributes.old_value().is_some_and(|old| only_collected(bundle, &old));
         if signer.is_empty() || collected || may(&*self.authorizer, attributes.user, "attest", signer) {
             return Ok(());
         }

@@ -43,7 +43,8 @@ impl EventRateLimit {
 
 impl Plugin for EventRateLimit {
     fn validate(&self, attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {
-        let writes = is_write(attributes) && attributes.resource.kind == "Event" && !attributes.dry_run;
+        // Those of `events.k8s.io` are not limited upstream either.
+        let writes = is_write(attributes) && attributes.is("", "events") && !attributes.dry_run;
         let Some(event) = object.filter(|_| writes) else { return Ok(()) };
         let now = rt::instant();
         let reached = self.limits.iter().filter_map(|limit| {

@@ -40,6 +40,8 @@ use registry::admission::{Admission, Attributes, Operation};
 use registry::{Endpoint, Registry};
 
 use dynamic::{DynamicPlugin, Pass};
+use plugins::Link;
+use telemetry::AdmissionHandle;
 
 pub use configuration::{Configuration, ConfigurationError, Options};
 pub use plugins::{BuildError, Environment};
@@ -64,15 +66,23 @@ pub(crate) enum Step {
     Dynamic(Box<dyn DynamicPlugin>),
 }
 
+/// The phases, as metrics name them.
+const MUTATION: &str = "admit";
+const VALIDATION: &str = "validate";
+
 /// Plugins in order.
 pub struct Chain {
-    plugins: Vec<plugins::Named>,
+    plugins: Vec<Link>,
+    mutation: AdmissionHandle,
+    validation: AdmissionHandle,
 }
 
 impl Chain {
     /// The plugins that are on, in upstream's order.
     pub fn new(environment: &Environment<'_>, options: &Options) -> Result<Self, BuildError> {
-        Ok(Self { plugins: plugins::build(environment, options)? })
+        let metrics = &telemetry::metrics().admission;
+        let (mutation, validation) = (metrics.step(MUTATION), metrics.step(VALIDATION));
+        Ok(Self { plugins: plugins::build(environment, options)?, mutation, validation })
     }
 
     /// Makes this the chain of a registry.
@@ -82,7 +92,7 @@ impl Chain {
 
     /// Names in order, for logs and documentation.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.plugins.iter().map(|(name, _)| *name)
+        self.plugins.iter().map(|link| link.name)
     }
 }
 
@@ -94,22 +104,20 @@ impl Admission for Chain {
         mut object: Option<&mut Value>,
     ) -> Result<(), Status> {
         let mut pass = Pass::default();
-        self.mutate_once(attributes, object.as_deref_mut(), &mut pass).await?;
-        if pass.begin_second() {
-            self.mutate_once(attributes, object, &mut pass).await?;
+        let mut clock = Clock::start(attributes.operation);
+        let mut outcome = self.mutate_once(attributes, object.as_deref_mut(), &mut pass, &mut clock).await;
+        if outcome.is_ok() && pass.begin_second() {
+            outcome = self.mutate_once(attributes, object, &mut pass, &mut clock).await;
         }
-        Ok(())
+        clock.total(&self.mutation, &outcome);
+        outcome
     }
 
     async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {
-        for (_, step) in &self.plugins {
-            match step {
-                Step::Plain(plugin) => plugin.validate(attributes, object)?,
-                Step::Dynamic(plugin) if plugin.is_idle() => {}
-                Step::Dynamic(plugin) => plugin.validate(attributes, object).await?,
-            }
-        }
-        Ok(())
+        let mut clock = Clock::start(attributes.operation);
+        let outcome = self.validate_all(attributes, object, &mut clock).await;
+        clock.total(&self.validation, &outcome);
+        outcome
     }
 }
 
@@ -119,16 +127,64 @@ impl Chain {
         attributes: &Attributes<'_>,
         mut object: Option<&mut Value>,
         pass: &mut Pass,
+        clock: &mut Clock,
     ) -> Result<(), Status> {
-        for (_, step) in &self.plugins {
-            match (step, object.as_deref_mut()) {
-                (Step::Plain(plugin), Some(object)) => plugin.mutate(attributes, object)?,
-                (Step::Plain(_), None) => {}
-                (Step::Dynamic(plugin), _) if plugin.is_idle() => {}
-                (Step::Dynamic(plugin), object) => plugin.mutate(attributes, object, pass).await?,
-            }
+        for Link { step, mutating, .. } in &self.plugins {
+            let Some(durations) = mutating else { continue };
+            let outcome = match (step, object.as_deref_mut()) {
+                (Step::Plain(plugin), Some(object)) => plugin.mutate(attributes, object),
+                (Step::Plain(_), None) => continue,
+                (Step::Dynamic(plugin), _) if plugin.is_idle() => Ok(()),
+                (Step::Dynamic(plugin), object) => plugin.mutate(attributes, object, pass).await,
+            };
+            clock.lap(durations, &outcome);
+            outcome?;
         }
         Ok(())
+    }
+
+    async fn validate_all(
+        &self,
+        attributes: &Attributes<'_>,
+        object: Option<&Value>,
+        clock: &mut Clock,
+    ) -> Result<(), Status> {
+        for Link { step, validating, .. } in &self.plugins {
+            let Some(durations) = validating else { continue };
+            let outcome = match step {
+                Step::Plain(plugin) => plugin.validate(attributes, object),
+                Step::Dynamic(plugin) if plugin.is_idle() => Ok(()),
+                Step::Dynamic(plugin) => plugin.validate(attributes, object).await,
+            };
+            clock.lap(durations, &outcome);
+            outcome?;
+        }
+        Ok(())
+    }
+}
+
+/// How long the plugins of one phase take. The end of one is the start of the next, so that each costs one look.
+struct Clock {
+    operation: &'static str,
+    started: rt::Instant,
+    last: rt::Instant,
+}
+
+impl Clock {
+    fn start(operation: Operation) -> Self {
+        let now = rt::instant();
+        Self { operation: operation.name(), started: now, last: now }
+    }
+
+    fn lap(&mut self, durations: &AdmissionHandle, outcome: &Result<(), Status>) {
+        let now = rt::instant();
+        durations.observe(self.operation, outcome.is_err(), now - self.last);
+        self.last = now;
+    }
+
+    /// The whole phase up to the last lap.
+    fn total(&self, durations: &AdmissionHandle, outcome: &Result<(), Status>) {
+        durations.observe(self.operation, outcome.is_err(), self.last - self.started);
     }
 }
 

@@ -9,7 +9,7 @@ use api::gvr;
 use api::kinds::core::pod::references;
 use api::validation::fields::same;
 use apimachinery::field::go_quote;
-use apimachinery::{Object, Status, Value};
+use apimachinery::{Status, Value};
 use auth::Authorizer;
 use auth::node::node_of;
 use registry::Endpoint;
@@ -93,7 +93,7 @@ impl NodeRestriction {
         match (attributes.subresource, attributes.operation) {
             (None, Operation::Create) => self.check_new_pod(node, attributes, object.unwrap_or(&Value::Null)),
             (None, Operation::Delete) => {
-                let own = attributes.old.is_some_and(|pod| node_name(&pod.to_value()) == node);
+                let own = attributes.old_value().is_some_and(|pod| node_name(&pod) == node);
                 require(own, attributes, || {
                     format!("node {quoted} can only delete pods with spec.nodeName set to itself")
                 })
@@ -106,7 +106,7 @@ impl NodeRestriction {
                 ),
             )),
             (Some("status"), Operation::Update) => {
-                let old = attributes.old.map(Object::to_value).unwrap_or_default();
+                let old = attributes.old_value().unwrap_or_default();
                 check_pod_status(&quoted, node, object.unwrap_or(&Value::Null), &old)
                     .map_err(|why| forbidden(attributes, why))
             }
@@ -330,8 +330,7 @@ fn check_node(node: &str, attributes: &Attributes<'_>, object: Option<&Value>) -
         return Err(forbidden(attributes, why));
     }
     let Some(new) = object else { return Ok(()) };
-    let old = attributes.old.map(Object::to_value);
-    changed_node(&quoted, new, old.as_ref()).map_err(|why| forbidden(attributes, why))
+    changed_node(&quoted, new, attributes.old_value().as_deref()).map_err(|why| forbidden(attributes, why))
 }
 
 fn changed_node(quoted: &str, new: &Value, old: Option<&Value>) -> Result<(), String> {
@@ -406,7 +405,7 @@ fn check_claim(node: &str, attributes: &Attributes<'_>, object: Option<&Value>) 
         }
         object
     };
-    let old = attributes.old.map(Object::to_value).unwrap_or_default();
+    let old = attributes.old_value().unwrap_or_default();
     require(same(&rest(object.unwrap_or(&Value::Null)), &rest(&old)), attributes, || {
         format!(
             "node {} is not allowed to update fields other than status.quantity and status.conditions",
@@ -430,11 +429,9 @@ fn check_slice(node: &str, attributes: &Attributes<'_>, object: Option<&Value>) 
         Operation::Create => require(object.is_some_and(own), attributes, || {
             "can only create ResourceSlice with the same NodeName as the requesting node".to_owned()
         }),
-        Operation::Delete => {
-            require(attributes.old.is_some_and(|old| own(&old.to_value())), attributes, || {
-                "can only delete ResourceSlice with the same NodeName as the requesting node".to_owned()
-            })
-        }
+        Operation::Delete => require(attributes.old_value().is_some_and(|old| own(&old)), attributes, || {
+            "can only delete ResourceSlice with the same NodeName as the requesting node".to_owned()
+        }),
         _ => Ok(()),
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use apimachinery::GroupVersionResource;
 use auth::Authorizer;
 use registry::Endpoint;
+use telemetry::AdmissionHandle;
 
 use crate::configuration::{Configuration, ConfigurationError, Options};
 use crate::dynamic::{
@@ -12,9 +13,10 @@ use crate::dynamic::{
     ValidatingAdmissionWebhook, World,
 };
 use crate::{
-    Plugin, Step, always, certificates, event_rate_limit, ingress_class, limit_ranger, namespace_defaults,
-    namespace_lifecycle, namespace_provision, node_restriction, owner_references, pod_security, pods,
-    pods_on_nodes, priority, resource_quota, runtime_class, service_account, services, storage, taint_nodes,
+    MUTATION, Plugin, Step, VALIDATION, always, certificates, event_rate_limit, ingress_class, limit_ranger,
+    namespace_defaults, namespace_lifecycle, namespace_provision, node_restriction, owner_references,
+    pod_security, pods, pods_on_nodes, priority, resource_quota, runtime_class, service_account, services,
+    storage, taint_nodes,
 };
 
 /// What plugins are made from.
@@ -43,8 +45,21 @@ pub enum BuildError {
     Configuration(#[from] ConfigurationError),
 }
 
-/// A plugin with its name.
-pub(crate) type Named = (&'static str, Step);
+/// A plugin with its name, and how long it took in the phases that it has part in.
+pub(crate) struct Link {
+    pub name: &'static str,
+    pub step: Step,
+    pub mutating: Option<AdmissionHandle>,
+    pub validating: Option<AdmissionHandle>,
+}
+
+/// In which phases a plugin has something to do.
+#[derive(Clone, Copy, PartialEq)]
+enum Phases {
+    Mutates,
+    Validates,
+    Both,
+}
 
 type Made = Result<Step, BuildError>;
 
@@ -52,15 +67,16 @@ struct Row {
     name: &'static str,
     /// On unless `--disable-admission-plugins` names it.
     on: bool,
+    phases: Phases,
     make: fn(&Environment<'_>, &Configuration) -> Made,
 }
 
-const fn on(name: &'static str, make: fn(&Environment<'_>, &Configuration) -> Made) -> Row {
-    Row { name, on: true, make }
+const fn on(name: &'static str, phases: Phases, make: fn(&Environment<'_>, &Configuration) -> Made) -> Row {
+    Row { name, on: true, phases, make }
 }
 
-const fn off(name: &'static str, make: fn(&Environment<'_>, &Configuration) -> Made) -> Row {
-    Row { name, on: false, make }
+const fn off(name: &'static str, phases: Phases, make: fn(&Environment<'_>, &Configuration) -> Made) -> Row {
+    Row { name, on: false, phases, make }
 }
 
 fn made(plugin: impl Plugin) -> Made {
@@ -73,50 +89,72 @@ fn made_dynamic(plugin: impl DynamicPlugin) -> Made {
 
 /// Every plugin under upstream's name and in upstream's order.
 const PLUGINS: &[Row] = &[
-    off("AlwaysAdmit", |_, _| made(always::Admit)),
-    off("NamespaceAutoProvision", |env, _| {
+    off("AlwaysAdmit", Phases::Both, |_, _| made(always::Admit)),
+    off("NamespaceAutoProvision", Phases::Mutates, |env, _| {
         made_dynamic(namespace_provision::NamespaceAutoProvision::new(env)?)
     }),
-    on("NamespaceLifecycle", |env, _| made(namespace_lifecycle::NamespaceLifecycle::new(env)?)),
-    off("NamespaceExists", |env, _| made(namespace_lifecycle::NamespaceExists::new(env)?)),
-    off("LimitPodHardAntiAffinityTopology", |_, _| made(pods::LimitPodHardAntiAffinityTopology)),
-    on("LimitRanger", |env, _| made(limit_ranger::LimitRanger::new(env)?)),
-    on("ServiceAccount", |env, _| made(service_account::ServiceAccount::new(env)?)),
+    on("NamespaceLifecycle", Phases::Both, |env, _| made(namespace_lifecycle::NamespaceLifecycle::new(env)?)),
+    off("NamespaceExists", Phases::Validates, |env, _| made(namespace_lifecycle::NamespaceExists::new(env)?)),
+    off("LimitPodHardAntiAffinityTopology", Phases::Validates, |_, _| {
+        made(pods::LimitPodHardAntiAffinityTopology)
+    }),
+    on("LimitRanger", Phases::Both, |env, _| made(limit_ranger::LimitRanger::new(env)?)),
+    on("ServiceAccount", Phases::Both, |env, _| made(service_account::ServiceAccount::new(env)?)),
     // Off by default upstream, but on in every distribution.
-    on("NodeRestriction", |env, _| made(node_restriction::NodeRestriction::new(env)?)),
-    on("TaintNodesByCondition", |_, _| made(taint_nodes::TaintNodesByCondition)),
-    off("AlwaysPullImages", |_, _| made(pods::AlwaysPullImages)),
-    on("PodSecurity", |env, config| made(pod_security::PodSecurity::new(env, config)?)),
-    off("PodNodeSelector", |env, config| made(namespace_defaults::PodNodeSelector::new(env, config)?)),
-    on("Priority", |env, _| made(priority::Priority::new(env)?)),
-    on("DefaultTolerationSeconds", |_, _| made(pods::DefaultTolerationSeconds)),
-    off("PodTolerationRestriction", |env, config| {
+    on("NodeRestriction", Phases::Both, |env, _| made(node_restriction::NodeRestriction::new(env)?)),
+    on("TaintNodesByCondition", Phases::Mutates, |_, _| made(taint_nodes::TaintNodesByCondition)),
+    off("AlwaysPullImages", Phases::Both, |_, _| made(pods::AlwaysPullImages)),
+    on("PodSecurity", Phases::Validates, |env, config| made(pod_security::PodSecurity::new(env, config)?)),
+    off("PodNodeSelector", Phases::Both, |env, config| {
+        made(namespace_defaults::PodNodeSelector::new(env, config)?)
+    }),
+    on("Priority", Phases::Both, |env, _| made(priority::Priority::new(env)?)),
+    on("DefaultTolerationSeconds", Phases::Mutates, |_, _| made(pods::DefaultTolerationSeconds)),
+    off("PodTolerationRestriction", Phases::Both, |env, config| {
         made(namespace_defaults::PodTolerationRestriction::new(env, config)?)
     }),
-    off("EventRateLimit", |_, config| made(event_rate_limit::EventRateLimit::new(config)?)),
-    off("ExtendedResourceToleration", |_, _| made(pods::ExtendedResourceToleration)),
-    on("DefaultStorageClass", |env, _| made(storage::DefaultStorageClass::new(env)?)),
-    on("StorageObjectInUseProtection", |_, _| made(storage::StorageObjectInUseProtection)),
-    off("OwnerReferencesPermissionEnforcement", |env, _| {
+    off("EventRateLimit", Phases::Validates, |_, config| {
+        made(event_rate_limit::EventRateLimit::new(config)?)
+    }),
+    off("ExtendedResourceToleration", Phases::Mutates, |_, _| made(pods::ExtendedResourceToleration)),
+    on("DefaultStorageClass", Phases::Mutates, |env, _| made(storage::DefaultStorageClass::new(env)?)),
+    on("StorageObjectInUseProtection", Phases::Mutates, |_, _| made(storage::StorageObjectInUseProtection)),
+    off("OwnerReferencesPermissionEnforcement", Phases::Validates, |env, _| {
         made(owner_references::OwnerReferencesPermissionEnforcement::new(env))
     }),
-    on("PersistentVolumeClaimResize", |env, _| made(storage::PersistentVolumeClaimResize::new(env)?)),
-    on("RuntimeClass", |env, _| made(runtime_class::RuntimeClass::new(env)?)),
-    on("CertificateApproval", |env, _| made(certificates::CertificateApproval::new(env))),
-    on("CertificateSigning", |env, _| made(certificates::CertificateSigning::new(env))),
-    on("ClusterTrustBundleAttest", |env, _| made(certificates::ClusterTrustBundleAttest::new(env))),
-    on("CertificateSubjectRestriction", |_, _| made(certificates::CertificateSubjectRestriction)),
-    on("DefaultIngressClass", |env, _| made(ingress_class::DefaultIngressClass::new(env)?)),
-    off("DenyServiceExternalIPs", |_, _| made(services::DenyServiceExternalIps)),
-    on("PodTopologyLabels", |env, _| made(pods_on_nodes::PodTopologyLabels::new(env)?)),
-    on("NodeDeclaredFeatureValidator", |env, _| made(pods_on_nodes::NodeDeclaredFeatureValidator::new(env)?)),
-    on("PodResizeValidator", |env, _| made(pods_on_nodes::PodResizeValidator::new(env)?)),
-    on("MutatingAdmissionPolicy", |env, _| made_dynamic(MutatingAdmissionPolicy::new(env)?)),
-    on("MutatingAdmissionWebhook", |env, _| made_dynamic(MutatingAdmissionWebhook::new(env)?)),
-    on("ValidatingAdmissionPolicy", |env, _| made_dynamic(ValidatingAdmissionPolicy::new(env)?)),
-    on("ValidatingAdmissionWebhook", |env, _| made_dynamic(ValidatingAdmissionWebhook::new(env)?)),
-    on("ResourceQuota", |env, config| made_dynamic(resource_quota::ResourceQuota::new(env, config)?)),
-    off("AlwaysDeny", |_, _| made(always::Deny)),
+    on("PersistentVolumeClaimResize", Phases::Validates, |env, _| {
+        made(storage::PersistentVolumeClaimResize::new(env)?)
+    }),
+    on("RuntimeClass", Phases::Both, |env, _| made(runtime_class::RuntimeClass::new(env)?)),
+    on("CertificateApproval", Phases::Validates, |env, _| made(certificates::CertificateApproval::new(env))),
+    on("CertificateSigning", Phases::Validates, |env, _| made(certificates::CertificateSigning::new(env))),
+    on("ClusterTrustBundleAttest", Phases::Validates, |env, _| {
+        made(certificates::ClusterTrustBundleAttest::new(env))
+    }),
+    on("CertificateSubjectRestriction", Phases::Validates, |_, _| {
+        made(certificates::CertificateSubjectRestriction)
+    }),
+    on("DefaultIngressClass", Phases::Mutates, |env, _| made(ingress_class::DefaultIngressClass::new(env)?)),
+    off("DenyServiceExternalIPs", Phases::Validates, |_, _| made(services::DenyServiceExternalIps)),
+    on("PodTopologyLabels", Phases::Mutates, |env, _| made(pods_on_nodes::PodTopologyLabels::new(env)?)),
+    on("NodeDeclaredFeatureValidator", Phases::Validates, |env, _| {
+        made(pods_on_nodes::NodeDeclaredFeatureValidator::new(env)?)
+    }),
+    on("PodResizeValidator", Phases::Validates, |env, _| made(pods_on_nodes::PodResizeValidator::new(env)?)),
+    on("MutatingAdmissionPolicy", Phases::Mutates, |env, _| made_dynamic(MutatingAdmissionPolicy::new(env)?)),
+    on("MutatingAdmissionWebhook", Phases::Mutates, |env, _| {
+        made_dynamic(MutatingAdmissionWebhook::new(env)?)
+    }),
+    on("ValidatingAdmissionPolicy", Phases::Validates, |env, _| {
+        made_dynamic(ValidatingAdmissionPolicy::new(env)?)
+    }),
+    on("ValidatingAdmissionWebhook", Phases::Validates, |env, _| {
+        made_dynamic(ValidatingAdmissionWebhook::new(env)?)
+    }),
+    on("ResourceQuota", Phases::Validates, |env, config| {
+        made_dynamic(resource_quota::ResourceQuota::new(env, config)?)
+    }),
+    off("AlwaysDeny", Phases::Both, |_, _| made(always::Deny)),
 ];
 
 /// The names of all plugins, in order.
@@ -136,7 +174,7 @@ impl Environment<'_> {
 }
 
 /// Makes the plugins that are on, in order.
-pub(crate) fn build(environment: &Environment<'_>, options: &Options) -> Result<Vec<Named>, BuildError> {
+pub(crate) fn build(environment: &Environment<'_>, options: &Options) -> Result<Vec<Link>, BuildError> {
     check(options)?;
     let is_on = |row: &&Row| {
         let named = |list: &[String]| list.iter().any(|name| name == row.name);
@@ -145,8 +183,22 @@ pub(crate) fn build(environment: &Environment<'_>, options: &Options) -> Result<
     PLUGINS
         .iter()
         .filter(is_on)
-        .map(|row| Ok((row.name, (row.make)(environment, &options.configuration)?)))
+        .map(|row| Ok(row.link((row.make)(environment, &options.configuration)?)))
         .collect()
+}
+
+impl Row {
+    fn link(&self, step: Step) -> Link {
+        let metrics = &telemetry::metrics().admission;
+        let mutating = self.phases != Phases::Validates;
+        let validating = self.phases != Phases::Mutates;
+        Link {
+            name: self.name,
+            step,
+            mutating: mutating.then(|| metrics.plugin(self.name, MUTATION)),
+            validating: validating.then(|| metrics.plugin(self.name, VALIDATION)),
+        }
+    }
 }
 
 fn check(options: &Options) -> Result<(), BuildError> {

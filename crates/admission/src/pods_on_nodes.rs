@@ -1,5 +1,7 @@
 //! Plugins about pods and the nodes they are on: what a node has room for, what it can do, and where it stands.
 
+use std::borrow::Cow;
+
 use api::gvr;
 use api::pod_resources::{self, Counted};
 use api::validation::fields::same;
@@ -49,10 +51,10 @@ impl Plugin for PodTopologyLabels {
 
 /// The bound pod and its state before, for updates that changed its spec.
 fn changed<'a>(
-    attributes: &Attributes<'_>,
+    attributes: &Attributes<'a>,
     object: Option<&'a Value>,
     subresources: &[Option<&str>],
-) -> Option<(&'a Value, Value)> {
+) -> Option<(&'a Value, Cow<'a, Value>)> {
     let is_pod = attributes.resource.group.is_empty() && attributes.resource.plural == "pods";
     if attributes.operation != Operation::Update || !is_pod || !subresources.contains(&attributes.subresource)
     {
@@ -64,7 +66,7 @@ fn changed<'a>(
     if pod["metadata"]["generation"].as_i64() == Some(old.generation()) {
         return None;
     }
-    Some((pod, old.to_value()))
+    Some((pod, attributes.old_value()?))
 }
 
 fn node_of(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use api::view::ObjectMeta;
-use apimachinery::{Object, Status, Str, Value};
+use apimachinery::{Status, Str, Value};
 use registry::Endpoint;
 use registry::admission::{Attributes, Operation};
 use serde::Deserialize;
@@ -78,7 +78,7 @@ impl Plugin for Priority {
         match attributes.operation {
             Operation::Create => self.set_priority(attributes, pod),
             Operation::Update => {
-                keep_priority(pod, attributes.old);
+                keep_priority(pod, attributes);
                 Ok(())
             }
             _ => Ok(()),
@@ -107,12 +107,12 @@ impl Plugin for Priority {
 }
 
 /// A client that does not know the fields does not clear them.
-fn keep_priority(pod: &mut Value, old: Option<&Object>) {
+fn keep_priority(pod: &mut Value, attributes: &Attributes<'_>) {
     let missing = |pod: &Value, key: &str| pod["spec"][key].is_null();
     if !missing(pod, "priority") && !missing(pod, "preemptionPolicy") {
         return;
     }
-    let Some(old) = old.map(Object::to_value) else { return };
+    let Some(old) = attributes.old_value() else { return };
     for key in ["priority", "preemptionPolicy"] {
         if missing(pod, key) && !missing(&old, key) {
             pod.set_at(&["spec", key], old["spec"][key].clone());

@@ -17,7 +17,7 @@ impl Plugin for DenyServiceExternalIps {
         if wanted.is_empty() {
             return Ok(());
         }
-        let old = attributes.old.map(apimachinery::Object::to_value).unwrap_or_default();
+        let old = attributes.old_value().unwrap_or_default();
         let present = old.array_at(&["spec", "externalIPs"]);
         if wanted.iter().all(|address| present.contains(address)) {
             return Ok(());

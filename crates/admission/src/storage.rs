@@ -2,7 +2,7 @@
 
 use api::amounts::Amounts;
 use api::gvr;
-use apimachinery::{Object, Quantity, Status, Value};
+use apimachinery::{Quantity, Status, Value};
 use registry::Endpoint;
 use registry::admission::{Attributes, Operation};
 
@@ -63,8 +63,8 @@ impl Plugin for PersistentVolumeClaimResize {
     fn validate(&self, attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {
         let updates =
             attributes.operation == Operation::Update && attributes.is("", "persistentvolumeclaims");
-        let (Some(claim), Some(old)) = (object.filter(|_| updates), attributes.old) else { return Ok(()) };
-        let old = Object::to_value(old);
+        let Some(claim) = object.filter(|_| updates) else { return Ok(()) };
+        let Some(old) = attributes.old_value() else { return Ok(()) };
         if size_of(claim) <= size_of(&old) {
             return Ok(());
         }

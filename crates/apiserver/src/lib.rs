@@ -90,6 +90,7 @@ pub struct ApiServer {
     door: Arc<Door>,
     readiness: Arc<Readiness>,
     handler: Arc<Handler>,
+    auditor: Option<Arc<audit::Auditor>>,
     fairness: Option<Arc<Fairness>>,
     aggregator: Arc<Aggregator>,
     extensions: Option<Arc<Extensions>>,
@@ -125,6 +126,10 @@ impl ApiServer {
             resource_metrics,
             allow_privileged,
         } = options;
+        for gate in api::features::gates() {
+            let enabled = apis.features.enabled(gate.name);
+            telemetry::metrics().set_feature(gate.name, gate.metric_stage(), enabled);
+        }
         let cache = WatchCache::new();
         let registry =
             Registry::new(store.clone(), cache.clone(), network).allowing_privileged(allow_privileged);
@@ -215,7 +220,7 @@ impl ApiServer {
         let identifier = Identifier::new(authenticator, keys, authentication.service_accounts, address);
         let readiness = Arc::new(Readiness::default());
         let aggregator = Arc::new(Aggregator::new(resolver, front_proxy));
-        let auditor = audit::Auditor::open(audit, &shutdown)?;
+        let auditor = audit::Auditor::open(audit)?;
         let handler = Handler::new(
             door.clone(),
             identifier,
@@ -225,9 +230,9 @@ impl ApiServer {
             InFlight::new(&requests, fairness.clone()),
             shutdown.clone(),
         );
-        let handler = Arc::new(handler.audited_by(auditor).with_cbor(cbor));
+        let handler = Arc::new(handler.audited_by(auditor.clone()).with_cbor(cbor));
         let extensions = Extensions::new(door.clone(), restored, conversions, shutdown.clone());
-        Ok(Self { door, readiness, handler, fairness, aggregator, extensions, shutdown })
+        Ok(Self { door, readiness, handler, auditor, fairness, aggregator, extensions, shutdown })
     }
 
     /// A client for a component that acts as `user`.
@@ -265,6 +270,13 @@ impl ApiServer {
             if let Some(extensions) = extensions {
                 extensions.run().await;
             }
+        }
+    }
+
+    /// Writes the audit events that still wait. Call when the last request was answered.
+    pub async fn close_audit(&self) {
+        if let Some(auditor) = &self.auditor {
+            auditor.close().await;
         }
     }
 

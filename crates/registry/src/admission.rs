@@ -1,5 +1,7 @@
 //! The seam between the verbs and the admission chain (crate `admission`).
 
+use std::borrow::Cow;
+
 use api::Resource;
 use apimachinery::{Object, Status, Value};
 use async_trait::async_trait;
@@ -53,7 +55,20 @@ pub struct Attributes<'a> {
     pub warnings: &'a Warnings,
 }
 
-impl Attributes<'_> {
+impl<'a> Attributes<'a> {
+    /// The stored state as a tree of the served version.
+    pub fn old_value(&self) -> Option<Cow<'a, Value>> {
+        if let Some(tree) = self.old_tree {
+            return Some(Cow::Borrowed(tree));
+        }
+        let mut tree = self.old?.to_value();
+        let (from, to) = (api::conversion::storage_gvk(self.resource), self.resource.gvk());
+        if from != to {
+            api::conversion::convert(&mut tree, &from, &to);
+        }
+        Some(Cow::Owned(tree))
+    }
+
     /// Whether this is about `group`/`plural` itself (no subresource).
     pub fn is(&self, group: &str, plural: &str) -> bool {
         self.subresource.is_none() && self.resource.group == group && self.resource.plural == plural

@@ -234,7 +234,7 @@ impl Registry {
             attachment: Some(draft.clone()),
             durability: durability(resource),
         };
-        let revision = self.write(write, reservation).await?;
+        let revision = self.write(resource, write, reservation).await?;
         // The observer ran before the answer, so the cache holds this write, or a later one.
         match endpoint.cache.get(&key) {
             Some(cached) if cached.revision() == revision => Ok(cached),
@@ -259,13 +259,33 @@ impl Registry {
             attachment: None,
             durability: durability(&endpoint.resource),
         };
-        let revision = self.write(write, self.services.releasing(&endpoint.resource, object)).await?;
+        let reservation = self.services.releasing(&endpoint.resource, object);
+        let revision = self.write(&endpoint.resource, write, reservation).await?;
         Ok(object.at_revision(revision))
     }
 
-    /// One conditional write. A caller that gives up waiting (its client went away) does not stop the commit, so
-    /// what depends on the outcome is settled by a task of its own.
-    async fn write(&self, write: Write, reservation: Reservation) -> Result<u64, CommitFailure> {
+    /// One conditional write, counted.
+    async fn write(
+        &self,
+        resource: &Resource,
+        write: Write,
+        reservation: Reservation,
+    ) -> Result<u64, CommitFailure> {
+        let operation = match (&write.value, write.precondition) {
+            (None, _) => "delete",
+            (Some(_), Precondition::Absent) => "create",
+            (Some(_), _) => "update",
+        };
+        let began = rt::instant();
+        let outcome = self.write_reserved(write, reservation).await;
+        let metrics = &telemetry::metrics().storage_requests;
+        metrics.request(operation, &resource.group, &resource.plural, began.elapsed());
+        outcome
+    }
+
+    /// A caller that gives up waiting (its client went away) does not stop the commit, so what depends on the outcome is
+    /// settled by a task of its own.
+    async fn write_reserved(&self, write: Write, reservation: Reservation) -> Result<u64, CommitFailure> {
         if reservation.is_empty() {
             return Ok(self.store.commit(write).await?.revision.0);
         }

@@ -3,13 +3,14 @@
 use apimachinery::Value;
 use cel::{Budget, Type, limits};
 
-use super::expression::{Expression, Failure, Scope};
+use super::expression::{Expression, Failure, Reads, Scope};
 use super::inputs::Inputs;
 use crate::aggregate;
 
 /// The conditions of one webhook or policy.
 pub(crate) struct Conditions {
     expressions: Vec<Expression>,
+    reads: Reads,
     fails_open: bool,
 }
 
@@ -24,11 +25,11 @@ pub(crate) enum Holds {
 
 impl Conditions {
     pub fn new(scope: &Scope, conditions: &[Value], fails_open: bool) -> Self {
-        let expressions = conditions
+        let expressions: Vec<Expression> = conditions
             .iter()
             .map(|condition| scope.compile(condition.str_at(&["expression"]), &[Type::Bool]))
             .collect();
-        Self { expressions, fails_open }
+        Self { reads: scope.reads(expressions.iter()), expressions, fails_open }
     }
 
     /// One that is false settles it, whatever became of the others.
@@ -36,8 +37,7 @@ impl Conditions {
         if self.expressions.is_empty() {
             return Holds::Yes;
         }
-        let readers: Vec<&Expression> = self.expressions.iter().collect();
-        let activation = scope.activation(inputs, &readers);
+        let activation = scope.activation(inputs, self.reads);
         let mut budget = Budget::new(limits::MATCH_CONDITIONS);
         let mut problems = Vec::new();
         for expression in &self.expressions {

@@ -8,6 +8,11 @@ use cel::{Activation, Budget, Decl, Environment, EvalErrorKind, ObjectType, Prog
 
 use super::inputs::Inputs;
 
+/// Kinds of errors, as metrics name them.
+pub(crate) const NO_ERROR: &str = "no_error";
+pub(crate) const COMPILE_ERROR: &str = "compile_error";
+pub(crate) const INVALID_ERROR: &str = "invalid_error";
+
 /// The variables of one policy or webhook, and its own composed ones.
 pub(crate) struct Scope {
     environment: Environment,
@@ -31,6 +36,16 @@ struct Numbers {
 pub(crate) struct Expression {
     text: String,
     program: Result<Program, String>,
+}
+
+/// Which of the variables that cost something to make some expressions read, themselves or through composed ones.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Reads {
+    old_object: bool,
+    namespace: bool,
+    request: bool,
+    authorizer: bool,
+    request_resource: bool,
 }
 
 /// Why an expression has no value.
@@ -74,19 +89,31 @@ impl Scope {
         Expression { text: text.trim().to_owned(), program }
     }
 
-    /// Binds what is read of a request. Values of composed variables are shared by all expressions evaluated on it.
-    pub fn activation<'a>(&'a self, inputs: &'a Inputs<'a>, readers: &[&Expression]) -> Activation<'a> {
-        let numbers = &self.numbers;
+    /// What has to be bound for these expressions.
+    pub fn reads<'e>(&self, expressions: impl Iterator<Item = &'e Expression> + Clone) -> Reads {
         let reads = |number: usize| {
-            let programs = readers.iter().filter_map(|expression| expression.program.as_ref().ok());
+            let programs = expressions.clone().filter_map(|expression| expression.program.as_ref().ok());
             programs
                 .chain(self.composed.iter().map(|(_, program)| program))
                 .any(|program| program.reads(number))
         };
+        Reads {
+            old_object: reads(self.numbers.old_object),
+            namespace: reads(self.numbers.namespace),
+            request: reads(self.numbers.request),
+            authorizer: reads(self.numbers.authorizer),
+            request_resource: reads(self.numbers.request_resource),
+        }
+    }
+
+    /// Hot path: binds what is read of a request. Values of composed variables are shared by all expressions evaluated
+    /// on it.
+    pub fn activation<'a>(&'a self, inputs: &'a Inputs<'a>, reads: Reads) -> Activation<'a> {
+        let numbers = &self.numbers;
         let mut activation = Activation::new(&self.environment);
         let tree = |tree: Option<&'a Value>| tree.map_or(cel::Value::Null, cel::Value::dynamic);
         activation.bind(numbers.object, tree(inputs.object));
-        if reads(numbers.old_object) {
+        if reads.old_object {
             activation.bind(numbers.old_object, tree(inputs.old));
         }
         if let Some(params) = numbers.params {
@@ -95,16 +122,16 @@ impl Scope {
         let declared = |tree: Option<&'a Value>, decl: &'a Decl| {
             tree.and_then(|tree| cel::Value::declared(tree, decl).ok()).unwrap_or(cel::Value::Null)
         };
-        if reads(numbers.request) {
+        if reads.request {
             activation.bind(numbers.request, declared(Some(inputs.request()), &REQUEST));
         }
-        if reads(numbers.namespace) {
+        if reads.namespace {
             activation.bind(numbers.namespace, declared(inputs.namespace(), &NAMESPACE));
         }
-        if reads(numbers.authorizer) {
+        if reads.authorizer {
             activation.bind(numbers.authorizer, inputs.subject().into_value());
         }
-        if reads(numbers.request_resource) {
+        if reads.request_resource {
             activation.bind(numbers.request_resource, inputs.resource_check().into_value());
         }
         for (number, program) in &self.composed {
@@ -149,6 +176,11 @@ impl Expression {
         })
     }
 
+    /// What metrics call a failure of this expression.
+    pub fn error_type(&self, failure: &Failure) -> &'static str {
+        if self.program.is_err() { COMPILE_ERROR } else { failure.error_type() }
+    }
+
     /// Why it did not compile.
     pub fn compile_error(&self) -> Option<&str> {
         self.program.as_ref().err().map(String::as_str)
@@ -156,6 +188,14 @@ impl Expression {
 }
 
 impl Failure {
+    /// As metrics name it.
+    pub fn error_type(&self) -> &'static str {
+        match self {
+            Self::This(_) => INVALID_ERROR,
+            Self::Budget(_) => "out_of_budget",
+        }
+    }
+
     pub fn text(self) -> String {
         match self {
             Self::This(text) | Self::Budget(text) => text,

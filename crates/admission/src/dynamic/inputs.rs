@@ -25,7 +25,7 @@ pub(crate) struct Inputs<'a> {
 /// What all expressions of one request share; each part is made when the first one asks.
 pub(crate) struct Shared<'a> {
     pub request: &'a Request<'a>,
-    authorizer: Arc<dyn auth::Authorizer>,
+    authorizer: &'a Arc<dyn auth::Authorizer>,
     namespace: OnceLock<Option<Value>>,
     subject: OnceLock<Subject>,
     own_facts: OnceLock<Value>,
@@ -39,10 +39,10 @@ pub(crate) struct Converted {
 }
 
 impl<'a> Shared<'a> {
-    pub fn new(request: &'a Request<'a>, authorizer: &Arc<dyn auth::Authorizer>) -> Self {
+    pub fn new(request: &'a Request<'a>, authorizer: &'a Arc<dyn auth::Authorizer>) -> Self {
         Self {
             request,
-            authorizer: authorizer.clone(),
+            authorizer,
             namespace: OnceLock::new(),
             subject: OnceLock::new(),
             own_facts: OnceLock::new(),

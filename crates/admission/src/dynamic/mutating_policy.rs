@@ -12,18 +12,18 @@ use cel::{Budget, Type, limits};
 use registry::admission::Attributes;
 
 use super::conditions::{Conditions, Holds};
-use super::expression::{Expression, Scope};
+use super::expression::{COMPILE_ERROR, Expression, Failure, INVALID_ERROR, NO_ERROR, Reads, Scope};
 use super::inputs::{Converted, Shared};
 use super::matching::Match;
 use super::mutating_webhook::{decoded, returned};
-use super::policy::{Binding, Policy, compiled};
+use super::policy::{Binding, Bound, Policy, compiled};
 use super::request::Request;
 use super::source::Compiled;
 use super::{DynamicPlugin, Pass, World};
 use crate::{BuildError, Environment, forbidden};
 
 pub(crate) struct MutatingAdmissionPolicy {
-    policies: Compiled<Vec<Policy<Rules>>>,
+    policies: Compiled<Vec<Bound<Rules>>>,
     world: World,
     authorizer: Arc<dyn auth::Authorizer>,
 }
@@ -37,9 +37,15 @@ pub(crate) struct Rules {
     reinvocable: bool,
 }
 
-enum Mutation {
-    Apply(Expression),
-    JsonPatch(Expression),
+struct Mutation {
+    patch_type: PatchType,
+    expression: Expression,
+    reads: Reads,
+}
+
+enum PatchType {
+    ApplyConfiguration,
+    JsonPatch,
 }
 
 impl MutatingAdmissionPolicy {
@@ -74,9 +80,11 @@ impl DynamicPlugin for MutatingAdmissionPolicy {
             return Ok(());
         }
         pass.policies.begin(pass.is_second(), Some(object));
+        let shared = Shared::new(&request, &self.authorizer);
         let mut refusal = Refusal { attributes, status: None };
-        for policy in self.policies.get().iter() {
-            let Some(application) = policy.applies(&request, Some(object)) else { continue };
+        for bound in self.policies.get().iter() {
+            let Some(application) = bound.applies(&request, Some(object)).await else { continue };
+            let policy = &*bound.policy;
             for wrong in application.wrong.iter().filter(|_| !policy.fails_open) {
                 refusal.add(policy, wrong.binding, &wrong.why, "");
             }
@@ -86,9 +94,9 @@ impl DynamicPlugin for MutatingAdmissionPolicy {
                         policy,
                         binding: applied.binding,
                         matched: &application.matched,
-                        params: params.as_ref(),
+                        params: params.as_deref(),
                     };
-                    self.take(&turn, &request, object, pass, &mut refusal).await?;
+                    turn.take(&shared, object, pass, &mut refusal).await?;
                 }
             }
         }
@@ -113,22 +121,18 @@ impl Turn<'_> {
         });
         format!("{}/{}/{}/{}", self.policy.name, self.binding.name, params.0, params.1)
     }
-}
 
-impl MutatingAdmissionPolicy {
     async fn take(
         &self,
-        turn: &Turn<'_>,
-        request: &Request<'_>,
+        shared: &Shared<'_>,
         object: &mut Value,
         pass: &mut Pass,
         refusal: &mut Refusal<'_>,
     ) -> Result<(), Status> {
-        let Turn { policy, binding, matched, params } = turn;
-        let rules = &policy.rules;
-        let own = request.attributes.resource;
+        let Self { policy, binding, matched, params } = self;
+        let (rules, request) = (&policy.rules, shared.request);
+        let target = matched.resource(request.attributes.resource);
         let holds = {
-            let shared = Shared::new(request, &self.authorizer);
             let converted = Converted::of_match(request, matched, Some(object)).await?;
             let inputs = shared.inputs(matched, converted.as_ref(), Some(object), *params);
             rules.conditions.hold(&rules.scope, &inputs)
@@ -141,28 +145,34 @@ impl MutatingAdmissionPolicy {
                 return Ok(());
             }
         }
-        let key = turn.key();
+        let key = self.key();
         if pass.is_second() && !pass.policies.is_to_ask(&key) {
             return Ok(());
         }
-        let before = object.clone();
+        let mut before: Option<Value> = None;
         for mutation in &rules.mutations {
-            let target = matched.resource(own);
-            let shared = Shared::new(request, &self.authorizer);
             let converted = Converted::of_match(request, matched, Some(object)).await?;
+            let began = rt::instant();
             let after = {
                 let inputs = shared.inputs(matched, converted.as_ref(), Some(object), *params);
                 mutation.carry_out(&rules.scope, &inputs, request, target)
             };
+            let error_type = after.as_ref().err().map_or(NO_ERROR, Problem::error_type);
+            let metrics = &telemetry::metrics().admission;
+            metrics.mutated(&policy.name, &binding.name, error_type, began.elapsed());
             match after {
                 Ok(after) if inputs_object(converted.as_ref(), object) == Some(&after) => {}
-                Ok(after) => *object = returned(object, after, request, target).await?,
+                Ok(after) => {
+                    let changed = returned(object, after, request, target).await?;
+                    let present = std::mem::replace(object, changed);
+                    before.get_or_insert(present);
+                }
                 Err(Problem::Status(status)) => return Err(status),
-                Err(Problem::Text(_)) if policy.fails_open => {}
-                Err(Problem::Text(why)) => refusal.add(policy, Some(binding), &why, "Invalid"),
+                Err(Problem::Text { .. }) if policy.fails_open => {}
+                Err(Problem::Text { why, .. }) => refusal.add(policy, Some(binding), &why, "Invalid"),
             }
         }
-        if *object != before {
+        if before.is_some_and(|before| *object != before) {
             pass.policies.ask_again();
             pass.want_second();
         }
@@ -180,13 +190,33 @@ fn inputs_object<'o>(converted: Option<&'o Converted>, object: &'o Value) -> Opt
 /// Why a mutation was not carried out.
 enum Problem {
     /// The policy's failure policy decides.
-    Text(String),
+    Text {
+        why: String,
+        /// As metrics name it.
+        error_type: &'static str,
+    },
     Status(Status),
 }
 
+impl Problem {
+    fn error_type(&self) -> &'static str {
+        match self {
+            Self::Text { error_type, .. } => error_type,
+            Self::Status(_) => INVALID_ERROR,
+        }
+    }
+}
+
 impl From<String> for Problem {
-    fn from(text: String) -> Self {
-        Self::Text(text)
+    fn from(why: String) -> Self {
+        Self::Text { why, error_type: INVALID_ERROR }
+    }
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
+        let error_type = failure.error_type();
+        Self::Text { why: failure.text(), error_type }
     }
 }
 
@@ -197,15 +227,13 @@ impl Rules {
         let conditions = Conditions::new(&scope, spec.array_at(&["matchConditions"]), fails_open);
         let object = || scope.type_named("Object");
         let patch = || Type::list(scope.type_named("JSONPatch"));
-        let mutation = |mutation: &Value| match mutation.str_at(&["patchType"]) {
-            "JSONPatch" => {
-                let text = mutation.str_at(&["jsonPatch", "expression"]);
-                Mutation::JsonPatch(scope.compile(text, &[patch()]))
-            }
-            _ => {
-                let text = mutation.str_at(&["applyConfiguration", "expression"]);
-                Mutation::Apply(scope.compile(text, &[object()]))
-            }
+        let mutation = |mutation: &Value| {
+            let (patch_type, place, output) = match mutation.str_at(&["patchType"]) {
+                "JSONPatch" => (PatchType::JsonPatch, "jsonPatch", patch()),
+                _ => (PatchType::ApplyConfiguration, "applyConfiguration", object()),
+            };
+            let expression = scope.compile(mutation.str_at(&[place, "expression"]), &[output]);
+            Mutation { reads: scope.reads(std::iter::once(&expression)), patch_type, expression }
         };
         Self {
             mutations: spec.array_at(&["mutations"]).iter().map(mutation).collect(),
@@ -225,17 +253,17 @@ impl Mutation {
         request: &Request<'_>,
         target: &Resource,
     ) -> Result<Value, Problem> {
-        let (Self::Apply(expression) | Self::JsonPatch(expression)) = self;
+        let Self { patch_type, expression, reads } = self;
         if let Some(why) = expression.compile_error() {
-            return Err(Problem::Text(why.to_owned()));
+            return Err(Problem::Text { why: why.to_owned(), error_type: COMPILE_ERROR });
         }
-        let before = inputs.object.ok_or_else(|| Problem::Text("there is no object to change".to_owned()))?;
-        let activation = scope.activation(inputs, &[expression]);
+        let before = inputs.object.ok_or_else(|| "there is no object to change".to_owned())?;
+        let activation = scope.activation(inputs, *reads);
         let mut budget = Budget::new(limits::PER_OBJECT);
-        let value = expression.eval(&activation, &mut budget).map_err(|failure| failure.text())?;
-        let mut after = match self {
-            Self::Apply(_) => applied(&value, before, request, target)?,
-            Self::JsonPatch(_) => patched(&value, before)?,
+        let value = expression.eval(&activation, &mut budget)?;
+        let mut after = match patch_type {
+            PatchType::ApplyConfiguration => applied(&value, before, request, target)?,
+            PatchType::JsonPatch => patched(&value, before)?,
         };
         decoded(&mut after, request, target).map_err(Problem::Status)?;
         Ok(after)

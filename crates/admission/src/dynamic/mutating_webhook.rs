@@ -9,16 +9,17 @@ use apimachinery::{Status, Value, field, json};
 use async_trait::async_trait;
 use registry::admission::Attributes;
 
+use super::inputs::Shared;
 use super::matching::Match;
 use super::request::Request;
 use super::review::Verdict;
 use super::source::Compiled;
-use super::webhook::{Failure, Webhook, compiled};
+use super::webhook::{Configuration, Failure, Webhook, compiled};
 use super::{DynamicPlugin, Pass, World};
 use crate::{BuildError, Environment};
 
 pub struct MutatingAdmissionWebhook {
-    hooks: Compiled<Vec<Webhook>>,
+    configurations: Compiled<Vec<Arc<Configuration>>>,
     world: World,
     authorizer: Arc<dyn auth::Authorizer>,
 }
@@ -28,7 +29,7 @@ impl MutatingAdmissionWebhook {
         let configurations =
             env.named("admissionregistration.k8s.io", "v1", "mutatingwebhookconfigurations")?;
         Ok(Self {
-            hooks: compiled(configurations, env.resolver.clone()),
+            configurations: compiled(configurations, env.resolver.clone()),
             world: env.world.clone(),
             authorizer: env.authorizer.clone(),
         })
@@ -38,7 +39,7 @@ impl MutatingAdmissionWebhook {
 #[async_trait]
 impl DynamicPlugin for MutatingAdmissionWebhook {
     fn is_idle(&self) -> bool {
-        self.hooks.is_empty()
+        self.configurations.is_empty()
     }
 
     async fn mutate(
@@ -52,8 +53,11 @@ impl DynamicPlugin for MutatingAdmissionWebhook {
             return Ok(());
         }
         pass.webhooks.begin(pass.is_second(), object.as_deref());
-        for (index, hook) in self.hooks.get().iter().enumerate() {
-            let Some(matched) = hook.matches(&request, object.as_deref(), &self.authorizer).await? else {
+        let shared = Shared::new(&request, &self.authorizer);
+        let configurations = self.configurations.get();
+        let hooks = configurations.iter().flat_map(|configuration| &configuration.hooks);
+        for (index, hook) in hooks.enumerate() {
+            let Some(matched) = hook.matches(&shared, object.as_deref()).await? else {
                 continue;
             };
             // Who was not asked the first time is not asked the second time either.
@@ -61,7 +65,10 @@ impl DynamicPlugin for MutatingAdmissionWebhook {
                 continue;
             }
             let notes = Notes { attributes, hook, round: u8::from(pass.is_second()), index };
-            let changed = match ask(hook, &request, &matched, object.as_deref_mut(), &notes).await {
+            let began = rt::instant();
+            let asked = ask(hook, &request, &matched, object.as_deref_mut(), &notes).await;
+            hook.observe("admit", attributes.operation.name(), began, asked.as_ref().err());
+            let changed = match asked {
                 Ok(changed) => changed,
                 Err(failure) => {
                     let open = matches!(failure, Failure::Calling(_)) && hook.fails_open;

@@ -1,5 +1,6 @@
 //! What validating and mutating policies have in common: what they match, their bindings, their parameters.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use apimachinery::{Object, Status, Value};
@@ -10,14 +11,21 @@ use super::params::{ParamKind, ParamRef};
 use super::request::Request;
 use super::source::Compiled;
 
-/// One policy with its bindings; `R` is what it does.
+/// One policy; `R` is what it does.
 pub(crate) struct Policy<R> {
+    /// What it was compiled from.
+    object: Arc<Object>,
     pub name: String,
     /// `failurePolicy: Ignore`
     pub fails_open: bool,
     pub rules: R,
     constraints: Constraints,
     param_kind: Option<ParamKind>,
+}
+
+/// A policy with its bindings.
+pub(crate) struct Bound<R> {
+    pub policy: Arc<Policy<R>>,
     bindings: Vec<Binding>,
 }
 
@@ -35,7 +43,7 @@ pub(crate) struct Binding {
 pub(crate) struct Applied<'p> {
     pub binding: &'p Binding,
     /// One evaluation each; `None` stands for no parameters.
-    pub params: Vec<Option<Value>>,
+    pub params: Vec<Option<Arc<Value>>>,
 }
 
 /// What is wrong with a policy, or with one binding of it.
@@ -51,42 +59,60 @@ pub(crate) struct Application<'p> {
     pub wrong: Vec<Misconfigured<'p>>,
 }
 
-/// Policies by their names, each with what `rules` makes of its `spec`.
-pub(crate) fn compiled<R: 'static>(
+/// Bound policies by their names, each with what `rules` makes of its `spec`. One that is as it was is not compiled again.
+pub(crate) fn compiled<R: Send + Sync + 'static>(
     policies: Endpoint,
     bindings: Endpoint,
     rules: fn(&Value) -> R,
-) -> Compiled<Vec<Policy<R>>> {
-    Compiled::new(vec![policies, bindings], move |collections| {
+) -> Compiled<Vec<Bound<R>>> {
+    Compiled::new(vec![policies, bindings], move |collections, before: Option<&Vec<Bound<R>>>| {
         let [policies, bindings] = collections else { return Vec::new() };
-        let bindings: Vec<Value> = bindings.iter().map(|binding| binding.to_value()).collect();
-        policies.iter().map(|policy| Policy::new(policy, &bindings, rules)).collect()
+        bind(policies, bindings, before.map_or(&[][..], Vec::as_slice), rules)
     })
 }
 
+fn bind<R>(
+    policies: &[Arc<Object>],
+    bindings: &[Arc<Object>],
+    known: &[Bound<R>],
+    rules: fn(&Value) -> R,
+) -> Vec<Bound<R>> {
+    let mut by_policy = BTreeMap::<String, Vec<Binding>>::new();
+    for binding in bindings.iter().map(|binding| binding.to_value()) {
+        let policy = binding.str_at(&["spec", "policyName"]).to_owned();
+        by_policy.entry(policy).or_default().push(Binding::new(&binding));
+    }
+    let bound = |object: &Arc<Object>| {
+        let bindings = by_policy.remove(object.name())?;
+        let at = known.binary_search_by(|bound| bound.policy.name.as_str().cmp(object.name()));
+        let same = at.ok().map(|at| &known[at].policy).filter(|policy| Arc::ptr_eq(&policy.object, object));
+        let policy = same.cloned().unwrap_or_else(|| Arc::new(Policy::new(object, rules)));
+        Some(Bound { policy, bindings })
+    };
+    policies.iter().filter_map(bound).collect()
+}
+
 impl<R> Policy<R> {
-    fn new(policy: &Arc<Object>, bindings: &[Value], rules: fn(&Value) -> R) -> Self {
-        let tree = policy.to_value();
+    fn new(object: &Arc<Object>, rules: fn(&Value) -> R) -> Self {
+        let tree = object.to_value();
         let spec = &tree["spec"];
-        let own = bindings.iter().filter(|binding| binding.str_at(&["spec", "policyName"]) == policy.name());
         Self {
-            name: policy.name().to_owned(),
+            object: object.clone(),
+            name: object.name().to_owned(),
             fails_open: spec.str_at(&["failurePolicy"]) == "Ignore",
             rules: rules(spec),
             constraints: Constraints::of_policy(&spec["matchConstraints"]),
             param_kind: ParamKind::from_value(&spec["paramKind"]),
-            bindings: own.map(Binding::new).collect(),
         }
     }
+}
 
+impl<R> Bound<R> {
     /// Which bindings apply; `None` when the policy is about something else. Hot path.
-    pub fn applies(&self, request: &Request<'_>, object: Option<&Value>) -> Option<Application<'_>> {
-        if self.bindings.is_empty() {
-            return None;
-        }
+    pub async fn applies(&self, request: &Request<'_>, object: Option<&Value>) -> Option<Application<'_>> {
         let mut wrong = Vec::new();
         let of_policy = |why: Status| Misconfigured { binding: None, why: configure("policy", &why.message) };
-        let matched = match self.constraints.matches(request, object) {
+        let matched = match self.policy.constraints.matches(request, object) {
             Ok(None) => return None,
             Ok(Some(matched)) => matched,
             Err(status) => {
@@ -94,7 +120,7 @@ impl<R> Policy<R> {
                 return Some(Application { matched: Match::Own, applied: Vec::new(), wrong });
             }
         };
-        let collection = self.param_kind.as_ref().map(|kind| kind.collection(request)).transpose();
+        let collection = self.policy.param_kind.as_ref().map(|kind| kind.collection(request)).transpose();
         let collection = match collection {
             Ok(collection) => collection,
             Err(why) => {
@@ -104,7 +130,7 @@ impl<R> Policy<R> {
         };
         let mut applied = Vec::new();
         for binding in &self.bindings {
-            match binding.applies(request, object, collection.as_ref()) {
+            match binding.applies(request, object, collection.as_ref()).await {
                 Ok(None) => {}
                 Ok(Some(params)) => applied.push(Applied { binding, params }),
                 Err(why) => {
@@ -135,12 +161,12 @@ impl Binding {
     }
 
     /// The parameters with which this binding applies, if it does.
-    fn applies(
+    async fn applies(
         &self,
         request: &Request<'_>,
         object: Option<&Value>,
         collection: Option<&Endpoint>,
-    ) -> Result<Option<Vec<Option<Value>>>, String> {
+    ) -> Result<Option<Vec<Option<Arc<Value>>>>, String> {
         if let Some(constraints) = &self.constraints
             && constraints.matches(request, object).map_err(|status| status.message)?.is_none()
         {
@@ -149,6 +175,38 @@ impl Binding {
         let (Some(collection), Some(params)) = (collection, &self.params) else {
             return Ok(Some(vec![None]));
         };
-        params.find(collection, request).map(|found| Some(found.into_iter().map(Some).collect()))
+        let found = params.find(collection, request).await?;
+        Ok(Some(found.into_iter().map(Some).collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::json;
+
+    use super::*;
+
+    fn object(kind: &str, name: &str, spec: Value) -> Arc<Object> {
+        let mut tree = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": name}});
+        tree.set_at(&["spec"], spec);
+        Arc::new(Object::from_value(&tree, 1, &[] as &[&str]).expect("an object"))
+    }
+
+    fn policy(name: &str) -> Arc<Object> {
+        object("ValidatingAdmissionPolicy", name, json!({}))
+    }
+
+    #[test]
+    fn only_a_policy_that_changed_is_compiled_again() {
+        let binding =
+            |name: &str| object("ValidatingAdmissionPolicyBinding", name, json!({"policyName": name}));
+        let bindings = [binding("a"), binding("b"), binding("of nothing")];
+        let (a, b, unbound) = (policy("a"), policy("b"), policy("c"));
+        let bind = |policies: &[Arc<Object>], known: &[Bound<()>]| bind(policies, &bindings, known, |_| ());
+        let before = bind(&[a.clone(), b, unbound], &[]);
+        assert_eq!(before.iter().map(|bound| bound.policy.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        let after = bind(&[a, policy("b")], &before);
+        let is_kept = |at: usize| Arc::ptr_eq(&before[at].policy, &after[at].policy);
+        assert!(is_kept(0) && !is_kept(1));
     }
 }

@@ -1,5 +1,6 @@
 //! One request as configurations see it; what few of them ask for is made once, when the first one asks.
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 use api::Resource;
@@ -13,7 +14,7 @@ pub(crate) struct Request<'a> {
     pub attributes: &'a Attributes<'a>,
     pub world: &'a World,
     equivalents: OnceLock<Arc<[Arc<Resource>]>>,
-    old: OnceLock<Value>,
+    old: OnceLock<Option<Value>>,
     namespace: OnceLock<Option<Arc<Object>>>,
 }
 
@@ -92,20 +93,10 @@ impl<'a> Request<'a> {
 
     /// The stored state in the version of the request; `None` for a create.
     pub fn old(&self) -> Option<&Value> {
-        let attributes = self.attributes;
-        if let Some(tree) = attributes.old_tree {
+        if let Some(tree) = self.attributes.old_tree {
             return Some(tree);
         }
-        let stored = attributes.old?;
-        Some(self.old.get_or_init(|| {
-            let mut tree = stored.to_value();
-            let resource = attributes.resource;
-            let (from, to) = (api::conversion::storage_gvk(resource), resource.gvk());
-            if from != to {
-                api::conversion::convert(&mut tree, &from, &to);
-            }
-            tree
-        }))
+        self.old.get_or_init(|| self.attributes.old_value().map(Cow::into_owned)).as_ref()
     }
 
     /// The Namespace that the request is in.

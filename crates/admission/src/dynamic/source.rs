@@ -6,8 +6,9 @@ use apimachinery::Object;
 use parking_lot::RwLock;
 use registry::Endpoint;
 
-/// Makes something of the objects of each collection, in the order of their names.
-type Compile<T> = dyn Fn(&[Vec<Arc<Object>>]) -> T + Send + Sync;
+/// Makes something of the objects of each collection, in the order of their names. What was made before is at hand, so
+/// that what did not change is not made again.
+type Compile<T> = dyn Fn(&[Vec<Arc<Object>>], Option<&T>) -> T + Send + Sync;
 
 /// Something made of all objects of some collections, and made anew when one of them changed.
 pub(crate) struct Compiled<T> {
@@ -20,7 +21,7 @@ pub(crate) struct Compiled<T> {
 impl<T> Compiled<T> {
     pub fn new(
         of: Vec<Endpoint>,
-        compile: impl Fn(&[Vec<Arc<Object>>]) -> T + Send + Sync + 'static,
+        compile: impl Fn(&[Vec<Arc<Object>>], Option<&T>) -> T + Send + Sync + 'static,
     ) -> Self {
         Self { of, compile: Box::new(compile), made: RwLock::new(None) }
     }
@@ -50,7 +51,8 @@ impl<T> Compiled<T> {
             .iter()
             .map(|endpoint| endpoint.cache.snapshot().objects.values().cloned().collect())
             .collect();
-        let compiled = Arc::new((self.compile)(&objects));
+        let before = made.as_ref().map(|(_, made)| &**made);
+        let compiled = Arc::new((self.compile)(&objects, before));
         *made = Some((revisions, compiled.clone()));
         compiled
     }

@@ -9,9 +9,9 @@ use cel::{Activation, Budget, Type, limits};
 use registry::admission::Attributes;
 
 use super::conditions::{Conditions, Holds};
-use super::expression::{Expression, Failure, Scope};
+use super::expression::{Expression, Failure, INVALID_ERROR, NO_ERROR, Reads, Scope};
 use super::inputs::{Converted, Inputs, Shared};
-use super::policy::{Application, Applied, Binding, Policy, compiled};
+use super::policy::{Application, Applied, Binding, Bound, Policy, compiled};
 use super::request::Request;
 use super::source::Compiled;
 use super::{DynamicPlugin, World};
@@ -23,7 +23,7 @@ const AUDITED_FAILURES_MAX: usize = 50;
 const ANNOTATION_BYTES_MAX: usize = 10 * 1024;
 
 pub(crate) struct ValidatingAdmissionPolicy {
-    policies: Compiled<Vec<Policy<Rules>>>,
+    policies: Compiled<Vec<Bound<Rules>>>,
     world: World,
     authorizer: Arc<dyn auth::Authorizer>,
 }
@@ -34,6 +34,8 @@ pub(crate) struct Rules {
     conditions: Conditions,
     validations: Vec<Validation>,
     annotations: Vec<Annotation>,
+    /// Of validations and annotations.
+    reads: Reads,
     fails_open: bool,
 }
 
@@ -57,6 +59,8 @@ struct Violation {
     reason: String,
     /// Its place among the validations.
     index: usize,
+    /// As metrics name it.
+    error_type: &'static str,
 }
 
 /// What one policy with one set of parameters makes of a request.
@@ -66,6 +70,8 @@ struct Findings {
     annotations: Vec<(String, String)>,
     /// Annotations that could not be made, of a policy that fails closed.
     failed_annotations: Vec<String>,
+    /// Failures that a policy that fails open puts up with, as metrics name them.
+    ignored: Vec<&'static str>,
 }
 
 impl ValidatingAdmissionPolicy {
@@ -94,8 +100,9 @@ impl DynamicPlugin for ValidatingAdmissionPolicy {
         }
         let shared = Shared::new(&request, &self.authorizer);
         let mut outcome = Outcome { attributes, refusal: None, audited: Vec::new() };
-        for policy in self.policies.get().iter() {
-            let Some(application) = policy.applies(&request, object) else { continue };
+        for bound in self.policies.get().iter() {
+            let Some(application) = bound.applies(&request, object).await else { continue };
+            let policy = &*bound.policy;
             for wrong in &application.wrong {
                 if !policy.fails_open {
                     outcome.refuse(policy, wrong.binding, &wrong.why, "");
@@ -123,10 +130,19 @@ fn judge(
     let mut annotations: Vec<(String, Vec<String>)> = Vec::new();
     for Applied { binding, params } in &application.applied {
         for params in params {
-            let inputs = shared.inputs(&application.matched, converted, object, params.as_ref());
+            let inputs = shared.inputs(&application.matched, converted, object, params.as_deref());
+            let began = rt::instant();
             let findings = policy.rules.evaluate(&inputs);
+            let count = |error_type: &str, action: &str| {
+                let metrics = &telemetry::metrics().admission;
+                metrics.validated(&policy.name, &binding.name, error_type, action, began.elapsed());
+            };
+            findings.ignored.iter().for_each(|error_type| count(error_type, "allow"));
             for violation in &findings.violations {
                 outcome.violated(policy, binding, violation);
+                for action in &binding.actions {
+                    count(violation.error_type, &action.to_ascii_lowercase());
+                }
             }
             for (key, value) in findings.annotations {
                 match annotations.iter_mut().find(|(own, _)| *own == key) {
@@ -137,6 +153,7 @@ fn judge(
             }
             for why in &findings.failed_annotations {
                 outcome.refuse(policy, Some(binding), why, "");
+                count(INVALID_ERROR, "deny");
             }
         }
     }
@@ -167,13 +184,14 @@ impl Rules {
             key: annotation.str_at(&["key"]).to_owned(),
             value: scope.compile(annotation.str_at(&["valueExpression"]), &[Type::String, Type::Null]),
         };
-        Self {
-            validations: spec.array_at(&["validations"]).iter().map(validation).collect(),
-            annotations: spec.array_at(&["auditAnnotations"]).iter().map(annotation).collect(),
-            conditions,
-            scope,
-            fails_open,
-        }
+        let validations: Vec<Validation> = spec.array_at(&["validations"]).iter().map(validation).collect();
+        let annotations: Vec<Annotation> =
+            spec.array_at(&["auditAnnotations"]).iter().map(annotation).collect();
+        let expressions = validations
+            .iter()
+            .flat_map(Validation::expressions)
+            .chain(annotations.iter().map(|annotation| &annotation.value));
+        Self { reads: scope.reads(expressions), validations, annotations, conditions, scope, fails_open }
     }
 
     /// Hot path.
@@ -181,44 +199,44 @@ impl Rules {
         match self.conditions.hold(&self.scope, inputs) {
             Holds::Yes => {}
             Holds::No => return Findings::default(),
-            Holds::Unknown(why) => return Findings::failed(why),
+            Holds::Unknown(why) => return Findings::failed(Failure::This(why)),
         }
-        let readers: Vec<&Expression> = self
-            .validations
-            .iter()
-            .flat_map(|validation| {
-                std::iter::once(&validation.expression).chain(validation.message_expression.as_ref())
-            })
-            .chain(self.annotations.iter().map(|annotation| &annotation.value))
-            .collect();
-        let activation = self.scope.activation(inputs, &readers);
+        let activation = self.scope.activation(inputs, self.reads);
         let mut findings = Findings::default();
         if let Err(why) = self.validate(&activation, &mut findings) {
             // Nothing that was found before counts any more.
-            return if self.fails_open { Findings::default() } else { Findings::failed(why) };
+            return if self.fails_open { Findings::ignored(&why) } else { Findings::failed(why) };
         }
         if let Err(why) = self.annotate(&activation, &mut findings) {
-            return if self.fails_open { Findings::default() } else { Findings::failed(why) };
+            return if self.fails_open { Findings::ignored(&why) } else { Findings::failed(why) };
         }
         findings
     }
 
     /// An error ends the evaluation of the whole policy.
-    fn validate<'a>(&'a self, activation: &Activation<'a>, findings: &mut Findings) -> Result<(), String> {
+    fn validate<'a>(&'a self, activation: &Activation<'a>, findings: &mut Findings) -> Result<(), Failure> {
         let mut budget = Budget::new(limits::PER_OBJECT);
         for (index, validation) in self.validations.iter().enumerate() {
-            match validation.expression.eval(activation, &mut budget) {
-                Ok(value) if value.as_bool() == Some(true) => {}
-                Ok(_) => findings.violations.push(Violation {
-                    message: String::new(),
-                    reason: validation.reason.clone(),
-                    index,
-                }),
-                Err(Failure::Budget(why)) => return Err(why),
-                Err(Failure::This(_)) if self.fails_open => {}
-                Err(Failure::This(message)) => {
-                    findings.violations.push(Violation { message, reason: String::new(), index });
+            let failure = match validation.expression.eval(activation, &mut budget) {
+                Ok(value) if value.as_bool() == Some(true) => continue,
+                Ok(_) => {
+                    findings.violations.push(Violation {
+                        message: String::new(),
+                        reason: validation.reason.clone(),
+                        index,
+                        error_type: NO_ERROR,
+                    });
+                    continue;
                 }
+                Err(failure @ Failure::Budget(_)) => return Err(failure),
+                Err(failure) => failure,
+            };
+            let error_type = validation.expression.error_type(&failure);
+            if self.fails_open {
+                findings.ignored.push(error_type);
+            } else {
+                let (message, reason) = (failure.text(), String::new());
+                findings.violations.push(Violation { message, reason, index, error_type });
             }
         }
         // Messages are made with what is left, and only for those who need one.
@@ -236,7 +254,7 @@ impl Rules {
         Ok(())
     }
 
-    fn annotate<'a>(&'a self, activation: &Activation<'a>, findings: &mut Findings) -> Result<(), String> {
+    fn annotate<'a>(&'a self, activation: &Activation<'a>, findings: &mut Findings) -> Result<(), Failure> {
         let mut budget = Budget::new(limits::PER_OBJECT);
         for annotation in &self.annotations {
             match annotation.value.eval(activation, &mut budget) {
@@ -247,7 +265,7 @@ impl Rules {
                         findings.annotations.push((annotation.key.clone(), value));
                     }
                 }
-                Err(Failure::Budget(why)) => return Err(why),
+                Err(failure @ Failure::Budget(_)) => return Err(failure),
                 Err(Failure::This(_)) if self.fails_open => {}
                 Err(Failure::This(why)) => findings.failed_annotations.push(why),
             }
@@ -257,6 +275,10 @@ impl Rules {
 }
 
 impl Validation {
+    fn expressions(&self) -> impl Iterator<Item = &Expression> + Clone {
+        std::iter::once(&self.expression).chain(self.message_expression.as_ref())
+    }
+
     /// What a violation says: the expression's message if it is fit to be shown, else the fixed one, else the rule.
     /// An error is the end of the budget.
     fn message<'a>(&'a self, activation: &Activation<'a>, budget: &mut Budget) -> Result<String, String> {
@@ -280,9 +302,15 @@ impl Validation {
 
 impl Findings {
     /// The policy could not be evaluated and fails closed.
-    fn failed(why: String) -> Self {
-        let violation = Violation { message: why, reason: String::new(), index: 0 };
+    fn failed(why: Failure) -> Self {
+        let error_type = why.error_type();
+        let violation = Violation { message: why.text(), reason: String::new(), index: 0, error_type };
         Self { violations: vec![violation], ..Self::default() }
+    }
+
+    /// The policy could not be evaluated and fails open.
+    fn ignored(why: &Failure) -> Self {
+        Self { ignored: vec![why.error_type()], ..Self::default() }
     }
 }
 

@@ -7,15 +7,16 @@ use async_trait::async_trait;
 use futures::future::join_all;
 use registry::admission::Attributes;
 
+use super::inputs::Shared;
 use super::matching::Match;
 use super::request::Request;
 use super::source::Compiled;
-use super::webhook::{Failure, Webhook, compiled};
+use super::webhook::{Configuration, Failure, Webhook, compiled};
 use super::{DynamicPlugin, World};
 use crate::{BuildError, Environment};
 
 pub struct ValidatingAdmissionWebhook {
-    hooks: Compiled<Vec<Webhook>>,
+    configurations: Compiled<Vec<Arc<Configuration>>>,
     world: World,
     authorizer: Arc<dyn auth::Authorizer>,
 }
@@ -25,7 +26,7 @@ impl ValidatingAdmissionWebhook {
         let configurations =
             env.named("admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations")?;
         Ok(Self {
-            hooks: compiled(configurations, env.resolver.clone()),
+            configurations: compiled(configurations, env.resolver.clone()),
             world: env.world.clone(),
             authorizer: env.authorizer.clone(),
         })
@@ -35,7 +36,7 @@ impl ValidatingAdmissionWebhook {
 #[async_trait]
 impl DynamicPlugin for ValidatingAdmissionWebhook {
     fn is_idle(&self) -> bool {
-        self.hooks.is_empty()
+        self.configurations.is_empty()
     }
 
     async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {
@@ -43,10 +44,11 @@ impl DynamicPlugin for ValidatingAdmissionWebhook {
         if request.is_exempt() {
             return Ok(());
         }
-        let hooks = self.hooks.get();
+        let shared = Shared::new(&request, &self.authorizer);
+        let configurations = self.configurations.get();
         let mut relevant = Vec::new();
-        for hook in hooks.iter() {
-            if let Some(matched) = hook.matches(&request, object, &self.authorizer).await? {
+        for hook in configurations.iter().flat_map(|configuration| &configuration.hooks) {
+            if let Some(matched) = hook.matches(&shared, object).await? {
                 relevant.push((hook, matched));
             }
         }
@@ -71,7 +73,10 @@ async fn ask(
         Some(object) => Some(request.versioned(object, target).await?),
         None => None,
     };
-    let Err(failure) = hook.ask(request, target, object, false).await else { return Ok(()) };
+    let began = rt::instant();
+    let asked = hook.ask(request, target, object, false).await;
+    hook.observe("validating", request.attributes.operation.name(), began, asked.as_ref().err());
+    let Err(failure) = asked else { return Ok(()) };
     let open = matches!(failure, Failure::Calling(_)) && hook.fails_open;
     hook.settle(failure)?;
     if open {

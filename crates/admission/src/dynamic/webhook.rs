@@ -7,6 +7,7 @@ use api::Resource;
 use apimachinery::{Object, Status, Value, field};
 use bytes::Bytes;
 use registry::Endpoint;
+use telemetry::{WebhookLabels, WebhookOutcome};
 use webhook::{Call, Client, ClientConfig, ServiceResolver};
 
 use super::conditions::{Conditions, Holds};
@@ -62,24 +63,41 @@ impl Failure {
     }
 }
 
-/// All webhooks of one kind of configuration, by the configurations' names.
+/// A configuration and its webhooks.
+pub(crate) struct Configuration {
+    /// What it was compiled from.
+    object: Arc<Object>,
+    pub hooks: Vec<Webhook>,
+}
+
+/// All configurations of one kind, by their names. One that is as it was keeps its clients, with their connections.
 pub(crate) fn compiled(
     configurations: Endpoint,
     resolver: Arc<dyn ServiceResolver>,
-) -> Compiled<Vec<Webhook>> {
-    Compiled::new(vec![configurations], move |collections| {
-        collections
-            .iter()
-            .flatten()
-            .flat_map(|configuration| of_configuration(configuration, &resolver))
-            .collect()
+) -> Compiled<Vec<Arc<Configuration>>> {
+    Compiled::new(vec![configurations], move |collections, before: Option<&Vec<Arc<Configuration>>>| {
+        let known = before.map_or(&[][..], Vec::as_slice);
+        collections.iter().flatten().map(|object| configuration(object, known, &resolver)).collect()
     })
 }
 
-fn of_configuration(configuration: &Object, resolver: &Arc<dyn ServiceResolver>) -> Vec<Webhook> {
-    let tree = configuration.to_value();
-    let hooks = tree.array_at(&["webhooks"]).iter().enumerate();
-    hooks.map(|(index, hook)| Webhook::new(configuration.name(), index, hook, resolver)).collect()
+fn configuration(
+    object: &Arc<Object>,
+    known: &[Arc<Configuration>],
+    resolver: &Arc<dyn ServiceResolver>,
+) -> Arc<Configuration> {
+    let at = known.binary_search_by(|known| known.object.name().cmp(object.name()));
+    let same = at.ok().map(|at| &known[at]).filter(|known| Arc::ptr_eq(&known.object, object));
+    same.cloned().unwrap_or_else(|| Arc::new(Configuration::new(object, resolver)))
+}
+
+impl Configuration {
+    fn new(object: &Arc<Object>, resolver: &Arc<dyn ServiceResolver>) -> Self {
+        let tree = object.to_value();
+        let hooks = tree.array_at(&["webhooks"]).iter().enumerate();
+        let hooks = hooks.map(|(index, hook)| Webhook::new(object.name(), index, hook, resolver)).collect();
+        Self { object: object.clone(), hooks }
+    }
 }
 
 impl Webhook {
@@ -120,13 +138,12 @@ impl Webhook {
     /// Whether this webhook is to be asked, and in which version of the object. Hot path.
     pub async fn matches(
         &self,
-        request: &Request<'_>,
+        shared: &Shared<'_>,
         object: Option<&Value>,
-        authorizer: &Arc<dyn auth::Authorizer>,
     ) -> Result<Option<Match>, Status> {
+        let request = shared.request;
         let Some(matched) = self.constraints.matches(request, object)? else { return Ok(None) };
         let Some(conditions) = &self.conditions else { return Ok(Some(matched)) };
-        let shared = Shared::new(request, authorizer);
         let converted = Converted::of_match(request, &matched, object).await?;
         let inputs = shared.inputs(&matched, converted.as_ref(), object, None);
         let (scope, conditions) = &**conditions;
@@ -201,6 +218,24 @@ impl Webhook {
         }
     }
 
+    /// Counts what came of asking this webhook.
+    pub fn observe(
+        &self,
+        kind: &'static str,
+        operation: &'static str,
+        began: rt::Instant,
+        failure: Option<&Failure>,
+    ) {
+        let outcome = match failure {
+            None => WebhookOutcome::Allowed,
+            Some(Failure::Calling(_)) => WebhookOutcome::NotAsked { fails_open: self.fails_open },
+            Some(Failure::Refused(status)) if status.code == 500 => WebhookOutcome::Broken,
+            Some(Failure::Refused(status)) => WebhookOutcome::Refused(status.code),
+        };
+        let labels = WebhookLabels { name: &self.name, kind, operation };
+        telemetry::metrics().admission.webhook(&labels, began.elapsed(), outcome);
+    }
+
     /// What a failure means for the request: nothing, if the webhook may be left out.
     pub fn settle(&self, failure: Failure) -> Result<(), Status> {
         match failure {
@@ -214,5 +249,24 @@ impl Webhook {
                 Err(Status::internal(format_args!("failed calling webhook {name}: {why}")))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::json;
+
+    use super::*;
+
+    #[test]
+    fn a_configuration_that_did_not_change_keeps_its_clients() {
+        let resolver: Arc<dyn ServiceResolver> = Arc::new(webhook::NoServices);
+        let tree = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+            "metadata": {"name": "c"}, "webhooks": [{"name": "h", "clientConfig": {"url": "https://h.example"}}]});
+        let stored = |rv| Arc::new(Object::from_value(&tree, rv, &[] as &[&str]).expect("an object"));
+        let object = stored(1);
+        let before = [configuration(&object, &[], &resolver)];
+        assert!(Arc::ptr_eq(&before[0], &configuration(&object, &before, &resolver)));
+        assert!(!Arc::ptr_eq(&before[0], &configuration(&stored(2), &before, &resolver)));
     }
 }

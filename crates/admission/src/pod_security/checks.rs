@@ -432,13 +432,15 @@ fn se_linux(pod: Pod<'_>, allowed: &[&str]) -> Option<Violation> {
     violation("seLinuxOptions", detail)
 }
 
+/// How pods named their seccomp profiles before they had a field for it.
+pub(super) const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
+pub(super) const SECCOMP_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
+
 fn seccomp_annotations(pod: Pod<'_>) -> Option<Violation> {
-    const OF_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
-    const OF_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
     let names: Vec<String> = pod
         .containers()
-        .map(|container| format!("{OF_CONTAINER}{}", container.str_at(&["name"])))
-        .chain([OF_POD.to_owned()])
+        .map(|container| format!("{SECCOMP_CONTAINER}{}", container.str_at(&["name"])))
+        .chain([SECCOMP_POD.to_owned()])
         .collect();
     let allowed = |value: &str| {
         matches!(value, "runtime/default" | "docker/default") || value.starts_with("localhost/")

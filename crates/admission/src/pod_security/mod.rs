@@ -23,7 +23,7 @@ use registry::admission::Attributes;
 use crate::configuration::Configuration;
 use crate::plugins::{BuildError, Environment};
 use crate::{Plugin, forbidden, is_write, look_up};
-use checks::{Pod, Violation};
+use checks::{Pod, SECCOMP_CONTAINER, SECCOMP_POD, Violation};
 use policy::{Level, Policy, Standard};
 
 /// Existing pods that are looked at when a namespace becomes stricter.
@@ -176,8 +176,8 @@ impl PodSecurity {
             note(attributes, "enforce-policy", Standard::NONE);
             return Ok(());
         }
-        if let Some(old) = attributes.old
-            && !brings_images(pod, &self.pods.served(old))
+        if let Some(old) = attributes.old_value()
+            && !is_significant(pod, &old)
         {
             return Ok(());
         }
@@ -302,18 +302,25 @@ fn note(attributes: &Attributes<'_>, key: &str, value: impl ToString) {
     attributes.warnings.annotate(format!("{}{key}", policy::PREFIX), value.to_string());
 }
 
-/// Whether an update changes what runs. Of all that matters here, only images can change in a pod that exists, and
-/// containers for debugging can join.
-fn brings_images(pod: &Value, old: &Value) -> bool {
+/// Whether an update changes what is checked. Of all that matters here, only images and annotations can change in a pod
+/// that exists, and containers for debugging can join.
+fn is_significant(pod: &Value, old: &Value) -> bool {
+    let annotation = |key: &str| {
+        let of = |pod: &Value| pod["metadata"]["annotations"].get(key).cloned();
+        of(pod) != of(old)
+    };
+    let container = |new: &Value, old: &Value| {
+        new["image"] != old["image"] || annotation(&format!("{SECCOMP_CONTAINER}{}", new.str_at(&["name"])))
+    };
     let lists = ["containers", "initContainers"].map(|list| ["spec", list]);
     let replaced = lists.iter().any(|path| {
         let (new, old) = (pod.array_at(path), old.array_at(path));
-        new.len() != old.len() || new.iter().zip(old).any(|(new, old)| new["image"] != old["image"])
+        new.len() != old.len() || new.iter().zip(old).any(|(new, old)| container(new, old))
     });
     let debug = &["spec", "ephemeralContainers"];
     let joined = pod.array_at(debug).iter().any(|new| {
         let before = old.array_at(debug).iter().find(|old| old["name"] == new["name"]);
-        before.is_none_or(|before| before["image"] != new["image"])
+        before.is_none_or(|before| container(new, before))
     });
-    replaced || joined
+    annotation(SECCOMP_POD) || replaced || joined
 }

@@ -66,7 +66,16 @@ fn every_pod_of_the_suite_is_judged_as_upstream_judges_it() {
 fn only_what_runs_anew_is_judged_again() {
     let pod = |image: &str, debug: Value| json!({"spec": {"containers": [{"name": "c", "image": image}], "ephemeralContainers": debug}});
     let old = pod("a", json!([]));
-    assert!(!brings_images(&old, &old));
-    assert!(brings_images(&pod("b", json!([])), &old));
-    assert!(brings_images(&pod("a", json!([{"name": "d", "image": "x"}])), &old));
+    assert!(!is_significant(&old, &old));
+    assert!(is_significant(&pod("b", json!([])), &old));
+    assert!(is_significant(&pod("a", json!([{"name": "d", "image": "x"}])), &old));
+    let annotated = |key: &str| {
+        let mut pod = old.clone();
+        pod.set_at(&["metadata", "annotations", key], "unconfined");
+        pod
+    };
+    assert!(is_significant(&annotated("seccomp.security.alpha.kubernetes.io/pod"), &old));
+    assert!(is_significant(&annotated("container.seccomp.security.alpha.kubernetes.io/c"), &old));
+    assert!(!is_significant(&annotated("container.seccomp.security.alpha.kubernetes.io/other"), &old));
+    assert!(!is_significant(&annotated("example.com/note"), &old));
 }

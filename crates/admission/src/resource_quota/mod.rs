@@ -25,8 +25,8 @@ use registry::{Endpoint, Rewrite, WriteContext};
 
 use crate::configuration::Configuration;
 use crate::dynamic::DynamicPlugin;
-use crate::forbidden;
 use crate::plugins::{BuildError, Environment};
+use crate::{forbidden, is_write};
 use configuration::Limited;
 use evaluate::{Claim, Refusal, Request};
 
@@ -39,9 +39,11 @@ const TRIES_MAX: usize = 16;
 pub struct ResourceQuota {
     quotas: Endpoint,
     limited: Vec<Limited>,
-    /// By namespace; only those in which somebody waits.
-    queues: Mutex<HashMap<Str, Arc<Queue>>>,
+    queues: Queues,
 }
+
+/// By namespace; only those in which somebody waits.
+type Queues = Mutex<HashMap<Str, Arc<Queue>>>;
 
 /// Charges of one namespace.
 #[derive(Default)]
@@ -55,6 +57,37 @@ struct Queue {
 struct Waiter {
     claims: Vec<Claim>,
     outcome: Mutex<Option<Outcome>>,
+}
+
+/// A request's place in the queue of its namespace. A request that goes away leaves it, and is not charged if nobody
+/// took it along yet.
+struct Place<'q> {
+    queues: &'q Queues,
+    namespace: Str,
+    queue: Arc<Queue>,
+    waiter: Arc<Waiter>,
+}
+
+impl<'q> Place<'q> {
+    fn take(queues: &'q Queues, namespace: &str, claims: Vec<Claim>) -> Self {
+        let namespace = Str::from(namespace);
+        let queue = queues.lock().entry(namespace.clone()).or_default().clone();
+        let waiter = Arc::new(Waiter { claims, outcome: Mutex::default() });
+        queue.waiting.lock().push(waiter.clone());
+        Self { queues, namespace, queue, waiter }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut queues = self.queues.lock();
+        let mut waiting = self.queue.waiting.lock();
+        waiting.retain(|own| !Arc::ptr_eq(own, &self.waiter));
+        // This one and the map's.
+        if Arc::strong_count(&self.queue) == 2 && waiting.is_empty() {
+            queues.remove(&self.namespace);
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -82,26 +115,26 @@ impl ResourceQuota {
 
     /// What the request asks of which quota.
     fn claims(&self, attributes: &Attributes<'_>, object: &Value) -> Result<Vec<Claim>, Refusal> {
-        let creates_or_updates = matches!(attributes.operation, Operation::Create | Operation::Update);
         let resource = attributes.resource;
-        let kind = Kind::of(&resource.group, &resource.plural)
-            .filter(|_| creates_or_updates && !attributes.namespace.is_empty() && resource.namespaced);
-        let Some(kind) = kind else { return Ok(Vec::new()) };
-        let old = attributes.old.filter(|_| attributes.operation == Operation::Update);
-        let old = old.map(|old| attributes.old_tree.cloned().unwrap_or_else(|| old.to_value()));
+        if !is_write(attributes) || attributes.namespace.is_empty() || !resource.namespaced {
+            return Ok(Vec::new());
+        }
+        let quotas = self.quotas(attributes.namespace);
+        if quotas.is_empty() && self.limited.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Some(kind) = Kind::of(&resource.group, &resource.plural) else { return Ok(Vec::new()) };
+        let updates = attributes.operation == Operation::Update;
+        let old = updates.then(|| attributes.old_value()).flatten();
         let change = Change {
             subresource: attributes.subresource.unwrap_or_default(),
             new: object,
-            old: old.as_ref(),
+            old: old.as_deref(),
         };
         if !kind.is_charged(change) {
             return Ok(Vec::new());
         }
-        let quotas: Vec<Value> =
-            self.quotas(attributes.namespace).iter().map(|quota| self.quotas.served(quota)).collect();
-        if quotas.is_empty() && self.limited.is_empty() {
-            return Ok(Vec::new());
-        }
+        let quotas: Vec<Value> = quotas.iter().map(|quota| self.quotas.served(quota)).collect();
         let request =
             Request { group: &resource.group, plural: &resource.plural, kind: &kind, change, now: rt::now() };
         evaluate::claims(&quotas, &request, &self.limited)
@@ -109,33 +142,21 @@ impl ResourceQuota {
 
     /// Waits until the claims are charged or refused.
     async fn charge(&self, attributes: &Attributes<'_>, claims: Vec<Claim>) -> Outcome {
-        let namespace = Str::from(attributes.namespace);
-        let queue = self.queues.lock().entry(namespace.clone()).or_default().clone();
-        let waiter = Arc::new(Waiter { claims, outcome: Mutex::default() });
-        queue.waiting.lock().push(waiter.clone());
-        let outcome = {
-            let _turn = queue.turn.lock().await;
-            let settled = waiter.outcome.lock().clone();
-            match settled {
-                Some(outcome) => outcome,
-                None => {
-                    let mut batch = std::mem::take(&mut *queue.waiting.lock());
-                    // Whoever took this one along went away before it was written.
-                    if !batch.iter().any(|own| Arc::ptr_eq(own, &waiter)) {
-                        batch.push(waiter.clone());
-                    }
-                    self.settle(attributes, &batch).await;
-                    let outcome = waiter.outcome.lock().clone();
-                    outcome.unwrap_or(Outcome::Failed(Status::internal("a quota was not settled")))
-                }
-            }
-        };
-        let mut queues = self.queues.lock();
-        // This one and the map's.
-        if Arc::strong_count(&queue) == 2 && queue.waiting.lock().is_empty() {
-            queues.remove(&namespace);
+        let place = Place::take(&self.queues, attributes.namespace, claims);
+        let (queue, waiter) = (&place.queue, &place.waiter);
+        let _turn = queue.turn.lock().await;
+        let settled = waiter.outcome.lock().clone();
+        if let Some(outcome) = settled {
+            return outcome;
         }
-        outcome
+        let mut batch = std::mem::take(&mut *queue.waiting.lock());
+        // Whoever took this one along went away before it was written.
+        if !batch.iter().any(|own| Arc::ptr_eq(own, waiter)) {
+            batch.push(waiter.clone());
+        }
+        self.settle(attributes, &batch).await;
+        let outcome = waiter.outcome.lock().clone();
+        outcome.unwrap_or(Outcome::Failed(Status::internal("a quota was not settled")))
     }
 
     /// Charges a batch: decides for each of it in turn, then writes every quota that changed, once.
@@ -259,5 +280,21 @@ impl DynamicPlugin for ResourceQuota {
             Outcome::Refused(why) => Err(forbidden(attributes, why)),
             Outcome::Failed(status) => Err(status),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_goes_away_is_not_charged() {
+        let queues = Queues::default();
+        let (gone, stays) = (Place::take(&queues, "n", Vec::new()), Place::take(&queues, "n", Vec::new()));
+        drop(gone);
+        let waiting = std::mem::take(&mut *stays.queue.waiting.lock());
+        assert!(matches!(&waiting[..], [only] if Arc::ptr_eq(only, &stays.waiter)));
+        drop(stays);
+        assert!(queues.lock().is_empty(), "a namespace in which nobody waits has no queue");
     }
 }

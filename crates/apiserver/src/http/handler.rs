@@ -174,7 +174,9 @@ impl Handler {
         if exchange.verb.is_empty() {
             return Err(door::not_allowed());
         }
+        let began = rt::instant();
         let (decision, outcome) = self.door.decide(&exchange.attributes());
+        telemetry::metrics().access.authorized(decision.word(), began.elapsed());
         if let Some(record) = &exchange.record {
             let word = if decision.is_allowed() { "allow" } else { "forbid" };
             record.annotate("authorization.k8s.io/decision", word);

@@ -52,7 +52,15 @@ impl Identifier {
             headers: Some(headers),
             path,
         };
-        self.authenticator.authenticate(credentials, now).await.map_err(|error| {
+        let began = rt::instant();
+        let outcome = self.authenticator.authenticate(credentials, now).await;
+        let metrics = &telemetry::metrics().access;
+        match &outcome {
+            Ok(known) => metrics.authenticated(known.user.name(), began.elapsed()),
+            Err(refused) if refused.errors.is_empty() => metrics.unauthenticated("failure", began.elapsed()),
+            Err(_) => metrics.unauthenticated("error", began.elapsed()),
+        }
+        outcome.map_err(|error| {
             tracing::debug!(peer = %peer.address, %error, "Refused credentials");
             Status::unauthorized()
         })

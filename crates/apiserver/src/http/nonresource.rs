@@ -37,6 +37,9 @@ pub fn answer(
         ["version"] => render::value(200, Encoding::JsonPretty, &handler.version),
         ["healthz" | "livez" | "readyz", rest @ ..] => health(handler, segments[0], rest, query),
         ["metrics"] => render::bytes(200, telemetry::METRICS_CONTENT_TYPE, telemetry::metrics().encode()),
+        ["metrics", "slis"] => {
+            render::bytes(200, telemetry::METRICS_CONTENT_TYPE, telemetry::metrics().health.encode())
+        }
         ["openid", "v1", "jwks"] => handler.identifier.jwks(),
         [".well-known", "openid-configuration"] => handler.identifier.openid_configuration(),
         ["debug", "api_priority_and_fairness", table] => flow_control_table(handler, table, query),
@@ -158,6 +161,9 @@ fn health(handler: &Handler, endpoint: &str, rest: &[&str], query: &Query) -> Re
             return not_found_text();
         }
     }
+    for (name, healthy) in &checks {
+        telemetry::metrics().health.checked(name, endpoint, *healthy);
+    }
     let (code, text) = health::answer(endpoint, &checks, query.flag("verbose"));
     render::bytes(code, "text/plain; charset=utf-8", text)
 }
@@ -176,12 +182,13 @@ fn flow_control_table(handler: &Handler, table: &str, query: &Query) -> Response
 
 /// `/`: the paths there are.
 fn root(catalog: &Catalog) -> apimachinery::Value {
-    const OWN: [&str; 10] = [
+    const OWN: [&str; 11] = [
         "/.well-known/openid-configuration",
         "/api",
         "/healthz",
         "/livez",
         "/metrics",
+        "/metrics/slis",
         "/openapi/v2",
         "/openapi/v3",
         "/openid/v1/jwks",
