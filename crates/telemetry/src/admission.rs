@@ -21,7 +21,10 @@ pub struct AdmissionMetrics {
 
 /// Durations by operation and outcome, each looked up once.
 pub struct AdmissionHandle {
-    make: Box<dyn Fn(&str, &str) -> Arc<Histogram> + Send + Sync>,
+    metrics: &'static AdmissionMetrics,
+    /// All of them together without one.
+    plugin: Option<&'static str>,
+    phase: &'static str,
     series: [[OnceLock<Arc<Histogram>>; 2]; OPERATIONS.len()],
 }
 
@@ -92,12 +95,12 @@ impl AdmissionMetrics {
 
     /// The durations of a whole phase: `admit` or `validate`.
     pub fn step(&'static self, phase: &'static str) -> AdmissionHandle {
-        AdmissionHandle::new(move |operation, rejected| self.steps.with([phase, operation, rejected]))
+        AdmissionHandle { metrics: self, plugin: None, phase, series: Default::default() }
     }
 
     /// The durations of one plugin in one phase.
     pub fn plugin(&'static self, name: &'static str, phase: &'static str) -> AdmissionHandle {
-        AdmissionHandle::new(move |operation, rejected| self.plugins.with([name, phase, operation, rejected]))
+        AdmissionHandle { metrics: self, plugin: Some(name), phase, series: Default::default() }
     }
 
     /// Counts a call of a webhook, and what came of it.
@@ -193,14 +196,18 @@ impl AdmissionMetrics {
 }
 
 impl AdmissionHandle {
-    fn new(make: impl Fn(&str, &str) -> Arc<Histogram> + Send + Sync + 'static) -> Self {
-        Self { make: Box::new(make), series: Default::default() }
-    }
-
     /// Hot path.
     pub fn observe(&self, operation: &str, rejected: bool, elapsed: Duration) {
         let Some(at) = OPERATIONS.iter().position(|own| *own == operation) else { return };
-        let make = || (self.make)(operation, if rejected { "true" } else { "false" });
-        self.series[at][usize::from(rejected)].get_or_init(make).observe(elapsed);
+        self.series[at][usize::from(rejected)]
+            .get_or_init(|| self.series(operation, if rejected { "true" } else { "false" }))
+            .observe(elapsed);
+    }
+
+    fn series(&self, operation: &str, rejected: &str) -> Arc<Histogram> {
+        match self.plugin {
+            Some(name) => self.metrics.plugins.with([name, self.phase, operation, rejected]),
+            None => self.metrics.steps.with([self.phase, operation, rejected]),
+        }
     }
 }
