@@ -11,6 +11,7 @@ mod admission;
 mod audit;
 mod error_chain;
 mod flow_control;
+mod health;
 mod logging;
 mod metric;
 mod metrics;
@@ -21,11 +22,12 @@ pub use admission::{AdmissionHandle, AdmissionMetrics, WebhookLabels, WebhookOut
 pub use audit::AuditMetrics;
 pub use error_chain::chain;
 pub use flow_control::{FlowControlMetrics, FlowHandle};
+pub use health::HealthMetrics;
 pub use logging::{InvalidFilter, LOG_ENV, init_logging};
 pub use metric::{Counter, Family, FloatGauge, Gauge, Histogram, InFlight, Unit};
 pub use metrics::{
-    ApiserverMetrics, AttemptHandle, ClientMetrics, ControllerHandle, ControllerMetrics, HealthMetrics,
-    Metrics, RequestLabels, SchedulerMetrics, StorageMetrics, StorageRequestMetrics, WatchCacheHandle,
+    ApiserverMetrics, AttemptHandle, ClientMetrics, ControllerHandle, ControllerMetrics, Metrics,
+    RequestLabels, SchedulerMetrics, StorageMetrics, StorageRequestMetrics, WatchCacheHandle,
     WorkqueueHandle, WorkqueueMetrics, metrics,
 };
 

@@ -10,6 +10,7 @@ use crate::access::AccessMetrics;
 use crate::admission::AdmissionMetrics;
 use crate::audit::AuditMetrics;
 use crate::flow_control::FlowControlMetrics;
+use crate::health::HealthMetrics;
 use crate::metric::{Counter, Encoder, Family, Gauge, Histogram, Unit, push_label};
 use crate::process;
 
@@ -35,12 +36,6 @@ pub struct Metrics {
     pub storage_requests: StorageRequestMetrics,
     features: Family<Gauge, 2>,
     build: OnceLock<String>,
-}
-
-/// What health checks said, served apart as `/metrics/slis`.
-pub struct HealthMetrics {
-    last: Family<Gauge, 2>,
-    checks: Family<Counter, 3>,
 }
 
 /// What the API server does for its clients.
@@ -293,32 +288,6 @@ impl Metrics {
         }
         process::encode(&mut encoder);
         encoder
-    }
-}
-
-// === impl HealthMetrics ===
-
-impl HealthMetrics {
-    fn new() -> Self {
-        Self {
-            last: Family::new(["name", "type"], Gauge::default),
-            checks: Family::new(["name", "type", "status"], Counter::default),
-        }
-    }
-
-    /// What a check said; `endpoint` is `healthz`, `livez` or `readyz`.
-    pub fn checked(&self, name: &str, endpoint: &str, healthy: bool) {
-        self.last.on([name, endpoint], |gauge| gauge.set(i64::from(healthy)));
-        let status = if healthy { "success" } else { "error" };
-        self.checks.on([name, endpoint, status], Counter::inc);
-    }
-
-    /// As [`Metrics::encode`].
-    pub fn encode(&self) -> String {
-        let mut encoder = Encoder::new();
-        encoder.family("kubernetes_healthcheck", "The last result of a health check: 1 is good.", &self.last);
-        encoder.family("kubernetes_healthchecks_total", "Results of health checks.", &self.checks);
-        encoder.finish()
     }
 }
 
@@ -811,21 +780,6 @@ impl StorageMetrics {
 mod tests {
     use super::*;
     use crate::{WebhookLabels, WebhookOutcome};
-
-    #[test]
-    fn health_checks_are_counted_apart() {
-        let health = HealthMetrics::new();
-        health.checked("ping", "livez", true);
-        health.checked("ping", "livez", false);
-        let text = health.encode();
-        for line in [
-            r#"kubernetes_healthcheck{name="ping",type="livez"} 0"#,
-            r#"kubernetes_healthchecks_total{name="ping",type="livez",status="error"} 1"#,
-            r#"kubernetes_healthchecks_total{name="ping",type="livez",status="success"} 1"#,
-        ] {
-            assert!(text.lines().any(|own| own == line), "{line}\n{text}");
-        }
-    }
 
     #[test]
     fn a_request_shows_under_upstreams_names_and_labels() {
