@@ -17,6 +17,10 @@ use clap::Parser;
 
 use crate::cli::{Cli, Command};
 
+/// Objects come on one thread and go on another, all the time: ADR 0007.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Err(error) = telemetry::init_logging(cli.log.as_deref(), "warn") {
