@@ -82,7 +82,11 @@ impl Server {
 }
 
 /// Whether the connection may be used again.
-async fn answer(sender: &mut SendRequest<Full<Bytes>>, mut request: Request<Full<Bytes>>, endless: bool) -> bool {
+async fn answer(
+    sender: &mut SendRequest<Full<Bytes>>,
+    mut request: Request<Full<Bytes>>,
+    endless: bool,
+) -> bool {
     request.headers_mut().insert("host", http::HeaderValue::from_static("localhost"));
     if sender.ready().await.is_err() {
         return false;

@@ -115,7 +115,9 @@ fn any(bytes: &mut Unstructured<'_>, depth: usize) -> Result<Value> {
         2 => integer(bytes)?.into(),
         3 => Value::Number(Number::Float(integer(bytes)? as f64 / 3.0)),
         4 => text(bytes)?.into(),
-        5 => Value::Array((0..bytes.int_in_range(0..=2)?).map(|_| any(bytes, depth - 1)).collect::<Result<_>>()?),
+        5 => Value::Array(
+            (0..bytes.int_in_range(0..=2)?).map(|_| any(bytes, depth - 1)).collect::<Result<_>>()?,
+        ),
         _ => (0..bytes.int_in_range(0..=2)?)
             .map(|_| Ok((text(bytes)?, any(bytes, depth - 1)?)))
             .collect::<Result<_>>()?,

@@ -26,7 +26,8 @@ static GOOD: LazyLock<Good> = LazyLock::new(|| {
     let folder = tempfile::tempdir().expect("a folder");
     let path = camino::Utf8Path::from_path(folder.path()).expect("a UTF-8 path");
     let authority = Authority::load_or_create(path, now()).expect("keys");
-    let issued = authority.issue_client("jane", &["dev"], Duration::from_secs(3600), now()).expect("a certificate");
+    let issued =
+        authority.issue_client("jane", &["dev"], Duration::from_secs(3600), now()).expect("a certificate");
     let certificate = issued.certificate_der().to_vec();
     Good { _folder: folder, authority, certificate }
 });

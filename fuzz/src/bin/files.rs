@@ -3,8 +3,8 @@
 
 use std::sync::LazyLock;
 
-use api::builtin::RuntimeConfig;
 use api::Features;
+use api::builtin::RuntimeConfig;
 use auth::StaticTokens;
 use auth::jwt::JwtAuthenticators;
 use auth::jwt::configuration::AuthenticationConfiguration;
@@ -30,7 +30,10 @@ libfuzzer_sys::fuzz_target!(|input: &str| {
         }
         "n" => {
             if let Ok(configuration) = AuthenticationConfiguration::parse(text) {
-                drop(JwtAuthenticators::new(&configuration, vec!["https://kubernetes.default.svc".to_owned()]));
+                drop(JwtAuthenticators::new(
+                    &configuration,
+                    vec!["https://kubernetes.default.svc".to_owned()],
+                ));
             }
         }
         "r" => drop(RuntimeConfig::parse(text)),

@@ -2,6 +2,7 @@
 #![no_main]
 
 use apimachinery::Value;
+use apiserver::decode::{self, BodyMedia};
 use apiserver::http::{negotiate, path, query};
 
 libfuzzer_sys::fuzz_target!(|input: (&str, &str, &str, &[u8])| {
@@ -13,7 +14,7 @@ libfuzzer_sys::fuzz_target!(|input: (&str, &str, &str, &[u8])| {
     let query = query::Query::parse(text);
     let _ = (query::list_request(&query), query::watch_options(&query));
     let _ = query::write_options(&query, "PatchOptions", true);
-    let _ = (negotiate::accept(form, true, false), negotiate::accept(form, false, true));
-    let options = apiserver::decode::options(body, form).ok();
+    let _ = (negotiate::accept(form, true, false, true), negotiate::accept(form, false, true, false));
+    let options = decode::options(body, BodyMedia { content_type: form, cbor: true }).ok();
     let _ = query::delete_options(&query, options.as_ref().or(Some(&Value::Null)));
 });

@@ -75,7 +75,8 @@ fn request(bytes: &mut Unstructured<'_>) -> Result<Option<Request<Full<bytes::By
     let form = *bytes.choose(&FORMS)?;
     let accept = *bytes.choose(&FORMS)?;
     let body = if method == "GET" || method == "DELETE" { Vec::new() } else { body(resource, form, bytes)? };
-    let request = Request::builder().method(method).uri(path).header("content-type", form).header("accept", accept);
+    let request =
+        Request::builder().method(method).uri(path).header("content-type", form).header("accept", accept);
     Ok(request.body(Full::from(body)).ok())
 }
 

@@ -20,7 +20,7 @@ fn judge(bytes: &mut Unstructured<'_>) -> Result<()> {
     let resource = bytes.choose(&RESOURCES)?;
     let strategy = &resource.strategy;
     let subresource = *bytes.choose(&[None, Some("status"), Some("approval")])?;
-    let ctx = Context { now: Timestamp::UNIX_EPOCH, user: "jane", subresource };
+    let ctx = Context { now: Timestamp::UNIX_EPOCH, user: "jane", subresource, allow_privileged: true };
     let Some(old) = shape::accepted(resource, bytes)? else { return Ok(()) };
     let mut again = old.clone();
     strategy.default(&mut again);
