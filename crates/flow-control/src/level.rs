@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use crate::configuration::Schema;
 use crate::demand::Demand;
 use crate::drops::Drops;
-use crate::queues::{Queues, Settings, Shown, Taken, Ticket};
+use crate::queues::{Newcomer, Queues, Settings, Shown, Ticket, Turn, kept_free};
 use crate::width::Width;
 
 const SEATS_BITS: u32 = 24;
@@ -65,8 +65,8 @@ pub(crate) struct State {
 pub struct Seats {
     schema: Arc<Schema>,
     width: Width,
-    /// The queue in which it waited.
-    queue: Option<usize>,
+    /// If it waited.
+    turn: Option<Turn>,
     arrived: Instant,
     started: Instant,
     is_watch: bool,
@@ -78,7 +78,7 @@ pub struct Rejected {
     pub retry_after_seconds: u64,
 }
 
-/// A request in its queue; leaving without having been served takes it out.
+/// A request in its queue; leaving without having taken its turn takes it out.
 struct InQueue<'a> {
     level: &'a Level,
     schema: &'a Schema,
@@ -97,9 +97,11 @@ impl State {
         }
     }
 
-    /// Whether so many seats can be taken. A request wider than the level is served alone.
+    /// Whether so many seats can be taken and those stay free that a request leaves to narrower ones. One wider than
+    /// the level is served alone.
     fn has_room(self, seats: u32, limit: u32) -> bool {
-        if seats > limit { self.executing == 0 } else { self.seats.saturating_add(seats) <= limit }
+        let needed = seats.saturating_add(kept_free(seats, limit));
+        if seats > limit { self.executing == 0 } else { self.seats.saturating_add(needed) <= limit }
     }
 }
 
@@ -186,23 +188,17 @@ impl Level {
     }
 
     fn dispatch(&self, queues: &mut Queues) {
-        let take = |seats| {
-            if self.take(seats, false, |word| word - WAITING_ONE) { Taken::Seats } else { Taken::None }
-        };
-        let dispatched = queues.dispatch(rt::instant(), self.limit(), take);
-        if let Some(schema) = dispatched.short {
-            telemetry::metrics().flow_control.not_accommodated(&self.name, &schema);
-        }
+        queues.dispatch(rt::instant(), self.limit(), |seats| self.take(seats, false, |word| word - WAITING_ONE));
     }
 
-    fn release(&self, seats: u32, queue: Option<usize>) {
+    fn release(&self, seats: u32, turn: Option<Turn>) {
         let before = self.state.fetch_sub(u64::from(seats) + EXECUTING_ONE, Ordering::AcqRel);
-        if queue.is_none() && State::unpack(before).waiting == 0 {
+        if turn.is_none() && State::unpack(before).waiting == 0 {
             return self.tell_if_drained();
         }
         let mut queues = self.queues.lock();
-        if let Some(queue) = queue {
-            queues.release(queue, seats);
+        if let Some(turn) = turn {
+            queues.release(turn, seats);
         }
         self.dispatch(&mut queues);
         self.tell_if_drained();
@@ -229,14 +225,13 @@ impl Level {
         self.told.contended.notify_one();
         let mut waiting = InQueue { level: self, schema, width, ticket, served: false };
         let granted = rt::timeout(wait_max, &mut waiting.ticket.granted).await;
-        if !matches!(granted, Ok(Ok(()))) {
+        let Ok(Ok(turn)) = granted else {
             drop(waiting);
             schema.metrics.rejected_time_out.inc();
             return Err(self.reject(schema, arrived));
-        }
+        };
         waiting.served = true;
-        let queue = Some(waiting.ticket.queue);
-        Ok(Seats::new(schema, width, queue, arrived, rt::instant(), is_watch))
+        Ok(Seats::new(schema, width, Some(turn), arrived, rt::instant(), is_watch))
     }
 
     fn enqueue(
@@ -254,7 +249,9 @@ impl Level {
         }
         let limit = self.limit();
         let is_full = self.state().seats >= limit;
-        let Some((ticket, length)) = queues.enqueue(now, limit, hash, width, shown, is_full) else {
+        let not_accommodated = schema.metrics.not_accommodated.clone();
+        let newcomer = Newcomer { hash, width, shown, not_accommodated };
+        let Some((ticket, length)) = queues.enqueue(now, limit, is_full, newcomer) else {
             schema.metrics.rejected_queue_full.inc();
             return None;
         };
@@ -288,9 +285,9 @@ impl Drop for InQueue<'_> {
             // It may have been what others waited behind.
             self.level.dispatch(&mut queues);
             self.level.tell_if_drained();
-        } else {
+        } else if let Ok(turn) = self.ticket.granted.try_recv() {
             drop(queues);
-            self.level.release(self.width.reserved(), Some(self.ticket.queue));
+            self.level.release(self.width.reserved(), Some(turn));
         }
     }
 }
@@ -299,7 +296,7 @@ impl Seats {
     fn new(
         schema: &Arc<Schema>,
         width: Width,
-        queue: Option<usize>,
+        turn: Option<Turn>,
         arrived: Instant,
         started: Instant,
         is_watch: bool,
@@ -310,7 +307,7 @@ impl Seats {
         metrics.executing_seats.add(i64::from(width.reserved()));
         metrics.wait_executed.observe(started - arrived);
         schema.level.dispatched.fetch_add(1, Ordering::Relaxed);
-        Self { schema: schema.clone(), width, queue, arrived, started, is_watch }
+        Self { schema: schema.clone(), width, turn, arrived, started, is_watch }
     }
 }
 
@@ -323,11 +320,11 @@ impl Drop for Seats {
         if self.is_watch { &metrics.execution_watch } else { &metrics.execution_regular }.observe(served);
         let level = &self.schema.level;
         level.demand.needed(self.width.reserved(), now - self.arrived + self.width.lingering);
-        if let Some(queue) = self.queue {
+        if let Some(turn) = self.turn {
             let mut queues = level.queues.lock();
-            queues.served(queue, self.width, served.as_secs_f64(), now, level.limit());
+            queues.served(turn, self.width, served.as_secs_f64(), now, level.limit());
         }
-        let freed = Freed { schema: self.schema.clone(), seats: self.width.reserved(), queue: self.queue };
+        let freed = Freed { schema: self.schema.clone(), seats: self.width.reserved(), turn: self.turn };
         let lingers = !self.width.lingering.is_zero() && tokio::runtime::Handle::try_current().is_ok();
         if lingers {
             let lingering = self.width.lingering;
@@ -343,12 +340,12 @@ impl Drop for Seats {
 struct Freed {
     schema: Arc<Schema>,
     seats: u32,
-    queue: Option<usize>,
+    turn: Option<Turn>,
 }
 
 impl Drop for Freed {
     fn drop(&mut self) {
         self.schema.metrics.executing_seats.add(-i64::from(self.seats));
-        self.schema.level.release(self.seats, self.queue);
+        self.schema.level.release(self.seats, self.turn);
     }
 }

@@ -52,6 +52,8 @@ pub struct FlowHandle {
     pub estimated_seats: Arc<Histogram>,
     /// How many watch what a write changes.
     pub watch_count: Arc<Histogram>,
+    /// It was next and found too few free seats.
+    pub not_accommodated: Arc<Counter>,
     inqueue_requests: Arc<Gauge>,
     inqueue_seats: Arc<Gauge>,
 }
@@ -108,14 +110,10 @@ impl FlowControlMetrics {
             execution_watch: self.executions.with([level, schema, "watch"]),
             estimated_seats: self.estimated_seats.with(labels),
             watch_count: self.watch_counts.with(labels),
+            not_accommodated: self.not_accommodated.with(labels),
             inqueue_requests: self.inqueue_requests.with(labels),
             inqueue_seats: self.inqueue_seats.with(labels),
         }
-    }
-
-    /// Somebody was next and found too few free seats.
-    pub fn not_accommodated(&self, level: &str, schema: &str) {
-        self.not_accommodated.on([level, schema], Counter::inc);
     }
 
     /// What the configuration makes of the server's seats.

@@ -846,8 +846,7 @@ mod tests {
         }
         metrics.admission.validated("p", "b", "no_error", "deny", Duration::ZERO);
         metrics.admission.mutated("p", "b", "no_error", Duration::ZERO);
-        metrics.flow_control.flow("global-default", "global-default");
-        metrics.flow_control.not_accommodated("global-default", "global-default");
+        metrics.flow_control.flow("global-default", "global-default").not_accommodated.inc();
         metrics.flow_control.limits("global-default", 3, 2, 4);
         metrics.flow_control.current_limit("global-default", 3);
         metrics.flow_control.demand("global-default", 3, 1.5, 0.5, 2.0);
