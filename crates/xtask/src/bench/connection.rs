@@ -176,15 +176,7 @@ impl Connection {
     /// Reads an answer of any length and returns only that length.
     pub(super) async fn measure(&mut self, path: &str) -> anyhow::Result<u64> {
         let response = self.stream(path).await?;
-        let mut body = response.into_body();
-        let mut bytes = 0;
-        while let Some(frame) = body.frame().await {
-            bytes += frame
-                .with_context(|| format!("reading {path}"))?
-                .data_ref()
-                .map_or(0, |data| data.len() as u64);
-        }
-        Ok(bytes)
+        read_through(response.into_body(), path).await
     }
 
     /// The same connection, on behalf of another user.
@@ -195,10 +187,8 @@ impl Connection {
     /// Reads an answer of any length and status.
     pub(super) async fn drain(&mut self, path: &str) -> anyhow::Result<Drained> {
         let response = self.send(Method::GET, path, "", Bytes::new()).await?;
-        let (head, mut body) = response.into_parts();
-        while let Some(frame) = body.frame().await {
-            frame.with_context(|| format!("reading {path}"))?;
-        }
+        let (head, body) = response.into_parts();
+        read_through(body, path).await?;
         let after = head.headers.get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
         Ok(Drained { status: head.status, retry_after_seconds: after })
     }
@@ -232,6 +222,16 @@ impl Connection {
         self.sender.ready().await.context("waiting for the connection")?;
         self.sender.send_request(request).await.with_context(|| format!("sending {path}"))
     }
+}
+
+/// Reads a body to its end; how many bytes it has.
+async fn read_through(mut body: Incoming, path: &str) -> anyhow::Result<u64> {
+    let mut bytes = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.with_context(|| format!("reading {path}"))?;
+        bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+    }
+    Ok(bytes)
 }
 
 impl Answer {

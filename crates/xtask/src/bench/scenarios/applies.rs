@@ -3,9 +3,9 @@
 use super::super::connection::Connection;
 use super::super::load::{self, Rate, Until};
 use super::super::objects::{self, Template};
-use super::super::report::{MIB, Measurement};
+use super::super::report::Measurement;
 use super::super::server::Server;
-use super::{FILLING_CONNECTIONS, Folder, Measured, NO_TIME_LIMIT, World, create_namespace};
+use super::{FILLING_CONNECTIONS, Folder, Measured, NO_TIME_LIMIT, World, create_namespace, memory_row};
 
 const NAMESPACE: &str = "bench";
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/bench/deployments";
@@ -60,16 +60,8 @@ pub(super) async fn memory(world: World) -> Measured {
     let after = server.resident()?;
     let bytes = server.endpoint.connect().await?.measure(PODS).await?;
     server.stop().await?;
-    let ratio = after.saturating_sub(before) as f64 / bytes as f64;
-    let note = format!(
-        "{:.0} MiB of JSON, {:.0} MiB resident ({:.0} MiB of them before the pods); filled at {:.0}/s",
-        bytes as f64 / MIB,
-        after as f64 / MIB,
-        before as f64 / MIB,
-        rate.per_second(),
-    );
     let what = format!("memory with {} applied pods against their JSON", world.sizes.list_second);
-    Ok(vec![Measurement::new(what, ratio, "×").note(note).at_most(MEMORY_RATIO_MAX)])
+    Ok(vec![memory_row(what, before, after, bytes, &rate).at_most(MEMORY_RATIO_MAX)])
 }
 
 /// Applies what `choose` makes of each number: the number in the name, and what is applied.

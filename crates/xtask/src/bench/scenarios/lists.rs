@@ -6,7 +6,7 @@ use super::super::connection::{JSON, PROTOBUF};
 use super::super::report::{MIB, Measurement};
 use super::super::server::Server;
 use super::super::{load, objects};
-use super::{Folder, Measured, World, create_namespace, fill};
+use super::{Folder, Measured, World, create_namespace, fill, memory_row};
 
 const NAMESPACE: &str = "bench";
 const COLLECTION: &str = "/api/v1/namespaces/bench/pods";
@@ -36,16 +36,8 @@ pub(super) async fn lists(world: World) -> Measured {
     let rate = more_pods(&server, sizes.list_restart..sizes.list_second).await?;
     let after_filling = server.resident()?;
     let (rows, bytes) = list(&server, sizes.list_second, JSON, Some(400.0)).await?;
-    let ratio = (after_filling.saturating_sub(before)) as f64 / bytes as f64;
-    let note = format!(
-        "{:.0} MiB of JSON, {:.0} MiB resident ({:.0} MiB of them before the pods); filled at {:.0}/s",
-        bytes as f64 / MIB,
-        after_filling as f64 / MIB,
-        before as f64 / MIB,
-        rate.per_second(),
-    );
     let what = format!("memory with {} pods against their JSON", sizes.list_second);
-    measured.push(Measurement::new(what, ratio, "×").note(note).at_most(2.5));
+    measured.push(memory_row(what, before, after_filling, bytes, &rate).at_most(2.5));
     measured.push(rows);
     measured.push(list(&server, sizes.list_second, PROTOBUF, None).await?.0);
     measured.push(four_at_once(&server, sizes.list_second).await?);

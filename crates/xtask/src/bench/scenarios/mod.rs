@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use super::connection::Connection;
 use super::load::{self, Until};
 use super::objects::{self, Template};
-use super::report::Measurement;
+use super::report::{MIB, Measurement};
 use super::server::Server;
 
 pub(super) type Measured = anyhow::Result<Vec<Measurement>>;
@@ -232,6 +232,19 @@ async fn fill(
         }
     })
     .await
+}
+
+/// The row about memory that a server took for the pods it was filled with, against the length of their JSON.
+fn memory_row(what: String, before: u64, after: u64, json_bytes: u64, filling: &load::Rate) -> Measurement {
+    let ratio = after.saturating_sub(before) as f64 / json_bytes as f64;
+    let note = format!(
+        "{:.0} MiB of JSON, {:.0} MiB resident ({:.0} MiB of them before the pods); filled at {:.0}/s",
+        json_bytes as f64 / MIB,
+        after as f64 / MIB,
+        before as f64 / MIB,
+        filling.per_second(),
+    );
+    Measurement::new(what, ratio, "×").note(note)
 }
 
 #[cfg(test)]

@@ -112,7 +112,7 @@ async fn with_pods(world: &World, folder: &Folder) -> anyhow::Result<Server> {
     Ok(server)
 }
 
-pub(super) fn counted(connections: usize) -> String {
+fn counted(connections: usize) -> String {
     if connections == 1 { "1 connection".to_owned() } else { format!("{connections} connections") }
 }
 
