@@ -9,6 +9,7 @@
 pub mod amounts;
 pub mod builtin;
 pub mod columns;
+pub mod conditions;
 pub mod conversion;
 pub mod discovery;
 pub mod features;

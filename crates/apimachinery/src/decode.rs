@@ -19,7 +19,7 @@ use crate::{Map, Number, Str, Value};
 mod base64;
 mod timestamp;
 
-pub use base64::Base64Error;
+pub use self::base64::Base64Error;
 pub use timestamp::TimeError;
 
 /// Notes on one object end here; upstream stops counting too.

@@ -78,6 +78,25 @@ struct OwnerSpan {
     block_owner_deletion: bool,
 }
 
+/// The fields of `metav1.ObjectMeta`, in the order of the Go type, in which complaints name and show them.
+pub const METADATA_FIELDS: [&str; 15] = [
+    "name",
+    "generateName",
+    "namespace",
+    "selfLink",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "labels",
+    "annotations",
+    "ownerReferences",
+    "finalizers",
+    "managedFields",
+];
+
 /// The selectable fields of a resource as dotted paths, shared by everybody who indexes its objects.
 #[derive(Clone, Debug)]
 pub enum FieldPaths {
@@ -375,9 +394,12 @@ pub fn encode(value: &Value) -> Bytes {
         static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     }
     ROOM.with_borrow_mut(|room| {
+        // Something is left there when writing panicked.
         room.clear();
         write_canonical(value, room);
         let json = Bytes::copy_from_slice(room);
+        // Room never shrinks below what is in it.
+        room.clear();
         room.shrink_to(ROOM_KEPT);
         json
     })

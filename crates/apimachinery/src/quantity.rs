@@ -14,10 +14,13 @@ use crate::Str;
 
 /// The smallest scale: 10⁻⁹.
 const NANO: i32 = -9;
-/// Exponents beyond this are refused; nothing countable needs them, and every sum of two values stays defined.
+/// Exponents beyond this are refused, and so are amounts from this power of ten on; nothing countable needs them, and
+/// every sum of two values stays defined.
 const EXPONENT_MAX: i32 = 308;
 /// Digits that fit an `i128` whatever they are.
 const DIGITS_MAX: usize = 38;
+/// The power of ten of the largest letter, `E`.
+const LETTER_MAX: i32 = 18;
 /// Digits of a number that upstream keeps in 64 bits, where it also keeps the text as it was written.
 const SHORT_DIGITS: i32 = 18;
 
@@ -150,16 +153,14 @@ impl Quantity {
         self.scale >= 0 || self.value % pow10(-self.scale).unwrap_or(i128::MAX) == 0
     }
 
-    /// The value without trailing zeros and its power of ten, a multiple of three unless below nano.
-    fn canonical_decimal(&self) -> (i128, i32) {
+    /// The value without trailing zeros, and its power of ten.
+    fn without_zeros(&self) -> (i128, i32) {
         let (mut value, mut scale) = (self.value, self.scale);
         while value % 10 == 0 && value != 0 {
             value /= 10;
             scale += 1;
         }
-        let wanted = scale.div_euclid(3) * 3;
-        // Stripping zeros gave back at least as many digits as this needs; the rest are at most two.
-        (value.saturating_mul(pow10(scale - wanted).unwrap_or(1)), wanted)
+        (value, scale)
     }
 }
 
@@ -292,7 +293,7 @@ fn suffix(text: &str) -> Option<(Format, i32)> {
             (DecimalExponent, exponent)
         }
     })
-    .filter(|(_, exponent)| exponent.abs() <= EXPONENT_MAX)
+    .filter(|(_, exponent)| (-EXPONENT_MAX..=EXPONENT_MAX).contains(exponent))
 }
 
 /// The quantity, and whether upstream would keep the text as it stands.
@@ -302,12 +303,16 @@ fn parse(text: &str) -> Result<(Quantity, bool), QuantityError> {
     }
     let parts = split(text)?;
     let (format, exponent) = suffix(parts.suffix).ok_or(QuantityError::Suffix)?;
-    let digits = digits(&parts)?;
-    let scale = -(parts.fraction.len() as i32);
+    let (digits, zeros) = digits(&parts)?;
+    let scale = zeros - parts.fraction.len() as i32;
     let (magnitude, scale) = match format {
-        Format::BinarySi => (binary(digits, exponent), scale),
+        Format::BinarySi => (binary(digits, exponent, &parts)?, scale),
         _ => (digits, scale + exponent),
     };
+    // What is shown of more could not be read again.
+    if magnitude > 0 && magnitude.ilog10() as i32 + scale >= EXPONENT_MAX {
+        return Err(QuantityError::Suffix);
+    }
     let kept = is_kept(&parts, format, exponent, magnitude);
     let mut quantity = Quantity { value: if parts.negative { -magnitude } else { magnitude }, scale, format };
     if quantity.scale < NANO {
@@ -319,20 +324,27 @@ fn parse(text: &str) -> Result<(Quantity, bool), QuantityError> {
     Ok((quantity, kept))
 }
 
-fn digits(parts: &Parts<'_>) -> Result<i128, QuantityError> {
-    let mut value: i128 = 0;
+/// The number that as many digits make as fit, and how many zeros follow them. Nothing else may.
+fn digits(parts: &Parts<'_>) -> Result<(i128, i32), QuantityError> {
+    let (mut value, mut zeros) = (0, 0);
     let all = parts.whole.bytes().chain(parts.fraction.bytes());
     for (index, byte) in all.skip_while(|&byte| byte == b'0').enumerate() {
-        if index >= DIGITS_MAX {
-            return Err(QuantityError::Numeric);
+        match byte {
+            _ if index < DIGITS_MAX => value = value * 10 + i128::from(byte - b'0'),
+            b'0' => zeros += 1,
+            _ => return Err(QuantityError::Numeric),
         }
-        value = value * 10 + i128::from(byte - b'0');
     }
-    Ok(value)
+    Ok((value, zeros))
 }
 
-fn binary(digits: i128, exponent: i32) -> i128 {
-    digits.checked_mul(1 << exponent).unwrap_or(i128::MAX)
+/// `digits × 2^exponent`. What is too large is beyond the end of binary amounts, too, unless a fraction makes it small.
+fn binary(digits: i128, exponent: i32, parts: &Parts<'_>) -> Result<i128, QuantityError> {
+    match digits.checked_mul(1 << exponent) {
+        Some(magnitude) => Ok(magnitude),
+        None if parts.fraction.is_empty() => Ok(i128::MAX),
+        None => Err(QuantityError::Numeric),
+    }
 }
 
 /// Binary amounts end at 2⁶³-1, and those below one are kept in decimals.
@@ -378,20 +390,27 @@ impl FromStr for Quantity {
     }
 }
 
-/// The canonical form.
+/// The canonical form: zeros are spelled out down to a unit that is a multiple of three, and down to the largest letter.
 impl fmt::Display for Quantity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_zero() {
             return f.write_str("0");
         }
-        let whole = rescale(self.value, self.scale, 0);
-        if self.format == Format::BinarySi && self.is_integer() && !(-1023..=1023).contains(&whole) {
-            return write_binary(whole, f);
+        if self.format == Format::BinarySi && self.is_integer() {
+            let whole = rescale(self.value, self.scale, 0);
+            if !(-1023..=1023).contains(&whole) {
+                return write_binary(whole, f);
+            }
         }
-        let (value, scale) = self.canonical_decimal();
-        let letter = match scale {
-            0 => return write!(f, "{value}"),
-            _ if self.format == Format::DecimalExponent => return write!(f, "{value}e{scale}"),
+        let has_letters = self.format != Format::DecimalExponent;
+        let (value, scale) = self.without_zeros();
+        let unit = scale.div_euclid(3) * 3;
+        let unit = if has_letters { unit.min(LETTER_MAX) } else { unit };
+        let zeros = (scale - unit) as usize;
+        write!(f, "{value}{:0>zeros$}", "")?;
+        let letter = match unit {
+            0 => return Ok(()),
+            _ if !has_letters => return write!(f, "e{unit}"),
             -9 => "n",
             -6 => "u",
             -3 => "m",
@@ -400,14 +419,10 @@ impl fmt::Display for Quantity {
             9 => "G",
             12 => "T",
             15 => "P",
-            18 => "E",
-            // There is no letter: spell the zeros out down to the largest.
-            _ if scale > 18 => {
-                return write!(f, "{}E", rescale(value, scale, 18));
-            }
-            _ => return write!(f, "{value}e{scale}"),
+            LETTER_MAX => "E",
+            _ => return write!(f, "e{unit}"),
         };
-        write!(f, "{value}{letter}")
+        f.write_str(letter)
     }
 }
 
@@ -502,10 +517,35 @@ mod tests {
         for text in ["", "one", "1 ", "1x", "1Gi2x", "1.2.3", "1e3.5", "1KI", "½"] {
             assert_eq!(Quantity::parse(text), Err(QuantityError::Format), "{text}");
         }
-        for text in ["--1", "1ii", "1mm", "1e", "1K", "1e+", "1e999999999999"] {
+        for text in
+            ["--1", "1ii", "1mm", "1e", "1K", "1e+", "1e999999999999", "1e-2147483648", "10e307", "10e308"]
+        {
             assert_eq!(Quantity::parse(text), Err(QuantityError::Suffix), "{text}");
         }
-        assert_eq!(Quantity::parse(&"9".repeat(39)), Err(QuantityError::Numeric));
+        for text in ["9".repeat(39), format!("1.{}Ki", "1".repeat(37))] {
+            assert_eq!(Quantity::parse(&text), Err(QuantityError::Numeric), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_of_the_largest_can_be_read() {
+        let zeros = "0".repeat(100);
+        for (text, shown) in [
+            (
+                "1000000000000000000000000000000000000.8E0000000000",
+                "1000000000000000000000000000000000000800e-3",
+            ),
+            ("99999999999999999999999999999999999999e269", "9999999999999999999999999999999999999900e267"),
+            ("10e306", "10e306"),
+            ("-9e300", "-9e300"),
+            (format!("1{zeros}").as_str(), format!("1{}E", &zeros[18..]).as_str()),
+            (format!("-1{zeros}.0e1").as_str(), "-100e99"),
+            (format!("1{zeros}Ki").as_str(), "9223372036854775807"),
+        ] {
+            assert_eq!(quantity(text).to_string(), shown, "{text}");
+            assert_eq!(quantity(shown), quantity(text), "{text}");
+            assert_eq!(quantity(shown).to_string(), shown, "{text}");
+        }
     }
 
     #[test]

@@ -109,9 +109,6 @@ pub fn patched(call: &Call<'_>, value: &mut Value, mode: &Mode<'_>) -> Result<()
             notes.into_iter().for_each(|note| mode.warnings.add(note));
             Ok(())
         }
-        Err(strict @ DecodeError::Strict(_)) => {
-            Err(patch::undecodable(&value.to_json_string(), &strict.to_string()))
-        }
         Err(error) => Err(patch::undecodable(&value.to_json_string(), &error.to_string())),
     }
 }

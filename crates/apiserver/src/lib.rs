@@ -42,7 +42,6 @@ mod tokens;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use apiextensions::conversion::ConversionWebhook;
 use apimachinery::{GroupVersionResource, Value, json};
 use auth::rbac::RbacAuthorizer;
 use auth::{NodeAuthorizer, UserInfo};
@@ -147,7 +146,7 @@ impl ApiServer {
             built_in(&api::gvr::ENDPOINT_SLICES)?,
             address,
         ));
-        let conversions: Arc<dyn ConversionWebhook> = Arc::new(ConversionWebhooks::new(resolver.clone()));
+        let conversions = Arc::new(ConversionWebhooks::new(resolver.clone()));
         let (catalog, restored) = extensions::restore(&registry, catalog, &conversions)?;
         cache.load(store.as_ref())?;
         store.observe("", cache.clone());
@@ -231,7 +230,8 @@ impl ApiServer {
             shutdown.clone(),
         );
         let handler = Arc::new(handler.audited_by(auditor.clone()).with_cbor(cbor));
-        let extensions = Extensions::new(door.clone(), restored, conversions, shutdown.clone());
+        let extensions =
+            Extensions::new(door.clone(), restored, conversions, requests.duration_max(), shutdown.clone());
         Ok(Self { door, readiness, handler, auditor, fairness, aggregator, extensions, shutdown })
     }
 

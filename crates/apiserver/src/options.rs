@@ -77,9 +77,19 @@ impl Default for Requests {
 }
 
 impl Requests {
-    /// The seats of all priority levels, and the quarter of its time that a request may wait for one.
+    /// The seats of all priority levels, and how long a request may wait for one.
     pub(crate) fn flow_control(&self) -> flow_control::Options {
-        let wait_max = (self.timeout / 4).min(Duration::from_secs(60));
-        flow_control::Options { seats: self.in_flight_max + self.mutating_in_flight_max, wait_max }
+        let seats = self.in_flight_max + self.mutating_in_flight_max;
+        flow_control::Options { seats, wait_max: self.wait_max() }
+    }
+
+    /// A quarter of its time.
+    fn wait_max(&self) -> Duration {
+        (self.timeout / 4).min(Duration::from_secs(60))
+    }
+
+    /// After this time a request that is not a watch or a stream is over, also one that waited for its seat.
+    pub(crate) fn duration_max(&self) -> Duration {
+        self.timeout.saturating_add(self.wait_max())
     }
 }

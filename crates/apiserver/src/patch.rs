@@ -59,39 +59,31 @@ impl Kind {
 
 /// Parses a patch's body.
 pub fn parse(kind: Kind, bytes: &[u8]) -> Result<PatchBody, Status> {
-    if kind == Kind::ApplyCbor {
-        let value = cbor::decode(bytes)
-            .map_err(|error| Status::bad_request(format!("error decoding CBOR: {error}")))?;
-        if !value.is_object() {
-            return Err(Status::bad_request(
-                "error decoding CBOR: the applied configuration must be an object",
-            ));
-        }
-        return Ok(PatchBody::Apply(value));
-    }
-    if kind == Kind::Apply {
-        let text = std::str::from_utf8(bytes)
-            .map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
-        // JSON is YAML, and the common case; its parser is the quicker one.
-        let value = match Value::parse(bytes) {
-            Ok(value) => value,
-            Err(_) => Value::parse_yaml(text)
-                .map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?,
-        };
-        if !value.is_object() {
-            return Err(Status::bad_request(
-                "error decoding YAML: the applied configuration must be an object",
-            ));
-        }
-        return Ok(PatchBody::Apply(value));
-    }
-    let value =
-        Value::parse(bytes).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+    let json =
+        || Value::parse(bytes).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")));
     match kind {
-        Kind::Json => Ok(PatchBody::Json(value)),
-        Kind::Merge => Ok(PatchBody::Merge(value)),
-        _ => Ok(PatchBody::Strategic(value)),
+        Kind::Json => Ok(PatchBody::Json(json()?)),
+        Kind::Merge => Ok(PatchBody::Merge(json()?)),
+        Kind::Strategic => Ok(PatchBody::Strategic(json()?)),
+        Kind::Apply => configuration("YAML", yaml(bytes)),
+        Kind::ApplyCbor => configuration("CBOR", cbor::decode(bytes).map_err(|error| error.to_string())),
     }
+}
+
+/// What is to be applied, as it was read in a format.
+fn configuration(format: &str, read: Result<Value, String>) -> Result<PatchBody, Status> {
+    let refused = |why: &str| Err(Status::bad_request(format!("error decoding {format}: {why}")));
+    match read {
+        Ok(value) if value.is_object() => Ok(PatchBody::Apply(value)),
+        Ok(_) => refused("the applied configuration must be an object"),
+        Err(why) => refused(&why),
+    }
+}
+
+fn yaml(bytes: &[u8]) -> Result<Value, String> {
+    let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+    // JSON is YAML, and the common case; its parser is the quicker one.
+    Value::parse(bytes).or_else(|_| Value::parse_yaml(text)).map_err(|error| error.to_string())
 }
 
 /// The state after the patch.

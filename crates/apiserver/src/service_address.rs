@@ -116,8 +116,7 @@ fn endpoint_of(slice: &Value, port_name: &str) -> Option<String> {
         .filter(|endpoint| endpoint["conditions"]["ready"].as_bool() != Some(false))
         .filter_map(|endpoint| endpoint["addresses"][0].as_str())
         .collect();
-    let chosen = (rt::jitter() * ready.len() as f64) as usize;
-    ready.get(chosen).map(|address| join_host_port(address, &port.to_string()))
+    ready.get(rt::below(ready.len())).map(|address| join_host_port(address, &port.to_string()))
 }
 
 #[cfg(test)]

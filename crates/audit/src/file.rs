@@ -199,18 +199,24 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
+    /// A log in this folder that is never put aside.
+    fn options(folder: &tempfile::TempDir) -> FileOptions {
+        FileOptions {
+            path: Utf8Path::from_path(folder.path()).unwrap().join("audit.log"),
+            days_max: 0,
+            backups_max: 0,
+            megabytes_max: 0,
+            batch: false,
+            event_bytes_max: None,
+        }
+    }
+
     #[test]
     fn a_log_that_has_grown_is_put_aside_and_few_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = Utf8Path::from_path(folder.path()).unwrap().join("logs/audit.log");
-        let options = FileOptions {
-            path: path.clone(),
-            days_max: 1,
-            backups_max: 2,
-            megabytes_max: 1,
-            batch: false,
-            event_bytes_max: None,
-        };
+        let limits = FileOptions { days_max: 1, backups_max: 2, megabytes_max: 1, ..options(&folder) };
+        let options = FileOptions { path: path.clone(), ..limits };
         let mut log = Log::open(options.clone()).unwrap();
         let line = vec![b'x'; 600 << 10];
         for _ in 0..5 {
@@ -230,15 +236,8 @@ mod tests {
     #[tokio::test]
     async fn what_waits_at_the_end_is_written() {
         let folder = tempfile::tempdir().unwrap();
-        let path = Utf8Path::from_path(folder.path()).unwrap().join("audit.log");
-        let options = FileOptions {
-            path: path.clone(),
-            days_max: 0,
-            backups_max: 0,
-            megabytes_max: 0,
-            batch: true,
-            event_bytes_max: None,
-        };
+        let options = FileOptions { batch: true, ..options(&folder) };
+        let path = options.path.clone();
         let mut tasks = Tasks::default();
         let file = File::open(options, &mut tasks).unwrap();
         let Way::Batch(sender) = &file.way else { panic!("it does not wait") };
@@ -253,15 +252,8 @@ mod tests {
     #[test]
     fn a_log_that_cannot_be_put_aside_goes_on() {
         let folder = tempfile::tempdir().unwrap();
-        let path = Utf8Path::from_path(folder.path()).unwrap().join("audit.log");
-        let options = FileOptions {
-            path: path.clone(),
-            days_max: 0,
-            backups_max: 0,
-            megabytes_max: 1,
-            batch: false,
-            event_bytes_max: None,
-        };
+        let options = FileOptions { megabytes_max: 1, ..options(&folder) };
+        let path = options.path.clone();
         let mut log = Log::open(options).unwrap();
         let line = vec![b'x'; 600 << 10];
         log.try_write(&line).unwrap();

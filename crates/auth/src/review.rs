@@ -5,6 +5,7 @@
 use std::time::SystemTime;
 
 use apimachinery::field::{Error, ErrorKind};
+use apimachinery::object::METADATA_FIELDS;
 use apimachinery::selector::{FieldRequirement, FieldSelector, Operator, Requirement};
 use apimachinery::{GroupKind, Selector, Status};
 use serde::Deserialize;
@@ -147,24 +148,7 @@ impl AccessReview {
     }
 }
 
-/// The fields of Go's `ObjectMeta` and of an entry of managed fields, in the order in which they are printed.
-const METADATA_FIELDS: [&str; 15] = [
-    "name",
-    "generateName",
-    "namespace",
-    "selfLink",
-    "uid",
-    "resourceVersion",
-    "generation",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "labels",
-    "annotations",
-    "ownerReferences",
-    "finalizers",
-    "managedFields",
-];
+/// The fields of an entry of managed fields, in the order of the Go type.
 const ENTRY_FIELDS: [&str; 7] =
     ["manager", "operation", "apiVersion", "time", "fieldsType", "fieldsV1", "subresource"];
 

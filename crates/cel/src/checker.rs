@@ -215,7 +215,7 @@ impl Checker<'_> {
                 self.assignable(&Type::Dyn, &target);
                 Type::Dyn
             }
-            Type::Dyn | Type::Error => Type::Dyn,
+            Type::Dyn | Type::Any | Type::Error => Type::Dyn,
             other => {
                 self.complain(id, format!("type '{other}' does not support field selection"));
                 Type::Dyn
@@ -672,8 +672,8 @@ fn most_general(a: &Type, b: &Type) -> Type {
 
 fn equal_or_less_specific(a: &Type, b: &Type) -> bool {
     match (a, b) {
-        (Type::Dyn | Type::Param(_), _) => true,
-        (_, Type::Dyn | Type::Param(_)) => false,
+        (Type::Dyn | Type::Any | Type::Param(_), _) => true,
+        (_, Type::Dyn | Type::Any | Type::Param(_)) => false,
         (Type::Type(_), Type::Type(_)) => true,
         _ => {
             a.same_kind(b)

@@ -168,8 +168,7 @@ impl Environment {
 
     /// Parses, checks and compiles an expression.
     pub fn compile(&self, text: &str) -> Result<Program, CompileError> {
-        let parse = if self.bindings { parser::parse_with_bindings } else { parser::parse };
-        let checked = checker::check(self, text, parse(text)?)?;
+        let checked = checker::check(self, text, parser::parse(text, self.bindings)?)?;
         validators::validate(text, &checked)?;
         let output = checked.type_of(checked.ast.root.id).clone();
         let estimate = cost::estimate(self, &checked);

@@ -95,17 +95,8 @@ struct Abort;
 
 type Parsed<T> = Result<T, Abort>;
 
-/// Parses `text` and expands macros.
-pub(crate) fn parse(text: &str) -> Result<Ast, CompileError> {
-    parse_as(text, false)
-}
-
-/// As [`parse`], with `cel.bind`.
-pub(crate) fn parse_with_bindings(text: &str) -> Result<Ast, CompileError> {
-    parse_as(text, true)
-}
-
-fn parse_as(text: &str, bindings: bool) -> Result<Ast, CompileError> {
+/// Parses `text` and expands macros, `cel.bind` only with `bindings`.
+pub(crate) fn parse(text: &str, bindings: bool) -> Result<Ast, CompileError> {
     let code_points = text.chars().count();
     if code_points > CODE_POINTS_MAX {
         let message =

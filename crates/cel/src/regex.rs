@@ -23,7 +23,9 @@ pub fn compile(pattern: &str) -> Result<Regex, String> {
 
 /// What is wrong in Go's words, and with which part.
 fn complaint(pattern: &str, error: &::regex::Error) -> String {
-    let detail = error.to_string();
+    let text = error.to_string();
+    // What stands before the last line is the pattern.
+    let detail = text.lines().last().unwrap_or_default();
     let has = |words: &str| detail.contains(words);
     let from = |start: char| pattern.rfind(start).map_or(pattern, |at| &pattern[at..]);
     let (what, part) = if has("unclosed group") {
@@ -296,6 +298,8 @@ mod tests {
         for (pattern, expected) in [
             ("(a", "missing closing ): `(a`"),
             ("a)", "unexpected ): `a)`"),
+            ("unclosed group)", "unexpected ): `unclosed group)`"),
+            ("(look-around\n", "missing closing ): `(look-around\n`"),
             ("x[a", "missing closing ]: `[a`"),
             ("*", "missing argument to repetition operator: `*`"),
             ("(?=a)", "invalid or unsupported Perl syntax: `(?=`"),

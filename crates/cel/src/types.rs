@@ -14,6 +14,8 @@ pub enum Type {
     /// Of what could not be checked; assignable to everything, so that one mistake is reported once.
     Error,
     Dyn,
+    /// As `dyn`, but told apart from it where a result must be declared, and no range of a comprehension.
+    Any,
     Null,
     Bool,
     Int,
@@ -92,12 +94,13 @@ impl Type {
         Self::Type(Some(Arc::new(inner)))
     }
 
+    /// Whether it fits everywhere.
     pub(crate) fn is_dyn(&self) -> bool {
-        matches!(self, Self::Dyn)
+        matches!(self, Self::Dyn | Self::Any)
     }
 
     pub(crate) fn is_dyn_or_error(&self) -> bool {
-        matches!(self, Self::Dyn | Self::Error)
+        self.is_dyn() || matches!(self, Self::Error)
     }
 
     /// The parameter types of a compound one.
@@ -124,6 +127,7 @@ impl Type {
         match self {
             Self::Error => "error",
             Self::Dyn | Self::Param(_) => "dyn",
+            Self::Any => "google.protobuf.Any",
             Self::Null => "null_type",
             Self::Bool => "bool",
             Self::Int => "int",
@@ -165,6 +169,7 @@ impl fmt::Display for Type {
         match self {
             Self::Error => f.write_str("!error!"),
             Self::Dyn => f.write_str("dyn"),
+            Self::Any => f.write_str("any"),
             Self::Null => f.write_str("null"),
             Self::Duration => f.write_str("duration"),
             Self::Timestamp => f.write_str("timestamp"),

@@ -44,7 +44,7 @@ pub struct Attributes<'a> {
     pub generate_name: &'a str,
     pub user: &'a UserInfo,
     pub dry_run: bool,
-    /// The stored state, for updates and deletes.
+    /// The stored state, for updates and deletes; one of a custom resource was [read](Endpoint::read) before.
     pub old: Option<&'a Object>,
     /// The same as a tree of the served version, where there is one already.
     pub old_tree: Option<&'a Value>,
@@ -61,12 +61,7 @@ impl<'a> Attributes<'a> {
         if let Some(tree) = self.old_tree {
             return Some(Cow::Borrowed(tree));
         }
-        let mut tree = self.old?.to_value();
-        let (from, to) = (api::conversion::storage_gvk(self.resource), self.resource.gvk());
-        if from != to {
-            api::conversion::convert(&mut tree, &from, &to);
-        }
-        Some(Cow::Owned(tree))
+        self.old.map(|old| Cow::Owned(crate::served(self.resource, old)))
     }
 
     /// Whether this is about `group`/`plural` itself (no subresource).
@@ -176,5 +171,48 @@ impl Registry {
         let admission = self.admission()?;
         admission.mutate(&attributes, Some(object)).await?;
         admission.validate(&attributes, Some(object)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use api::resource::Custom;
+    use apimachinery::json;
+    use watch_cache::WatchCache;
+
+    use super::*;
+    use crate::ServiceNetwork;
+
+    #[test]
+    fn the_old_object_of_a_custom_resource_is_shown_in_the_version_of_the_request() {
+        let mut built_in = api::builtin::resources().into_iter();
+        let any = built_in.find(|own| own.plural == "configmaps").expect("a built-in resource");
+        let mut resource = Arc::into_inner(any).expect("nobody else has it");
+        resource.custom = Some(Custom::default());
+        (resource.group, resource.kind) = ("example.com".into(), "Widget".into());
+        (resource.version, resource.storage_version) = ("v2".into(), "v2".into());
+        let stored = json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "w"}});
+        let stored = Object::from_value(&stored, 1, &[]).expect("an object");
+        let store = Arc::new(storage_embedded::memory());
+        let attributes = Attributes {
+            registry: &Registry::new(store, WatchCache::new(), ServiceNetwork::default()),
+            operation: Operation::Delete,
+            resource: &resource,
+            subresource: None,
+            namespace: "",
+            name: "w",
+            generate_name: "",
+            user: &UserInfo::new("jane"),
+            dry_run: false,
+            old: Some(&stored),
+            old_tree: None,
+            field_manager: "",
+            delete: None,
+            warnings: &Warnings::default(),
+        };
+        let shown = attributes.old_value().expect("there is one");
+        assert_eq!(shown.str_at(&["apiVersion"]), "example.com/v2");
     }
 }

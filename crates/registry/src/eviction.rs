@@ -4,9 +4,11 @@
 //! so, or if the others are enough without it. Any other costs the budget one disruption, which is noted there so that
 //! the disruption controller does not count the pod while it goes.
 
+use api::conditions::{self, Condition};
 use apimachinery::status::Cause;
 use apimachinery::time::format_seconds;
-use apimachinery::{GroupResource, Object, Selector, Status, Str, Value, json};
+use apimachinery::{GroupResource, Object, Selector, Status, Str, Value};
+use jiff::Timestamp;
 
 use crate::delete::check_preconditions;
 use crate::modify::Rewrite;
@@ -103,12 +105,11 @@ impl Registry {
     ) -> Result<Deleted, Status> {
         let mut request = request.clone();
         if !ctx.dry_run {
-            let now = format_seconds(ctx.now);
             let mut produce = |pod: Option<&Value>| {
                 let pod = pod.expect("modify without create_if_missing always has a state");
                 let record = ["uid", "resourceVersion"].map(|key| pod.str_at(&["metadata", key]));
                 check_preconditions(pods, name, record.into(), &request)?;
-                Ok(Rewrite { trusted: true, ..Rewrite::of_current(marked(pod, &now), pod) })
+                Ok(Rewrite { trusted: true, ..Rewrite::of_current(marked(pod, ctx.now), pod) })
             };
             let status_ctx = WriteContext { subresource: Some("status"), ..*ctx };
             let marked = self.modify(pods, &status_ctx, name, false, &mut produce).await?.object;
@@ -138,10 +139,9 @@ impl Registry {
         name: &str,
         pod: &str,
     ) -> Result<(), Status> {
-        let now = format_seconds(ctx.now);
         let mut produce = |budget: Option<&Value>| {
             let budget = budget.expect("modify without create_if_missing always has a state");
-            let spent = spend(budget, pod, &now)?;
+            let spent = spend(budget, pod, ctx.now)?;
             Ok(Rewrite { trusted: true, ..Rewrite::of_current(spent, budget) })
         };
         let user = auth::UserInfo::api_server();
@@ -163,28 +163,11 @@ fn at_version(request: &DeleteRequest, pod: &Object) -> DeleteRequest {
 }
 
 /// The pod with the condition that says why it goes.
-fn marked(pod: &Value, now: &str) -> Value {
+fn marked(pod: &Value, now: Timestamp) -> Value {
     let mut marked = pod.clone();
-    let generation = pod["metadata"]["generation"].clone();
-    let mut condition = json!({"type": TARGET, "status": "True", "reason": "EvictionByEvictionAPI",
-        "message": "Eviction API: evicting", "lastTransitionTime": now});
-    if !generation.is_null() {
-        condition.set_at(&["observedGeneration"], generation);
-    }
-    let conditions = marked
-        .ensure_object_at(&["status"])
-        .get_or_insert_with("conditions", || Value::Array(Vec::new()))
-        .as_array_mut();
-    let Some(conditions) = conditions else { return marked };
-    match conditions.iter_mut().find(|condition| condition.str_at(&["type"]) == TARGET) {
-        Some(present) => {
-            if present.str_at(&["status"]) == "True" {
-                condition.set_at(&["lastTransitionTime"], present["lastTransitionTime"].clone());
-            }
-            *present = condition;
-        }
-        None => conditions.push(condition),
-    }
+    Condition::new(TARGET, true, "EvictionByEvictionAPI", "Eviction API: evicting")
+        .at_generation(pod["metadata"]["generation"].as_i64())
+        .set(&mut marked, now);
     marked
 }
 
@@ -195,10 +178,7 @@ fn ignores_budgets(pod: &Value) -> bool {
 }
 
 fn cost(pod: &Value, budget: &Value) -> Cost {
-    let is_ready = pod
-        .array_at(&["status", "conditions"])
-        .iter()
-        .any(|condition| condition.str_at(&["type"]) == "Ready" && condition.str_at(&["status"]) == "True");
+    let is_ready = conditions::is_true(pod, "Ready");
     let number = |key: &str| budget["status"][key].as_i64().unwrap_or(0);
     let always = budget.str_at(&["spec", "unhealthyPodEvictionPolicy"]) == "AlwaysAllow";
     let enough = number("desiredHealthy") > 0 && number("currentHealthy") >= number("desiredHealthy");
@@ -206,7 +186,7 @@ fn cost(pod: &Value, budget: &Value) -> Cost {
 }
 
 /// The budget with one disruption less, if it has one.
-fn spend(budget: &Value, pod: &str, now: &str) -> Result<Value, Status> {
+fn spend(budget: &Value, pod: &str, now: Timestamp) -> Result<Value, Status> {
     let name = budget.str_at(&["metadata", "name"]);
     let status = &budget["status"];
     let number = |key: &str| status[key].as_i64().unwrap_or(0);
@@ -228,9 +208,11 @@ fn spend(budget: &Value, pod: &str, now: &str) -> Result<Value, Status> {
     let mut spent = budget.clone();
     spent.set_at(&["status", "disruptionsAllowed"], allowed - 1);
     if allowed == 1 {
-        set_none_allowed(&mut spent, now);
+        Condition::new(CONDITION, false, "InsufficientPods", "")
+            .at_generation(status["observedGeneration"].as_i64())
+            .set(&mut spent, now);
     }
-    spent.set_at(&["status", "disruptedPods", pod], now);
+    spent.set_at(&["status", "disruptedPods", pod], format_seconds(now));
     Ok(spent)
 }
 
@@ -260,26 +242,6 @@ fn why_none(name: &str, status: &Value) -> String {
     }
 }
 
-fn set_none_allowed(budget: &mut Value, now: &str) {
-    let observed = budget["status"]["observedGeneration"].clone();
-    let conditions = budget
-        .ensure_object_at(&["status"])
-        .get_or_insert_with("conditions", || Value::Array(Vec::new()))
-        .as_array_mut();
-    let Some(conditions) = conditions else { return };
-    let present = conditions.iter().position(|condition| condition.str_at(&["type"]) == CONDITION);
-    let since = match present.map(|index| &conditions[index]) {
-        Some(own) if own.str_at(&["status"]) == "False" => own.str_at(&["lastTransitionTime"]).to_owned(),
-        _ => now.to_owned(),
-    };
-    let condition = json!({"type": CONDITION, "status": "False", "reason": "InsufficientPods", "message": "",
-        "lastTransitionTime": since, "observedGeneration": observed});
-    match present {
-        Some(index) => conditions[index] = condition,
-        None => conditions.push(condition),
-    }
-}
-
 /// The budget is about to be looked at by its controller.
 fn in_progress(name: &str) -> Status {
     refusal(10, format!("The disruption budget {name} is still being processed by the server."))
@@ -296,7 +258,11 @@ fn refusal(retry_after_seconds: u32, why: String) -> Status {
 
 #[cfg(test)]
 mod tests {
+    use apimachinery::json;
+
     use super::*;
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
     fn budget(status: Value) -> Value {
         json!({"metadata": {"name": "b", "generation": 1}, "spec": {}, "status": status})
@@ -314,12 +280,16 @@ mod tests {
 
     #[test]
     fn a_disruption_is_spent_and_noted() {
-        let spent = spend(&budget(status(2, 1, 3)), "p", "now").expect("allowed");
+        let spent = spend(&budget(status(2, 1, 3)), "p", NOW).expect("allowed");
         assert_eq!(spent["status"]["disruptionsAllowed"].as_i64(), Some(1));
-        assert_eq!(spent["status"]["disruptedPods"], json!({"p": "now"}));
+        assert_eq!(spent["status"]["disruptedPods"], json!({"p": "1970-01-01T00:00:00Z"}));
         assert!(spent["status"].array_at(&["conditions"]).is_empty());
-        let last = spend(&budget(status(1, 1, 2)), "p", "now").expect("allowed");
-        assert_eq!(last["status"]["conditions"][0].str_at(&["reason"]), "InsufficientPods");
+        let last = spend(&budget(status(1, 1, 2)), "p", NOW).expect("allowed");
+        let condition = json!({
+            "type": CONDITION, "status": "False", "reason": "InsufficientPods", "message": "",
+            "lastTransitionTime": "1970-01-01T00:00:00Z", "observedGeneration": 1,
+        });
+        assert_eq!(last["status"]["conditions"], json!([condition]));
     }
 
     #[test]
@@ -346,7 +316,7 @@ mod tests {
                 "poddisruptionbudget.policy \"b\" is forbidden: pdb disruptions allowed is negative",
             ),
         ] {
-            let refused = spend(&budget(status), "p", "now").expect_err("refused");
+            let refused = spend(&budget(status), "p", NOW).expect_err("refused");
             assert_eq!(why(refused), (code, text.to_owned()));
         }
     }

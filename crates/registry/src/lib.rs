@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use api::Resource;
 use api::conversion::Converter;
+use api::resource::Schema;
 use apimachinery::object::FieldPaths;
 use apimachinery::{GroupKind, GroupVersionKind, Object, Status, Value, object};
 use auth::UserInfo;
@@ -63,6 +64,8 @@ pub struct Registry {
 pub struct Endpoint {
     pub resource: Arc<Resource>,
     pub cache: Arc<ResourceCache>,
+    /// Set for a kind that upstream stores as protobuf: what its objects are written by.
+    stored_like_protobuf: Option<Schema>,
 }
 
 /// Who writes, and how.
@@ -148,14 +151,14 @@ impl Registry {
     pub fn endpoint(&self, resource: Arc<Resource>) -> Endpoint {
         let cache = self.cache.add_resource(&resource.storage_prefix, resource.selectable_fields.clone());
         cache.measured_as(&resource.group, &resource.plural);
-        Endpoint { resource, cache }
+        Endpoint::new(resource, cache)
     }
 
     /// As [`Registry::endpoint`], for a custom resource; `fields` are those of all its versions.
     pub fn custom_endpoint(&self, resource: Arc<Resource>, fields: FieldPaths) -> Endpoint {
         let cache = self.cache.add_resource(&resource.storage_prefix, fields);
         cache.measured_as(&resource.group, &resource.plural);
-        Endpoint { resource, cache }
+        Endpoint::new(resource, cache)
     }
 
     /// As [`Registry::custom_endpoint`], for a resource that comes while the store is in use: what it holds is there when this
@@ -167,14 +170,14 @@ impl Registry {
     ) -> Result<Endpoint, LoadError> {
         let cache = self.cache.load_resource(&resource.storage_prefix, fields, self.store.as_ref())?;
         cache.measured_as(&resource.group, &resource.plural);
-        Ok(Endpoint { resource, cache })
+        Ok(Endpoint::new(resource, cache))
     }
 
     /// An endpoint of a kind that is answered and never stored (reviews); its cache stays empty.
     pub fn unstored_endpoint(&self, resource: Arc<Resource>) -> Endpoint {
         let path = format!("/unstored/{}/{}/", resource.group, resource.plural);
         let cache = self.cache.add_resource(&path, resource.selectable_fields.clone());
-        Endpoint { resource, cache }
+        Endpoint::new(resource, cache)
     }
 
     pub fn cache(&self) -> &Arc<WatchCache> {
@@ -339,6 +342,11 @@ fn storage_status(error: &storage::Error) -> Status {
 }
 
 impl Endpoint {
+    pub fn new(resource: Arc<Resource>, cache: Arc<ResourceCache>) -> Self {
+        let stored_like_protobuf = api::builtin::stored_like_protobuf(&resource);
+        Self { resource, cache, stored_like_protobuf }
+    }
+
     /// The object as this version shows it, for reading. Only custom resources that need more than their name replaced
     /// ever wait here; everything else is handed on as it is.
     pub async fn read(&self, object: Arc<Object>) -> Result<Arc<Object>, Status> {
@@ -374,9 +382,7 @@ impl Endpoint {
     ///
     /// [read]: Endpoint::read
     pub fn served(&self, object: &Object) -> Value {
-        let mut value = object.to_value();
-        self.convert(&mut value, &self.stored_gvk(), &self.resource.gvk());
-        value
+        served(&self.resource, object)
     }
 
     /// Whether stored bytes need more than another `apiVersion` to be served.
@@ -388,32 +394,15 @@ impl Endpoint {
     async fn draft(&self, mut value: Value) -> Result<Object, Status> {
         match self.converter() {
             Some(converter) => value = converter.write(value).await?,
-            None => self.convert(&mut value, &self.resource.gvk(), &self.stored_gvk()),
+            None => convert(&self.resource, &mut value, &self.resource.gvk(), &self.stored_gvk()),
         }
-        let encoded = match self.protobuf_schema() {
+        let encoded = match &self.stored_like_protobuf {
             Some(schema) => object::encode_like_protobuf(value, schema.root()),
             None => object::encode(&value),
         };
         // The stored form's own fields: both event APIs share a collection, and name them differently.
         Object::indexed(encoded, 0, &self.cache.fields())
             .map_err(|error| Status::bad_request(format!("{} cannot be stored: {error}", self.resource.kind)))
-    }
-
-    /// The schema of the stored version of a kind that upstream stores as protobuf.
-    fn protobuf_schema(&self) -> Option<api::resource::Schema> {
-        /// Groups of servers inside upstream's that store JSON.
-        const JSON_GROUPS: [&str; 2] = ["apiextensions.k8s.io", "apiregistration.k8s.io"];
-        let is_json = self.resource.custom.is_some() || JSON_GROUPS.contains(&self.resource.group.as_str());
-        if is_json { None } else { api::builtin::schema(&self.stored_gvk()) }
-    }
-
-    fn convert(&self, value: &mut Value, from: &GroupVersionKind, to: &GroupVersionKind) {
-        if self.resource.custom.is_some() {
-            // What is stored may be of any version there ever was.
-            value.set_at(&["apiVersion"], to.api_version());
-        } else if from != to {
-            api::conversion::convert(value, from, to);
-        }
     }
 
     fn converter(&self) -> Option<&Arc<dyn Converter>> {
@@ -428,6 +417,22 @@ impl Endpoint {
 
     fn stored_gvk(&self) -> GroupVersionKind {
         api::conversion::storage_gvk(&self.resource)
+    }
+}
+
+/// The tree of a stored object in the version that a resource serves.
+fn served(resource: &Resource, object: &Object) -> Value {
+    let mut value = object.to_value();
+    convert(resource, &mut value, &api::conversion::storage_gvk(resource), &resource.gvk());
+    value
+}
+
+fn convert(resource: &Resource, value: &mut Value, from: &GroupVersionKind, to: &GroupVersionKind) {
+    if resource.custom.is_some() {
+        // What is stored may be of any version there ever was.
+        value.set_at(&["apiVersion"], to.api_version());
+    } else if from != to {
+        api::conversion::convert(value, from, to);
     }
 }
 

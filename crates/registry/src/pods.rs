@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use apimachinery::time::format_seconds;
+use api::conditions::Condition;
 use apimachinery::{GroupResource, Object, Status, Str, Value, field};
 
 use crate::modify::Rewrite;
@@ -53,7 +53,6 @@ impl Registry {
         let binding_uid: Str = binding.str_at(&["metadata", "uid"]).into();
         let binding_version: Str = binding.str_at(&["metadata", "resourceVersion"]).into();
         let handed_on = ["annotations", "labels"].map(|key| (key, binding["metadata"][key].clone()));
-        let now = format_seconds(ctx.now);
         let mut produce = |pod: Option<&Value>| {
             let pod = pod.expect("modify without create_if_missing always has a state");
             check_bindable(pod, name, &binding_uid, &binding_version)?;
@@ -65,7 +64,8 @@ impl Registry {
                     bound.ensure_object_at(&["metadata", own]).insert(key.clone(), value.clone());
                 }
             }
-            set_scheduled(&mut bound, &now);
+            let generation = pod["metadata"]["generation"].as_i64();
+            Condition::new("PodScheduled", true, "", "").at_generation(generation).set(&mut bound, ctx.now);
             Ok(Rewrite { trusted: true, ..Rewrite::of_current(bound, pod) })
         };
         let binding_ctx = WriteContext { subresource: Some("binding"), ..*ctx };
@@ -105,25 +105,4 @@ fn check_bindable(pod: &Value, name: &str, uid: &str, version: &str) -> Result<(
         return Err(Status::conflict(&resource, name, why));
     }
     Ok(())
-}
-
-fn set_scheduled(pod: &mut Value, now: &str) {
-    let scheduled = apimachinery::json!({
-        "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now,
-    });
-    let generation = pod["metadata"]["generation"].clone();
-    let conditions = pod
-        .ensure_object_at(&["status"])
-        .get_or_insert_with("conditions", || Value::Array(Vec::new()))
-        .as_array_mut();
-    let Some(conditions) = conditions else { return };
-    let mut scheduled = scheduled;
-    if !generation.is_null() {
-        scheduled.ensure_object().insert("observedGeneration", generation);
-    }
-    scheduled.ensure_object().remove("lastProbeTime");
-    match conditions.iter_mut().find(|condition| condition.str_at(&["type"]) == "PodScheduled") {
-        Some(own) => *own = scheduled,
-        None => conditions.push(scheduled),
-    }
 }

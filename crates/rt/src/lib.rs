@@ -46,8 +46,14 @@ pub fn name_suffix(len: usize) -> String {
 
 /// A random fraction in `[0, 1)`, for jitter.
 pub fn jitter() -> f64 {
-    let bits = uuid::Uuid::new_v4().as_u128() as u64 >> 11;
+    // The two bits above are a UUID's variant, which is always the same.
+    let bits = (uuid::Uuid::new_v4().as_u128() as u64) << 2 >> 11;
     bits as f64 / (1_u64 << 53) as f64
+}
+
+/// A random index of a list of this length; 0 for an empty one.
+pub fn below(len: usize) -> usize {
+    (jitter() * len as f64) as usize
 }
 
 /// A duration stretched by up to `factor` of itself, so that many timers do not fire together.
@@ -86,5 +92,16 @@ mod tests {
             let stretched = jittered(Duration::from_secs(1), 0.5);
             assert!(stretched >= Duration::from_secs(1) && stretched < Duration::from_millis(1500));
         }
+    }
+
+    #[test]
+    fn every_index_comes_up_and_none_beyond() {
+        let mut times = [0; 8];
+        for _ in 0..8000 {
+            times[below(times.len())] += 1;
+        }
+        // A thousand each; what is six deviations off never happens.
+        assert!(times.iter().all(|times| (800..1200).contains(times)), "{times:?}");
+        assert_eq!(below(0), 0);
     }
 }

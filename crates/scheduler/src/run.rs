@@ -8,8 +8,8 @@
 
 use std::sync::Arc;
 
-use api::gvr::{NAMESPACES, NODES, PODS};
-use apimachinery::{GroupVersionResource, Str, json, time};
+use api::gvr::{NAMESPACES, NODES, POD_DISRUPTION_BUDGETS, PODS};
+use apimachinery::{Str, json, time};
 use client::events::{Recorder, Reference};
 use client::informer::Subscription;
 use client::{Api, DeleteOptions, Delta, Informer, Informers, Patch, WriteOptions};
@@ -28,12 +28,6 @@ use crate::pod::PodInfo;
 /// Events handled before pods get their turn, and pods scheduled before other tasks get theirs: about a millisecond.
 const EVENTS_PER_TURN: usize = 256;
 const PODS_PER_TURN: usize = 128;
-
-const POD_DISRUPTION_BUDGETS: GroupVersionResource = GroupVersionResource {
-    group: Str::const_new("policy"),
-    version: Str::const_new("v1"),
-    resource: Str::const_new("poddisruptionbudgets"),
-};
 
 /// Victims of one preemption evicted at the same time.
 const EVICTIONS_MAX: usize = 16;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use apimachinery::schema::{self, Field, Node, NodeId, NodeKind, Scalar, Schemas, Struct};
 
 use crate::Structural;
+use crate::metadata::is_meta;
 use crate::structural::{Additional, Kind, ListType};
 
 /// Adds the nodes of an object's schema and returns the root; `metadata` is the node of `ObjectMeta`.
@@ -88,7 +89,7 @@ impl Bridge<'_> {
         let mut fields: Vec<Field> = schema
             .properties
             .iter()
-            .filter(|(name, _)| !is_object || !matches!(name.as_str(), "apiVersion" | "kind" | "metadata"))
+            .filter(|(name, _)| !is_object || !is_meta(name))
             .map(|(name, property)| self.field(schema, name, property))
             .collect();
         if is_object {

@@ -92,17 +92,22 @@ impl<'a> OldItems<'a> {
 
     /// The item with the keys of `item`; the one at the same place, which is the usual one, is tried first.
     pub fn find(&self, item: &'a Value, index: usize) -> Option<&'a Value> {
-        let key = self.key(item)?;
-        let here = self.items.get(index);
-        here.filter(|own| self.key(own).as_ref() == Some(&key)).or_else(|| self.index().get(&key).copied())
+        let here = self.items.get(index).filter(|own| self.have_same_keys(own, item));
+        here.or_else(|| self.index().get(&self.key(item)?).copied())
+    }
+
+    /// Whether two items have the same [key](Self::key).
+    fn have_same_keys(&self, one: &Value, other: &Value) -> bool {
+        let (Some(one), Some(other)) = (one.as_object(), other.as_object()) else { return false };
+        let is_same =
+            |key: &Str| one.get(key).is_some_and(|own| is_scalar(own) && other.get(key) == Some(own));
+        !self.keys.is_empty() && self.keys.iter().all(is_same)
     }
 
     /// The values of an item's keys, if it has all of them and they are scalars.
     fn key(&self, item: &'a Value) -> Option<Vec<&'a Value>> {
         let map = item.as_object().filter(|_| !self.keys.is_empty())?;
-        let is_scalar =
-            |value: &&Value| matches!(value, Value::Bool(_) | Value::Number(_) | Value::String(_));
-        self.keys.iter().map(|key| map.get(key).filter(is_scalar)).collect()
+        self.keys.iter().map(|key| map.get(key).filter(|value| is_scalar(value))).collect()
     }
 
     /// Of items with one key the first counts.
@@ -112,4 +117,8 @@ impl<'a> OldItems<'a> {
             all.filter_map(|item| Some((self.key(item)?, item))).collect()
         })
     }
+}
+
+fn is_scalar(value: &Value) -> bool {
+    matches!(value, Value::Bool(_) | Value::Number(_) | Value::String(_))
 }

@@ -17,6 +17,11 @@ pub enum Malformed {
     Drop,
 }
 
+/// What every whole object has, whatever its schema says.
+pub(crate) fn is_meta(name: &str) -> bool {
+    matches!(name, "apiVersion" | "kind" | "metadata")
+}
+
 /// Brings an object's `metadata` into the form of its Go type; paths of unknown fields go to `unknown`.
 pub fn coerce(
     object: &mut Map,

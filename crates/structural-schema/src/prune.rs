@@ -3,6 +3,7 @@
 use apimachinery::Value;
 
 use crate::Structural;
+use crate::metadata::is_meta;
 use crate::structural::Additional;
 
 /// Paths of unknown fields are listed up to here, as for built-in kinds.
@@ -22,10 +23,6 @@ pub fn prune(object: &mut Value, schema: &Structural, unknown: Option<&mut Vec<S
 /// Removes what `schema` does not specify from a value that need not be an object of a kind.
 pub fn prune_value(value: &mut Value, schema: &Structural) {
     Pruner { path: String::new(), unknown: None }.level(value, Some(schema), Keep::default());
-}
-
-fn is_meta(name: &str) -> bool {
-    matches!(name, "apiVersion" | "kind" | "metadata")
 }
 
 struct Pruner {

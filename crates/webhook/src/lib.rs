@@ -11,6 +11,7 @@
 //! **Invariant (bounded):** every call has a timeout and a limit on what it reads.
 
 mod client;
+mod clients;
 mod config;
 mod connect;
 mod error;
@@ -20,6 +21,7 @@ mod retry;
 mod tls;
 
 pub use client::{Answer, Body, Call, Client};
+pub use clients::Clients;
 pub use config::{ClientCertificate, ClientConfig, ConfigError, Credential, ServiceReference, Target};
 pub use error::{Error, TransportProblem};
 pub use kubeconfig::KubeconfigError;

@@ -37,6 +37,14 @@ pub fn schema(gvk: &GroupVersionKind) -> Option<Schema> {
     Some(Schema { schemas: TYPES.schemas.clone(), root })
 }
 
+/// The schema of the version in which a kind is stored, if that is a kind that upstream stores as protobuf.
+pub fn stored_like_protobuf(resource: &Resource) -> Option<Schema> {
+    /// Groups of servers inside upstream's that store JSON.
+    const JSON_GROUPS: [&str; 2] = ["apiextensions.k8s.io", "apiregistration.k8s.io"];
+    let is_json = resource.custom.is_some() || JSON_GROUPS.contains(&resource.group.as_str());
+    if is_json { None } else { schema(&crate::conversion::storage_gvk(resource)) }
+}
+
 /// Every resource that upstream serves by default, in the order of its discovery documents.
 pub fn resources() -> Vec<Arc<Resource>> {
     served(&RuntimeConfig::default(), &Features::default())

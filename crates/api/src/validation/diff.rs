@@ -16,6 +16,9 @@ use super::internal;
 const CONTEXT: usize = 3;
 /// In a text of at least so many lines, lines that make up more than a hundredth of it start no common run.
 const POPULAR_LINES_MIN: usize = 200;
+/// Lines, and places of lines, that the search for common runs looks at; what it has not seen then counts as changed.
+/// A change of a few fields needs a fraction of that; texts whose every line is a run of its own would need billions.
+const VISITS_MAX: usize = 5_000_000;
 
 /// How two values of this internal type differ (`PodSpec`).
 pub fn of_structs(go_type: &str, old: &Value, new: &Value) -> String {
@@ -40,7 +43,9 @@ struct Part {
 
 fn unified(old: &[String], new: &[String]) -> String {
     let mut text = String::new();
-    for hunk in hunks(parts(&common_runs(old, new), old.len(), new.len())) {
+    let mut visits_left = VISITS_MAX;
+    let runs = common_runs(old, new, &mut visits_left);
+    for hunk in hunks(parts(&runs, old.len(), new.len())) {
         let (Some(first), Some(last)) = (hunk.first(), hunk.last()) else { continue };
         let range = |start: usize, end: usize| match end - start {
             0 => format!("{start},0"),
@@ -69,8 +74,8 @@ fn push_lines(text: &mut String, mark: char, lines: &[String]) {
     }
 }
 
-/// All runs in order.
-fn common_runs(old: &[String], new: &[String]) -> Vec<Run> {
+/// All runs in order, as far as the visits last.
+fn common_runs(old: &[String], new: &[String], visits_left: &mut usize) -> Vec<Run> {
     let mut places: HashMap<&str, Vec<usize>> = HashMap::new();
     for (at, line) in new.iter().enumerate() {
         places.entry(line).or_default().push(at);
@@ -78,10 +83,19 @@ fn common_runs(old: &[String], new: &[String]) -> Vec<Run> {
     if new.len() >= POPULAR_LINES_MIN {
         places.retain(|_, places| places.len() <= new.len() / 100 + 1);
     }
+    let places_of = |line: &String| places.get(line.as_str()).map(Vec::as_slice).unwrap_or_default();
+    let mut search = Search {
+        old,
+        new,
+        places: old.iter().map(places_of).collect(),
+        ending: vec![0; new.len() + 1],
+        ending_here: vec![0; new.len() + 1],
+        visits_left,
+    };
     let mut found = Vec::new();
     let mut open = vec![(0..old.len(), 0..new.len())];
     while let Some((old_range, new_range)) = open.pop() {
-        let run = longest_run(old, new, &places, &old_range, &new_range);
+        let Some(run) = search.longest_run(&old_range, &new_range) else { break };
         if run.len == 0 {
             continue;
         }
@@ -93,42 +107,69 @@ fn common_runs(old: &[String], new: &[String]) -> Vec<Run> {
     found
 }
 
-/// The longest run within these ranges; of several the first one.
-fn longest_run(
-    old: &[String],
-    new: &[String],
-    places: &HashMap<&str, Vec<usize>>,
-    old_range: &Range<usize>,
-    new_range: &Range<usize>,
-) -> Run {
-    let mut best = Run { old: old_range.start, new: new_range.start, len: 0 };
-    // By the line of `new` where they end: runs that end with the last line of `old` looked at.
-    let mut ending: HashMap<usize, usize> = HashMap::new();
-    for at in old_range.clone() {
-        let mut ending_here = HashMap::new();
-        let here = places.get(old[at].as_str()).map(Vec::as_slice).unwrap_or_default();
-        for &place in here.iter().filter(|place| new_range.contains(place)) {
-            let before = place.checked_sub(1).and_then(|before| ending.get(&before)).copied();
-            let len = before.unwrap_or_default() + 1;
-            ending_here.insert(place, len);
-            if len > best.len {
-                best = Run { old: at + 1 - len, new: place + 1 - len, len };
+/// A search for common runs. Between two calls all of `ending` and `ending_here` is zero.
+struct Search<'a> {
+    old: &'a [String],
+    new: &'a [String],
+    /// By line of `old`: where it stands in `new`.
+    places: Vec<&'a [usize]>,
+    /// By the line of `new` after them: how long the runs are that end with the line of `old` before the present one.
+    ending: Vec<u32>,
+    /// And those that end with the present one.
+    ending_here: Vec<u32>,
+    visits_left: &'a mut usize,
+}
+
+impl Search<'_> {
+    /// The longest run within these ranges, of several the first one; nothing once the visits are spent.
+    fn longest_run(&mut self, old_range: &Range<usize>, new_range: &Range<usize>) -> Option<Run> {
+        let mut best = Run { old: old_range.start, new: new_range.start, len: 0 };
+        let mut touched: &[usize] = &[];
+        for at in old_range.clone() {
+            let here = within(self.places[at], new_range);
+            *self.visits_left = self.visits_left.checked_sub(1 + here.len())?;
+            for &place in here {
+                let len = self.ending[place] + 1;
+                self.ending_here[place + 1] = len;
+                let len = len as usize;
+                if len > best.len {
+                    best = Run { old: at + 1 - len, new: place + 1 - len, len };
+                }
             }
+            self.forget(touched);
+            std::mem::swap(&mut self.ending, &mut self.ending_here);
+            touched = here;
         }
-        ending = ending_here;
+        self.forget(touched);
+        Some(self.extended(best, old_range, new_range))
     }
-    // Popular lines around it belong to it, too.
-    while best.old > old_range.start && best.new > new_range.start && old[best.old - 1] == new[best.new - 1] {
-        best = Run { old: best.old - 1, new: best.new - 1, len: best.len + 1 };
+
+    /// Removes the runs that end at these places.
+    fn forget(&mut self, places: &[usize]) {
+        places.iter().for_each(|place| self.ending[place + 1] = 0);
     }
-    let end = |run: &Run| (run.old + run.len, run.new + run.len);
-    while end(&best).0 < old_range.end
-        && end(&best).1 < new_range.end
-        && old[end(&best).0] == new[end(&best).1]
-    {
-        best.len += 1;
+
+    /// Popular lines around a run belong to it, too.
+    fn extended(&self, mut run: Run, old_range: &Range<usize>, new_range: &Range<usize>) -> Run {
+        let (old, new) = (self.old, self.new);
+        while run.old > old_range.start && run.new > new_range.start && old[run.old - 1] == new[run.new - 1] {
+            run = Run { old: run.old - 1, new: run.new - 1, len: run.len + 1 };
+        }
+        let end = |run: &Run| (run.old + run.len, run.new + run.len);
+        while end(&run).0 < old_range.end
+            && end(&run).1 < new_range.end
+            && old[end(&run).0] == new[end(&run).1]
+        {
+            run.len += 1;
+        }
+        run
     }
-    best
+}
+
+/// Those of the sorted places that are within the range.
+fn within<'a>(places: &'a [usize], range: &Range<usize>) -> &'a [usize] {
+    let before = |bound: usize| places.partition_point(|place| *place < bound);
+    &places[before(range.start)..before(range.end)]
 }
 
 /// Both texts from start to end: runs and what is between them.
@@ -222,6 +263,34 @@ mod tests {
         new.insert(100, 'a');
         new.push('b');
         check(&old, &new, "@@ -249,3 +249,4 @@| -| -| -|+b|");
+    }
+
+    /// Each line is a run, and every search finds but the first of those that are left.
+    #[test]
+    fn a_search_without_end_is_given_up() {
+        const LINES: usize = 4000;
+        let old: Vec<String> = (0..LINES).map(|line| format!("line {}", line % 120)).collect();
+        let new: Vec<String> =
+            old.iter().enumerate().flat_map(|(at, line)| [line.clone(), format!("added {at}")]).collect();
+        let mut visits_left = VISITS_MAX;
+        let runs = common_runs(&old, &new, &mut visits_left);
+        assert!(visits_left < 2 * LINES, "{visits_left} visits are left");
+        assert!(!runs.is_empty() && runs.len() < LINES / 10, "{} runs", runs.len());
+        // What was not looked at is changed, and nothing is lost.
+        let text = unified(&old, &new);
+        let same = text.lines().filter(|line| line.starts_with(' ')).count();
+        let removed = text.lines().filter(|line| line.starts_with('-')).count();
+        assert_eq!((same, same + removed), (runs.len(), LINES));
+    }
+
+    #[test]
+    fn a_small_change_of_a_large_text_needs_few_visits() {
+        let old: Vec<String> = (0..internal::LINES_MAX).map(|line| format!("line {}", line % 120)).collect();
+        let mut new = old.clone();
+        new[5000] = "changed".into();
+        let mut visits_left = VISITS_MAX;
+        common_runs(&old, &new, &mut visits_left);
+        assert!(visits_left > VISITS_MAX / 2, "{visits_left} visits are left");
     }
 
     #[test]

@@ -35,7 +35,9 @@ struct GoStruct {
     name: &'static str,
     /// The type of the versioned API that has the fields.
     definition: &'static str,
-    words: &'static str,
+    fields: Vec<GoField>,
+    /// Types of `meta` do; they have names for JSON.
+    omits_empty: bool,
 }
 
 /// A field of a struct as it is printed.
@@ -76,11 +78,10 @@ impl GoStruct {
     fn parse(row: &'static str) -> Self {
         let (head, words) = row.split_once(' ').unwrap_or((row, ""));
         let (name, definition) = head.split_once('@').unwrap_or((head, head));
-        Self { name, definition, words }
-    }
-
-    fn fields(&self) -> impl Iterator<Item = GoField> {
-        self.words.split(' ').map(|word| self.field(word))
+        let omits_empty = words.starts_with(|c: char| c.is_ascii_lowercase());
+        let mut own = Self { name, definition, fields: Vec::new(), omits_empty };
+        own.fields = words.split(' ').map(|word| own.field(word)).collect();
+        own
     }
 
     fn field(&self, word: &'static str) -> GoField {
@@ -91,11 +92,6 @@ impl GoStruct {
         let within = definition_of(definition).expect("internal.txt names types of schema.txt");
         let field = within.fields().find(|field| field.name.eq_ignore_ascii_case(wanted));
         GoField { name, field: field.expect("internal.txt names fields of schema.txt"), within, embedded }
-    }
-
-    /// Types of `meta` have names for JSON.
-    fn omits_empty(&self) -> bool {
-        self.words.starts_with(|c: char| c.is_ascii_lowercase())
     }
 }
 
@@ -183,7 +179,7 @@ impl<'a> Item<'a> {
 
 fn collect_fields<'a>(go_type: &str, value: &'a Value, items: &mut Vec<Item<'a>>) {
     let own = &STRUCTS[go_type];
-    for GoField { name, field, within, embedded } in own.fields() {
+    for &GoField { name, field, within, embedded } in &own.fields {
         let value = &value[field.name];
         if embedded {
             if let Some(inner) = reference(field.kind).and_then(|name| structure_name(name, within)) {
@@ -191,7 +187,7 @@ fn collect_fields<'a>(go_type: &str, value: &'a Value, items: &mut Vec<Item<'a>>
             }
             continue;
         }
-        if own.omits_empty() && value.is_null() && !field.always_present {
+        if own.omits_empty && value.is_null() && !field.always_present {
             continue;
         }
         let mut item = Item::new(name, field.kind, within, value);
@@ -256,7 +252,7 @@ mod tests {
     #[test]
     fn every_name_of_the_table_is_one_of_the_schema() {
         for own in STRUCTS.values() {
-            for GoField { field, within, .. } in own.fields() {
+            for &GoField { field, within, .. } in &own.fields {
                 let mut kind = field.kind;
                 while let Type::List(inner) | Type::Map(inner) = kind {
                     kind = Type::parse(inner);
@@ -273,7 +269,7 @@ mod tests {
         // An alias that the internal type does not have.
         let aliases = [("PodSpec", "serviceAccount")];
         for (name, own) in STRUCTS.iter().filter(|(name, _)| **name != "PersistentVolumeSource") {
-            let printed: Vec<&str> = own.fields().map(|own| own.field.name).collect();
+            let printed: Vec<&str> = own.fields.iter().map(|own| own.field.name).collect();
             let moved = |field: &str| *name == "PodSpec" && HOST_FIELDS.contains(&field);
             for field in definition_of(own.definition).unwrap().fields().map(|field| field.name) {
                 let known = printed.contains(&field) || moved(field) || aliases.contains(&(*name, field));

@@ -67,38 +67,34 @@ pub fn check_canonical_ip(errors: &mut ErrorList, value: &str, path: &Path<'_>) 
 
 /// Complains unless the value is a CIDR block in strict form, or one that the field already held.
 pub fn check_cidr(errors: &mut ErrorList, value: &str, path: &Path<'_>, held_before: &[&str]) {
-    if held_before.contains(&value) {
-        return;
+    if !held_before.contains(&value) {
+        strict_cidr(errors, value, path);
     }
-    let parsed = value.split_once('/').and_then(|(address, length)| {
-        let ip = parse_sloppy(address)?;
-        let bits: u32 = if length.bytes().all(|byte| byte.is_ascii_digit()) {
-            length.parse().ok()?
-        } else {
-            return None;
-        };
-        let max = if address.contains(':') { 128 } else { 32 };
-        (bits <= max).then_some((address, length, ip, bits))
-    });
-    let Some((address, length, ip, bits)) = parsed else {
+}
+
+/// The block in strict form; complains about another one.
+fn strict_cidr(errors: &mut ErrorList, value: &str, path: &Path<'_>) -> Option<(IpAddr, u32)> {
+    let Some((ip, bits)) = parse_cidr(value) else {
         errors.push(Error::invalid(path, value, NOT_A_CIDR));
-        return;
+        return None;
     };
-    if address.parse::<IpAddr>().is_err() || (length.len() > 1 && length.starts_with('0')) {
-        errors.push(Error::invalid(path, value, "must not have leading 0s in IP or prefix length"));
+    let (address, length) = value.split_once('/').unwrap_or((value, ""));
+    let why = if address.parse::<IpAddr>().is_err() || (length.len() > 1 && length.starts_with('0')) {
+        "must not have leading 0s in IP or prefix length"
     } else if address.contains(':') && ip.is_ipv4() {
-        errors.push(Error::invalid(path, value, "must not have an IPv4-mapped IPv6 address"));
+        "must not have an IPv4-mapped IPv6 address"
     } else if has_host_bits(ip, bits) {
-        errors.push(Error::invalid(path, value, "must not have bits set beyond the prefix length"));
-    }
+        "must not have bits set beyond the prefix length"
+    } else {
+        return Some((ip, bits));
+    };
+    errors.push(Error::invalid(path, value, why));
+    None
 }
 
 /// Complains unless the value is a CIDR block in the one form that is written.
 pub fn check_canonical_cidr(errors: &mut ErrorList, value: &str, path: &Path<'_>) {
-    let before = errors.len();
-    check_cidr(errors, value, path, &[]);
-    if let Some((ip, bits)) = parse_cidr(value)
-        && errors.len() == before
+    if let Some((ip, bits)) = strict_cidr(errors, value, path)
         && format!("{ip}/{bits}") != value
     {
         errors.push(Error::invalid(path, value, format!("must be in canonical form (\"{ip}/{bits}\")")));

@@ -1,6 +1,7 @@
 //! The rules of `metadata`, the same for every kind but for its scope and the form of its names.
 
 use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::object::METADATA_FIELDS;
 use apimachinery::{Map, Value};
 
 use super::fields::{Fields, NOT_NEGATIVE, Verbatim, immutable, invalid_each, item_text};
@@ -261,23 +262,7 @@ pub fn field_manager(errors: &mut ErrorList, manager: &str, path: &Path<'_>) {
 pub fn template_object_meta(errors: &mut ErrorList, metadata: &Value, path: &Path<'_>) {
     annotations(errors, metadata.map("annotations"), &path.child("annotations"));
     selector::labels(errors, metadata.map("labels"), &path.child("labels"));
-    // In the order of the Go type.
-    const OTHERS: [&str; 13] = [
-        "name",
-        "generateName",
-        "namespace",
-        "selfLink",
-        "uid",
-        "resourceVersion",
-        "generation",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "ownerReferences",
-        "finalizers",
-        "managedFields",
-    ];
-    for key in OTHERS {
+    for key in METADATA_FIELDS.into_iter().filter(|key| !matches!(*key, "labels" | "annotations")) {
         if !super::fields::is_empty(metadata.get(key)) {
             errors.push(Error::forbidden(&path.child(key), "cannot be set"));
         }

@@ -12,6 +12,7 @@
 
 pub mod conditions;
 pub mod diff;
+pub mod expression;
 pub mod fields;
 mod internal;
 pub mod ip;

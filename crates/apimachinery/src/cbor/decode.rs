@@ -1,8 +1,12 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use jiff::Timestamp;
+
 use super::{major, simple};
-use crate::{Map, Str, Value};
+use crate::{Map, Number, Str, Value};
 
 /// As deep as JSON may be nested.
 const DEPTH_MAX: usize = 128;
@@ -213,8 +217,8 @@ impl<'a> Reader<'a> {
                 let head = self.head()?;
                 let bytes = self.string(head)?;
                 let text = match tag {
-                    21 => base64(&bytes, b"-_", false),
-                    22 => base64(&bytes, b"+/", true),
+                    21 => URL_SAFE_NO_PAD.encode(&bytes),
+                    22 => STANDARD.encode(&bytes),
                     _ => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
                 };
                 Ok(Value::String(text.into()))
@@ -239,32 +243,13 @@ impl<'a> Reader<'a> {
         let Value::Number(seconds) = self.item(depth)? else {
             return Err(Error::Tag(1, "integer or floating-point number", "something else"));
         };
-        let nanoseconds = (seconds.as_f64() * 1e9).round();
-        let time = jiff::Timestamp::from_nanosecond(nanoseconds as i128);
-        time.map(|time| Value::from(time.to_string())).map_err(|_| Error::Time(seconds.as_f64().to_string()))
+        let time = match seconds {
+            Number::Int(seconds) => Timestamp::from_second(seconds),
+            fractional => Timestamp::from_nanosecond((fractional.as_f64() * 1e9).round() as i128),
+        };
+        time.map(|time| Value::from(time.to_string()))
+            .map_err(|_| Error::Time(Value::Number(seconds).to_json_string()))
     }
-}
-
-/// Base64 with these last two letters.
-fn base64(bytes: &[u8], last: &[u8; 2], padded: bool) -> String {
-    let letter = |sextet: u32| match sextet as u8 & 63 {
-        sextet @ 0..26 => b'A' + sextet,
-        sextet @ 26..52 => b'a' + sextet - 26,
-        sextet @ 52..62 => b'0' + sextet - 52,
-        sextet => last[usize::from(sextet - 62)],
-    };
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let three = chunk.iter().chain(&[0, 0]).take(3).fold(0, |bits, byte| bits << 8 | u32::from(*byte));
-        for at in 0..4 {
-            if at <= chunk.len() {
-                text.push(char::from(letter(three >> (18 - 6 * at))));
-            } else if padded {
-                text.push('=');
-            }
-        }
-    }
-    text
 }
 
 fn deeper(depth: usize) -> Result<usize> {

@@ -8,7 +8,9 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::set::{self, Set, field_element, has_children, is_member, make_node};
-use super::typed::{NoElement, Shape, Sort, Type, element, field_type, is_declared, item_type, shape, sort};
+use super::typed::{
+    NoElement, Shape, Sort, Type, declared_type, element, field_type, item_type, shape, sort,
+};
 use crate::schema::{NodeKind, Scalar};
 use crate::{Map, Str, Value};
 
@@ -37,23 +39,23 @@ pub(super) fn merge(live: &Value, config: &Value, of: Type<'_>) -> Result<Value>
 /// Paths of the lists, maps and structs in a configuration that are owned as a whole.
 pub(super) fn atomics(config: &Value, of: Type<'_>) -> Vec<String> {
     let mut found = Vec::new();
-    atomics_below(config, of, "", &mut found);
+    atomics_below(config, of, Place::Root, &mut found);
     found
 }
 
-fn atomics_below(config: &Value, of: Type<'_>, path: &str, found: &mut Vec<String>) {
+fn atomics_below(config: &Value, of: Type<'_>, place: Place<'_>, found: &mut Vec<String>) {
     if matches!(config, Value::Object(_) | Value::Array(_)) && sort(of) == Sort::Leaf {
-        found.push(path.to_owned());
+        found.push(place.to_string());
     }
     match config {
         Value::Object(map) => {
             for (name, value) in map {
-                atomics_below(value, field_type(of, name), &format!("{path}.{name}"), found);
+                atomics_below(value, field_type(of, name), Place::Field(&place, name), found);
             }
         }
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
-                atomics_below(item, item_type(of), &format!("{path}[{index}]"), found);
+                atomics_below(item, item_type(of), Place::Index(&place, index), found);
             }
         }
         _ => {}
@@ -156,10 +158,9 @@ fn named_below(value: &Value, of: Type<'_>) -> Result<Vec<(Str, Value)>> {
         Shape::Granular(Some(map)) => {
             let mut nodes = Vec::with_capacity(map.len());
             for (name, field) in map {
-                let field_type = field_type(of, name);
+                let (field_type, declared) = declared_type(of, name);
                 let empty = field.is_null() || field.as_object().is_some_and(Map::is_empty);
-                let member =
-                    empty || !is_declared(of, name) || matches!(shape(field, field_type), Shape::Leaf);
+                let member = empty || !declared || matches!(shape(field, field_type), Shape::Leaf);
                 nodes.extend(
                     make_node(named_below(field, field_type)?, member)
                         .map(|node| (field_element(name), node)),
@@ -227,10 +228,12 @@ pub(super) fn with_declared_parents(set: &Set, of: Type<'_>) -> Set {
 fn declared_below(node: &Map, of: Type<'_>) -> Vec<(Str, Value)> {
     set::children(node)
         .filter_map(|(element, child)| {
-            let declared = element.strip_prefix("f:").is_some_and(|name| is_declared(of, name));
+            let (below, declared) = match element.strip_prefix("f:") {
+                Some(name) => declared_type(of, name),
+                None => (item_type(of), false),
+            };
             let member = is_member(child) || (declared && has_children(child));
-            make_node(declared_below(child, element_type(of, element)), member)
-                .map(|node| (element.clone(), node))
+            make_node(declared_below(child, below), member).map(|node| (element.clone(), node))
         })
         .collect()
 }
@@ -321,7 +324,8 @@ fn check(value: &Value, of: Type<'_>, place: Place<'_>, errors: &mut Vec<String>
             let open = !matches!(schema.kind(), NodeKind::Struct(object) if !object.preserve_unknown);
             for (name, field) in map {
                 let below = Place::Field(&place, name);
-                if !is_declared(of, name) {
+                let (field_type, declared) = declared_type(of, name);
+                if !declared {
                     // The schema of a custom resource need not repeat what every object has.
                     if matches!(place, Place::Root) && is_of_every_object(name) {
                         continue;
@@ -331,7 +335,7 @@ fn check(value: &Value, of: Type<'_>, place: Place<'_>, errors: &mut Vec<String>
                         return;
                     }
                 }
-                check(field, field_type(of, name), below, errors);
+                check(field, field_type, below, errors);
             }
         }
         (NodeKind::List { .. }, Value::Array(items)) => check_items(items, of, place, errors),

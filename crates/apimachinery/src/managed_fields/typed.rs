@@ -65,9 +65,11 @@ pub(super) fn field_type<'s>(of: Type<'s>, name: &str) -> Type<'s> {
     of?.child(name)
 }
 
-/// Whether the type declares a field of this name, rather than taking any.
-pub(super) fn is_declared(of: Type<'_>, name: &str) -> bool {
-    of.is_some_and(|schema| schema.field(name).is_some())
+/// The same, and whether the type declares a field of this name, rather than taking any.
+pub(super) fn declared_type<'s>(of: Type<'s>, name: &str) -> (Type<'s>, bool) {
+    let found = field_type(of, name);
+    let names_fields = of.is_some_and(|schema| matches!(schema.kind(), NodeKind::Struct(_)));
+    (found, found.is_some() && names_fields)
 }
 
 pub(super) fn item_type(of: Type<'_>) -> Type<'_> {

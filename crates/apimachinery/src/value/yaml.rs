@@ -157,30 +157,41 @@ impl Writer {
     /// Writes a text of one line and breaks it at single spaces where it is too long; in double quotes also before
     /// further spaces, which a backslash keeps.
     fn folded(&mut self, text: &str, indent: usize, place: Place, style: Style) {
-        let mut after_space = false;
-        let mut chars = text.char_indices().peekable();
-        let mut written = String::new();
-        while let Some((at, c)) = chars.next() {
-            let next = chars.peek().map(|(_, next)| *next);
-            let too_long = place == Place::Value && self.column > LINE_CHARS;
-            let may_break = c == ' ' && !after_space && at > 0 && next.is_some();
-            let keeps_spaces = style == Style::DoubleQuoted;
-            after_space = c == ' ';
-            if too_long && may_break && (keeps_spaces || next != Some(' ')) {
-                self.start_line(indent);
-                if next == Some(' ') {
-                    self.put("\\");
-                }
+        let keeps_spaces = style == Style::DoubleQuoted;
+        let mut written = 0;
+        for (at, around) in (1..).zip(text.as_bytes().windows(3)) {
+            let [before, b' ', next] = around else { continue };
+            let may_break = *before != b' ' && (keeps_spaces || *next != b' ');
+            if !may_break || place != Place::Value {
                 continue;
             }
-            written.clear();
-            match (style, c) {
-                (Style::SingleQuoted, '\'') => written.push_str("''"),
-                (Style::DoubleQuoted, c) => escape(c, &mut written),
-                (_, c) => written.push(c),
+            self.styled(&text[written..at], style);
+            written = at;
+            if self.column > LINE_CHARS {
+                self.start_line(indent);
+                if *next == b' ' {
+                    self.put("\\");
+                }
+                written += 1;
             }
-            self.put(&written);
         }
+        self.styled(&text[written..], style);
+    }
+
+    /// A part of a text that goes on without a break.
+    fn styled(&mut self, part: &str, style: Style) {
+        let start = self.out.len();
+        match style {
+            Style::SingleQuoted => {
+                for (index, quoted) in part.split('\'').enumerate() {
+                    self.out.push_str(if index > 0 { "''" } else { "" });
+                    self.out.push_str(quoted);
+                }
+            }
+            Style::DoubleQuoted => part.chars().for_each(|c| escape(c, &mut self.out)),
+            Style::Plain | Style::Literal => self.out.push_str(part),
+        }
+        self.column += self.out[start..].chars().count();
     }
 
     /// Line by line after `|`.
@@ -275,12 +286,12 @@ fn has_indicators(text: &str) -> bool {
 
 /// Whether a reader of YAML 1.1 takes the bare word for a text, and not for a number, time, boolean or nothing.
 fn reads_as_text(word: &str) -> bool {
-    const WORDS: [&str; 38] = [
+    const WORDS: [&str; 39] = [
         "", "~", "null", "Null", "NULL", "y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On",
         "ON", "n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF", ".nan", ".NaN",
-        ".NAN", ".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF", "-.inf", "-.Inf",
+        ".NAN", ".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF", "-.inf", "-.Inf", "-.INF",
     ];
-    if WORDS.contains(&word) || word == "-.INF" {
+    if WORDS.contains(&word) {
         return false;
     }
     match word.as_bytes().first() {
@@ -421,16 +432,7 @@ fn number_text(number: Number) -> String {
         Number::Uint(n) => n.to_string(),
         // Go's JSON has no fraction there, and so this is an integer again.
         Number::Float(f) if f.fract() == 0.0 && f.abs() < 1e15 => f.to_string(),
-        Number::Float(f) => {
-            let scientific = format!("{f:e}");
-            let Some((digits, exponent)) = scientific.split_once('e') else { return scientific };
-            let exponent: i32 = exponent.parse().unwrap_or_default();
-            if !(-4..6).contains(&exponent) {
-                let sign = if exponent < 0 { '-' } else { '+' };
-                return format!("{digits}e{sign}{:02}", exponent.unsigned_abs());
-            }
-            f.to_string()
-        }
+        Number::Float(f) => crate::field::go_float(f),
     }
 }
 
@@ -468,9 +470,8 @@ fn escape(c: char, out: &mut String) {
 
 /// Letters by their code, numbers by their value, and what is no letter before letters.
 fn natural_order(a: &str, b: &str) -> Ordering {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let Some(at) = a.iter().zip(&b).position(|(a, b)| a != b) else { return a.len().cmp(&b.len()) };
-    let (own, other) = (a[at], b[at]);
+    let differing = a.char_indices().zip(b.chars()).find(|((_, own), other)| own != other);
+    let Some(((at, own), other)) = differing else { return a.len().cmp(&b.len()) };
     match (own.is_alphabetic(), other.is_alphabetic()) {
         (true, true) => return own.cmp(&other),
         (true, false) => return Ordering::Greater,
@@ -478,13 +479,13 @@ fn natural_order(a: &str, b: &str) -> Ordering {
         (false, false) => {}
     }
     // A zero inside a number counts as a digit of it, not as one that leads it.
-    let digits_before = a[..at].iter().rev().take_while(|c| c.is_ascii_digit());
-    let inside = (own == '0' || other == '0') && digits_before.into_iter().any(|c| *c != '0');
-    let value = |chars: &[char]| -> (u128, usize) {
-        let digits = chars[at..].iter().map_while(|c| c.to_digit(10)).take(30);
+    let mut digits_before = a[..at].bytes().rev().take_while(u8::is_ascii_digit);
+    let inside = (own == '0' || other == '0') && digits_before.any(|digit| digit != b'0');
+    let value = |text: &str| -> (u128, usize) {
+        let digits = text[at..].chars().map_while(|c| c.to_digit(10)).take(30);
         digits.fold((u128::from(inside), 0), |(value, len), digit| (value * 10 + u128::from(digit), len + 1))
     };
-    value(&a).cmp(&value(&b)).then(own.cmp(&other))
+    value(a).cmp(&value(b)).then(own.cmp(&other))
 }
 
 #[cfg(test)]

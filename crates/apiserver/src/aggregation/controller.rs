@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use webhook::{Client, ClientConfig, ServiceReference, Target};
 
 use super::plan::{self, Origin, Registration, Verdict};
-use super::remote::{self, Remote};
+use super::remote::{self, Answer, Remote};
 use super::{Aggregator, name_of, options};
 use crate::Door;
 use crate::service_address::SERVICE_NAME_LABEL;
@@ -160,14 +160,13 @@ impl Reconcile for Availability {
     async fn reconcile(&self, name: &String) -> Result {
         let current = self.api_services.get("", name).map(|object| object.to_value());
         let origin = self.origin(name);
-        let registration = if origin == Some(Origin::BuiltIn) && self.started.lock().contains(name) {
-            Registration::Keep
-        } else {
-            plan::register(name, current.as_ref(), origin)
-        };
+        let is_built_in = origin == Some(Origin::BuiltIn);
+        let was_put_right = is_built_in && self.started.lock().contains(name);
+        let registration =
+            if was_put_right { Registration::Keep } else { plan::register(name, current.as_ref(), origin) };
         let current = match registration {
             Registration::Keep => {
-                if origin == Some(Origin::BuiltIn) {
+                if is_built_in && !was_put_right {
                     self.started.lock().insert(name.clone());
                 }
                 current
@@ -235,16 +234,7 @@ impl Availability {
                 Ok(Action::await_change())
             }
             Verdict::Unavailable(reason, why) => {
-                let reference = ServiceReference {
-                    namespace: namespace.to_owned(),
-                    name: service.to_owned(),
-                    port: ServiceReference::DEFAULT_PORT,
-                    path: String::new(),
-                };
-                match self.client(object, reference) {
-                    Ok(client) => self.publish(object, client, None),
-                    Err(_) => self.aggregator.remove(name_of(object)),
-                }
+                self.publish(object, None);
                 self.report(object, false, reason, &why).await?;
                 Ok(Action::await_change())
             }
@@ -260,7 +250,7 @@ impl Availability {
         let client = match self.client(object, reference) {
             Ok(client) => client,
             Err(why) => {
-                self.aggregator.remove(name_of(object));
+                self.publish(object, None);
                 self.report(object, false, "FailedDiscoveryCheck", &why).await?;
                 return Ok(Action::await_change());
             }
@@ -271,12 +261,12 @@ impl Availability {
                 let own = path.trim_start_matches('/');
                 let openapi = index
                     .and_then(|index| Some(index["paths"][own]["serverRelativeURL"].as_str()?.to_owned()));
-                self.publish(object, client, Some((resources, openapi)));
+                self.publish(object, Some(Answer { client, resources, openapi }));
                 self.report(object, true, "Passed", "all checks passed").await?;
                 Ok(Action::requeue(RECHECK_INTERVAL))
             }
             Err(why) => {
-                self.publish(object, client, None);
+                self.publish(object, None);
                 let why = format!("failing or missing response from {url}: {why}");
                 self.report(object, false, "FailedDiscoveryCheck", &why).await?;
                 Ok(Action::requeue(RETRY_INTERVAL))
@@ -285,20 +275,14 @@ impl Availability {
     }
 
     /// Puts the other server into the table; without an answer of its, as one that cannot be called.
-    fn publish(&self, object: &Value, client: Arc<Client>, answer: Option<(Value, Option<String>)>) {
+    fn publish(&self, object: &Value, answer: Option<Answer>) {
         let spec = &object["spec"];
-        let available = answer.is_some();
-        let (resources, openapi) =
-            answer.map_or((None, None), |(resources, openapi)| (Some(resources), openapi));
         let remote = Remote {
             group: spec.str_at(&["group"]).into(),
             version: spec.str_at(&["version"]).into(),
-            client,
-            available,
             group_priority: spec["groupPriorityMinimum"].as_i64().unwrap_or(0),
             version_priority: spec["versionPriority"].as_i64().unwrap_or(0),
-            resources,
-            openapi,
+            answer,
         };
         self.aggregator.insert(name_of(object), remote);
     }
@@ -315,7 +299,7 @@ impl Availability {
         config.client_certificate = Some(self.aggregator.certificate()?);
         // Requests may be upgraded, which is HTTP/1.1's.
         config.http2 = false;
-        self.aggregator.client(name_of(object), config)
+        self.aggregator.clients.get(name_of(object).into(), config).map_err(|error| error.to_string())
     }
 
     async fn report(

@@ -83,9 +83,10 @@ fn merge_aggregated(table: &Table, list: &mut Value) {
 
 /// An `APIResourceList` in the form of aggregated discovery.
 fn version(remote: &Remote) -> Value {
-    let freshness = if remote.available { "Current" } else { "Stale" };
+    let freshness = if remote.answer.is_some() { "Current" } else { "Stale" };
     let mut resources: Vec<Value> = Vec::new();
-    let listed = remote.resources.as_ref().map(|list| list.array_at(&["resources"])).unwrap_or_default();
+    let answer = remote.answer.as_ref();
+    let listed = answer.map(|answer| answer.resources.array_at(&["resources"])).unwrap_or_default();
     for entry in listed {
         let kind = json!({
             "group": or(entry.str_at(&["group"]), &remote.group),
@@ -129,8 +130,8 @@ fn or<'t>(given: &'t str, otherwise: &'t str) -> &'t str {
 fn merge_openapi(table: &Table, index: &mut Value) {
     let paths = index.ensure_object_at(&["paths"]);
     for remote in table.all() {
-        let Some(url) = &remote.openapi else { continue };
+        let Some(url) = remote.answer.as_ref().and_then(|answer| answer.openapi.as_deref()) else { continue };
         let path = remote.discovery_path();
-        paths.insert(path.trim_start_matches('/'), json!({"serverRelativeURL": url.as_str()}));
+        paths.insert(path.trim_start_matches('/'), json!({"serverRelativeURL": url}));
     }
 }

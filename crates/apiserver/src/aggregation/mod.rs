@@ -26,7 +26,7 @@ use http::{Request, Response, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use parking_lot::{Mutex, RwLock};
-use webhook::{Client, ClientCertificate, ClientConfig, ServiceResolver};
+use webhook::{ClientCertificate, Clients, ServiceResolver};
 
 use crate::catalog::Document;
 use crate::client_certificate::{self, Renewed};
@@ -42,12 +42,11 @@ const PROXY_USER: &str = "front-proxy-client";
 
 /// Knows which group versions another server answers.
 pub struct Aggregator {
-    resolver: Arc<dyn ServiceResolver>,
     /// Signs the certificate that other servers are shown, and nothing else.
     front_proxy: Arc<pki::Authority>,
     certificate: Renewed<ClientCertificate>,
-    /// By the APIService's name, with what each was made of.
-    clients: Mutex<BTreeMap<Str, (ClientConfig, Arc<Client>)>>,
+    /// By the APIService's name; there also while its server does not answer.
+    clients: Clients<Str>,
     table: RwLock<Arc<Table>>,
     /// Whether the table has anything in it.
     any: AtomicBool,
@@ -96,10 +95,9 @@ impl Table {
 impl Aggregator {
     pub fn new(resolver: Arc<dyn ServiceResolver>, front_proxy: Arc<pki::Authority>) -> Self {
         Self {
-            resolver,
             front_proxy,
             certificate: Renewed::default(),
-            clients: Mutex::default(),
+            clients: Clients::new(resolver),
             table: RwLock::default(),
             any: AtomicBool::new(false),
         }
@@ -176,10 +174,7 @@ impl Aggregator {
         onward: Onward<'_>,
         incoming: Incoming,
     ) -> Result<Response<ResponseBody>, Status> {
-        let unavailable = || Status::unavailable("service unavailable");
-        if !remote.available {
-            return Err(unavailable());
-        }
+        let answer = remote.answer.as_ref().ok_or_else(|| Status::unavailable("service unavailable"))?;
         let exchange: &Exchange<'_> = onward.exchange;
         let upgrade = exchange.take_upgrade().filter(|_| proxy::is_upgrade(&exchange.headers));
         let mut headers = proxy::onward(&exchange.headers, upgrade.is_some());
@@ -191,7 +186,7 @@ impl Aggregator {
         *request.headers_mut() = headers;
         let target = exchange.uri().path_and_query().map_or("/", |target| target.as_str());
         *request.uri_mut() = target.parse().map_err(|_| Status::no_such_path())?;
-        match remote.client.forward(request).await {
+        match answer.client.forward(request).await {
             Ok(response) => onward.answer(upgrade, response),
             Err(error) => {
                 tracing::debug!(group = %remote.group, %error, "An aggregated API server did not answer");
@@ -223,23 +218,9 @@ impl Aggregator {
         documents::group(&self.table.read().clone(), group)
     }
 
-    /// A client of this configuration: the one that an APIService has, or a new one.
-    fn client(&self, name: &str, config: ClientConfig) -> Result<Arc<Client>, String> {
-        let mut clients = self.clients.lock();
-        if let Some((own, client)) = clients.get(name)
-            && *own == config
-        {
-            return Ok(client.clone());
-        }
-        let client = Client::new(&config, &self.resolver).map_err(|error| error.to_string())?;
-        let client = Arc::new(client);
-        clients.insert(name.into(), (config, client.clone()));
-        Ok(client)
-    }
-
     fn insert(&self, name: &str, remote: Remote) {
         // A check that finds what the last one found must not make every document anew.
-        if self.table.read().remotes.get(name).is_some_and(|own| own.is_same(&remote)) {
+        if self.table.read().remotes.get(name).is_some_and(|own| **own == remote) {
             return;
         }
         self.change(|remotes| {
@@ -248,7 +229,7 @@ impl Aggregator {
     }
 
     fn remove(&self, name: &str) {
-        self.clients.lock().remove(name);
+        self.clients.remove(name);
         if self.table.read().remotes.contains_key(name) {
             self.change(|remotes| {
                 remotes.remove(name);

@@ -1,7 +1,7 @@
 //! What an APIService should be, and whether what it points to can be called. Pure.
 
+use api::conditions::Condition;
 use api::discovery;
-use api::kinds::apiextensions::conditions::Condition;
 use apimachinery::{Value, json};
 use jiff::Timestamp;
 use webhook::ServiceReference;

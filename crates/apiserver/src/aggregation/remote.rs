@@ -17,31 +17,34 @@ const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// What it may answer.
 const DISCOVERY_BYTES_MAX: usize = 16 << 20;
 
-/// The group version of another server.
+/// The group version of another server. Requests and documents about two that are equal come out the same.
+#[derive(PartialEq)]
 pub(crate) struct Remote {
     pub group: Str,
     pub version: Str,
-    pub client: Arc<Client>,
-    /// Whether the last check went well; requests are refused otherwise.
-    pub available: bool,
     pub group_priority: i64,
     pub version_priority: i64,
-    /// Its `APIResourceList`, from the last check that went well.
-    pub resources: Option<Value>,
+    /// From the last check, if that went well; requests are refused otherwise.
+    pub answer: Option<Answer>,
+}
+
+/// How a server is called, and what it said it serves.
+pub(crate) struct Answer {
+    pub client: Arc<Client>,
+    /// Its `APIResourceList`.
+    pub resources: Value,
     /// Where its OpenAPI v3 document is, if it has one.
     pub openapi: Option<String>,
 }
 
-impl Remote {
-    /// Whether requests and documents about both come out the same.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
+impl PartialEq for Answer {
+    fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.client, &other.client)
-            && (&self.group, &self.version, self.available) == (&other.group, &other.version, other.available)
-            && self.group_priority == other.group_priority
-            && self.version_priority == other.version_priority
             && (&self.resources, &self.openapi) == (&other.resources, &other.openapi)
     }
+}
 
+impl Remote {
     /// Where discovery begins.
     pub(super) fn discovery_path(&self) -> String {
         discovery_path(&self.group, &self.version)

@@ -5,12 +5,11 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
-use flate2::Compression;
 use flate2::read::GzDecoder;
-use flate2::write::GzEncoder;
 use parking_lot::Mutex;
 
 use crate::http::body::ResponseBody;
+use crate::http::compress;
 
 /// Documents that are longer are kept compressed: they are a tenth as long then, and nearly all clients take them so.
 const PLAIN_BYTES_MAX: usize = 32 << 10;
@@ -87,9 +86,8 @@ impl Documents {
     }
 }
 
-/// Level 1: on this kind of JSON higher ones cost much and save little.
 fn packed(bytes: &[u8]) -> Bytes {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::new(1));
+    let mut encoder = compress::encoder();
     encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("writing to memory does not fail").into()
 }
 

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use api::view::Node;
 use apimachinery::{Object, Status, Value};
 
-use super::{Backend, Finder, Location, Scheme, join_host_port};
+use super::{Backend, Finder, Location, Scheme};
 
 /// The kubelet's port where a node reports none.
 const DEFAULT_PORT: i64 = 10_250;
@@ -81,8 +81,8 @@ pub(super) struct Kubelet {
 
 impl Kubelet {
     pub(super) fn location(&self, path: String, query: Option<String>, backend: Backend) -> Location {
-        let authority = join_host_port(&self.host, &self.port);
-        Location { scheme: Scheme::Https, authority, path, query, backend }
+        let (host, port) = (self.host.clone(), self.port.clone());
+        Location { scheme: Scheme::Https, host, port, path, query, backend }
     }
 }
 

@@ -53,8 +53,10 @@ impl Purpose {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Location {
     pub scheme: Scheme,
-    /// `host:port`, or a host alone for the scheme's own port.
-    pub authority: String,
+    /// A name or an address, one of version 6 without brackets.
+    pub host: String,
+    /// Empty for the scheme's own.
+    pub port: String,
     /// Begins with a slash, or is empty when nothing was asked for behind `proxy`.
     pub path: String,
     /// What the kubelet understands; `None` to hand on the client's own query.
@@ -80,11 +82,8 @@ pub enum Backend {
 }
 
 impl Location {
-    /// The host alone, an address of version 6 without its brackets.
-    pub fn host(&self) -> &str {
-        let bracketed = self.authority.strip_prefix('[').and_then(|rest| rest.split_once(']'));
-        let plain = || self.authority.rsplit_once(':').map_or(&*self.authority, |(host, _)| host);
-        bracketed.map_or_else(plain, |(host, _)| host)
+    pub fn authority(&self) -> String {
+        join_host_port(&self.host, &self.port)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use apimachinery::Status;
 
-use super::{Backend, Finder, Location, Target, is_global_unicast, join_host_port, rest_path};
+use super::{Backend, Finder, Location, Target, is_global_unicast, rest_path};
 
 impl Finder<'_> {
     /// `nodes/proxy`.
@@ -19,7 +19,8 @@ impl Finder<'_> {
         }
         Ok(Location {
             scheme: target.scheme,
-            authority: join_host_port(&kubelet.host, target.port),
+            host: kubelet.host,
+            port: target.port.to_owned(),
             path: rest_path(rest),
             query: None,
             backend: Backend::Cluster,

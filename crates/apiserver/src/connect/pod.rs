@@ -6,7 +6,7 @@ use apimachinery::field::{self, Path};
 use apimachinery::{GroupKind, GroupResource, Object, Status, Value};
 
 use super::kubelet::is_simulated;
-use super::{Backend, Finder, Location, Target, encode_query, is_global_unicast, join_host_port, rest_path};
+use super::{Backend, Finder, Location, Target, encode_query, is_global_unicast, rest_path};
 
 impl Finder<'_> {
     /// `pods/log`.
@@ -75,10 +75,11 @@ impl Finder<'_> {
         if !ip.parse().is_ok_and(is_global_unicast) {
             return Err(Status::bad_request("address not allowed"));
         }
-        self.check_reachable(&pod)?;
+        self.check_reachable(target.name, pod.str_at(&["spec", "nodeName"]))?;
         Ok(Location {
             scheme: target.scheme,
-            authority: join_host_port(ip, &port),
+            host: ip.to_owned(),
+            port,
             path: rest_path(rest),
             query: None,
             backend: Backend::Cluster,
@@ -86,12 +87,10 @@ impl Finder<'_> {
     }
 
     /// A pod on a simulated node has an address that nothing listens at.
-    pub(super) fn check_reachable(&self, pod: &Value) -> Result<(), Status> {
-        let node = pod.str_at(&["spec", "nodeName"]);
+    pub(super) fn check_reachable(&self, pod: &str, node: &str) -> Result<(), Status> {
         if self.objects.get(&api::gvr::NODES, "", node).is_some_and(|node| is_simulated(&node)) {
-            let name = pod.str_at(&["metadata", "name"]);
             return Err(Status::unavailable(format!(
-                "error trying to reach service: pod {name:?} is on the simulated node {node:?}, where no container runs"
+                "error trying to reach service: pod {pod:?} is on the simulated node {node:?}, where no container runs"
             )));
         }
         Ok(())

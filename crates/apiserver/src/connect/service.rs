@@ -3,7 +3,7 @@
 use api::view::Pod;
 use apimachinery::{GroupResource, GroupVersionResource, Status, Value};
 
-use super::{Backend, Finder, Location, Target, is_global_unicast, join_host_port, rest_path};
+use super::{Backend, Finder, Location, Target, is_global_unicast, rest_path};
 
 impl Finder<'_> {
     /// `services/proxy`.
@@ -26,14 +26,15 @@ impl Finder<'_> {
         let addresses: Vec<(&Value, i64)> =
             subsets.iter().flat_map(|subset| addresses(subset, &port_name)).collect();
         // From one at random on, the first that is good: a Service may have thousands.
-        let first = (rt::jitter() * addresses.len() as f64) as usize;
+        let first = rt::below(addresses.len());
         let mut refusal = None;
         for (address, port) in addresses[first..].iter().chain(&addresses[..first]) {
             match self.is_own_pod(address) {
                 Ok(true) => {
                     return Ok(Location {
                         scheme: target.scheme,
-                        authority: join_host_port(address.str_at(&["ip"]), &port.to_string()),
+                        host: address.str_at(&["ip"]).to_owned(),
+                        port: port.to_string(),
                         path: rest_path(rest),
                         query: None,
                         backend: Backend::Cluster,
@@ -69,10 +70,11 @@ impl Finder<'_> {
         if pod.str_at(&["namespace"]) != self.call.namespace || !ip.parse().is_ok_and(is_global_unicast) {
             return Ok(false);
         }
-        let Ok(pod) = self.named_pod(pod.str_at(&["name"])) else { return Ok(false) };
-        let holds = pod.view::<Pod>().is_ok_and(|pod| pod.status.pod_ips.iter().any(|own| own.ip == ip));
+        let Ok(object) = self.named_pod(pod.str_at(&["name"])) else { return Ok(false) };
+        let Ok(pod) = object.view::<Pod>() else { return Ok(false) };
+        let holds = pod.status.pod_ips.iter().any(|own| own.ip == ip);
         if holds {
-            self.check_reachable(&pod.to_value())?;
+            self.check_reachable(object.name(), &pod.spec.node_name)?;
         }
         Ok(holds)
     }

@@ -101,16 +101,17 @@ fn shown(plural: &str, name: &str, subresource: &str, query: &str, rest: &str) -
         .into_iter()
         .find(|resource| resource.group.is_empty() && resource.plural == plural)
         .expect("a built-in resource");
-    let endpoint =
-        registry::Endpoint { cache: cache.add_resource("/x/", resource.selectable_fields.clone()), resource };
+    let cache = cache.add_resource("/x/", resource.selectable_fields.clone());
+    let endpoint = registry::Endpoint::new(resource, cache);
     let namespace = if plural == "nodes" { "" } else { "ns" };
     let call = Call { user: &user, endpoint: &endpoint, namespace, name, subresource };
     match locate(&cluster(), &KubeletOptions::default(), &call, &Query::parse(query), rest) {
         Ok(None) => "nothing".to_owned(),
         Ok(Some(found)) => {
+            let authority = found.authority();
             let query = found.query.map(|query| format!("?{query}")).unwrap_or_default();
             let (scheme, backend) = (found.scheme.as_str(), found.backend);
-            format!("{backend:?} {scheme}://{}{}{query}", found.authority, found.path)
+            format!("{backend:?} {scheme}://{authority}{}{query}", found.path)
         }
         Err(status) => format!("{} {status}", status.code),
     }
@@ -225,25 +226,6 @@ fn proxies_reach_what_they_name_and_nothing_local() {
     }
     let ghost = shown("services", "ghost", "proxy", "", "");
     assert!(ghost.starts_with("503 error trying to reach service: pod \"ghost\""), "{ghost}");
-}
-
-#[test]
-fn a_location_knows_its_host() {
-    for (authority, host) in [
-        ("a.example", "a.example"),
-        ("a.example:80", "a.example"),
-        ("[fd00::1]", "fd00::1"),
-        ("[fd00::1]:80", "fd00::1"),
-    ] {
-        let location = Location {
-            scheme: Scheme::Http,
-            authority: authority.to_owned(),
-            path: String::new(),
-            query: None,
-            backend: Backend::Cluster,
-        };
-        assert_eq!(location.host(), host, "{authority}");
-    }
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::kinds::apiextensions::conditions::{CLEANUP_FINALIZER, Condition, is_true};
+use api::conditions::{Condition, is_true};
+use api::kinds::apiextensions::conditions::CLEANUP_FINALIZER;
 use apiextensions::status::OVERLAPPING;
 use apimachinery::{Status, Value};
 use auth::UserInfo;

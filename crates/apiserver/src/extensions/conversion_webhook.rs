@@ -3,16 +3,14 @@
 //! Owns: what a webhook is sent and may answer (`ConversionReview`). A webhook may change everything of an object but
 //! who it is: its metadata stay, save labels and annotations.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::conversion::Converting;
 use apiextensions::conversion::ConversionWebhook;
-use apimachinery::{GroupVersion, GroupVersionKind, Map, Status, Value, field, json, label};
+use apimachinery::{GroupVersion, GroupVersionKind, Map, Status, Str, Value, field, json, label};
 use bytes::Bytes;
-use parking_lot::Mutex;
-use webhook::{Call, Client, ClientConfig, ServiceResolver};
+use webhook::{Call, Client, ClientConfig, Clients, ServiceResolver};
 
 /// The answer holds every object of a list.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
@@ -21,9 +19,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Calls the webhooks of definitions. Connections are kept while a definition stays as it is.
 pub struct ConversionWebhooks {
-    resolver: Arc<dyn ServiceResolver>,
-    /// By the definition's name, with the configuration that each was made from.
-    clients: Mutex<HashMap<String, (Value, Arc<Client>)>>,
+    /// By the definition's name.
+    clients: Clients<Str>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,23 +31,18 @@ enum Version {
 
 impl ConversionWebhooks {
     pub fn new(resolver: Arc<dyn ServiceResolver>) -> Self {
-        Self { resolver, clients: Mutex::default() }
+        Self { clients: Clients::new(resolver) }
+    }
+
+    /// Ends the connections to the webhook of a definition that is gone.
+    pub fn forget(&self, definition: &str) {
+        self.clients.remove(definition);
     }
 
     fn client(&self, definition: &Value) -> Result<Arc<Client>, String> {
         let name = definition.str_at(&["metadata", "name"]);
-        let config = &definition["spec"]["conversion"]["webhook"]["clientConfig"];
-        let mut clients = self.clients.lock();
-        if let Some((made_from, client)) = clients.get(name)
-            && made_from == config
-        {
-            return Ok(client.clone());
-        }
-        let client = Client::new(&ClientConfig::of_hook(config)?, &self.resolver)
-            .map_err(|error| error.to_string())?;
-        let client = Arc::new(client);
-        clients.insert(name.to_owned(), (config.clone(), client.clone()));
-        Ok(client)
+        let config = ClientConfig::of_hook(&definition["spec"]["conversion"]["webhook"]["clientConfig"])?;
+        self.clients.get(name.into(), config).map_err(|error| error.to_string())
     }
 
     async fn ask(&self, definition: &Value, to: &str, objects: &[Value]) -> Result<Vec<Value>, Failure> {

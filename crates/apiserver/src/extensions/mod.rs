@@ -17,9 +17,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::conditions::is_true;
 use api::gvr::CUSTOM_RESOURCE_DEFINITIONS;
-use api::kinds::apiextensions::conditions::{CLEANUP_FINALIZER, is_true};
-use apiextensions::conversion::{self, ConversionWebhook, Stale};
+use api::kinds::apiextensions::conditions::CLEANUP_FINALIZER;
+use apiextensions::conversion::{self, Stale};
 use apiextensions::status::{self, Claimed};
 use apiextensions::{CustomSchema, Described, describe, descriptor};
 use apimachinery::{Object, Status, Str, Value, json};
@@ -38,15 +39,15 @@ use crate::{Door, LocalApi};
 /// After a write of a status failed, before it is tried again.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 const FIELD_MANAGER: &str = "kube-apiserver";
-/// Requests that began with the schema before are over by then: upstream's default of `--request-timeout`.
-const OLD_REQUESTS_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Serves what definitions define.
 pub struct Extensions {
     door: Arc<Door>,
     definitions: Endpoint,
     api: LocalApi,
-    webhook: Arc<dyn ConversionWebhook>,
+    webhook: Arc<ConversionWebhooks>,
+    /// After this time requests that began with a schema before are over.
+    request_duration_max: Duration,
     shutdown: rt::Shutdown,
     state: Mutex<State>,
 }
@@ -104,7 +105,7 @@ pub struct Restored(Vec<(Str, Installed)>);
 pub fn restore(
     registry: &Registry,
     catalog: Catalog,
-    webhook: &Arc<dyn ConversionWebhook>,
+    webhook: &Arc<ConversionWebhooks>,
 ) -> Result<(Catalog, Restored), LoadError> {
     let Some(definitions) = catalog.find(&CUSTOM_RESOURCE_DEFINITIONS) else {
         return Ok((catalog, Restored(Vec::new())));
@@ -143,7 +144,8 @@ impl Extensions {
     pub fn new(
         door: Arc<Door>,
         restored: Restored,
-        webhook: Arc<dyn ConversionWebhook>,
+        webhook: Arc<ConversionWebhooks>,
+        request_duration_max: Duration,
         shutdown: rt::Shutdown,
     ) -> Option<Arc<Self>> {
         let definitions = door.endpoint(&CUSTOM_RESOURCE_DEFINITIONS).ok()?;
@@ -153,7 +155,8 @@ impl Extensions {
             installed.settle(Duration::ZERO, &shutdown);
         }
         let state = State { installed: restored.0.into_iter().collect(), ..State::default() };
-        Some(Arc::new(Self { door, definitions, api, webhook, shutdown, state: Mutex::new(state) }))
+        let state = Mutex::new(state);
+        Some(Arc::new(Self { door, definitions, api, webhook, request_duration_max, shutdown, state }))
     }
 
     /// Follows definitions until shutdown.
@@ -274,7 +277,7 @@ impl Extensions {
         let installed = Installed { basis, described, stored, stale };
         self.door.replace_catalog(|catalog| installed.put_into(catalog));
         if has_changed {
-            installed.settle(OLD_REQUESTS_TIMEOUT, &self.shutdown);
+            installed.settle(self.request_duration_max, &self.shutdown);
         }
         self.state.lock().installed.insert(object.name().into(), installed);
         Ok(())
@@ -309,6 +312,7 @@ impl Extensions {
             }
             state.installed.remove(name)
         };
+        self.webhook.forget(name);
         if let Some(installed) = installed {
             let resource = &installed.stored.resource;
             self.door.replace_catalog(|catalog| {
@@ -371,7 +375,7 @@ impl Installed {
     fn put_into(&self, catalog: &Catalog) -> Catalog {
         let (resource, cache) = (&self.stored.resource, &self.stored.cache);
         let served = self.described.served.iter();
-        let endpoints = served.map(|resource| Endpoint { resource: resource.clone(), cache: cache.clone() });
+        let endpoints = served.map(|resource| Endpoint::new(resource.clone(), cache.clone()));
         catalog.with_custom(&resource.group, &resource.plural, endpoints.collect())
     }
 
@@ -411,7 +415,7 @@ async fn are_current(schema: &CustomSchema, objects: &watch_cache::Objects) -> b
     true
 }
 
-fn conversion_of(definition: &Value, webhook: &Arc<dyn ConversionWebhook>) -> conversion::Strategy {
+fn conversion_of(definition: &Value, webhook: &Arc<ConversionWebhooks>) -> conversion::Strategy {
     if definition.str_at(&["spec", "conversion", "strategy"]) != "Webhook" {
         return conversion::Strategy::None;
     }

@@ -57,10 +57,14 @@ pub fn takes_gzip(request: &HeaderMap) -> bool {
     accepted.split(',').any(|coding| coding.split(';').next().is_some_and(|name| name.trim() == "gzip"))
 }
 
-/// Compresses chunk by chunk as the client reads, at level 1: on this kind of JSON higher levels cost much and save
-/// little.
+/// Gzip at level 1: on this kind of JSON higher levels cost much and save little.
+pub fn encoder() -> GzEncoder<Vec<u8>> {
+    GzEncoder::new(Vec::new(), Compression::new(1))
+}
+
+/// Compresses chunk by chunk as the client reads.
 fn gzip(mut next: impl FnMut() -> Option<Bytes> + Send + 'static) -> ResponseBody {
-    let mut encoder = Some(GzEncoder::new(Vec::new(), Compression::new(1)));
+    let mut encoder = Some(encoder());
     ResponseBody::Stream(Box::pin(futures::stream::iter(std::iter::from_fn(move || {
         loop {
             match next() {

@@ -14,8 +14,8 @@ use auth::authenticator::PeerCertificate;
 use flow_control::Rejected;
 use futures::FutureExt;
 use http::header::CONTENT_LENGTH;
-use http::{Method, Request, Response};
-use hyper::body::{Body, Incoming};
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
 use rustls::pki_types::CertificateDer;
 
 use super::body::ResponseBody;
@@ -194,8 +194,10 @@ impl Handler {
             exchange.served.store(true, Ordering::Relaxed);
             let running = telemetry::metrics().apiserver.long_running(&exchange.labels()).track();
             let onward = Onward { exchange, running, shutdown: &self.shutdown };
-            // The other server has limits of its own, and a watch there would keep its place here for good.
-            drop(exchange.place.lock().take());
+            if exchange.is_long_running() {
+                // It would keep its place here for good; the other server has limits of its own.
+                drop(exchange.place.lock().take());
+            }
             return self.backends.aggregator.forward(&remote, onward, body).await;
         }
         match &exchange.target {
@@ -213,10 +215,37 @@ fn out_of_time() -> Status {
 }
 
 /// What HEAD is answered with: the head of what GET would have been (RFC 9110, 9.3.2). Over HTTP/2 a body would be a
-/// breach of the protocol.
+/// breach of the protocol. How long the body would have been is said only where it is there: another server's answer
+/// to HEAD has none.
 fn without_body(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
-    if let Some(length) = response.body().size_hint().exact() {
+    let never_has_one = matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let length = response.body().bytes().map(|bytes| bytes.len());
+    if let Some(length) = length.filter(|_| !never_has_one) {
         response.headers_mut().entry(CONTENT_LENGTH).or_insert(length.into());
     }
     response.map(|_| ResponseBody::empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn head_names_the_length_of_a_body_that_is_there() {
+        let named = |status: u16, named: Option<u64>, body: ResponseBody| {
+            let mut response = Response::new(body);
+            *response.status_mut() = StatusCode::from_u16(status).expect("a status code");
+            if let Some(length) = named {
+                response.headers_mut().insert(CONTENT_LENGTH, length.into());
+            }
+            let length = without_body(response).headers_mut().remove(CONTENT_LENGTH)?;
+            length.to_str().ok()?.parse::<u64>().ok()
+        };
+        let stream = || ResponseBody::Stream(Box::pin(futures::stream::empty::<bytes::Bytes>()));
+        assert_eq!(named(200, None, ResponseBody::full("abc")), Some(3));
+        assert_eq!(named(200, Some(7), ResponseBody::empty()), Some(7), "the other server knows");
+        assert_eq!(named(200, None, ResponseBody::empty()), None, "nobody knows");
+        assert_eq!(named(200, None, stream()), None);
+        assert_eq!(named(304, None, ResponseBody::full("abc")), None);
+    }
 }

@@ -1,7 +1,7 @@
 //! The API over HTTPS: paths, parameters, forms and streams. What is done is `door`'s.
 
 pub mod body;
-mod compress;
+pub(crate) mod compress;
 pub(crate) mod exchange;
 pub mod handler;
 pub mod identity;

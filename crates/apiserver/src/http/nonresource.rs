@@ -61,20 +61,21 @@ fn discovery_answer(
     let path = path.trim_end_matches('/');
     let documents = catalog.discovery();
     let aggregated = aggregated_version(headers);
-    let plain = |bytes| Document::new(JSON, bytes);
     let kept = |content_type, bytes: &Bytes| {
         catalog.document(&format!("{path} {content_type}"), content_type, || bytes.clone())
     };
     let document = match (path, aggregated) {
         ("/api", Some((version, content_type))) => kept(content_type, documents.aggregated_core(version)),
         ("/apis", Some((version, content_type))) => kept(content_type, documents.aggregated_groups(version)),
-        ("/api", None) => plain(discovery::api_versions(&handler.identifier.address())),
+        ("/api", None) => {
+            catalog.document("/api", JSON, || discovery::api_versions(&handler.identifier.address()))
+        }
         _ => match documents.at(path) {
-            Some(bytes) => plain(bytes.clone()),
+            Some(bytes) => kept(JSON, bytes),
             None if path.matches('/').count() == 2 && path.starts_with("/apis/") => {
                 let group = path.trim_start_matches("/apis/");
                 match handler.backends.aggregator.group_document(group) {
-                    Some(bytes) => plain(bytes.into()),
+                    Some(bytes) => Document::new(JSON, bytes.into()),
                     None => return not_found_text(),
                 }
             }

@@ -147,7 +147,8 @@ impl Onward<'_> {
         *request.headers_mut() = headers;
         let client = backends.client(location.backend)?;
         let target = path_and_query(location, exchange);
-        let sent = client.forward_to(location.scheme.as_str(), &location.authority, &target, request).await;
+        let (scheme, authority) = (location.scheme.as_str(), location.authority());
+        let sent = client.forward_to(scheme, &authority, &target, request).await;
         let response = sent.map_err(|error| unreachable_backend(purpose, &error))?;
         match purpose {
             Purpose::Log => self.log_answer(response).await,
@@ -209,7 +210,7 @@ impl Onward<'_> {
 
 /// Refuses a host that has any address which is this machine or its neighbours: a node says itself what its name is.
 async fn check_reachable(location: &Location) -> Result<(), Status> {
-    let host = location.host();
+    let host = location.host.as_str();
     let addresses = tokio::net::lookup_host((host, 0))
         .await
         .map_err(|_| Status::bad_request(format!("lookup {host}: no such host")))?;

@@ -22,9 +22,17 @@ use crate::wire::{Client, MERGE};
 
 const API_SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 
+/// What is said between a test and the other server while a request is there.
+#[derive(Default)]
+struct Signals {
+    /// A request came that is not answered at once.
+    waits: Notify,
+    may_go: Notify,
+}
+
 /// An API server of `wardle.example.com/v1` that says whom a request is from; it takes what the front proxy's
-/// authority signed and nobody else. Watches are told to `watched` and never answered.
-async fn other(server: &Server, front_proxy: &pki::Authority, watched: Arc<Notify>) -> SocketAddr {
+/// authority signed and nobody else. Watches are never answered, and what is called `slow` when it may go.
+async fn other(server: &Server, front_proxy: &pki::Authority, signals: Arc<Signals>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let names = pki::ServerNames::in_cluster().with("wardle.t.svc");
@@ -34,11 +42,11 @@ async fn other(server: &Server, front_proxy: &pki::Authority, watched: Arc<Notif
     rt::spawn("other server", async move {
         loop {
             let Ok((stream, _)) = listener.accept().await else { return };
-            let (acceptor, watched) = (TlsAcceptor::from(tls.clone()), watched.clone());
+            let (acceptor, signals) = (TlsAcceptor::from(tls.clone()), signals.clone());
             rt::spawn("other connection", async move {
                 let Ok(stream) = acceptor.accept(stream).await else { return };
                 let known = stream.get_ref().1.peer_certificates().is_some();
-                let service = service_fn(move |request| answer(known, request, watched.clone()));
+                let service = service_fn(move |request| answer(known, request, signals.clone()));
                 let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
             });
         }
@@ -49,11 +57,15 @@ async fn other(server: &Server, front_proxy: &pki::Authority, watched: Arc<Notif
 async fn answer(
     known: bool,
     request: Request<Incoming>,
-    watched: Arc<Notify>,
+    signals: Arc<Signals>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     if request.uri().query() == Some("watch=true") {
-        watched.notify_one();
+        signals.waits.notify_one();
         std::future::pending::<()>().await;
+    }
+    if request.uri().path().ends_with("/slow") {
+        signals.waits.notify_one();
+        signals.may_go.notified().await;
     }
     let header = |name: &str| {
         let all = request.headers().get_all(name).iter().filter_map(|value| value.to_str().ok());
@@ -119,8 +131,8 @@ async fn another_server_answers_its_group_and_is_discovered() {
     let (server, front_proxy) = Server::aggregating().await;
     let admin = server.admin();
     server.add_namespace("t", json!({})).await;
-    let watched = Arc::new(Notify::new());
-    let address = other(&server, &front_proxy, watched.clone()).await;
+    let signals = Arc::new(Signals::default());
+    let address = other(&server, &front_proxy, signals.clone()).await;
     register(&server, &admin, address).await;
     let condition = until(&admin, "v1.wardle.example.com", "Passed").await;
     assert_eq!((&condition["status"], &condition["message"]), (&json!("True"), &json!("all checks passed")));
@@ -165,8 +177,19 @@ async fn another_server_answers_its_group_and_is_discovered() {
     let mallory = server.user("mallory", &[]);
     let watcher = mallory.fork();
     rt::spawn("watch", async move { drop(watcher.get(&format!("{path}?watch=true")).await) });
-    watched.notified().await;
+    signals.waits.notified().await;
     mallory.get("/api/v1/pods").await.expect(200);
+
+    // A request that is no watch keeps its seat until it is answered.
+    let (other, slow) = (mallory.fork(), format!("{path}/slow"));
+    let beside = async {
+        signals.waits.notified().await;
+        let refused = mallory.get("/api/v1/pods").await;
+        signals.may_go.notify_one();
+        refused.status
+    };
+    let (answered, refused) = tokio::join!(other.get(&slow), beside);
+    assert_eq!((answered.status, refused), (200, 429));
 
     let port = json!({"spec": {"service": {"port": 1}}});
     admin.patch(&format!("{API_SERVICES}/v1.wardle.example.com"), MERGE, &port).await.expect(200);
@@ -194,14 +217,24 @@ async fn what_is_served_here_has_its_api_services() {
     let apps = admin.get(&format!("{API_SERVICES}/v1.apps")).await.expect(200);
     assert_eq!(apps["metadata"]["labels"]["kube-aggregator.kubernetes.io/automanaged"], "onstart");
     assert_eq!(apps["spec"]["groupPriorityMinimum"], 17800);
-    let missing = json!({
-        "metadata": {"name": "v1.gone.example.com"},
-        "spec": {"group": "gone.example.com", "version": "v1", "groupPriorityMinimum": 1, "versionPriority": 1,
-            "insecureSkipTLSVerify": true, "service": {"namespace": "t", "name": "gone"}},
-    });
-    admin.post(API_SERVICES, &missing).await.expect(201);
-    let condition = until(&admin, "v1.gone.example.com", "ServiceNotFound").await;
-    assert_eq!(condition["message"], "service/gone in \"t\" is not present");
+    for (group, trust, value) in [
+        ("gone.example.com", "insecureSkipTLSVerify", json!(true)),
+        // No certificate at all.
+        ("wrong.example.com", "caBundle", json!("QUFB")),
+    ] {
+        let name = format!("v1.{group}");
+        let mut missing = json!({
+            "metadata": {"name": name},
+            "spec": {"group": group, "version": "v1", "groupPriorityMinimum": 1, "versionPriority": 1,
+                "service": {"namespace": "t", "name": "gone"}},
+        });
+        missing["spec"][trust] = value;
+        admin.post(API_SERVICES, &missing).await.expect(201);
+        let condition = until(&admin, &name, "ServiceNotFound").await;
+        assert_eq!(condition["message"], "service/gone in \"t\" is not present");
+        let refused = admin.get(&format!("/apis/{group}/v1/things")).await.expect(503);
+        assert_eq!(refused["message"], "service unavailable", "{group}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

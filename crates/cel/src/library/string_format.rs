@@ -121,7 +121,7 @@ fn write(verb: char, arg: &Value<'_>, precision: usize) -> Formatted {
 /// Whether arguments of a type can be written by a clause, as far as that is known before.
 pub(crate) fn check(verb: char, ty: &Type) -> Result<(), String> {
     let (fits, what) = match verb {
-        's' => (!matches!(ty, Type::Object(_) | Type::Opaque(_) | Type::Optional(_)), STRING),
+        's' => (!matches!(ty, Type::Any | Type::Object(_) | Type::Opaque(_) | Type::Optional(_)), STRING),
         'd' => (matches!(ty, Type::Int | Type::Uint), DECIMAL),
         'f' => (matches!(ty, Type::Double | Type::String), FIXED),
         'e' => (matches!(ty, Type::Double | Type::String), SCIENTIFIC),
@@ -129,7 +129,7 @@ pub(crate) fn check(verb: char, ty: &Type) -> Result<(), String> {
         'x' | 'X' => (matches!(ty, Type::Int | Type::Uint | Type::String | Type::Bytes), HEX),
         _ => (matches!(ty, Type::Int | Type::Uint), OCTAL),
     };
-    if fits || ty.is_dyn() { Ok(()) } else { Err(format!("{what}, was given {}", ty.name())) }
+    if fits || *ty == Type::Dyn { Ok(()) } else { Err(format!("{what}, was given {}", ty.name())) }
 }
 
 const STRING: &str = "string clause can only be used on strings, bools, bytes, ints, doubles, maps, lists, types, durations, and timestamps";

@@ -30,7 +30,7 @@ pub(super) const FUNCTIONS: &[Row] = &[
 ];
 
 /// The parts of a URL that expressions see.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Url {
     text: String,
     scheme: String,
@@ -46,7 +46,7 @@ impl fmt::Display for Url {
 }
 
 impl Url {
-    /// Reads an absolute URL or an absolute path, as `url.ParseRequestURI` and then `url.Parse` do.
+    /// Reads an absolute URL, an absolute path or `*`, as `url.ParseRequestURI` and then `url.Parse` do.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let fail = |what: &str| Err(format!("parse {}: {what}", go_quote(text)));
         if text.bytes().any(|byte| byte < 0x20 || byte == 0x7f) {
@@ -54,6 +54,9 @@ impl Url {
         }
         if text.is_empty() {
             return fail("empty url");
+        }
+        if text == "*" {
+            return Ok(Self { text: text.into(), escaped_path: text.into(), ..Self::default() });
         }
         let (scheme, rest) = match split_scheme(text) {
             Ok(split) => split,
@@ -116,9 +119,9 @@ impl Url {
     }
 }
 
-/// Whether a text is what `url.ParseRequestURI` reads: an absolute URL, an absolute path, or `*`.
+/// Whether a text is what `url.ParseRequestURI` reads.
 pub fn is_request_uri(text: &str) -> bool {
-    text == "*" || Url::parse(text).is_ok()
+    Url::parse(text).is_ok()
 }
 
 fn is_userinfo(user: &str) -> bool {
@@ -222,7 +225,7 @@ fn to_url<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
 
 fn is_url<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
     match args {
-        [Value::String(text)] => Ok(Value::Bool(Url::parse(text).is_ok())),
+        [Value::String(text)] => Ok(Value::Bool(is_request_uri(text))),
         _ => Err(EvalError::no_such_overload()),
     }
 }
@@ -266,6 +269,8 @@ mod tests {
             ("https", "[::1]:80", "::1", "80", "/path%20with/%41")
         );
         assert_eq!(Url::parse("/path").unwrap().host, "");
+        let url = Url::parse("*").unwrap();
+        assert_eq!((&*url.scheme, &*url.host, &*url.escaped_path), ("", "", "*"));
     }
 
     #[test]
@@ -273,6 +278,7 @@ mod tests {
         for (text, wanted) in [
             ("", "parse \"\": empty url"),
             ("../relative-path", "parse \"../relative-path\": invalid URI for request"),
+            ("**", "parse \"**\": invalid URI for request"),
             (":x", "parse \":x\": missing protocol scheme"),
             ("https://a:b/", "parse \"https://a:b/\": invalid port \":b\" after host"),
             ("https://us er@a/", "parse \"https://us er@a/\": net/url: invalid userinfo"),

@@ -4,7 +4,7 @@ const EXPRESSION: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null'
 
 /// Messages by position: `1:5: …`, `{E}` standing for what an expression can begin with.
 fn complaints(text: &str) -> Vec<String> {
-    match parse(text) {
+    match parse(text, false) {
         Ok(_) => Vec::new(),
         Err(error) => error
             .issues
@@ -140,7 +140,7 @@ fn literals_have_their_values() {
         (r#"r'it"s'"#, Literal::String("it\"s".into())),
         (r#"b'\u0041'"#, Literal::Null),
     ] {
-        match parse(text).map(|ast| ast.root.kind) {
+        match parse(text, false).map(|ast| ast.root.kind) {
             Ok(Kind::Literal(literal)) => assert_eq!(literal, wanted, "{text}"),
             Ok(other) => panic!("{text}: {other:?}"),
             Err(error) => assert_eq!(wanted, Literal::Null, "{text}: {error}"),
@@ -151,7 +151,7 @@ fn literals_have_their_values() {
 proptest::proptest! {
     #[test]
     fn no_text_makes_it_panic(text in ".{0,60}") {
-        let _ = parse(&text);
+        let _ = parse(&text, false);
     }
 
     #[test]
@@ -165,6 +165,6 @@ proptest::proptest! {
         ),
         spaced: bool,
     ) {
-        let _ = parse(&tokens.join(if spaced { " " } else { "" }));
+        let _ = parse(&tokens.join(if spaced { " " } else { "" }), false);
     }
 }

@@ -81,7 +81,7 @@ fn maps<'a>(a: &Map<'a>, b: &Map<'a>) -> bool {
         })
 }
 
-/// A value in a hash table: what is equal to another has the same hash.
+/// A value in a hash table: what is equal to another of the same declaration has the same hash.
 #[derive(Debug)]
 pub(super) struct Hashed<'a>(pub Value<'a>);
 
@@ -112,6 +112,10 @@ fn hash<H: Hasher>(value: &Value<'_>, state: &mut H) {
         Value::Bytes(bytes) => bytes.hash(state),
         Value::Duration(nanos) => nanos.hash(state),
         Value::Timestamp(time) => time.hash(state),
+        Value::List(list) if list.is_ordered() => {
+            list.len().hash(state);
+            list.iter().flatten().for_each(|item| hash(&item, state));
+        }
         // Sums, because the order of sets and of entries does not count.
         Value::List(list) => {
             let items = list.iter().flatten().map(|item| hash_of(&item));

@@ -47,6 +47,11 @@ impl<'a> List<'a> {
         self.len() == 0
     }
 
+    /// Whether the order of its items counts.
+    pub(super) fn is_ordered(&self) -> bool {
+        matches!(self.kind, ListKind::Atomic)
+    }
+
     pub fn get(&self, index: usize) -> Option<Evaluated<'a>> {
         match &self.items {
             Items::Tree { items, decl } => items.get(index).map(|item| Value::declared(item, decl)),
@@ -209,6 +214,19 @@ mod tests {
         assert!(!sum.equals(&made));
     }
 
+    /// One of the orders of nine items, another one for each number below 9!.
+    fn permutation(number: i64) -> Json {
+        let mut rest: Vec<i64> = (0..9).collect();
+        let mut number = number as usize;
+        let mut taken = Vec::new();
+        while !rest.is_empty() {
+            let choices = rest.len();
+            taken.push(Json::from(rest.remove(number % choices)));
+            number /= choices;
+        }
+        Json::from(taken)
+    }
+
     /// Pair by pair, these would take minutes.
     #[test]
     fn long_lists_are_compared_and_merged_in_one_pass() {
@@ -217,8 +235,10 @@ mod tests {
         let entries = |range: &mut dyn Iterator<Item = i64>| {
             range.map(|k| json!({"k": k, "l": "x"})).collect::<Vec<_>>()
         };
+        let permutations = |range: &mut dyn Iterator<Item = i64>| range.map(permutation).collect::<Vec<_>>();
         for (decl, all, reversed) in [
             (sets(), numbers(&mut (0..ITEMS)), numbers(&mut (0..ITEMS).rev())),
+            (sets(), permutations(&mut (0..ITEMS)), permutations(&mut (0..ITEMS).rev())),
             (maps(), entries(&mut (0..ITEMS)), entries(&mut (0..ITEMS).rev())),
         ] {
             let (all, reversed) = (Json::from(all), Json::from(reversed));

@@ -154,6 +154,7 @@ fn expressions_mean_what_they_mean_upstream() {
         ("url('https://h:80/p?a=1&a=2').getPort() + url('/x').getHost()", "80"),
         ("url('https://h/p?b=0&a=1&a=2').getQuery()", "{a: [1, 2], b: [0]}"),
         ("isURL('https://a.b') && !isURL('../x')", "true"),
+        ("isURL('*') && url('*').getHost() == '' && url('*').getEscapedPath() == '*'", "true"),
         ("ip('127.0.0.1').isLoopback() && ip('::1').family() == 6 && !isIP('1.2.3')", "true"),
         ("isIP('1.2.3.4%eth0') || isIP('fe80::1%') || isIP('fe80::1%eth0') || isIP('%eth0')", "false"),
         ("ip('fe80::1%eth0')", "error: IP address \"fe80::1%eth0\" with zone value is not allowed"),

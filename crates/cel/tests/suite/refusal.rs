@@ -1,6 +1,6 @@
 //! Why expressions do not compile.
 
-use cel::{Decl, Environment, Field, ListKind, ObjectType};
+use cel::{Decl, Environment, Field, ListKind, ObjectType, Type};
 
 fn environment() -> Environment {
     let metadata = ObjectType::new("meta", vec![Field::new("name", Decl::string())]);
@@ -12,6 +12,7 @@ fn environment() -> Environment {
             Field::new("tags", Decl::list(Decl::string(), 10, ListKind::Atomic)),
             Field::new("labels", Decl::map(Decl::string(), Decl::string(), 10)),
             Field::new("metadata", Decl::object(metadata.into())),
+            Field::new("extra", Decl::plain(Type::Any, 1)),
         ],
     );
     Environment::new().variable("self", Decl::object(object.into()))
@@ -37,6 +38,14 @@ fn complaints_read_as_upstream() {
         (
             "self.size.all(x, true)",
             "ERROR: <input>:1:5: expression of type 'int' cannot be range of a comprehension (must be list, map, or dynamic)\n | self.size.all(x, true)\n | ....^",
+        ),
+        (
+            "self.extra.all(x, true)",
+            "ERROR: <input>:1:5: expression of type 'any' cannot be range of a comprehension (must be list, map, or dynamic)\n | self.extra.all(x, true)\n | ....^",
+        ),
+        (
+            "'%s'.format([self.extra])",
+            "ERROR: <input>:1:18: error during formatting: string clause can only be used on strings, bools, bytes, ints, doubles, maps, lists, types, durations, and timestamps, was given google.protobuf.Any\n | '%s'.format([self.extra])\n | .................^",
         ),
         ("[1, 'a']", "ERROR: <input>:1:5: expected type 'int' but found 'string'\n | [1, 'a']\n | ....^"),
         (
@@ -86,6 +95,10 @@ fn types_are_inferred() {
         ("self.labels", "map(string, string)"),
         ("self.labels['a']", "string"),
         ("self.tags.map(t, t.size())", "list(int)"),
+        ("self.extra", "any"),
+        ("self.extra.x", "dyn"),
+        ("self.extra + 1 > 2", "bool"),
+        ("true ? self.extra : 1", "any"),
         ("self.?name", "optional_type(string)"),
         ("self.?metadata.name", "optional_type(string)"),
         ("self.?tags[0].orValue('')", "string"),

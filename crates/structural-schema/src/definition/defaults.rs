@@ -9,7 +9,7 @@ use cel::Budget;
 
 use super::Builtin;
 use crate::custom::OBJECT_META;
-use crate::metadata::{self, Malformed};
+use crate::metadata::{self, Malformed, is_meta};
 use crate::rules::{self, RuleSet};
 use crate::structural::Kind;
 use crate::{Structural, prune, validate};
@@ -47,11 +47,6 @@ fn is_unpruned(schema: &Structural, default: &Value) -> bool {
     let mut pruned = default.clone();
     prune::prune_value(&mut pruned, schema);
     pruned != *default
-}
-
-/// What every object has, whatever its schema says.
-fn is_meta(name: &str) -> bool {
-    matches!(name, "metadata" | "apiVersion" | "kind")
 }
 
 /// A step from a whole object to a part of it.

@@ -8,6 +8,7 @@ use cel::names::escape;
 use cel::{Decl, Field, ListKind, ObjectType, Type};
 
 use crate::Structural;
+use crate::metadata::is_meta;
 use crate::structural::{Kind, ListType};
 
 /// Bytes that the quotes or brackets of a value take.
@@ -117,7 +118,7 @@ fn object(schema: &Structural, is_object: bool, name: &str) -> Decl {
         }
     };
     for (property, own) in &schema.properties {
-        if implied && matches!(property.as_str(), "apiVersion" | "kind" | "metadata") {
+        if implied && is_meta(property) {
             continue;
         }
         if let Some(decl) = declare(own, own.embedded, &format!("{name}.{property}")) {

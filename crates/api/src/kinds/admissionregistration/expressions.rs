@@ -1,8 +1,10 @@
 //! What is wrong with an expression, in upstream's words.
 
-use apimachinery::field::{Error, ErrorKind, ErrorList, Path};
+use apimachinery::field::{ErrorList, Path};
+use cel::Type;
 use cel::admission::{self, Scope};
-use cel::{Refusal, Type};
+
+use crate::validation::expression::refused;
 
 /// Where an expression of a policy stands, which decides what it sees and what it must be.
 #[derive(Clone, Copy)]
@@ -30,7 +32,7 @@ impl Place {
 pub fn match_condition(errors: &mut ErrorList, text: &str, params: bool, path: &Path<'_>) {
     let scope = Scope { params, authorizer: true, mutations: false };
     if let Err(refusal) = admission::environment(scope, None).compile_as(text, &[Type::Bool]) {
-        complain(errors, refusal, text, path);
+        refused(errors, refusal, text, path);
     }
 }
 
@@ -59,7 +61,7 @@ impl Expressions {
         let ty = match self.environment(true, false).compile_as(text, &[]) {
             Ok(program) => program.output().clone(),
             Err(refusal) => {
-                complain(errors, refusal, text, path);
+                refused(errors, refusal, text, path);
                 Type::Dyn
             }
         };
@@ -72,18 +74,9 @@ impl Expressions {
         let mutations = matches!(place, Place::ApplyConfiguration | Place::JsonPatch);
         let environment = self.environment(!matches!(place, Place::Message), mutations);
         if let Err(refusal) = environment.compile_as(text, &place.types()) {
-            complain(errors, refusal, text, path);
+            refused(errors, refusal, text, path);
         }
     }
-}
-
-fn complain(errors: &mut ErrorList, refusal: Refusal, text: &str, path: &Path<'_>) {
-    errors.push(match refusal {
-        Refusal::Invalid(detail) => Error::invalid(path, text, detail),
-        Refusal::Internal(detail) => {
-            Error { kind: ErrorKind::Internal, path: path.to_string(), shown: None, detail }
-        }
-    });
 }
 
 #[cfg(test)]

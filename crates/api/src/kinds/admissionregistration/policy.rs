@@ -10,7 +10,7 @@ use super::{
 };
 use crate::strategy::{Context, Strategy};
 use crate::validation::fields::{Fields, invalid_each, item_text, one_of, same, supported};
-use crate::validation::{selector, text};
+use crate::validation::{conditions, selector, text};
 
 const AUDIT_ANNOTATIONS_MAX: usize = 20;
 /// In bytes.
@@ -303,16 +303,17 @@ fn mutation(errors: &mut ErrorList, own: &Value, expressions: &Expressions, path
 
 fn status(errors: &mut ErrorList, status: &Value) {
     let path = Path::root("status");
-    let path = path.child("typeChecking");
-    let path = path.child("expressionWarnings");
+    let warnings_path = path.child("typeChecking");
+    let warnings_path = warnings_path.child("expressionWarnings");
     for (index, warning) in status["typeChecking"].list("expressionWarnings").iter().enumerate() {
-        let path = path.index(index);
+        let path = warnings_path.index(index);
         for key in ["warning", "fieldRef"] {
             if warning.text(key).trim().is_empty() {
                 errors.push(Error::required(&path.child(key), ""));
             }
         }
     }
+    conditions::check(errors, status.list("conditions"), &path.child("conditions"));
 }
 
 /// `MutatingAdmissionPolicyBinding` and `ValidatingAdmissionPolicyBinding`.

@@ -1,5 +1,7 @@
 //! What a claim asks for.
 
+use std::collections::HashSet;
+
 use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path};
 
@@ -40,14 +42,14 @@ pub(super) fn spec(spec: &Value, path: &Path<'_>) -> ErrorList {
 }
 
 /// The names by which requests, and alternatives within them, can be referred to.
-pub(super) struct RequestNames(Vec<String>);
+pub(super) struct RequestNames(HashSet<String>);
 
 impl RequestNames {
     pub fn of(devices: &Value) -> Self {
-        let mut names = Vec::new();
+        let mut names = HashSet::new();
         for request in devices.list("requests") {
             let name = request.text("name");
-            names.push(name.to_owned());
+            names.insert(name.to_owned());
             let alternatives = request.list("firstAvailable").iter();
             names.extend(alternatives.map(|alternative| format!("{name}/{}", alternative.text("name"))));
         }
@@ -68,7 +70,7 @@ impl RequestNames {
             return;
         }
         name.split('/').for_each(|segment| label(errors, segment, path));
-        if !self.0.iter().any(|own| own == name) {
+        if !self.0.contains(name) {
             errors.push(Error::invalid(path, name, A_REQUEST));
         }
     }

@@ -210,15 +210,7 @@ fn unchanged(new: &Value, old: &Value) -> ErrorList {
     errors
 }
 
-/// Whether a list is short enough to be looked into.
-fn fits(errors: &mut ErrorList, list: &[Value], max: usize, path: &Path<'_>) -> bool {
-    if list.len() > max {
-        errors.push(Error::too_many(path, list.len(), max));
-    }
-    list.len() <= max
-}
-
-/// Judges the items of a list, if it is short enough.
+/// Judges the items of a list, if it is short enough; says whether it is.
 fn each(
     errors: &mut ErrorList,
     list: &[Value],
@@ -226,11 +218,12 @@ fn each(
     path: &Path<'_>,
     check: impl Fn(&mut ErrorList, &Value, &Path<'_>),
 ) -> bool {
-    let fits = fits(errors, list, max, path);
-    if fits {
-        list.iter().enumerate().for_each(|(index, item)| check(errors, item, &path.index(index)));
+    if list.len() > max {
+        errors.push(Error::too_many(path, list.len(), max));
+        return false;
     }
-    fits
+    list.iter().enumerate().for_each(|(index, item)| check(errors, item, &path.index(index)));
+    true
 }
 
 /// Does the same for a list without duplicates, whose items are told apart by `key`.

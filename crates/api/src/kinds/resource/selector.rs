@@ -3,10 +3,11 @@
 use std::sync::{Arc, LazyLock};
 
 use apimachinery::Value;
-use apimachinery::field::{Error, ErrorKind, ErrorList, Path};
+use apimachinery::field::{Error, ErrorList, Path};
 use cel::{Decl, Environment, Field, ObjectType, Opaque, Type};
 
 use super::{DOMAIN_MAX, ENTRIES_MAX, IDENTIFIER_MAX, VALUE_MAX, each};
+use crate::validation::expression::refused;
 use crate::validation::fields::Fields;
 
 const SELECTORS_MAX: usize = 32;
@@ -21,7 +22,7 @@ static ENVIRONMENT: LazyLock<Environment> = LazyLock::new(|| {
         let names = Decl::map(text(IDENTIFIER_MAX), value, ENTRIES_MAX as u64).with_named_entries();
         Decl::map(text(DOMAIN_MAX), names, ENTRIES_MAX as u64)
     };
-    let attribute = Decl::dynamic().with_elements_max(VALUE_MAX as u64);
+    let attribute = Decl::plain(Type::Any, 1).with_elements_max(VALUE_MAX as u64);
     let capacity = Decl::plain(Type::Opaque(Opaque::Quantity), 8);
     let fields = vec![
         Field::new("driver", text(DOMAIN_MAX)),
@@ -50,13 +51,9 @@ fn expression(errors: &mut ErrorList, text: &str, path: &Path<'_>) {
         errors.push(Error::too_long(path, EXPRESSION_BYTES_MAX));
         return;
     }
-    match ENVIRONMENT.compile(text) {
-        Err(error) if error.is_instantiation() => {
-            let detail = format!("program instantiation failed: {error}");
-            errors.push(Error { kind: ErrorKind::Internal, path: path.to_string(), shown: None, detail });
-        }
-        Err(error) => errors.push(Error::invalid(path, text, format!("compilation failed: {error}"))),
-        Ok(program) if !matches!(program.output(), Type::Bool | Type::Dyn) => {
+    match ENVIRONMENT.compile_as(text, &[]) {
+        Err(refusal) => refused(errors, refusal, text, path),
+        Ok(program) if !matches!(program.output(), Type::Bool | Type::Any) => {
             let why =
                 format!("must evaluate to bool or the unknown type, not {}", program.output().declared());
             errors.push(Error::invalid(path, text, why));
@@ -83,6 +80,7 @@ mod tests {
         for text in [
             "true",
             "device.attributes['dra.example.com'].aBool",
+            "device.attributes['a'].b ? true : device.attributes['c'].d",
             "device.driver == 'dra.example.com' && device.allowMultipleAllocations",
             "cel.bind(dra, device.attributes['dra.example.com'], dra.oneBool && dra.anotherBool)",
             "device.capacity['dra.example.com'].memory.isGreaterThan(quantity('1Gi'))",
@@ -92,6 +90,22 @@ mod tests {
         }
         for (text, wanted) in [
             ("1", "e: Invalid value: \"1\": must evaluate to bool or the unknown type, not int"),
+            (
+                "dyn(true)",
+                "e: Invalid value: \"dyn(true)\": must evaluate to bool or the unknown type, not dyn",
+            ),
+            (
+                "device.attributes['a'].b.c",
+                "e: Invalid value: \"device.attributes['a'].b.c\": must evaluate to bool or the unknown type, not dyn",
+            ),
+            (
+                "device.attributes['a']",
+                "e: Invalid value: \"device.attributes['a']\": must evaluate to bool or the unknown type, not map(string, google.protobuf.Any)",
+            ),
+            (
+                "device.attributes['a'].b.exists(x, x == 1)",
+                "e: Invalid value: \"device.attributes['a'].b.exists(x, x == 1)\": compilation failed: ERROR: <input>:1:23: expression of type 'any' cannot be range of a comprehension (must be list, map, or dynamic)\n | device.attributes['a'].b.exists(x, x == 1)\n | ......................^",
+            ),
             (
                 "device.nothing",
                 "e: Invalid value: \"device.nothing\": compilation failed: ERROR: <input>:1:7: undefined field 'nothing'\n | device.nothing\n | ......^",
