@@ -188,7 +188,9 @@ impl Level {
     }
 
     fn dispatch(&self, queues: &mut Queues) {
-        queues.dispatch(rt::instant(), self.limit(), |seats| self.take(seats, false, |word| word - WAITING_ONE));
+        queues.dispatch(rt::instant(), self.limit(), |seats| {
+            self.take(seats, false, |word| word - WAITING_ONE)
+        });
     }
 
     fn release(&self, seats: u32, turn: Option<Turn>) {

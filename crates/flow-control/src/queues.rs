@@ -480,7 +480,11 @@ mod tests {
             // It waits until it is alone; whoever passed it would keep it waiting.
             (65, 64, 0, 0),
         ] {
-            assert_eq!((kept_free(seats, limit), passing_max(seats, limit)), (free, passing), "{seats} {limit}");
+            assert_eq!(
+                (kept_free(seats, limit), passing_max(seats, limit)),
+                (free, passing),
+                "{seats} {limit}"
+            );
             assert!(seats > limit || passing + seats + free <= limit, "{seats} {limit}");
         }
     }
