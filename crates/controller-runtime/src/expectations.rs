@@ -65,14 +65,15 @@ impl<K: Clone + Eq + Hash> Expectations<K> {
     }
 
     /// Drops the deletions that the cache shows by now: those not among `alive`, the uids of children that it still
-    /// shows as not deleting.
-    pub fn settle<'a>(&self, key: &K, alive: impl Iterator<Item = &'a str>) {
+    /// shows as not deleting. Says whether that was all of them.
+    pub fn settle<'a>(&self, key: &K, alive: impl Iterator<Item = &'a str>) -> bool {
         let mut pending = self.pending.lock();
-        let Some(own) = pending.get_mut(key) else { return };
+        let Some(own) = pending.get_mut(key) else { return true };
         if !own.deleted.is_empty() {
             let still: HashSet<&str> = alive.collect();
             own.deleted.retain(|uid| still.contains(uid.as_str()));
         }
+        own.deleted.is_empty()
     }
 
     /// The parent is gone.
@@ -109,9 +110,9 @@ mod tests {
         assert!(expectations.met(&"parent", &informer));
 
         expectations.deleted(&"parent", child.uid());
-        expectations.settle(&"parent", [child.uid()].into_iter());
+        assert!(!expectations.settle(&"parent", [child.uid()].into_iter()));
         assert!(expectations.is_deleted(&"parent", child.uid()));
-        expectations.settle(&"parent", [].into_iter());
+        assert!(expectations.settle(&"parent", [].into_iter()));
         assert!(!expectations.is_deleted(&"parent", child.uid()));
     }
 }

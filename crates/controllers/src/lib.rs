@@ -7,6 +7,7 @@
 //! Start at [`start`]; to add a controller, add a folder and a line in [`descriptors`].
 
 pub mod ownership;
+pub mod pod_control;
 pub mod pods;
 pub mod protection;
 

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use apimachinery::{GroupVersionResource, Object, Selector, Status, Str, Value, json};
-use client::{Api, Informer, Patch, WriteOptions};
+use client::{Api, Delta, Informer, ObjectKey, Patch, WriteOptions};
 
 /// Index of objects by the uid of every owner.
 pub const BY_OWNER: &str = "owner-uid";
@@ -26,6 +26,29 @@ pub fn index_orphans(informer: &Informer) {
         Some(_) => Vec::new(),
         None => vec![object.namespace().into()],
     });
+}
+
+/// An orphan that appears, or whose labels change, may belong to one of `parents`: those whose selector takes it.
+pub fn wake_adopters(
+    parents: &Informer,
+    delta: &Delta,
+    keys: &mut Vec<ObjectKey>,
+    selector_of: fn(&Object) -> Option<Selector>,
+) {
+    let Delta::Upsert { old, new } = delta else { return };
+    if new.controller_owner().is_some() || new.is_deleting() {
+        return;
+    }
+    let unchanged =
+        old.as_ref().is_some_and(|old| old.controller_owner().is_none() && old.labels().eq(new.labels()));
+    if unchanged {
+        return;
+    }
+    let selects = |parent: &Arc<Object>| {
+        selector_of(parent).is_some_and(|selector| !selector.is_everything() && selector.matches_object(new))
+    };
+    let adopters = parents.list_namespace(new.namespace()).into_iter().filter(selects);
+    keys.extend(adopters.map(|parent| ObjectKey::from(&*parent)));
 }
 
 /// The parent in a claim.
@@ -84,10 +107,22 @@ pub async fn settle(
     resource: &GroupVersionResource,
     claim: Claim,
 ) -> Result<Vec<Arc<Object>>, Status> {
+    settle_with(api, parent, parent_resource, resource, claim, None).await
+}
+
+/// As [`settle`]; the children of the parent also have a finalizer, which they get and lose with their owner.
+pub async fn settle_with(
+    api: &dyn Api,
+    parent: &Parent<'_>,
+    parent_resource: &GroupVersionResource,
+    resource: &GroupVersionResource,
+    claim: Claim,
+    finalizer: Option<&str>,
+) -> Result<Vec<Arc<Object>>, Status> {
     let object = parent.object;
     let mut owned = claim.owned;
     for child in claim.release {
-        let patch = release_patch(child.uid(), object.uid());
+        let patch = release_patch(child.uid(), object.uid(), finalizer);
         match patch_child(api, resource, &child, patch).await {
             Ok(_) => {}
             // It is gone, or somebody released it and its uid precondition no longer holds.
@@ -104,7 +139,7 @@ pub async fn settle(
         return Err(Status::conflict(&parent_resource.group_resource(), object.name(), why));
     }
     for child in claim.adopt {
-        let patch = adopt_patch(child.uid(), controller_reference(object));
+        let patch = adopt_patch(child.uid(), controller_reference(object), finalizer);
         match patch_child(api, resource, &child, patch).await {
             Ok(adopted) => owned.push(adopted),
             Err(status) if status.is_not_found() => {}
@@ -131,16 +166,23 @@ pub fn controller_reference(parent: &Object) -> Value {
     })
 }
 
-fn adopt_patch(child_uid: &str, reference: Value) -> Patch {
+fn adopt_patch(child_uid: &str, reference: Value, finalizer: Option<&str>) -> Patch {
     let mut patch = json!({"metadata": {"uid": child_uid}});
     patch.set_at(&["metadata", "ownerReferences"], vec![reference]);
+    if let Some(finalizer) = finalizer {
+        patch.set_at(&["metadata", "finalizers"], vec![finalizer]);
+    }
     Patch::Strategic(patch)
 }
 
-fn release_patch(child_uid: &str, parent_uid: &str) -> Patch {
-    Patch::Strategic(json!({"metadata": {
+fn release_patch(child_uid: &str, parent_uid: &str, finalizer: Option<&str>) -> Patch {
+    let mut patch = json!({"metadata": {
         "uid": child_uid, "ownerReferences": [{"$patch": "delete", "uid": parent_uid}],
-    }}))
+    }});
+    if let Some(finalizer) = finalizer {
+        patch.set_at(&["metadata", "$deleteFromPrimitiveList/finalizers"], vec![finalizer]);
+    }
+    Patch::Strategic(patch)
 }
 
 /// The server refused because the namespace is going away: nothing in it is worth a retry.

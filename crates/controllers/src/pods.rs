@@ -1,11 +1,15 @@
 //! What controllers ask about pods.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::view::Pod;
-use apimachinery::{Str, time};
+use apimachinery::{Object, Status, Str, Value, time};
 use client::Informer;
+use client::typed::view;
 use jiff::Timestamp;
+
+use crate::ownership;
 
 /// Index of pods by the name of their node.
 pub const BY_NODE: &str = "node";
@@ -16,6 +20,43 @@ pub fn index_by_node(pods: &Informer) {
         Ok(pod) if !pod.spec.node_name.is_empty() => vec![pod.spec.node_name.clone()],
         _ => Vec::new(),
     });
+}
+
+/// A pod with the object it was read from.
+#[derive(Clone)]
+pub struct PodOf {
+    pub object: Arc<Object>,
+    pub pod: Arc<Pod>,
+}
+
+impl PodOf {
+    pub fn read(object: Arc<Object>) -> Result<Self, Status> {
+        Ok(Self { pod: view::<Pod>(&object)?, object })
+    }
+}
+
+/// Upstream's limit on pod names.
+const POD_NAME_MAX: usize = 253;
+
+/// The tree of a pod that `parent` makes of a template.
+pub fn from_template(template: &Value, parent: &Object) -> Value {
+    let mut pod = Value::object();
+    pod.set_at(&["apiVersion"], "v1");
+    pod.set_at(&["kind"], "Pod");
+    for field in ["labels", "annotations", "finalizers"] {
+        if let Some(value) = template.at(&["metadata", field]) {
+            pod.set_at(&["metadata", field], value.clone());
+        }
+    }
+    pod.set_at(&["metadata", "generateName"], name_prefix(parent.name()));
+    pod.set_at(&["metadata", "ownerReferences"], vec![ownership::controller_reference(parent)]);
+    pod.set_at(&["spec"], template["spec"].clone());
+    pod
+}
+
+/// The dash is left out where it would make the prefix too long to be a name.
+fn name_prefix(name: &str) -> String {
+    if name.len() < POD_NAME_MAX { format!("{name}-") } else { name.to_owned() }
 }
 
 /// Counts as a replica: not done and not on its way out.
@@ -46,6 +87,26 @@ pub fn until_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Opt
     let wanted = Duration::from_secs(min_ready_seconds.max(0).unsigned_abs().into());
     let passed = Duration::try_from(now.duration_since(since)).unwrap_or_default();
     Some(wanted.saturating_sub(passed))
+}
+
+/// Pods that have come less far are missed less.
+pub fn phase_rank(pod: &Pod) -> u8 {
+    match pod.status.phase.as_str() {
+        "Pending" => 0,
+        "Unknown" => 1,
+        _ => 2,
+    }
+}
+
+/// The restarts of the container that was restarted most, and those of the sidecar that was.
+pub fn max_restarts(pod: &Pod) -> (i32, i32) {
+    let is_sidecar = |name: &Str| {
+        pod.spec.init_containers.iter().any(|container| container.name == *name && container.is_sidecar())
+    };
+    let containers = pod.status.container_statuses.iter().map(|status| status.restart_count);
+    let sidecars = pod.status.init_container_statuses.iter().filter(|status| is_sidecar(&status.name));
+    let sidecars = sidecars.map(|status| status.restart_count);
+    (containers.max().unwrap_or_default(), sidecars.max().unwrap_or_default())
 }
 
 pub fn timestamp(text: Option<&Str>) -> Option<Timestamp> {

@@ -29,13 +29,24 @@ impl World {
         seeds: Vec<Value>,
         options: Options,
     ) -> Self {
-        let (fake, shutdown) = (FakeApi::new(), Shutdown::new());
-        seeds.into_iter().for_each(|seed| drop(fake.seed(seed)));
-        let api: Arc<dyn Api> = fake.clone();
-        let informers = Informers::new(api.clone(), shutdown.clone());
+        let world = Self { fake: FakeApi::new(), shutdown: Shutdown::new() };
+        seeds.into_iter().for_each(|seed| drop(world.fake.seed(seed)));
+        world.run(descriptors, options);
+        world
+    }
+
+    /// Stops all controllers wherever they are, and starts these with what the API holds.
+    pub(crate) fn restart(&mut self, descriptors: Vec<ControllerDescriptor<Options>>) {
+        self.shutdown.cancel();
+        self.shutdown = Shutdown::new();
+        self.run(descriptors, Options::default());
+    }
+
+    fn run(&self, descriptors: Vec<ControllerDescriptor<Options>>, options: Options) {
+        let api: Arc<dyn Api> = self.fake.clone();
+        let informers = Informers::new(api.clone(), self.shutdown.clone());
         let options = Arc::new(options);
-        controller_runtime::start_all(descriptors, &|_| api.clone(), &informers, &options, &shutdown);
-        Self { fake, shutdown }
+        controller_runtime::start_all(descriptors, &|_| api.clone(), &informers, &options, &self.shutdown);
     }
 
     /// Waits until `reached` holds.

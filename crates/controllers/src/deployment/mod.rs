@@ -62,27 +62,14 @@ fn start(context: Context<Options>) -> BoxFuture<'static, ()> {
         .owns(&sets, "apps", "Deployment")
         .watches(&sets, {
             let deployments = deployments.clone();
-            move |delta, keys| wake_adopters(&deployments, delta, keys)
+            move |delta, keys| {
+                ownership::wake_adopters(&deployments, delta, keys, |own| {
+                    own.view::<Deployment>().ok()?.spec.selector.selector().ok()
+                });
+            }
         })
         .watches(&pods, move |delta, keys| wake_recreate(&deployments, &sets, delta, keys));
     boxed(controller.run())
-}
-
-/// An orphan ReplicaSet that appears, or whose labels change, may be somebody's.
-fn wake_adopters(deployments: &Informer, delta: &Delta, keys: &mut Vec<ObjectKey>) {
-    let Delta::Upsert { old, new } = delta else { return };
-    let unchanged =
-        old.as_ref().is_some_and(|old| old.controller_owner().is_none() && old.labels().eq(new.labels()));
-    if new.controller_owner().is_some() || new.is_deleting() || unchanged {
-        return;
-    }
-    for object in deployments.list_namespace(new.namespace()) {
-        let Ok(deployment) = object.view::<Deployment>() else { continue };
-        let selector = deployment.spec.selector.selector();
-        if selector.is_ok_and(|selector| !selector.is_everything() && selector.matches_object(new)) {
-            keys.push(ObjectKey::from(&*object));
-        }
-    }
 }
 
 /// A Deployment that recreates waits for the last old pod to be gone.

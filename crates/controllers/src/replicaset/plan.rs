@@ -10,15 +10,10 @@ use apimachinery::{Object, Str, Value};
 use controller_runtime::Action;
 use jiff::Timestamp;
 
-use super::PodOf;
-use crate::ownership;
-use crate::pods::{ready_since, timestamp, until_available};
+use crate::pods::{self, PodOf, max_restarts, phase_rank, ready_since, timestamp, until_available};
 
 /// `controller.kubernetes.io/pod-deletion-cost`: pods of lower cost go first.
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
-
-/// Upstream's limit on pod names.
-const POD_NAME_MAX: usize = 253;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
@@ -38,24 +33,7 @@ pub(super) fn change(set: &ReplicaSet, active: usize, burst: usize) -> Change {
 
 /// The tree of a new pod.
 pub(super) fn pod_of(object: &Object, set: &ReplicaSet) -> Value {
-    let mut pod = Value::object();
-    pod.set_at(&["apiVersion"], "v1");
-    pod.set_at(&["kind"], "Pod");
-    let template = set.spec.template.to_value();
-    for field in ["labels", "annotations", "finalizers"] {
-        if let Some(value) = template.at(&["metadata", field]) {
-            pod.set_at(&["metadata", field], value.clone());
-        }
-    }
-    pod.set_at(&["metadata", "generateName"], name_prefix(object.name()));
-    pod.set_at(&["metadata", "ownerReferences"], vec![ownership::controller_reference(object)]);
-    pod.set_at(&["spec"], template["spec"].clone());
-    pod
-}
-
-/// The dash is left out where it would make the prefix too long to be a name.
-fn name_prefix(name: &str) -> String {
-    if name.len() < POD_NAME_MAX { format!("{name}-") } else { name.to_owned() }
+    pods::from_template(&set.spec.template.to_value(), object)
 }
 
 /// When to look again: at the next moment at which a ready pod becomes available.
@@ -97,28 +75,22 @@ struct Rank {
     cost: i64,
     on_node: usize,
     ready_since: Option<Timestamp>,
-    restarts: i32,
+    restarts: (i32, i32),
     created: Option<Timestamp>,
     uid: Str,
 }
 
 impl Rank {
     fn of(pod: &Pod, per_node: &HashMap<&str, usize>) -> Self {
-        let phase = match pod.status.phase.as_str() {
-            "Pending" => 0,
-            "Unknown" => 1,
-            _ => 2,
-        };
         let cost = pod.metadata.annotations.get(DELETION_COST).and_then(|text| text.parse::<i32>().ok());
-        let restarts = pod.status.container_statuses.iter().map(|status| status.restart_count).max();
         Self {
             assigned: !pod.spec.node_name.is_empty(),
-            phase,
+            phase: phase_rank(pod),
             ready: pod.is_ready(),
             cost: cost.unwrap_or_default().into(),
             on_node: per_node.get(pod.spec.node_name.as_str()).copied().unwrap_or_default(),
             ready_since: ready_since(pod),
-            restarts: restarts.unwrap_or_default(),
+            restarts: max_restarts(pod),
             created: timestamp(pod.metadata.creation_timestamp.as_ref()),
             uid: pod.metadata.uid.clone(),
         }

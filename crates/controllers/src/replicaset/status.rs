@@ -4,8 +4,7 @@ use api::view::{Condition, ReplicaSet, ReplicaSetStatus};
 use apimachinery::{Status, Value, json, time};
 use jiff::Timestamp;
 
-use super::PodOf;
-use crate::pods::is_available;
+use crate::pods::{PodOf, is_available};
 
 const REPLICA_FAILURE: &str = "ReplicaFailure";
 

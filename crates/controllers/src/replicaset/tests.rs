@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use apimachinery::{json, time};
+use apimachinery::{Value, json, time};
 
 use super::*;
 use crate::testing::{World, make_ready, object};
