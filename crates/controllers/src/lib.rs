@@ -18,6 +18,7 @@ mod disruption;
 mod endpoints;
 mod endpointslice;
 mod garbage_collector;
+mod job;
 mod namespace;
 mod node_lifecycle;
 mod pod_gc;
@@ -77,6 +78,7 @@ pub fn descriptors() -> Vec<ControllerDescriptor<Options>> {
         endpoints::descriptor(),
         endpointslice::descriptor(),
         garbage_collector::descriptor(),
+        job::descriptor(),
         namespace::descriptor(),
         node_lifecycle::descriptor(),
         pod_gc::descriptor(),
