@@ -21,16 +21,9 @@ pub const VARIABLES_TYPE: &str = "kubernetes.variables";
 
 /// An environment of this scope; `variables` are the fields of `variables`, if there is that.
 pub fn environment(scope: Scope, variables: Option<&[(&str, Type)]>) -> Environment {
-    let mut environment = Environment::new()
-        .variable("object", Decl::dynamic())
-        .variable("oldObject", Decl::dynamic())
-        .variable("namespaceObject", NAMESPACE.clone())
-        .variable("request", REQUEST.clone());
-    if scope.params {
-        environment = environment.variable("params", Decl::dynamic());
-    }
+    let params = scope.params.then(Decl::dynamic);
+    let mut environment = about(&Decl::dynamic(), params.as_ref());
     if scope.authorizer {
-        let opaque = |opaque| Decl::plain(Type::Opaque(opaque), 0);
         environment = environment
             .variable("authorizer", opaque(Opaque::Authorizer))
             .variable("authorizer.requestResource", opaque(Opaque::ResourceCheck));
@@ -40,11 +33,52 @@ pub fn environment(scope: Scope, variables: Option<&[(&str, Type)]>) -> Environm
     }
     match variables {
         None => environment,
-        Some(variables) => {
-            let fields = variables.iter().map(|(name, ty)| (*name, Decl::plain(ty.clone(), 0))).collect();
-            environment.composed("variables", VARIABLES_TYPE, fields)
-        }
+        Some(variables) => composed(environment, variables),
     }
+}
+
+/// The environment in which a policy's expressions are held against the kinds that it is about. As upstream's it lacks
+/// `authorizer.requestResource`.
+pub fn typed_environment(object: &Decl, params: Option<&Decl>, variables: &[(&str, Type)]) -> Environment {
+    let environment = about(object, params).variable("authorizer", opaque(Opaque::Authorizer));
+    composed(environment, variables)
+}
+
+/// With what every expression of admission sees.
+fn about(object: &Decl, params: Option<&Decl>) -> Environment {
+    let environment = Environment::new()
+        .variable("object", object.clone())
+        .variable("oldObject", object.clone())
+        .variable("namespaceObject", NAMESPACE.clone())
+        .variable("request", REQUEST.clone());
+    match params {
+        None => environment,
+        Some(params) => environment.variable("params", params.clone()),
+    }
+}
+
+fn composed(environment: Environment, variables: &[(&str, Type)]) -> Environment {
+    let fields = variables.iter().map(|(name, ty)| (*name, Decl::plain(composable(ty), 0))).collect();
+    environment.composed("variables", VARIABLES_TYPE, fields)
+}
+
+/// What is known of a variable by those who read it: upstream forgets the fields of objects on the way.
+fn composable(ty: &Type) -> Type {
+    match ty {
+        Type::List(item) => Type::list(composable(item)),
+        Type::Map(entry) => Type::map(composable(&entry.0), composable(&entry.1)),
+        Type::Error
+        | Type::Type(_)
+        | Type::Optional(_)
+        | Type::Object(_)
+        | Type::Opaque(_)
+        | Type::Param(_) => Type::Dyn,
+        plain => plain.clone(),
+    }
+}
+
+fn opaque(opaque: Opaque) -> Decl {
+    Decl::plain(Type::Opaque(opaque), 0)
 }
 
 /// `Object`, what an apply configuration is.
@@ -149,5 +183,50 @@ mod tests {
         assert!(program.is_ok());
         let program = environment.compile_as("[JSONPatch{op: 'test'}]", &[json_patch_type()]);
         assert!(program.is_ok());
+    }
+
+    /// As upstream's `convertCelTypeToDeclType`.
+    #[test]
+    fn a_variable_keeps_its_type_but_not_the_fields_of_objects() {
+        let policies = Scope { authorizer: true, ..Scope::default() };
+        for (variable, text, refused) in [
+            ("'a'", "variables.v == 1", Some("applied to '(string, int)'")),
+            ("[[1]]", "variables.v[0][0] == 'a'", Some("applied to '(int, string)'")),
+            ("{'a': 1}", "variables.v.a == 'a'", Some("applied to '(int, string)'")),
+            ("[namespaceObject]", "variables.v[0].nothing", None),
+            ("namespaceObject.metadata", "variables.v.nothing", None),
+            ("authorizer", "variables.v.group('apps').resource('deployments').check('get').allowed()", None),
+            ("optional.of(1)", "variables.v.orValue('a') == 'a'", None),
+        ] {
+            let ty = environment(policies, Some(&[])).check(variable).expect(variable);
+            let outcome = environment(policies, Some(&[("v", ty)])).check(text);
+            let complaint = outcome.err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(complaint.contains(refused.unwrap_or_default()), "{text}: {complaint}");
+            assert_eq!(complaint.is_empty(), refused.is_none(), "{text}: {complaint}");
+        }
+    }
+
+    #[test]
+    fn objects_of_known_kinds_have_no_other_fields() {
+        let kind = |field: &str| object(&format!("With{field}"), vec![(field, Decl::string())]);
+        let (object, params) = (kind("a"), kind("b"));
+        for (has_params, text, refused) in [
+            (true, "object.a == params.b && oldObject.a == 'x'", None),
+            (true, "object.b == ''", Some("undefined field 'b'")),
+            (true, "params.a == ''", Some("undefined field 'a'")),
+            (false, "params.b == ''", Some("undeclared reference to 'params'")),
+            (false, "authorizer.group('').resource('pods').check('get').allowed()", None),
+            (
+                false,
+                "authorizer.requestResource.check('get').allowed()",
+                Some("unexpected failed resolution of 'kubernetes.authorization.Authorizer'"),
+            ),
+            (false, "int('a') == 1", None),
+        ] {
+            let environment = typed_environment(&object, has_params.then_some(&params), &[]);
+            let complaint = environment.check(text).err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(complaint.contains(refused.unwrap_or_default()), "{text}: {complaint}");
+            assert_eq!(complaint.is_empty(), refused.is_none(), "{text}: {complaint}");
+        }
     }
 }

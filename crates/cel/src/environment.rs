@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::checker;
+use crate::checker::{self, Checked};
 use crate::cost;
 use crate::error::{CompileError, Refusal};
 use crate::library::{BASE, Function, JSON_PATCH};
@@ -166,10 +166,21 @@ impl Environment {
         })
     }
 
-    /// Parses, checks and compiles an expression.
-    pub fn compile(&self, text: &str) -> Result<Program, CompileError> {
+    /// Parses and checks an expression, and says which type its results have. Constants that have no value
+    /// (`int('a')`) are well typed.
+    pub fn check(&self, text: &str) -> Result<Type, CompileError> {
+        self.checked(text).map(|checked| checked.type_of(checked.ast.root.id).clone())
+    }
+
+    fn checked(&self, text: &str) -> Result<Checked, CompileError> {
         let checked = checker::check(self, text, parser::parse(text, self.bindings)?)?;
         validators::validate(text, &checked)?;
+        Ok(checked)
+    }
+
+    /// Parses, checks and compiles an expression.
+    pub fn compile(&self, text: &str) -> Result<Program, CompileError> {
+        let checked = self.checked(text)?;
         let output = checked.type_of(checked.ast.root.id).clone();
         let estimate = cost::estimate(self, &checked);
         let plan = plan::plan(self, &checked).map_err(CompileError::instantiation)?;
