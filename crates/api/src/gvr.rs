@@ -27,6 +27,8 @@ pub const RESOURCE_QUOTAS: GroupVersionResource = core("resourcequotas");
 pub const SECRETS: GroupVersionResource = core("secrets");
 pub const SERVICES: GroupVersionResource = core("services");
 pub const SERVICE_ACCOUNTS: GroupVersionResource = core("serviceaccounts");
+pub const VALIDATING_ADMISSION_POLICIES: GroupVersionResource =
+    named("admissionregistration.k8s.io", "v1", "validatingadmissionpolicies");
 pub const DEPLOYMENTS: GroupVersionResource = named("apps", "v1", "deployments");
 pub const REPLICA_SETS: GroupVersionResource = named("apps", "v1", "replicasets");
 pub const CRON_JOBS: GroupVersionResource = named("batch", "v1", "cronjobs");

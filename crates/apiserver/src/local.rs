@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
+use api::Resource;
 use apimachinery::selector::{FieldSelector, Selector};
-use apimachinery::{GroupVersionResource, Object, Status, Str, Value};
+use apimachinery::{GroupVersion, GroupVersionResource, Object, Status, Str, Value};
 use async_trait::async_trait;
-use auth::UserInfo;
+use auth::{Attributes, UserInfo};
 use client::{
     Api, DeleteOptions, Discovered, ListOptions, ObjectList, Patch, Propagation, WatchEvent, WatchOptions,
     WatchStream, WriteOptions,
@@ -270,14 +271,29 @@ impl Api for LocalApi {
     async fn discover(&self) -> Result<Vec<Discovered>, Status> {
         let catalog = self.door.catalog();
         let stored = catalog.preferred().filter(|resource| resource.is_stored());
-        Ok(stored
-            .map(|resource| Discovered {
-                gvr: resource.gvr(),
-                kind: resource.kind.clone(),
-                namespaced: resource.namespaced,
-                verbs: resource.verbs.clone(),
-            })
-            .collect())
+        Ok(stored.map(discovered).collect())
+    }
+
+    async fn discover_all(&self) -> Result<Vec<Discovered>, Status> {
+        self.door.check(&Attributes::non_resource(&self.user, "get", "/apis"))?;
+        Ok(self.door.catalog().resources().map(discovered).collect())
+    }
+
+    async fn openapi(&self, group_version: &GroupVersion) -> Result<Value, Status> {
+        let root = if group_version.group.is_empty() { "api" } else { "apis" };
+        let key = format!("{root}/{group_version}");
+        self.door.check(&Attributes::non_resource(&self.user, "get", &format!("/openapi/v3/{key}")))?;
+        let document = self.door.catalog().openapi_v3(&key).ok_or_else(Status::no_such_path)?;
+        Value::parse(&document.bytes()).map_err(|error| Status::internal(format!("reading {key}: {error}")))
+    }
+}
+
+fn discovered(resource: &Arc<Resource>) -> Discovered {
+    Discovered {
+        gvr: resource.gvr(),
+        kind: resource.kind.clone(),
+        namespaced: resource.namespaced,
+        verbs: resource.verbs.clone(),
     }
 }
 

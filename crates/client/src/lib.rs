@@ -14,7 +14,7 @@ pub mod typed;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use apimachinery::{GroupVersionResource, Object, Status, Str, Value};
+use apimachinery::{GroupVersion, GroupVersionResource, Object, Status, Str, Value};
 use async_trait::async_trait;
 use futures::Stream;
 
@@ -116,6 +116,12 @@ pub trait Api: Send + Sync + 'static {
 
     /// Every resource that is served now, preferred versions only, subresources left out.
     async fn discover(&self) -> Result<Vec<Discovered>, Status>;
+
+    /// As [`Api::discover`], but in every version, and with resources of which nothing is stored (reviews).
+    async fn discover_all(&self) -> Result<Vec<Discovered>, Status>;
+
+    /// The OpenAPI document (version 3) of a group version; [`Status::no_such_path`] if nothing of that is served.
+    async fn openapi(&self, group_version: &GroupVersion) -> Result<Value, Status>;
 }
 
 /// Selectors are in their string form, as in a query.

@@ -9,9 +9,10 @@
 mod patch;
 mod state;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use apimachinery::{GroupVersionResource, Object, Status, Str, Value};
+use apimachinery::{GroupVersion, GroupVersionResource, Object, Status, Str, Value};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -25,7 +26,7 @@ use state::{Filter, State};
 /// One call, for assertions and for choosing which calls fail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`.
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`, `discover`, `openapi`.
     pub verb: &'static str,
     pub resource: Str,
     pub namespace: Str,
@@ -49,6 +50,8 @@ impl std::fmt::Display for Call {
     }
 }
 
+const READING: [&str; 5] = ["get", "list", "watch", "discover", "openapi"];
+
 type FailureRule = Box<dyn FnMut(&Call) -> Option<Status> + Send>;
 
 /// An API server's behaviour without the server. See the module's documentation for what it leaves out.
@@ -56,6 +59,7 @@ pub struct FakeApi {
     state: Mutex<State>,
     calls: Mutex<Vec<Call>>,
     failures: Mutex<Vec<FailureRule>>,
+    documents: Mutex<HashMap<GroupVersion, Value>>,
     /// The newest revision that watchers may see, and how often watches were cut off.
     signal: watch::Sender<Signal>,
 }
@@ -76,6 +80,7 @@ impl FakeApi {
             state: Mutex::new(State::new()),
             calls: Mutex::default(),
             failures: Mutex::default(),
+            documents: Mutex::default(),
             signal: watch::Sender::new(Signal::default()),
         })
     }
@@ -83,6 +88,11 @@ impl FakeApi {
     /// Serves one more resource.
     pub fn register(&self, resource: Discovered) {
         self.state.lock().register(resource);
+    }
+
+    /// Serves the OpenAPI document of a group version.
+    pub fn describe(&self, group_version: GroupVersion, document: Value) {
+        self.documents.lock().insert(group_version, document);
     }
 
     /// Stores an object as it is, status and metadata included; name, uid and times are filled in where missing.
@@ -139,7 +149,7 @@ impl FakeApi {
     /// The calls that write, in their text form, since the last time this was asked.
     pub fn take_writes(&self) -> Vec<String> {
         let mut calls = self.calls.lock();
-        let writes = calls.iter().filter(|call| !matches!(call.verb, "get" | "list" | "watch" | "discover"));
+        let writes = calls.iter().filter(|call| !READING.contains(&call.verb));
         let texts = writes.map(ToString::to_string).collect();
         calls.clear();
         texts
@@ -345,6 +355,15 @@ impl Api for FakeApi {
     async fn discover(&self) -> Result<Vec<Discovered>, Status> {
         self.enter("discover", &GroupVersionResource::default(), "", "", None)?;
         Ok(self.state.lock().discovered())
+    }
+
+    async fn discover_all(&self) -> Result<Vec<Discovered>, Status> {
+        self.discover().await
+    }
+
+    async fn openapi(&self, group_version: &GroupVersion) -> Result<Value, Status> {
+        self.enter("openapi", &GroupVersionResource::default(), "", "", None)?;
+        self.documents.lock().get(group_version).cloned().ok_or_else(Status::no_such_path)
     }
 }
 
