@@ -35,6 +35,7 @@ mod taint_eviction;
 #[cfg(test)]
 mod testing;
 mod vac_protection;
+mod validatingadmissionpolicy_status;
 
 use std::sync::Arc;
 
@@ -92,6 +93,7 @@ pub fn descriptors() -> Vec<ControllerDescriptor<Options>> {
         service_cidr::descriptor(),
         taint_eviction::descriptor(),
         vac_protection::descriptor(),
+        validatingadmissionpolicy_status::descriptor(),
     ]
 }
 

@@ -5,6 +5,7 @@
 mod apply;
 mod client;
 mod collect;
+mod policies;
 mod watching;
 
 use std::time::Duration;
