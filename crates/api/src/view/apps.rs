@@ -179,8 +179,7 @@ impl PodTemplate {
 
 impl<'de> Deserialize<'de> for PodTemplate {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let tree = serde_json::Value::deserialize(deserializer)?;
-        Ok(Self::new(Value::from(tree)))
+        Value::deserialize(deserializer).map(Self::new)
     }
 }
 

@@ -3,7 +3,7 @@
 //! Walks both trees together and allocates only for what differs.
 
 use super::set::{Set, field_element, make_node, own_node};
-use super::typed::{NoElement, Shape, Sort, Type, element, field_type, item_type, shape, sort};
+use super::typed::{NoElement, Shape, Sort, Type, field_type, indexed, item_type, shape, sort, take_run};
 use crate::{Map, Str, Value};
 
 /// The difference between two states.
@@ -107,46 +107,27 @@ fn is_blank(map: Option<&Map>) -> bool {
     map.is_none_or(Map::is_empty)
 }
 
-/// Visits the fields of two maps in one pass; both are sorted.
 fn fields(old: Option<&Map>, new: Option<&Map>, of: Type<'_>, nodes: &mut Nodes) -> Result<()> {
-    let mut old = old.into_iter().flatten().peekable();
-    let mut new = new.into_iter().flatten().peekable();
-    loop {
-        let order = match (old.peek(), new.peek()) {
-            (None, None) => return Ok(()),
-            (Some(_), None) => std::cmp::Ordering::Less,
-            (None, Some(_)) => std::cmp::Ordering::Greater,
-            (Some((a, _)), Some((b, _))) => a.cmp(b),
-        };
-        let before = if order.is_le() { old.next() } else { None };
-        let after = if order.is_ge() { new.next() } else { None };
+    static NONE: Map = Map::new();
+    for (name, before, after) in Map::joined(old.unwrap_or(&NONE), new.unwrap_or(&NONE)) {
         match (before, after) {
-            (Some((name, before)), Some((_, after))) => {
+            (Some(before), Some(after)) => {
                 let mut child = Nodes::default();
                 both(before, after, field_type(of, name), &mut child)?;
                 nodes.adopt(child, || field_element(name));
             }
-            (Some((name, gone)), None) => {
+            (Some(gone), None) => {
                 let node = whole(gone, field_type(of, name))?;
                 nodes.removed.children.push((field_element(name), node));
             }
-            (None, Some((name, come))) => {
+            (None, Some(come)) => {
                 let node = whole(come, field_type(of, name))?;
                 nodes.added.children.push((field_element(name), node));
             }
-            (None, None) => return Ok(()),
+            (None, None) => {}
         }
     }
-}
-
-/// Items by their elements, in the order of these; equal elements stay in list order.
-fn indexed<'v>(items: &'v [Value], of: Type<'_>) -> Result<Vec<(Str, &'v Value)>> {
-    let mut found = Vec::with_capacity(items.len());
-    for item in items {
-        found.push((element(item, of)?, item));
-    }
-    found.sort_by(|a, b| a.0.cmp(&b.0));
-    Ok(found)
+    Ok(())
 }
 
 fn items(old: &[Value], new: &[Value], of: Type<'_>, nodes: &mut Nodes) -> Result<()> {
@@ -196,14 +177,6 @@ fn smaller(a: Option<&(Str, &Value)>, b: Option<&(Str, &Value)>) -> Option<Str> 
         (Some((one, _)), None) | (None, Some((one, _))) => Some(one.clone()),
         (None, None) => None,
     }
-}
-
-/// Cuts the leading items with this element off.
-fn take_run<'i, 'v>(items: &mut &'i [(Str, &'v Value)], element: &Str) -> &'i [(Str, &'v Value)] {
-    let end = items.iter().position(|(own, _)| own != element).unwrap_or(items.len());
-    let (run, rest) = items.split_at(end);
-    *items = rest;
-    run
 }
 
 /// The node of a value that is there on one side only: it and everything in it.

@@ -9,7 +9,8 @@ use std::fmt;
 
 use super::set::{self, Set, field_element, has_children, is_member, make_node};
 use super::typed::{
-    NoElement, Shape, Sort, Type, declared_type, element, field_type, item_type, shape, sort,
+    NoElement, Shape, Sort, Type, declared_type, element, field_type, indexed, item_type, shape, sort,
+    take_run,
 };
 use crate::schema::{NodeKind, Scalar};
 use crate::{Map, Str, Value};
@@ -70,18 +71,12 @@ fn merge_maps(live: Option<&Map>, config: Option<&Map>, of: Type<'_>) -> Result<
     };
     let live = live.unwrap_or(&NONE);
     let mut merged = Vec::with_capacity(live.len() + config.len());
-    for (name, current) in live {
-        let value = match config.get(name) {
-            Some(value) => merge(current, value, field_type(of, name))?,
-            None => current.clone(),
+    for (name, current, value) in Map::joined(live, config) {
+        let value = match (current, value) {
+            (Some(current), Some(value)) => merge(current, value, field_type(of, name))?,
+            (one, other) => one.or(other).cloned().unwrap_or_default(),
         };
         merged.push((name.clone(), value));
-    }
-    let known = merged.len();
-    for (name, value) in config {
-        if merged[..known].binary_search_by(|(own, _)| own.cmp(name)).is_err() {
-            merged.push((name.clone(), value.clone()));
-        }
     }
     Ok(Some(merged.into_iter().collect()))
 }
@@ -90,13 +85,17 @@ fn merge_maps(live: Option<&Map>, config: Option<&Map>, of: Type<'_>) -> Result<
 fn merge_items(live: &[Value], config: &[Value], of: Type<'_>) -> Result<Vec<Value>> {
     let live_elements = live.iter().map(|item| element(item, of)).collect::<Result<Vec<_>>>()?;
     let config_elements = config.iter().map(|item| element(item, of)).collect::<Result<Vec<_>>>()?;
+    let item = item_type(of);
+    // What most applies find.
+    if live_elements == config_elements && are_distinct(&live_elements) {
+        return live.iter().zip(config).map(|(live, config)| merge(live, config, item)).collect();
+    }
     // An element that several items of `live` share cannot be merged with: the item of `config` replaces them.
     let mut in_live: HashMap<&Str, Option<&Value>> = HashMap::with_capacity(live.len());
     for (element, item) in live_elements.iter().zip(live) {
         in_live.entry(element).and_modify(|found| *found = None).or_insert(Some(item));
     }
     let in_config: HashSet<&Str> = config_elements.iter().collect();
-    let item = item_type(of);
     let take = |element: &Str, value: &Value| match in_live.get(element) {
         Some(Some(current)) => merge(current, value, item),
         _ => Ok(value.clone()),
@@ -147,6 +146,12 @@ fn merge_items(live: &[Value], config: &[Value], of: Type<'_>) -> Result<Vec<Val
     Ok(merged)
 }
 
+fn are_distinct(elements: &[Str]) -> bool {
+    let mut sorted: Vec<&Str> = elements.iter().collect();
+    sorted.sort_unstable();
+    sorted.windows(2).all(|pair| pair[0] != pair[1])
+}
+
 /// The fields that a configuration names: all its leaves, items and map keys.
 pub(super) fn field_set(value: &Value, of: Type<'_>) -> Result<Set> {
     Ok(Set::from_nodes(named_below(value, of)?))
@@ -169,16 +174,16 @@ fn named_below(value: &Value, of: Type<'_>) -> Result<Vec<(Str, Value)>> {
             Ok(nodes)
         }
         Shape::Items(Some(items)) => {
-            let mut counts: HashMap<Str, (usize, &Value)> = HashMap::with_capacity(items.len());
-            for item in items {
-                counts.entry(element(item, of)?).and_modify(|(count, _)| *count += 1).or_insert((1, item));
+            let found = indexed(items, of)?;
+            let mut rest = found.as_slice();
+            let mut nodes = Vec::with_capacity(found.len());
+            while let Some((element, _)) = rest.first() {
+                let below = match take_run(&mut rest, element) {
+                    [(_, item)] => named_below(item, item_type(of))?,
+                    _ => Vec::new(),
+                };
+                nodes.extend(make_node(below, true).map(|node| (element.clone(), node)));
             }
-            let mut nodes = Vec::with_capacity(counts.len());
-            for (element, (count, item)) in counts {
-                let below = if count == 1 { named_below(item, item_type(of))? } else { Vec::new() };
-                nodes.extend(make_node(below, true).map(|node| (element, node)));
-            }
-            nodes.sort_by(|a, b| a.0.cmp(&b.0));
             Ok(nodes)
         }
     }

@@ -127,3 +127,21 @@ pub(super) fn element(item: &Value, of: Type<'_>) -> Result<Str, NoElement> {
     found.sort_unstable_by_key(|(key, _)| *key);
     Ok(key_element(found.into_iter()))
 }
+
+/// Items by their elements, in the order of these; equal elements stay in list order.
+pub(super) fn indexed<'v>(items: &'v [Value], of: Type<'_>) -> Result<Vec<(Str, &'v Value)>, NoElement> {
+    let mut found = Vec::with_capacity(items.len());
+    for item in items {
+        found.push((element(item, of)?, item));
+    }
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(found)
+}
+
+/// Cuts the leading items with this element off.
+pub(super) fn take_run<'i, 'v>(items: &mut &'i [(Str, &'v Value)], element: &Str) -> &'i [(Str, &'v Value)] {
+    let end = items.iter().position(|(own, _)| own != element).unwrap_or(items.len());
+    let (run, rest) = items.split_at(end);
+    *items = rest;
+    run
+}

@@ -3,6 +3,7 @@
 //! Trusts nothing: bytes may come from a damaged disk, so every step is bounds-checked and a surprise is an error.
 
 use super::{Layout, MalformedObject, OwnerSpan, Span};
+use crate::value::plain_len;
 
 type Result<T> = std::result::Result<T, MalformedObject>;
 
@@ -143,16 +144,18 @@ impl Scan<'_> {
         }
         let start = self.at;
         loop {
-            let rest = &self.json[self.at..];
-            let hit = memchr::memchr2(b'"', b'\\', rest).ok_or_else(|| self.error("unterminated string"))?;
-            if rest[hit] == b'"' {
-                let end = self.at + hit;
-                self.at = end + 1;
-                return Ok(Span { start: start as u32, end: end as u32 });
-            }
-            self.at += hit + 2;
-            if self.at > self.json.len() {
-                return Err(self.error("unterminated string"));
+            let rest = self.json.get(self.at..).unwrap_or_default();
+            let plain = plain_len(rest);
+            match rest.get(plain) {
+                Some(b'"') => {
+                    let end = self.at + plain;
+                    self.at = end + 1;
+                    return Ok(Span { start: start as u32, end: end as u32 });
+                }
+                Some(b'\\') => self.at += plain + 2,
+                // A control character, which our writer escapes.
+                Some(_) => self.at += plain + 1,
+                None => return Err(self.error("unterminated string")),
             }
         }
     }

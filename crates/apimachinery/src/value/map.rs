@@ -1,9 +1,13 @@
 //! [`Map`]: the fields of an object as one sorted vector.
 
+use std::cmp::Ordering;
+
 use super::{Str, Value};
 
-/// Above this size a look-up is a binary search instead of a walk; short maps are quicker walked.
+/// Above this size a place is found by binary search instead of a walk; short maps are quicker walked.
 const LINEAR_MAX: usize = 8;
+/// The same for a key that is there or not, whose place otherwise does not matter: most keys differ in length already.
+const LINEAR_GET_MAX: usize = 24;
 
 /// Fields of an object, sorted by key, each key once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -25,15 +29,15 @@ impl Map {
     }
 
     pub fn get(&self, key: &str) -> Option<&Value> {
-        self.position(key).ok().map(|at| &self.entries[at].1)
+        self.find(key).map(|at| &self.entries[at].1)
     }
 
     pub fn get_mut(&mut self, key: &str) -> Option<&mut Value> {
-        self.position(key).ok().map(|at| &mut self.entries[at].1)
+        self.find(key).map(|at| &mut self.entries[at].1)
     }
 
     pub fn contains_key(&self, key: &str) -> bool {
-        self.position(key).is_ok()
+        self.find(key).is_some()
     }
 
     /// Sets a field and returns what it was.
@@ -48,7 +52,7 @@ impl Map {
     }
 
     pub fn remove(&mut self, key: &str) -> Option<Value> {
-        self.position(key).ok().map(|at| self.entries.remove(at).1)
+        self.find(key).map(|at| self.entries.remove(at).1)
     }
 
     pub fn get_or_insert_with(&mut self, key: &str, make: impl FnOnce() -> Value) -> &mut Value {
@@ -86,6 +90,25 @@ impl Map {
         self.entries.retain_mut(|(key, value)| keep(key, value));
     }
 
+    /// The fields of two maps in the order of their keys, each key once, with what either map has there.
+    pub(crate) fn joined<'m>(
+        one: &'m Self,
+        other: &'m Self,
+    ) -> impl Iterator<Item = (&'m Str, Option<&'m Value>, Option<&'m Value>)> {
+        let (mut one, mut other) = (one.entries.iter().peekable(), other.entries.iter().peekable());
+        std::iter::from_fn(move || {
+            let order = match (one.peek(), other.peek()) {
+                (Some((key, _)), Some((other_key, _))) => key.cmp(other_key),
+                (Some(_), None) => Ordering::Less,
+                (None, _) => Ordering::Greater,
+            };
+            let from_one = if order.is_le() { one.next() } else { None };
+            let from_other = if order.is_ge() { other.next() } else { None };
+            let (key, _) = from_one.or(from_other)?;
+            Some((key, from_one.map(|(_, value)| value), from_other.map(|(_, value)| value)))
+        })
+    }
+
     /// The entries, for code that visits them in order together with something else that is sorted by key.
     /// **Invariant (map-sorted)** is then the caller's.
     pub(crate) fn entries_mut(&mut self) -> &mut Vec<(Str, Value)> {
@@ -111,15 +134,27 @@ impl Map {
         (Self { entries }, duplicates)
     }
 
+    fn find(&self, key: &str) -> Option<usize> {
+        if self.entries.len() > LINEAR_GET_MAX {
+            return self.position(key).ok();
+        }
+        let key = key.as_bytes();
+        self.entries.iter().position(|(own, _)| {
+            let own = own.as_bytes();
+            own.len() == key.len() && own.first() == key.first() && own == key
+        })
+    }
+
+    /// Where the key is, or where it would have to be.
     fn position(&self, key: &str) -> Result<usize, usize> {
         if self.entries.len() > LINEAR_MAX {
             return self.entries.binary_search_by(|(own, _)| own.as_str().cmp(key));
         }
         for (at, (own, _)) in self.entries.iter().enumerate() {
             match own.as_str().cmp(key) {
-                std::cmp::Ordering::Less => {}
-                std::cmp::Ordering::Equal => return Ok(at),
-                std::cmp::Ordering::Greater => return Err(at),
+                Ordering::Less => {}
+                Ordering::Equal => return Ok(at),
+                Ordering::Greater => return Err(at),
             }
         }
         Err(self.entries.len())

@@ -8,8 +8,10 @@
 //! **Invariant (map-sorted):** the keys of a [`Map`] are strictly increasing, so equal trees write equal bytes.
 
 mod de;
+mod json;
 mod map;
 mod parse;
+mod plain;
 mod ser;
 mod write;
 mod yaml;
@@ -17,6 +19,7 @@ mod yaml;
 pub use de::{DecodeError, from_value};
 pub use map::Map;
 pub use parse::{ParseError, Parsed};
+pub(crate) use plain::plain_len;
 pub use ser::to_value;
 pub(crate) use write::write_string;
 

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::{Map, Number, Str, Value};
+use super::{Map, Number, Str, Value, json};
 
 /// The input is not a JSON or YAML document.
 #[derive(Debug, thiserror::Error)]
@@ -92,12 +92,17 @@ impl Value {
     }
 
     fn parse_noting_duplicates(json: &[u8]) -> Result<(Value, bool), ParseError> {
-        let duplicates = Cell::new(false);
-        let mut reader = serde_json::Deserializer::from_slice(json);
-        let value = Seed { duplicates: &duplicates }.deserialize(&mut reader)?;
-        reader.end()?;
-        Ok((value, duplicates.get()))
+        json::read(json).map_or_else(|| slow(json), Ok)
     }
+}
+
+/// Reads any JSON, or says what is wrong with it.
+pub(super) fn slow(json: &[u8]) -> Result<(Value, bool), ParseError> {
+    let duplicates = Cell::new(false);
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    let value = Seed { duplicates: &duplicates }.deserialize(&mut reader)?;
+    reader.end()?;
+    Ok((value, duplicates.get()))
 }
 
 impl<'de> de::Deserialize<'de> for Value {
