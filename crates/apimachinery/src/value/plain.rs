@@ -5,16 +5,26 @@ const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
 
 /// How many bytes from the start are neither `"`, `\` nor a control character.
 pub(crate) fn plain_len(bytes: &[u8]) -> usize {
-    let (words, _) = bytes.as_chunks::<8>();
+    let (words, rest) = bytes.as_chunks::<8>();
     for (index, word) in words.iter().enumerate() {
-        let special = specials(u64::from_le_bytes(*word));
-        if special != 0 {
-            return index * 8 + special.trailing_zeros() as usize / 8;
+        if let Some(at) = first_special(*word) {
+            return index * 8 + at;
         }
     }
-    let checked = words.len() * 8;
-    let rest = bytes[checked..].iter().position(|byte| matches!(byte, 0..0x20 | b'"' | b'\\'));
-    rest.map_or(bytes.len(), |at| checked + at)
+    let Some((before, last)) = bytes.split_last_chunk::<8>().filter(|_| !rest.is_empty()) else {
+        return words.len() * 8 + rest.iter().take_while(|byte| is_plain(**byte)).count();
+    };
+    // What of the last eight bytes was looked at already is plain.
+    first_special(*last).map_or(bytes.len(), |at| before.len() + at)
+}
+
+fn is_plain(byte: u8) -> bool {
+    !matches!(byte, 0..0x20 | b'"' | b'\\')
+}
+
+fn first_special(word: [u8; 8]) -> Option<usize> {
+    let special = specials(u64::from_le_bytes(word));
+    (special != 0).then(|| special.trailing_zeros() as usize / 8)
 }
 
 /// The high bit of the first byte that is special, and of none before it. Those after it may be set for nothing: a
