@@ -17,6 +17,9 @@ pub struct AdmissionMetrics {
     validating_durations: Family<Histogram, 4>,
     mutating_checks: Family<Counter, 3>,
     mutating_durations: Family<Histogram, 3>,
+    condition_errors: Family<Counter, 4>,
+    condition_exclusions: Family<Counter, 4>,
+    condition_durations: Family<Histogram, 4>,
 }
 
 /// Durations by operation and outcome, each looked up once.
@@ -37,6 +40,18 @@ pub struct WebhookLabels<'a> {
     pub operation: &'static str,
 }
 
+/// Match conditions in a request.
+#[derive(Clone, Copy, Debug)]
+pub struct MatchConditionLabels<'a> {
+    /// Of the webhook or policy.
+    pub name: &'a str,
+    /// `webhook` or `policy`.
+    pub kind: &'static str,
+    /// `admit` or `validating` for webhooks, `validate` for policies of both kinds.
+    pub step: &'static str,
+    pub operation: &'static str,
+}
+
 /// What became of asking a webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WebhookOutcome {
@@ -52,9 +67,11 @@ pub enum WebhookOutcome {
 }
 
 const OPERATIONS: [&str; 4] = ["CREATE", "UPDATE", "DELETE", "CONNECT"];
+const CONDITION_LABELS: [&str; 4] = ["name", "kind", "type", "operation"];
 const SECONDS: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
 const WEBHOOK_SECONDS: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 25.0];
 const POLICY_SECONDS: &[f64] = &[0.000_000_5, 0.001, 0.01, 0.1, 1.0];
+const CONDITION_SECONDS: &[f64] = &[0.001, 0.005, 0.01, 0.025, 0.1, 0.2, 0.25];
 /// Higher ones are counted as this.
 const CODE_MAX: u16 = 600;
 /// What upstream's client makes of a webhook that cannot be reached.
@@ -90,6 +107,11 @@ impl AdmissionMetrics {
             ),
             mutating_checks: Family::new(["policy", "policy_binding", "error_type"], Counter::default),
             mutating_durations: Family::new(["policy", "policy_binding", "error_type"], policies),
+            condition_errors: Family::new(CONDITION_LABELS, Counter::default),
+            condition_exclusions: Family::new(CONDITION_LABELS, Counter::default),
+            condition_durations: Family::new(CONDITION_LABELS, || {
+                Histogram::new(Unit::Seconds, CONDITION_SECONDS)
+            }),
         }
     }
 
@@ -139,6 +161,19 @@ impl AdmissionMetrics {
         let labels = [policy, binding, error_type];
         self.mutating_checks.on(labels, Counter::inc);
         self.mutating_durations.on(labels, |durations| durations.observe(elapsed));
+    }
+
+    /// Counts an evaluation of match conditions that ended in no or in errors; upstream does not time those that hold.
+    pub fn conditions_failed(&self, own: &MatchConditionLabels<'_>, elapsed: Duration, errors: u64) {
+        if errors > 0 {
+            self.condition_errors.on(own.values(), |count| count.add(errors));
+        }
+        self.condition_durations.on(own.values(), |durations| durations.observe(elapsed));
+    }
+
+    /// Counts a webhook that is not asked since its match conditions do not hold.
+    pub fn conditions_excluded(&self, own: &MatchConditionLabels<'_>) {
+        self.condition_exclusions.on(own.values(), Counter::inc);
     }
 
     pub(crate) fn encode(&self, encoder: &mut Encoder) {
@@ -192,6 +227,27 @@ impl AdmissionMetrics {
             "Time of one mutation.",
             &self.mutating_durations,
         );
+        encoder.family(
+            "apiserver_admission_match_condition_evaluation_errors_total",
+            "Match conditions that have no value.",
+            &self.condition_errors,
+        );
+        encoder.family(
+            "apiserver_admission_match_condition_exclusions_total",
+            "Webhooks that were not asked since their match conditions do not hold.",
+            &self.condition_exclusions,
+        );
+        encoder.family(
+            "apiserver_admission_match_condition_evaluation_seconds",
+            "Time to evaluate match conditions that do not hold.",
+            &self.condition_durations,
+        );
+    }
+}
+
+impl<'a> MatchConditionLabels<'a> {
+    fn values(&self) -> [&'a str; 4] {
+        [self.name, self.kind, self.step, self.operation]
     }
 }
 

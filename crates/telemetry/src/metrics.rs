@@ -779,7 +779,7 @@ impl StorageMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{WebhookLabels, WebhookOutcome};
+    use crate::{MatchConditionLabels, WebhookLabels, WebhookOutcome};
 
     #[test]
     fn a_request_shows_under_upstreams_names_and_labels() {
@@ -846,6 +846,10 @@ mod tests {
         }
         metrics.admission.validated("p", "b", "no_error", "deny", Duration::ZERO);
         metrics.admission.mutated("p", "b", "no_error", Duration::ZERO);
+        let conditions =
+            MatchConditionLabels { name: "h", kind: "webhook", step: "admit", operation: "CREATE" };
+        metrics.admission.conditions_failed(&conditions, Duration::ZERO, 1);
+        metrics.admission.conditions_excluded(&conditions);
         metrics.flow_control.flow("global-default", "global-default").not_accommodated.inc();
         metrics.flow_control.limits("global-default", 3, 2, 4);
         metrics.flow_control.current_limit("global-default", 3);

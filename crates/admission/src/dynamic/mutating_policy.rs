@@ -135,7 +135,7 @@ impl Turn<'_> {
         let holds = {
             let converted = Converted::of_match(request, matched, Some(object)).await?;
             let inputs = shared.inputs(matched, converted.as_ref(), Some(object), *params);
-            rules.conditions.hold(&rules.scope, &inputs)
+            rules.conditions.hold(&rules.scope, &inputs, &policy.condition_labels(request))
         };
         match holds {
             Holds::Yes => {}

@@ -18,6 +18,9 @@ use super::webhook::{Configuration, Failure, Webhook, compiled};
 use super::{DynamicPlugin, Pass, World};
 use crate::{BuildError, Environment};
 
+/// As metrics name these webhooks.
+const KIND: &str = "admit";
+
 pub struct MutatingAdmissionWebhook {
     configurations: Compiled<Vec<Arc<Configuration>>>,
     world: World,
@@ -57,7 +60,7 @@ impl DynamicPlugin for MutatingAdmissionWebhook {
         let configurations = self.configurations.get();
         let hooks = configurations.iter().flat_map(|configuration| &configuration.hooks);
         for (index, hook) in hooks.enumerate() {
-            let Some(matched) = hook.matches(&shared, object.as_deref()).await? else {
+            let Some(matched) = hook.matches(KIND, &shared, object.as_deref()).await? else {
                 continue;
             };
             // Who was not asked the first time is not asked the second time either.
@@ -67,7 +70,7 @@ impl DynamicPlugin for MutatingAdmissionWebhook {
             let notes = Notes { attributes, hook, round: u8::from(pass.is_second()), index };
             let began = rt::instant();
             let asked = ask(hook, &request, &matched, object.as_deref_mut(), &notes).await;
-            hook.observe("admit", attributes.operation.name(), began, asked.as_ref().err());
+            hook.observe(KIND, attributes.operation.name(), began, asked.as_ref().err());
             let changed = match asked {
                 Ok(changed) => changed,
                 Err(failure) => {

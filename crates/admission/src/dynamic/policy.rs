@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use apimachinery::{Object, Status, Value};
 use registry::Endpoint;
+use telemetry::MatchConditionLabels;
 
 use super::matching::{Constraints, Match};
 use super::params::{ParamKind, ParamRef};
@@ -93,6 +94,12 @@ fn bind<R>(
 }
 
 impl<R> Policy<R> {
+    /// As metrics name its match conditions; upstream says `validate` of mutating policies, too.
+    pub fn condition_labels(&self, request: &Request<'_>) -> MatchConditionLabels<'_> {
+        let operation = request.attributes.operation.name();
+        MatchConditionLabels { name: &self.name, kind: "policy", step: "validate", operation }
+    }
+
     fn new(object: &Arc<Object>, rules: fn(&Value) -> R) -> Self {
         let tree = object.to_value();
         let spec = &tree["spec"];

@@ -7,6 +7,7 @@ use apimachinery::{Status, Value, json};
 use async_trait::async_trait;
 use cel::{Activation, Budget, Type, limits};
 use registry::admission::Attributes;
+use telemetry::MatchConditionLabels;
 
 use super::conditions::{Conditions, Holds};
 use super::expression::{Expression, Failure, INVALID_ERROR, NO_ERROR, Reads, Scope};
@@ -132,7 +133,7 @@ fn judge(
         for params in params {
             let inputs = shared.inputs(&application.matched, converted, object, params.as_deref());
             let began = rt::instant();
-            let findings = policy.rules.evaluate(&inputs);
+            let findings = policy.rules.evaluate(&inputs, &policy.condition_labels(shared.request));
             let count = |error_type: &str, action: &str| {
                 let metrics = &telemetry::metrics().admission;
                 metrics.validated(&policy.name, &binding.name, error_type, action, began.elapsed());
@@ -195,8 +196,8 @@ impl Rules {
     }
 
     /// Hot path.
-    fn evaluate(&self, inputs: &Inputs<'_>) -> Findings {
-        match self.conditions.hold(&self.scope, inputs) {
+    fn evaluate(&self, inputs: &Inputs<'_>, labels: &MatchConditionLabels<'_>) -> Findings {
+        match self.conditions.hold(&self.scope, inputs, labels) {
             Holds::Yes => {}
             Holds::No => return Findings::default(),
             Holds::Unknown(why) => return Findings::failed(Failure::This(why)),

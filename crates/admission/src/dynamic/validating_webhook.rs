@@ -15,6 +15,9 @@ use super::webhook::{Configuration, Failure, Webhook, compiled};
 use super::{DynamicPlugin, World};
 use crate::{BuildError, Environment};
 
+/// As metrics name these webhooks.
+const KIND: &str = "validating";
+
 pub struct ValidatingAdmissionWebhook {
     configurations: Compiled<Vec<Arc<Configuration>>>,
     world: World,
@@ -48,7 +51,7 @@ impl DynamicPlugin for ValidatingAdmissionWebhook {
         let configurations = self.configurations.get();
         let mut relevant = Vec::new();
         for hook in configurations.iter().flat_map(|configuration| &configuration.hooks) {
-            if let Some(matched) = hook.matches(&shared, object).await? {
+            if let Some(matched) = hook.matches(KIND, &shared, object).await? {
                 relevant.push((hook, matched));
             }
         }
@@ -75,7 +78,7 @@ async fn ask(
     };
     let began = rt::instant();
     let asked = hook.ask(request, target, object, false).await;
-    hook.observe("validating", request.attributes.operation.name(), began, asked.as_ref().err());
+    hook.observe(KIND, request.attributes.operation.name(), began, asked.as_ref().err());
     let Err(failure) = asked else { return Ok(()) };
     let open = matches!(failure, Failure::Calling(_)) && hook.fails_open;
     hook.settle(failure)?;

@@ -7,7 +7,7 @@ use api::Resource;
 use apimachinery::{Object, Status, Value, field};
 use bytes::Bytes;
 use registry::Endpoint;
-use telemetry::{WebhookLabels, WebhookOutcome};
+use telemetry::{MatchConditionLabels, WebhookLabels, WebhookOutcome};
 use webhook::{Call, Client, ClientConfig, ServiceResolver};
 
 use super::conditions::{Conditions, Holds};
@@ -138,6 +138,7 @@ impl Webhook {
     /// Whether this webhook is to be asked, and in which version of the object. Hot path.
     pub async fn matches(
         &self,
+        kind: &'static str,
         shared: &Shared<'_>,
         object: Option<&Value>,
     ) -> Result<Option<Match>, Status> {
@@ -147,9 +148,14 @@ impl Webhook {
         let converted = Converted::of_match(request, &matched, object).await?;
         let inputs = shared.inputs(&matched, converted.as_ref(), object, None);
         let (scope, conditions) = &**conditions;
-        match conditions.hold(scope, &inputs) {
+        let operation = request.attributes.operation.name();
+        let labels = MatchConditionLabels { name: &self.name, kind: "webhook", step: kind, operation };
+        match conditions.hold(scope, &inputs, &labels) {
             Holds::Yes => Ok(Some(matched)),
-            Holds::No => Ok(None),
+            Holds::No => {
+                telemetry::metrics().admission.conditions_excluded(&labels);
+                Ok(None)
+            }
             Holds::Unknown(why) => Err(crate::forbidden(request.attributes, why)),
         }
     }

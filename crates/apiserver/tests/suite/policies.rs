@@ -236,6 +236,54 @@ async fn conditions_decide_whether_a_policy_or_a_webhook_is_asked() {
     );
 }
 
+/// Under upstream's labels, which call the step of webhooks by other names than that of policies.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conditions_that_do_not_hold_are_counted() {
+    let (_server, admin) = Server::with_namespace().await;
+    let conditions = json!([
+        {"name": "broken", "expression": "object.data.missing == 'x'"},
+        {"name": "named", "expression": "object.metadata.name == 'other'"},
+    ]);
+    let spec = json!({"matchConditions": conditions, "validations": [{"expression": "false"}]});
+    deny(&admin, "counted-policy", spec).await;
+    let hook = Hook::start(|_| json!({"allowed": true})).await;
+    for (kind, path) in [
+        ("ValidatingWebhookConfiguration", "validatingwebhookconfigurations"),
+        ("MutatingWebhookConfiguration", "mutatingwebhookconfigurations"),
+    ] {
+        let change = json!({"matchConditions": conditions});
+        let configuration = hook.configuration(kind, "counted", &change);
+        admin.post(&format!("{GROUP}/{path}"), &configuration).await.expect(201);
+    }
+    admin.post(CONFIG_MAPS, &config_map("m", json!({"a": "b"}))).await.expect(201);
+    admin.post(CONFIG_MAPS, &config_map("other", json!({"missing": "x"}))).await.expect(422);
+
+    let metrics = admin.get("/metrics").await.text();
+    let counted: Vec<&str> = metrics
+        .lines()
+        .filter(|line| line.contains("match_condition") && line.contains("name=\"counted"))
+        .filter(|line| !line.contains("_bucket") && !line.contains("_sum"))
+        .filter_map(|line| line.strip_prefix("apiserver_admission_match_condition_"))
+        .collect();
+    let policy = r#"{name="counted-policy",kind="policy",type="validate",operation="CREATE"} 1"#;
+    let webhook = |step: &str| {
+        format!(r#"{{name="counted.example.com",kind="webhook",type="{step}",operation="CREATE"}} 1"#)
+    };
+    let expected: Vec<String> = [
+        ("evaluation_errors_total", policy.to_owned()),
+        ("evaluation_errors_total", webhook("admit")),
+        ("evaluation_errors_total", webhook("validating")),
+        ("exclusions_total", webhook("admit")),
+        ("exclusions_total", webhook("validating")),
+        ("evaluation_seconds_count", policy.to_owned()),
+        ("evaluation_seconds_count", webhook("admit")),
+        ("evaluation_seconds_count", webhook("validating")),
+    ]
+    .map(|(name, labels)| format!("{name}{labels}"))
+    .to_vec();
+    assert_eq!(counted, expected);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failure_counts_only_if_the_policy_says_so() {
     let (_server, admin) = Server::with_namespace().await;
