@@ -3,7 +3,8 @@
 use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path};
 
-use super::{job, schedule};
+use super::job;
+use super::schedule::Schedule;
 use crate::kinds::apps::workload;
 use crate::kinds::warnings;
 use crate::strategy::{Context, Strategy};
@@ -96,7 +97,7 @@ fn schedule_of(errors: &mut ErrorList, spec: &Value, old: Option<&Value>, path: 
         errors.push(Error::required(path, ""));
         return;
     }
-    if let Err(why) = schedule::check(schedule) {
+    if let Err(why) = Schedule::parse(schedule) {
         errors.push(Error::invalid(path, schedule, why));
     }
     if !schedule.contains("TZ") {
@@ -118,7 +119,6 @@ fn schedule_of(errors: &mut ErrorList, spec: &Value, old: Option<&Value>, path: 
     }
 }
 
-/// The form of a zone's name; whether the zone exists shows when the schedule is followed.
 fn time_zone(errors: &mut ErrorList, zone: &str, path: &Path<'_>) {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'+');
     let is_part = |part: &str| {
@@ -137,5 +137,7 @@ fn time_zone(errors: &mut ErrorList, zone: &str, path: &Path<'_>) {
             zone,
             "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
         ));
+    } else if jiff::tz::TimeZone::get(zone).is_err() {
+        errors.push(Error::invalid(path, zone, format!("unknown time zone {zone}")));
     }
 }
