@@ -13,6 +13,7 @@ pub mod protection;
 
 mod certificates;
 mod clusterrole_aggregation;
+mod cronjob;
 mod deployment;
 mod disruption;
 mod endpoints;
@@ -34,6 +35,7 @@ mod service_cidr;
 mod taint_eviction;
 #[cfg(test)]
 mod testing;
+mod ttl_after_finished;
 mod vac_protection;
 mod validatingadmissionpolicy_status;
 
@@ -73,6 +75,7 @@ pub fn descriptors() -> Vec<ControllerDescriptor<Options>> {
         certificates::cleaner::descriptor(),
         certificates::signing::descriptor(),
         clusterrole_aggregation::descriptor(),
+        cronjob::descriptor(),
         deployment::descriptor(),
         disruption::descriptor(),
         disruption::stale::descriptor(),
@@ -92,6 +95,7 @@ pub fn descriptors() -> Vec<ControllerDescriptor<Options>> {
         service_account_tokens::descriptor(),
         service_cidr::descriptor(),
         taint_eviction::descriptor(),
+        ttl_after_finished::descriptor(),
         vac_protection::descriptor(),
         validatingadmissionpolicy_status::descriptor(),
     ]
