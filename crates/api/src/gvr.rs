@@ -23,6 +23,7 @@ pub const NODES: GroupVersionResource = core("nodes");
 pub const PERSISTENT_VOLUMES: GroupVersionResource = core("persistentvolumes");
 pub const PERSISTENT_VOLUME_CLAIMS: GroupVersionResource = core("persistentvolumeclaims");
 pub const PODS: GroupVersionResource = core("pods");
+pub const REPLICATION_CONTROLLERS: GroupVersionResource = core("replicationcontrollers");
 pub const RESOURCE_QUOTAS: GroupVersionResource = core("resourcequotas");
 pub const SECRETS: GroupVersionResource = core("secrets");
 pub const SERVICES: GroupVersionResource = core("services");

@@ -89,6 +89,7 @@ pub fn descriptors() -> Vec<ControllerDescriptor<Options>> {
         pv_protection::descriptor(),
         pvc_protection::descriptor(),
         replicaset::descriptor(),
+        replicaset::replication_descriptor(),
         resource_quota::descriptor(),
         root_ca_publisher::descriptor(),
         service_account::descriptor(),

@@ -1,9 +1,9 @@
-//! `apps/v1` Deployment and ReplicaSet: what their controllers read.
+//! `apps/v1` Deployment and ReplicaSet, and the ReplicationController before them: what their controllers read.
 
 use apimachinery::{Str, Value};
 use serde::{Deserialize, Deserializer};
 
-use super::{Condition, LabelSelector, ObjectMeta};
+use super::{Condition, LabelSelector, ObjectMeta, StringMap};
 
 /// The label that tells the pods of a Deployment's ReplicaSets apart.
 pub const POD_TEMPLATE_HASH: &str = "pod-template-hash";
@@ -117,12 +117,49 @@ pub struct ReplicaSetStatus {
     pub conditions: Vec<Condition>,
 }
 
+/// `v1.ReplicationController`, in the terms of a ReplicaSet: its selector is a map of labels.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ReplicationController(ReplicaSet);
+
 /// `v1.PodTemplateSpec`, whole: pods are made of it, so no field may be lost. The [`POD_TEMPLATE_HASH`] label is kept
 /// apart, because templates are compared without it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodTemplate {
     bare: Value,
     hash: Option<Str>,
+}
+
+// === impl ReplicationController ===
+
+impl ReplicationController {
+    pub fn as_replica_set(&self) -> &ReplicaSet {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for ReplicationController {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Default, Deserialize)]
+        #[serde(default, rename_all = "camelCase")]
+        struct Spec {
+            replicas: Option<i32>,
+            min_ready_seconds: i32,
+            selector: StringMap,
+            template: PodTemplate,
+        }
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Whole {
+            metadata: ObjectMeta,
+            spec: Spec,
+            status: ReplicaSetStatus,
+        }
+        let Whole { metadata, spec, status } = Whole::deserialize(deserializer)?;
+        let Spec { replicas, min_ready_seconds, selector, template } = spec;
+        let selector = LabelSelector { match_labels: selector, ..LabelSelector::default() };
+        let spec = ReplicaSetSpec { replicas, min_ready_seconds, selector, template };
+        Ok(Self(ReplicaSet { metadata, spec, status }))
+    }
 }
 
 // === impl PodTemplate ===

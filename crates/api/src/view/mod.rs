@@ -19,7 +19,8 @@ mod string_map;
 
 pub use apps::{
     Deployment, DeploymentCondition, DeploymentSpec, DeploymentStatus, DeploymentStrategy, IntOrString,
-    POD_TEMPLATE_HASH, PodTemplate, ReplicaSet, ReplicaSetSpec, ReplicaSetStatus, RollingUpdateDeployment,
+    POD_TEMPLATE_HASH, PodTemplate, ReplicaSet, ReplicaSetSpec, ReplicaSetStatus, ReplicationController,
+    RollingUpdateDeployment,
 };
 pub use batch::{
     CronJob, CronJobSpec, CronJobStatus, Job, JobCondition, JobSpec, JobStatus, ObjectReference,

@@ -1,4 +1,4 @@
-//! The ReplicaSet controller: keeps as many pods as `spec.replicas` says.
+//! The controllers of ReplicaSets and of ReplicationControllers: they keep as many pods as `spec.replicas` says.
 //!
 //! ```text
 //!     ReplicaSet, its pods, orphans ──> claim ──> plan: create n | delete these ──> status
@@ -7,15 +7,17 @@
 //! Start at [`Controller::sync`]; what is decided is in [`plan`]. Own creates are awaited by revision and own
 //! deletions believed at once ([`PodControl`]), so a burst of events never makes a pod twice.
 
+mod kind;
 mod plan;
 mod status;
 #[cfg(test)]
 mod tests;
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
-use api::gvr::{PODS, REPLICA_SETS};
-use api::view::{Pod, ReplicaSet};
+use api::gvr::PODS;
+use api::view::{Pod, ReplicaSet, ReplicationController};
 use apimachinery::{Object, Selector, Status};
 use async_trait::async_trait;
 use client::events::Reference;
@@ -30,9 +32,8 @@ use crate::Options;
 use crate::ownership::{self, Parent};
 use crate::pod_control::{self, PodControl};
 use crate::pods::PodOf;
+use kind::{Kind, Replicated};
 use plan::Change;
-
-const NAME: &str = "replicaset-controller";
 
 /// Pods created or deleted by one reconcile; the rest follows with the next. Each costs one request in flight.
 const BURST_MAX: usize = 1_000;
@@ -41,41 +42,60 @@ const BURST_MAX: usize = 1_000;
 const STATUS_TRIES: u32 = 2;
 
 pub fn descriptor() -> ControllerDescriptor<Options> {
-    ControllerDescriptor { name: NAME, service_account: NAME, event_source: NAME, workers: 5, start }
+    descriptor_of::<ReplicaSet>()
 }
 
-fn start(context: Context<Options>) -> BoxFuture<'static, ()> {
-    let (sets, pods) = (context.informers.of(&REPLICA_SETS), context.informers.of(&PODS));
+/// The controller of ReplicationControllers.
+pub fn replication_descriptor() -> ControllerDescriptor<Options> {
+    descriptor_of::<ReplicationController>()
+}
+
+fn descriptor_of<V: Replicated>() -> ControllerDescriptor<Options> {
+    let Kind { controller, account, event_source, .. } = *V::kind();
+    ControllerDescriptor {
+        name: controller,
+        service_account: account,
+        event_source,
+        workers: 5,
+        start: start::<V>,
+    }
+}
+
+fn start<V: Replicated>(context: Context<Options>) -> BoxFuture<'static, ()> {
+    let kind = V::kind();
+    let (sets, pods) = (context.informers.of(&kind.resource), context.informers.of(&PODS));
     ownership::index_by_owner(&pods);
     ownership::index_orphans(&pods);
     ownership::index_by_owner(&sets);
-    let reconciler = Arc::new(Controller {
+    let reconciler = Arc::new(Controller::<V> {
         control: PodControl::new(context.api.clone(), context.recorder.clone()),
         sets: sets.clone(),
         pods: pods.clone(),
+        view: PhantomData,
     });
     let controller = controller_runtime::Controller::new(&context, reconciler)
         .for_kind(&sets)
-        .owns(&pods, "apps", "ReplicaSet")
+        .owns(&pods, &kind.resource.group, kind.kind)
         .watches(&pods, {
             let sets = sets.clone();
             move |delta, keys| {
                 ownership::wake_adopters(&sets, delta, keys, |set| {
-                    set.view::<ReplicaSet>().ok()?.spec.selector.selector().ok()
+                    set.view::<V>().ok()?.set().spec.selector.selector().ok()
                 });
             }
         });
     boxed(controller.run())
 }
 
-struct Controller {
+struct Controller<V> {
     control: PodControl,
     sets: Arc<Informer>,
     pods: Arc<Informer>,
+    view: PhantomData<fn() -> V>,
 }
 
 #[async_trait]
-impl Reconcile for Controller {
+impl<V: Replicated> Reconcile for Controller<V> {
     type Key = ObjectKey;
 
     async fn reconcile(&self, key: &ObjectKey) -> Result {
@@ -89,9 +109,10 @@ impl Reconcile for Controller {
     }
 }
 
-impl Controller {
+impl<V: Replicated> Controller<V> {
     async fn sync(&self, key: &ObjectKey, object: &Arc<Object>) -> Result {
-        let set = view::<ReplicaSet>(object)?;
+        let view = view::<V>(object)?;
+        let set = view.set();
         let selector =
             set.spec.selector.selector().map_err(|error| Error::Stalled { reason: error.to_string() })?;
         // Read before the pods, so that the pods are at least as new as what the answer is about.
@@ -103,17 +124,17 @@ impl Controller {
             });
 
         let failure = if current && !object.is_deleting() {
-            self.manage(key, object, &set, &active).await
+            self.manage(key, object, set, &active).await
         } else {
             None
         };
         let now = rt::now();
-        let wanted =
-            status::calculate(&set, object.generation(), &active, terminating.len(), failure.as_ref(), now);
-        self.write_status(object, &set, wanted).await?;
+        let terminating = V::kind().tells_terminating.then_some(terminating.len());
+        let wanted = status::calculate(set, object.generation(), &active, terminating, failure.as_ref(), now);
+        self.write_status(object, set, wanted).await?;
         match failure {
             Some(status) => Err(status.into()),
-            None => Ok(plan::next_check(&set, active.iter().map(|own| &*own.pod), now)),
+            None => Ok(plan::next_check(set, active.iter().map(|own| &*own.pod), now)),
         }
     }
 
@@ -130,7 +151,7 @@ impl Controller {
         let alive = candidates.iter().filter(|pod| !pod.is_deleting()).map(|pod| pod.uid());
         self.control.expectations.settle(key, alive);
         let claim = ownership::claim(&parent, candidates);
-        let pods = ownership::settle(&*self.control.api, &parent, &REPLICA_SETS, &PODS, claim).await?;
+        let pods = ownership::settle(&*self.control.api, &parent, &V::kind().resource, &PODS, claim).await?;
         Ok(pods.into_iter().map(PodOf::read).collect::<Result<_, Status>>()?)
     }
 
@@ -159,7 +180,7 @@ impl Controller {
         }
     }
 
-    /// Active pods of all ReplicaSets of the same owner; a node with many of them is the first to lose one.
+    /// Active pods of all sets of the same owner; a node with many of them is the first to lose one.
     fn related_pods(&self, object: &Object) -> Vec<Arc<Pod>> {
         let siblings: Vec<Arc<Object>> = match object.controller_owner() {
             None => self.sets.get(object.namespace(), object.name()).into_iter().collect(),
@@ -187,16 +208,16 @@ impl Controller {
             match self
                 .control
                 .api
-                .update(&REPLICA_SETS, namespace, name, Some("status"), tree, &options)
+                .update(&V::kind().resource, namespace, name, Some("status"), tree, &options)
                 .await
             {
                 Ok(_) => return Ok(()),
                 // Deleted meanwhile: nobody asks for its status.
                 Err(status) if status.is_not_found() => return Ok(()),
                 Err(status) if status.is_conflict() && last > 0 => {
-                    latest = self.control.api.get(&REPLICA_SETS, namespace, name).await?;
+                    latest = self.control.api.get(&V::kind().resource, namespace, name).await?;
                     if latest.uid() != object.uid() {
-                        warn!(%namespace, %name, "ReplicaSet was replaced while its status was written");
+                        warn!(%namespace, %name, kind = V::kind().kind, "Object was replaced while its status was written");
                         return Ok(());
                     }
                 }

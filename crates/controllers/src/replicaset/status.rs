@@ -11,12 +11,12 @@ const REPLICA_FAILURE: &str = "ReplicaFailure";
 /// The status to write.
 pub(super) type Wanted = ReplicaSetStatus;
 
-/// Counts `active` pods. `failure` is that of the creates or deletes which the counts do not show yet.
+/// Counts `active` pods, and those terminating where the kind tells how many there are. `failure` is that of the creates or deletes which the counts do not show yet.
 pub(super) fn calculate(
     set: &ReplicaSet,
     generation: i64,
     active: &[PodOf],
-    terminating: usize,
+    terminating: Option<usize>,
     failure: Option<&Status>,
     now: Timestamp,
 ) -> Wanted {
@@ -33,7 +33,7 @@ pub(super) fn calculate(
         fully_labeled_replicas: count(active.iter().filter(fully_labeled).count()),
         ready_replicas: count(active.iter().filter(ready).count()),
         available_replicas: count(active.iter().filter(available).count()),
-        terminating_replicas: Some(count(terminating)),
+        terminating_replicas: terminating.map(count),
         observed_generation: generation,
         conditions: conditions(set, active.len(), failure, now),
     }

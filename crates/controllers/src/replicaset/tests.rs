@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use api::gvr::{REPLICA_SETS, REPLICATION_CONTROLLERS};
 use apimachinery::{Value, json, time};
 
 use super::*;
@@ -55,6 +56,45 @@ async fn pods_are_made_of_the_template_and_owned() {
         json!({"replicas": 2, "fullyLabeledReplicas": 2, "readyReplicas": 2, "availableReplicas": 2,
         "terminatingReplicas": 0, "observedGeneration": 1})
     );
+}
+
+#[tokio::test]
+async fn a_replication_controller_selects_by_a_map_and_counts_the_same() {
+    let seed = json!({
+        "apiVersion": "v1", "kind": "ReplicationController",
+        "metadata": {"name": "web", "namespace": "ns", "uid": "rc-uid", "generation": 1},
+        "spec": {"replicas": 2, "selector": {"app": "web"}, "template": {
+            "metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}
+    });
+    let orphan = pod("orphan", json!({"app": "web"}), None);
+    let world = World::start(vec![replication_descriptor()], vec![seed, orphan]);
+    let status = |world: &World| world.tree(&REPLICATION_CONTROLLERS, "ns", "web")["status"].clone();
+    world.wait_for("two pods", |fake| fake.peek_all(&PODS).len() == 2).await;
+    world.run_pods();
+    world.wait_for("one ready", |_| status(&world)["readyReplicas"].as_i64() == Some(1)).await;
+    world.fake.edit(&PODS, "ns", "orphan", make_ready);
+    world.wait_for("both ready", |_| status(&world)["readyReplicas"].as_i64() == Some(2)).await;
+    assert_eq!(
+        status(&world),
+        json!({"replicas": 2, "fullyLabeledReplicas": 2, "readyReplicas": 2, "availableReplicas": 2,
+        "observedGeneration": 1})
+    );
+    let owners = world
+        .fake
+        .peek_all(&PODS)
+        .into_iter()
+        .map(|pod| pod.to_value()["metadata"]["ownerReferences"].clone());
+    for owner in owners {
+        assert_eq!(
+            (owner[0].str_at(&["apiVersion"]), owner[0].str_at(&["kind"])),
+            ("v1", "ReplicationController")
+        );
+    }
+    world.fake.edit(&REPLICATION_CONTROLLERS, "ns", "web", |own| own.set_at(&["spec", "replicas"], 0));
+    world.wait_for("none", |fake| fake.peek_all(&PODS).is_empty()).await;
+    world
+        .wait_for("an event", |_| world.events().iter().any(|event| event.starts_with("SuccessfulDelete: ")))
+        .await;
 }
 
 #[tokio::test]
