@@ -10,6 +10,7 @@ mod collect;
 mod crash;
 mod custom;
 mod explore;
+mod jobs;
 mod objects;
 mod output;
 
@@ -31,7 +32,7 @@ struct World<'a> {
 type Part = fn(&World<'_>, &mut Checks);
 
 /// What every kubectl must be able to do.
-const PARTS: [(&str, Part); 7] = [
+const PARTS: [(&str, Part); 8] = [
     ("explore", explore::explore),
     ("boutique, client-side", boutique::client_side),
     ("boutique, server-side", boutique::server_side),
@@ -39,6 +40,7 @@ const PARTS: [(&str, Part); 7] = [
     ("objects", objects::objects),
     ("collect", collect::collect),
     ("custom", custom::custom),
+    ("jobs", jobs::jobs),
 ];
 
 fn main() -> ExitCode {
