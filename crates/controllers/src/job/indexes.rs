@@ -1,6 +1,5 @@
 //! Completion indexes: sets of them as a Job's status writes them (`0-2,5,7`), and those of pods. Pure.
 
-use std::collections::BTreeSet;
 use std::fmt;
 
 use api::view::Pod;
@@ -26,34 +25,38 @@ struct Interval {
 
 impl Indexes {
     /// Reads what [`fmt::Display`] writes, up to the number of completions, which a user may have lowered. Parts that
-    /// are no numbers are left out.
+    /// are no intervals are left out.
     pub(super) fn parse(text: &str, completions: u32) -> Self {
-        let mut indexes = Self::default();
-        for part in text.split(',') {
+        let interval = |part: &str| {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
-            let (Ok(first), Ok(last)) = (first.parse::<u32>(), last.parse::<u32>()) else { continue };
-            if first >= completions {
-                break;
-            }
-            indexes.append(Interval { first, last: last.min(completions - 1) });
-        }
-        indexes
+            let (first, last) = (first.parse().ok()?, last.parse::<u32>().ok()?);
+            let last = last.min(completions.checked_sub(1)?);
+            (first <= last).then_some(Interval { first, last })
+        };
+        Self::joined(text.split(',').filter_map(interval).collect())
     }
 
     pub(super) fn of(members: impl IntoIterator<Item = u32>) -> Self {
-        let mut indexes = Self::default();
-        for index in members.into_iter().collect::<BTreeSet<u32>>() {
-            indexes.append(Interval { first: index, last: index });
-        }
-        indexes
+        Self::joined(members.into_iter().map(|index| Interval { first: index, last: index }).collect())
     }
 
     pub(super) fn union(&self, other: &Self) -> Self {
-        let mut intervals: Vec<Interval> = self.0.iter().chain(&other.0).copied().collect();
+        Self::joined(self.0.iter().chain(&other.0).copied().collect())
+    }
+
+    /// Intervals in any order, which may overlap.
+    fn joined(mut intervals: Vec<Interval>) -> Self {
         intervals.sort_by_key(|interval| interval.first);
-        let mut indexes = Self::default();
-        intervals.into_iter().for_each(|interval| indexes.append(interval));
-        indexes
+        let mut joined: Vec<Interval> = Vec::new();
+        for next in intervals {
+            match joined.last_mut() {
+                Some(last) if next.first <= last.last.saturating_add(1) => {
+                    last.last = last.last.max(next.last);
+                }
+                _ => joined.push(next),
+            }
+        }
+        Self(joined)
     }
 
     /// How many both have.
@@ -97,14 +100,6 @@ impl Indexes {
             next = next.max(interval.last.saturating_add(1));
         }
         missing
-    }
-
-    /// `next` begins no earlier than the last interval does.
-    fn append(&mut self, next: Interval) {
-        match self.0.last_mut() {
-            Some(last) if next.first <= last.last.saturating_add(1) => last.last = last.last.max(next.last),
-            _ => self.0.push(next),
-        }
     }
 }
 
@@ -159,6 +154,8 @@ mod tests {
             ("0-20", 10, "0-9", 10),
             ("3,12-14", 10, "3", 1),
             ("a,1,b-2,3-c,5", 10, "1,5", 2),
+            ("7-5,4,0-1,1", 10, "0,1,4", 3),
+            ("0", 0, "", 0),
         ];
         for (text, completions, written, len) in rows {
             let indexes = Indexes::parse(text, completions);
