@@ -30,8 +30,11 @@ pub const SERVICES: GroupVersionResource = core("services");
 pub const SERVICE_ACCOUNTS: GroupVersionResource = core("serviceaccounts");
 pub const VALIDATING_ADMISSION_POLICIES: GroupVersionResource =
     named("admissionregistration.k8s.io", "v1", "validatingadmissionpolicies");
+pub const CONTROLLER_REVISIONS: GroupVersionResource = named("apps", "v1", "controllerrevisions");
+pub const DAEMON_SETS: GroupVersionResource = named("apps", "v1", "daemonsets");
 pub const DEPLOYMENTS: GroupVersionResource = named("apps", "v1", "deployments");
 pub const REPLICA_SETS: GroupVersionResource = named("apps", "v1", "replicasets");
+pub const STATEFUL_SETS: GroupVersionResource = named("apps", "v1", "statefulsets");
 pub const CRON_JOBS: GroupVersionResource = named("batch", "v1", "cronjobs");
 pub const JOBS: GroupVersionResource = named("batch", "v1", "jobs");
 pub const LEASES: GroupVersionResource = named("coordination.k8s.io", "v1", "leases");

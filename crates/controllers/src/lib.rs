@@ -6,6 +6,8 @@
 //!
 //! Start at [`start`]; to add a controller, add a folder and a line in [`descriptors`].
 
+pub mod hash;
+pub mod history;
 pub mod ownership;
 pub mod pod_control;
 pub mod pods;
@@ -32,6 +34,7 @@ mod service;
 mod service_account;
 mod service_account_tokens;
 mod service_cidr;
+mod statefulset;
 mod taint_eviction;
 #[cfg(test)]
 mod testing;
@@ -95,6 +98,7 @@ pub fn descriptors() -> Vec<ControllerDescriptor<Options>> {
         service_account::descriptor(),
         service_account_tokens::descriptor(),
         service_cidr::descriptor(),
+        statefulset::descriptor(),
         taint_eviction::descriptor(),
         ttl_after_finished::descriptor(),
         vac_protection::descriptor(),

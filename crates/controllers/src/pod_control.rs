@@ -29,10 +29,16 @@ pub struct PodControl {
 }
 
 /// How a number of requests went.
-#[derive(Debug, Default)]
-pub struct Outcome {
+#[derive(Debug)]
+pub struct Outcome<E = Status> {
     pub succeeded: usize,
-    pub failure: Option<Status>,
+    pub failure: Option<E>,
+}
+
+impl<E> Default for Outcome<E> {
+    fn default() -> Self {
+        Self { succeeded: 0, failure: None }
+    }
 }
 
 // === impl PodControl ===
@@ -58,26 +64,15 @@ impl PodControl {
         }
     }
 
-    /// Creates pods in batches that double. The first batch with a failure is the last, and a namespace that goes
-    /// away is no failure.
+    /// Creates pods in batches that double. A namespace that goes away is no failure.
     pub async fn create_all(
         &self,
         key: &ObjectKey,
         parent: &Reference,
-        mut pods: impl ExactSizeIterator<Item = Value> + Send,
+        pods: impl ExactSizeIterator<Item = Value> + Send,
     ) -> Outcome {
-        let mut outcome = Outcome::default();
-        let mut batch = FIRST_BATCH;
-        while pods.len() > 0 {
-            let creates = pods.by_ref().take(batch).map(|pod| self.create(key, parent, pod)).collect();
-            let done = run_all(creates).await;
-            outcome.succeeded += done.succeeded;
-            if let Some(status) = done.failure {
-                outcome.failure = (!ownership::is_namespace_terminating(&status)).then_some(status);
-                return outcome;
-            }
-            batch *= 2;
-        }
+        let mut outcome = run_doubling(pods, |pod| self.create(key, parent, pod)).await;
+        outcome.failure = outcome.failure.filter(|status| !ownership::is_namespace_terminating(status));
         outcome
     }
 
@@ -103,14 +98,50 @@ impl PodControl {
 }
 
 /// Runs requests, a bounded number at a time, all to their end. The first failure is kept.
-pub async fn run_all<F: Future<Output = Result<(), Status>>>(requests: Vec<F>) -> Outcome {
+pub async fn run_all<E, F: Future<Output = Result<(), E>>>(requests: Vec<F>) -> Outcome<E> {
     let mut results = futures::stream::iter(requests).buffer_unordered(CONCURRENT_MAX);
     let mut outcome = Outcome::default();
     while let Some(result) = results.next().await {
         match result {
             Ok(()) => outcome.succeeded += 1,
-            Err(status) => drop(outcome.failure.get_or_insert(status)),
+            Err(failure) => drop(outcome.failure.get_or_insert(failure)),
         }
     }
     outcome
+}
+
+/// Runs a request for every item, in batches that double. The first batch with a failure is the last.
+pub async fn run_doubling<T, E, F: Future<Output = Result<(), E>>>(
+    mut items: impl ExactSizeIterator<Item = T>,
+    request: impl Fn(T) -> F,
+) -> Outcome<E> {
+    let (mut outcome, mut batch) = (Outcome::default(), FIRST_BATCH);
+    while items.len() > 0 && outcome.failure.is_none() {
+        let done = run_all(items.by_ref().take(batch).map(&request).collect()).await;
+        outcome.succeeded += done.succeeded;
+        outcome.failure = done.failure;
+        batch *= 2;
+    }
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_refusal_ends_the_burst_after_its_own_batch() {
+        let asked = AtomicUsize::new(0);
+        let ask = |number: usize| {
+            asked.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(if number == 4 { Err("no") } else { Ok(()) })
+        };
+        let outcome = run_doubling(0..100, ask).await;
+        assert_eq!((outcome.succeeded, outcome.failure), (6, Some("no")), "the fifth is in the third batch");
+        assert_eq!(asked.load(Ordering::Relaxed), 1 + 2 + 4);
+        let outcome = run_doubling(5..105, ask).await;
+        assert_eq!((outcome.succeeded, outcome.failure), (100, None));
+    }
 }

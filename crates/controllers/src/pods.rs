@@ -7,6 +7,7 @@ use api::view::Pod;
 use apimachinery::{Object, Status, Str, Value, time};
 use client::Informer;
 use client::typed::view;
+use controller_runtime::Action;
 use jiff::Timestamp;
 
 use crate::ownership;
@@ -87,6 +88,22 @@ pub fn until_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Opt
     let wanted = Duration::from_secs(min_ready_seconds.max(0).unsigned_abs().into());
     let passed = Duration::try_from(now.duration_since(since)).unwrap_or_default();
     Some(wanted.saturating_sub(passed))
+}
+
+/// When to look again: at the next moment at which a ready pod becomes available.
+pub fn next_availability<'a>(
+    pods: impl Iterator<Item = &'a Pod>,
+    min_ready_seconds: i32,
+    now: Timestamp,
+) -> Action {
+    if min_ready_seconds == 0 {
+        return Action::await_change();
+    }
+    let waits = pods.filter_map(|pod| until_available(pod, min_ready_seconds, now));
+    waits.filter(|wait| !wait.is_zero()).min().map_or(Action::await_change(), |wait| {
+        // Times are kept in whole seconds; a look a little late finds the pod available.
+        Action::requeue(wait + Duration::from_millis(100))
+    })
 }
 
 /// Pods that have come less far are missed less.

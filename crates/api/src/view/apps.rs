@@ -1,4 +1,4 @@
-//! `apps/v1` Deployment and ReplicaSet, and the ReplicationController before them: what their controllers read.
+//! `apps/v1`, and the ReplicationController before it: what the controllers of its kinds read.
 
 use apimachinery::{Str, Value};
 use serde::{Deserialize, Deserializer};
@@ -120,6 +120,89 @@ pub struct ReplicaSetStatus {
 /// `v1.ReplicationController`, in the terms of a ReplicaSet: its selector is a map of labels.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ReplicationController(ReplicaSet);
+
+/// `apps/v1.StatefulSet`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct StatefulSet {
+    pub metadata: ObjectMeta,
+    pub spec: StatefulSetSpec,
+    pub status: StatefulSetStatus,
+}
+
+/// `apps/v1.StatefulSetSpec`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct StatefulSetSpec {
+    pub replicas: Option<i32>,
+    pub selector: LabelSelector,
+    pub template: PodTemplate,
+    /// Whole PersistentVolumeClaims: claims are made of them.
+    pub volume_claim_templates: Vec<Value>,
+    pub service_name: Str,
+    /// `OrderedReady` or `Parallel`.
+    pub pod_management_policy: Str,
+    pub update_strategy: StatefulSetUpdateStrategy,
+    pub revision_history_limit: Option<i32>,
+    pub min_ready_seconds: i32,
+    pub persistent_volume_claim_retention_policy: PersistentVolumeClaimRetentionPolicy,
+    pub ordinals: StatefulSetOrdinals,
+}
+
+/// `apps/v1.StatefulSetUpdateStrategy`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct StatefulSetUpdateStrategy {
+    /// `RollingUpdate` or `OnDelete`.
+    #[serde(rename = "type")]
+    pub type_: Str,
+    pub rolling_update: Option<RollingUpdateStatefulSetStrategy>,
+}
+
+/// `apps/v1.RollingUpdateStatefulSetStrategy`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RollingUpdateStatefulSetStrategy {
+    pub partition: i32,
+}
+
+/// `apps/v1.StatefulSetPersistentVolumeClaimRetentionPolicy`: `Retain` or `Delete`; absent is `Retain`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct PersistentVolumeClaimRetentionPolicy {
+    pub when_deleted: Str,
+    pub when_scaled: Str,
+}
+
+/// `apps/v1.StatefulSetOrdinals`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct StatefulSetOrdinals {
+    pub start: i32,
+}
+
+/// `apps/v1.StatefulSetStatus`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct StatefulSetStatus {
+    pub observed_generation: i64,
+    pub replicas: i32,
+    pub ready_replicas: i32,
+    pub available_replicas: i32,
+    pub current_replicas: i32,
+    pub updated_replicas: i32,
+    pub current_revision: Str,
+    pub update_revision: Str,
+    pub collision_count: Option<i32>,
+}
+
+/// `apps/v1.ControllerRevision`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ControllerRevision {
+    pub revision: i64,
+    pub data: Value,
+}
 
 /// `v1.PodTemplateSpec`, whole: pods are made of it, so no field may be lost. The [`POD_TEMPLATE_HASH`] label is kept
 /// apart, because templates are compared without it.

@@ -18,9 +18,11 @@ mod service;
 mod string_map;
 
 pub use apps::{
-    Deployment, DeploymentCondition, DeploymentSpec, DeploymentStatus, DeploymentStrategy, IntOrString,
-    POD_TEMPLATE_HASH, PodTemplate, ReplicaSet, ReplicaSetSpec, ReplicaSetStatus, ReplicationController,
-    RollingUpdateDeployment,
+    ControllerRevision, Deployment, DeploymentCondition, DeploymentSpec, DeploymentStatus,
+    DeploymentStrategy, IntOrString, POD_TEMPLATE_HASH, PersistentVolumeClaimRetentionPolicy, PodTemplate,
+    ReplicaSet, ReplicaSetSpec, ReplicaSetStatus, ReplicationController, RollingUpdateDeployment,
+    RollingUpdateStatefulSetStrategy, StatefulSet, StatefulSetOrdinals, StatefulSetSpec, StatefulSetStatus,
+    StatefulSetUpdateStrategy,
 };
 pub use batch::{
     CronJob, CronJobSpec, CronJobStatus, Job, JobCondition, JobSpec, JobStatus, ObjectReference,

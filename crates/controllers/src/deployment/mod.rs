@@ -10,9 +10,9 @@
 //! ```
 //!
 //! Start at [`Controller::sync`]. Decisions are pure: [`plan`] (sizes), [`revision`] (annotations), [`status`]
-//! (counts and conditions), [`hash`] (names of ReplicaSets). Behaviour, reasons and messages are upstream's.
+//! (counts and conditions), [`new_set`] (the next ReplicaSet). Behaviour, reasons and messages are upstream's.
 
-mod hash;
+mod new_set;
 mod plan;
 mod revision;
 mod status;
@@ -250,8 +250,8 @@ impl Sync<'_> {
         }
         let number = revision::newest(self.fleet.old.iter()) + 1;
         let replicas = plan::new_replicas(&self.deployment, self.fleet.total(), 0);
-        let name = hash::set_name(&self.object, &self.deployment);
-        let tree = hash::new_set(&self.object, &self.deployment, &name, replicas, number);
+        let name = new_set::name(&self.object, &self.deployment);
+        let tree = new_set::tree(&self.object, &self.deployment, &name, replicas, number);
         let (controller, namespace) = (self.controller, self.object.namespace().to_owned());
         let created =
             match controller.api.create(&REPLICA_SETS, &namespace, tree, &WriteOptions::default()).await {

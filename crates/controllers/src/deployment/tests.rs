@@ -213,7 +213,7 @@ async fn a_paused_deployment_is_scaled_but_not_rolled() {
 async fn a_taken_name_counts_as_a_collision() {
     let seed = deployment(1);
     let source = object(seed.clone());
-    let name = hash::set_name(&source, &source.view::<Deployment>().unwrap());
+    let name = new_set::name(&source, &source.view::<Deployment>().unwrap());
     let squatter = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": name.as_str(), "namespace": "ns"},
         "spec": {"replicas": 0, "selector": {"matchLabels": {"x": "y"}}, "template": {"metadata": {"labels": {"x": "y"}}}}});
     let world = World::start(vec![descriptor(), replicaset::descriptor()], vec![squatter, seed]);

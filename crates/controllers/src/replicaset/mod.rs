@@ -31,7 +31,7 @@ use tracing::warn;
 use crate::Options;
 use crate::ownership::{self, Parent};
 use crate::pod_control::{self, PodControl};
-use crate::pods::PodOf;
+use crate::pods::{self, PodOf};
 use kind::{Kind, Replicated};
 use plan::Change;
 
@@ -134,7 +134,10 @@ impl<V: Replicated> Controller<V> {
         self.write_status(object, set, wanted).await?;
         match failure {
             Some(status) => Err(status.into()),
-            None => Ok(plan::next_check(set, active.iter().map(|own| &*own.pod), now)),
+            None => {
+                let pods = active.iter().map(|own| &*own.pod);
+                Ok(pods::next_availability(pods, set.spec.min_ready_seconds, now))
+            }
         }
     }
 

@@ -3,14 +3,12 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use api::view::{Pod, ReplicaSet};
 use apimachinery::{Object, Str, Value};
-use controller_runtime::Action;
 use jiff::Timestamp;
 
-use crate::pods::{self, PodOf, max_restarts, phase_rank, ready_since, timestamp, until_available};
+use crate::pods::{self, PodOf, max_restarts, phase_rank, ready_since, timestamp};
 
 /// `controller.kubernetes.io/pod-deletion-cost`: pods of lower cost go first.
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
@@ -34,22 +32,6 @@ pub(super) fn change(set: &ReplicaSet, active: usize, burst: usize) -> Change {
 /// The tree of a new pod.
 pub(super) fn pod_of(object: &Object, set: &ReplicaSet) -> Value {
     pods::from_template(&set.spec.template.to_value(), object)
-}
-
-/// When to look again: at the next moment at which a ready pod becomes available.
-pub(super) fn next_check<'a>(
-    set: &ReplicaSet,
-    pods: impl Iterator<Item = &'a Pod>,
-    now: Timestamp,
-) -> Action {
-    if set.spec.min_ready_seconds == 0 {
-        return Action::await_change();
-    }
-    let waits = pods.filter_map(|pod| until_available(pod, set.spec.min_ready_seconds, now));
-    waits.filter(|wait| !wait.is_zero()).min().map_or(Action::await_change(), |wait| {
-        // Times are kept in whole seconds; a look a little late finds the pod available.
-        Action::requeue(wait + Duration::from_millis(100))
-    })
 }
 
 /// The pods that go first, in upstream's order of preference.

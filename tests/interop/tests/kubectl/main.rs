@@ -13,6 +13,7 @@ mod explore;
 mod jobs;
 mod objects;
 mod output;
+mod stateful;
 
 use std::collections::VecDeque;
 use std::process::ExitCode;
@@ -32,7 +33,7 @@ struct World<'a> {
 type Part = fn(&World<'_>, &mut Checks);
 
 /// What every kubectl must be able to do.
-const PARTS: [(&str, Part); 8] = [
+const PARTS: [(&str, Part); 9] = [
     ("explore", explore::explore),
     ("boutique, client-side", boutique::client_side),
     ("boutique, server-side", boutique::server_side),
@@ -41,6 +42,7 @@ const PARTS: [(&str, Part); 8] = [
     ("collect", collect::collect),
     ("custom", custom::custom),
     ("jobs", jobs::jobs),
+    ("stateful", stateful::stateful),
 ];
 
 fn main() -> ExitCode {

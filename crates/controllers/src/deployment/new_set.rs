@@ -1,30 +1,21 @@
-//! The ReplicaSet of a template: its name, its hash, its tree. Pure.
+//! The ReplicaSet of a template: its name, its tree. Pure.
 
 use api::view::{Deployment, POD_TEMPLATE_HASH};
 use apimachinery::{Object, Value};
 
 use super::revision;
-use crate::ownership;
-
-/// Upstream's alphabet of safe suffixes: neither vowels nor look-alikes.
-const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+use crate::{hash, ownership};
 
 /// Limit on names of objects.
 const NAME_MAX: usize = 253;
 
-/// The hash of the present template. It differs from upstream's in value, not in form; a Deployment that came from
-/// elsewhere keeps its ReplicaSets, since they are recognised by template.
-pub(super) fn template_hash(deployment: &Deployment) -> String {
-    let mut bytes = Vec::with_capacity(1024);
-    deployment.spec.template.bare().write_json(&mut bytes);
-    if let Some(collisions) = deployment.status.collision_count {
-        bytes.extend_from_slice(&collisions.to_le_bytes());
-    }
-    safe_suffix(fnv32a(&bytes))
+/// The hash of the present template.
+fn template_hash(deployment: &Deployment) -> String {
+    hash::of_template(&deployment.spec.template, deployment.status.collision_count)
 }
 
 /// The name of the present template's ReplicaSet; too long a Deployment name is cut.
-pub(super) fn set_name(object: &Object, deployment: &Deployment) -> String {
+pub(super) fn name(object: &Object, deployment: &Deployment) -> String {
     let hash = template_hash(deployment);
     let room = NAME_MAX - hash.len() - 1;
     let base = object.name().get(..room).unwrap_or(object.name());
@@ -32,7 +23,7 @@ pub(super) fn set_name(object: &Object, deployment: &Deployment) -> String {
 }
 
 /// The tree of a new ReplicaSet.
-pub(super) fn new_set(
+pub(super) fn tree(
     object: &Object,
     deployment: &Deployment,
     name: &str,
@@ -64,17 +55,4 @@ pub(super) fn new_set(
     set.set_at(&["spec", "selector"], selector);
     set.set_at(&["spec", "template"], template);
     set
-}
-
-fn fnv32a(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
-}
-
-/// A number's digits, each as a letter of the alphabet.
-fn safe_suffix(number: u32) -> String {
-    number
-        .to_string()
-        .bytes()
-        .map(|digit| char::from(ALPHABET[usize::from(digit) % ALPHABET.len()]))
-        .collect()
 }
