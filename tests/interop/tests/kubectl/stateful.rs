@@ -37,7 +37,8 @@ pub(super) fn stateful(world: &World<'_>, checks: &mut Checks) {
     checks.check("a pod deleted by hand comes back under its name", || {
         let uid = || kubectl.ok(&["get", "pod", "db-1", "-o", "jsonpath={.metadata.uid}"]);
         let before = uid()?;
-        kubectl.ok(&["delete", "pod", "db-1"])?;
+        // Old kubectls wait until no pod has the name, and miss the moment in which none has.
+        kubectl.ok(&["delete", "pod", "db-1", "--wait=false"])?;
         eventually(PATIENCE, || {
             ensure!(uid()? != before, "it is the same pod");
             Ok(())
