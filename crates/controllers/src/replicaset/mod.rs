@@ -190,7 +190,7 @@ impl<V: Replicated> Controller<V> {
             Some(owner) => self.sets.by_index(ownership::BY_OWNER, owner.uid),
         };
         let pods = siblings.iter().flat_map(|set| self.pods.by_index(ownership::BY_OWNER, set.uid()));
-        pods.filter_map(|pod| pod.view::<Pod>().ok()).filter(|pod| crate::pods::is_active(pod)).collect()
+        pods.filter_map(|pod| pod.view::<Pod>().ok()).filter(|pod| pods::is_active(pod)).collect()
     }
 
     async fn write_status(
