@@ -96,6 +96,7 @@ pub(super) fn judged(
     status.set_at(&["desiredHealthy"], health.desired);
     status.set_at(&["expectedPods"], health.expected);
     status.set_at(&["disruptionsAllowed"], allowed);
+    status.set_at(&["observedGeneration"], budget["metadata"]["generation"].as_i64().unwrap_or(0));
     if going.is_empty() {
         status.remove_at(&["disruptedPods"]);
     } else {
@@ -106,7 +107,7 @@ pub(super) fn judged(
     finished(budget, status, allowed > 0, reason, "", now)
 }
 
-/// The budget that allows nothing because `why`; `None` when it says so already.
+/// The budget that allows nothing because `why`; `None` when it says so already. What was observed before stays.
 pub(super) fn refused(budget: &Value, why: &str, now: Timestamp) -> Option<Value> {
     let mut status = status_of(budget);
     for number in ["currentHealthy", "desiredHealthy", "expectedPods"] {
@@ -130,9 +131,7 @@ fn finished(
     message: &str,
     now: Timestamp,
 ) -> Option<Value> {
-    let generation = budget["metadata"]["generation"].as_i64().unwrap_or(0);
-    status.set_at(&["observedGeneration"], generation);
-    set_condition(&mut status, allowed, reason, message, generation, now);
+    set_condition(&mut status, allowed, reason, message, now);
     if status == budget["status"] {
         return None;
     }
@@ -142,14 +141,7 @@ fn finished(
 }
 
 /// The time of transition moves with the status only.
-fn set_condition(
-    status: &mut Value,
-    allowed: bool,
-    reason: &str,
-    message: &str,
-    generation: i64,
-    now: Timestamp,
-) {
+fn set_condition(status: &mut Value, allowed: bool, reason: &str, message: &str, now: Timestamp) {
     let state = if allowed { "True" } else { "False" };
     let mut conditions = status.array_at(&["conditions"]).to_vec();
     let present = conditions.iter().position(|condition| condition.str_at(&["type"]) == CONDITION);
@@ -157,8 +149,11 @@ fn set_condition(
         .map(|index| &conditions[index])
         .filter(|condition| condition.str_at(&["status"]) == state)
         .map_or_else(|| time::format_seconds(now), |own| own.str_at(&["lastTransitionTime"]).into());
-    let condition = json!({"type": CONDITION, "status": state, "reason": reason, "message": message,
-        "lastTransitionTime": since, "observedGeneration": generation});
+    let mut condition = json!({"type": CONDITION, "status": state, "reason": reason, "message": message,
+        "lastTransitionTime": since});
+    if let Some(observed) = status["observedGeneration"].as_i64().filter(|generation| *generation != 0) {
+        condition.set_at(&["observedGeneration"], observed);
+    }
     match present {
         Some(index) => conditions[index] = condition,
         None => conditions.push(condition),

@@ -1,15 +1,16 @@
 //! How many pods the controllers of some pods are told to run.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use api::gvr::REPLICA_SETS;
 use api::view::ReplicaSet;
+use apimachinery::field::go_quote;
 use apimachinery::object::OwnerReference;
 use apimachinery::{GroupVersion, GroupVersionResource, Object, Status, Str};
 use client::typed::view;
-use client::{Api, Informer};
+use client::{Api, Discovered, Informer};
 use controller_runtime::{Error, Result};
+use tokio::sync::OnceCell;
 
 /// Reads the scales of workloads: of ReplicaSets and Deployments from the caches, of all others, custom resources
 /// among them, through the `scale` subresource.
@@ -30,57 +31,58 @@ pub(super) struct Expected {
 impl Scales {
     /// Each controller counts once, however many of the pods are its own.
     pub(super) async fn expected(&self, pods: impl Iterator<Item = &Object>) -> Result<Expected> {
-        let mut known: HashMap<Str, i32> = HashMap::new();
-        // Which scale a direct owner stands for, so that a ReplicaSet is looked up once.
-        let mut seen: HashMap<Str, Str> = HashMap::new();
+        let mut scales: HashMap<Str, i32> = HashMap::new();
         let mut unmanaged = Vec::new();
+        // Direct owners, so that a ReplicaSet is looked up once.
+        let mut seen: HashSet<&str> = HashSet::new();
+        let served = OnceCell::new();
         for pod in pods {
             let Some(owner) = pod.controller_owner() else {
                 unmanaged.push(pod.name().into());
                 continue;
             };
-            if seen.contains_key(owner.uid) {
+            if !seen.insert(owner.uid) {
                 continue;
             }
-            let Some((uid, replicas)) = self.of(pod.namespace(), &owner).await? else {
-                let name = apimachinery::field::go_quote(pod.name());
-                return Err(Error::Stalled { reason: format!("found no controllers for pod {name}") });
+            let Some((uid, replicas)) = self.of(pod.namespace(), &owner, &served).await? else {
+                return Err(Error::failed(format!("found no controllers for pod {}", go_quote(pod.name()))));
             };
-            seen.insert(owner.uid.into(), uid.clone());
-            known.insert(uid, replicas);
+            scales.insert(uid, replicas);
         }
-        let count = known.values().fold(0_i32, |sum, replicas| sum.saturating_add(*replicas));
+        let count = scales.values().fold(0_i32, |sum, replicas| sum.saturating_add(*replicas));
         Ok(Expected { count, unmanaged })
     }
 
-    /// The uid and the replicas of the workload behind a pod's owner; `None` if it is gone.
-    async fn of(&self, namespace: &str, owner: &OwnerReference<'_>) -> Result<Option<(Str, i32)>> {
-        let group = GroupVersion::parse(owner.api_version).map(|version| version.group).unwrap_or_default();
-        if group == REPLICA_SETS.group && owner.kind == "ReplicaSet" {
-            return self.of_replica_set(namespace, owner);
+    /// The uid and the replicas of the workload behind a pod's owner; `None` if it is gone. `served` is asked for when
+    /// a cache has no answer.
+    async fn of(
+        &self,
+        namespace: &str,
+        owner: &OwnerReference<'_>,
+        served: &OnceCell<Vec<Discovered>>,
+    ) -> Result<Option<(Str, i32)>> {
+        if is_workload(owner, "ReplicaSet")
+            && let Some(set) = same(self.sets.get(namespace, owner.name), owner)
+        {
+            return self.of_replica_set(&set).map(Some);
         }
-        let served = self.api.discover().await?;
-        let Some(found) = served.into_iter().find(|own| own.gvr.group == group && own.kind == owner.kind)
-        else {
-            let why = format!("no matches for kind {:?} in version {:?}", owner.kind, owner.api_version);
-            return Err(Error::Stalled { reason: why });
+        let group = group(owner);
+        let served = served.get_or_try_init(|| self.api.discover()).await?;
+        let Some(found) = served.iter().find(|own| own.gvr.group == group && own.kind == owner.kind) else {
+            let (kind, version) = (go_quote(owner.kind), go_quote(owner.api_version));
+            return Err(Error::failed(format!("no matches for kind {kind} in version {version}")));
         };
         self.of_scale(&found.gvr, namespace, owner).await
     }
 
-    /// That of the Deployment, if the set is one of a Deployment.
-    fn of_replica_set(&self, namespace: &str, owner: &OwnerReference<'_>) -> Result<Option<(Str, i32)>> {
-        let Some(set) = same(self.sets.get(namespace, owner.name), owner) else { return Ok(None) };
-        match set.controller_owner() {
-            None => Ok(Some((set.uid().into(), replicas(&set)?))),
-            Some(above) if above.kind == "Deployment" && above.api_version.starts_with("apps/") => {
-                let Some(deployment) = same(self.deployments.get(namespace, above.name), &above) else {
-                    return Ok(None);
-                };
-                Ok(Some((deployment.uid().into(), replicas(&deployment)?)))
-            }
-            Some(_) => Ok(None),
-        }
+    /// That of the Deployment, if the set is one of a Deployment that is there.
+    fn of_replica_set(&self, set: &Object) -> Result<(Str, i32)> {
+        let deployment = set
+            .controller_owner()
+            .filter(|above| is_workload(above, "Deployment"))
+            .and_then(|above| same(self.deployments.get(set.namespace(), above.name), &above));
+        let counted = deployment.as_deref().unwrap_or(set);
+        Ok((counted.uid().into(), replicas(counted)?))
     }
 
     async fn of_scale(
@@ -104,6 +106,15 @@ impl Scales {
             Err(status) => Err(status.into()),
         }
     }
+}
+
+fn group(owner: &OwnerReference<'_>) -> Str {
+    GroupVersion::parse(owner.api_version).map(|version| version.group).unwrap_or_default()
+}
+
+/// Whether it is of this kind of `apps`, or of the group that these kinds came from.
+fn is_workload(owner: &OwnerReference<'_>, kind: &str) -> bool {
+    owner.kind == kind && ["apps", "extensions"].contains(&group(owner).as_str())
 }
 
 /// The object, if it is the one that was meant.

@@ -54,7 +54,7 @@ fn numbers(status: &Value) -> [i64; 4] {
 }
 
 fn condition(status: &Value) -> (String, String) {
-    let condition = &status.array_at(&["conditions"])[0];
+    let condition = &status["conditions"][0];
     (condition.str_at(&["reason"]).into(), condition.str_at(&["message"]).into())
 }
 
@@ -109,6 +109,41 @@ async fn scales_come_from_the_workload_on_top() {
 }
 
 #[tokio::test]
+async fn a_replica_set_under_no_deployment_counts_for_itself() {
+    let owned_by = |api_version: &str, kind: &str| {
+        let mut set = replica_set(10);
+        set.set_at(
+            &["metadata", "ownerReferences"],
+            json!([{"apiVersion": api_version, "kind": kind, "name": "web", "uid": "x", "controller": true}]),
+        );
+        set
+    };
+    for set in [owned_by("apps/v1", "Deployment"), owned_by("example.com/v1", "Rollout")] {
+        let seeds = vec![set, of_set("a", true), budget(json!({"maxUnavailable": 9}))];
+        let world = World::start(vec![descriptor()], seeds);
+        world.wait_for("its scale", |fake| numbers(&status(fake)) == [1, 1, 10, 0]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_controller_that_appears_later_is_found() {
+    let stateful = json!({"apiVersion": "apps/v1", "kind": "StatefulSet",
+        "metadata": {"name": "web", "namespace": "ns", "uid": "s"}, "spec": {"replicas": 2}});
+    let replication = json!({"apiVersion": "v1", "kind": "ReplicationController",
+        "metadata": {"name": "web", "namespace": "ns", "uid": "c"}, "spec": {"replicas": 3}});
+    let seeds = vec![
+        pod("a", Some(("apps/v1", "StatefulSet", "s")), true),
+        pod("b", Some(("v1", "ReplicationController", "c")), true),
+        budget(json!({"maxUnavailable": 4})),
+    ];
+    let world = World::start(vec![descriptor()], seeds);
+    world.wait_for("a refusal", |fake| condition(&status(fake)).0 == "SyncFailed").await;
+    world.fake.seed(stateful);
+    world.fake.seed(replication);
+    world.wait_for("both scales", |fake| numbers(&status(fake)) == [2, 1, 5, 1]).await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_judged_allows_nothing_and_says_why() {
     let job = json!({"apiVersion": "batch/v1", "kind": "Job",
         "metadata": {"name": "web", "namespace": "ns", "uid": "j"}, "spec": {}});
@@ -130,6 +165,7 @@ async fn what_cannot_be_judged_allows_nothing_and_says_why() {
         let status = status(&world.fake);
         assert_eq!(condition(&status), ("SyncFailed".into(), why.into()));
         assert_eq!(numbers(&status), [0, 0, 0, 0]);
+        assert!(status["observedGeneration"].is_null(), "it was not judged: {status}");
         let told = format!(
             "CalculateExpectedPodCountFailed: Failed to calculate the number of expected pods: {why}"
         );
