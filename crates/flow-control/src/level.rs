@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use crate::configuration::Schema;
 use crate::demand::Demand;
 use crate::drops::Drops;
-use crate::queues::{Newcomer, Queues, Settings, Shown, Ticket, Turn, kept_free};
+use crate::queues::{Newcomer, Queues, Served, Settings, Shown, Ticket, Turn, kept_free};
 use crate::width::Width;
 
 const SEATS_BITS: u32 = 24;
@@ -193,12 +193,16 @@ impl Level {
         });
     }
 
-    fn release(&self, seats: u32, turn: Option<Turn>) {
+    /// Gives seats back. Of a request that waited the queue is told how it was served, unless it knows.
+    fn release(&self, seats: u32, turn: Option<Turn>, served: Option<Served>) {
         let before = self.state.fetch_sub(u64::from(seats) + EXECUTING_ONE, Ordering::AcqRel);
         if turn.is_none() && State::unpack(before).waiting == 0 {
             return self.tell_if_drained();
         }
         let mut queues = self.queues.lock();
+        if let Some(served) = served {
+            queues.served(served, self.limit());
+        }
         if let Some(turn) = turn {
             queues.release(turn, seats);
         }
@@ -217,6 +221,9 @@ impl Level {
     ) -> Result<Seats, Rejected> {
         let arrived = rt::instant();
         schema.metrics.estimated_seats.observe_count(u64::from(width.reserved()));
+        if let Some(watchers) = width.watchers {
+            schema.metrics.watch_count.observe_count(watchers as u64);
+        }
         if self.take(width.reserved(), true, |word| word) {
             return Ok(Seats::new(schema, width, None, arrived, arrived, is_watch));
         }
@@ -289,7 +296,7 @@ impl Drop for InQueue<'_> {
             self.level.tell_if_drained();
         } else if let Ok(turn) = self.ticket.granted.try_recv() {
             drop(queues);
-            self.level.release(self.width.reserved(), Some(turn));
+            self.level.release(self.width.reserved(), Some(turn), None);
         }
     }
 }
@@ -322,19 +329,24 @@ impl Drop for Seats {
         if self.is_watch { &metrics.execution_watch } else { &metrics.execution_regular }.observe(served);
         let level = &self.schema.level;
         level.demand.needed(self.width.reserved(), now - self.arrived + self.width.lingering);
-        if let Some(turn) = self.turn {
-            let mut queues = level.queues.lock();
-            queues.served(turn, self.width, served.as_secs_f64(), now, level.limit());
+        let (width, seconds) = (self.width, served.as_secs_f64());
+        let mut freed = Freed {
+            schema: self.schema.clone(),
+            seats: width.reserved(),
+            turn: self.turn,
+            served: self.turn.map(|turn| Served { turn, width, seconds, ended: now }),
+        };
+        if width.lingering.is_zero() || tokio::runtime::Handle::try_current().is_err() {
+            return;
         }
-        let freed = Freed { schema: self.schema.clone(), seats: self.width.reserved(), turn: self.turn };
-        let lingers = !self.width.lingering.is_zero() && tokio::runtime::Handle::try_current().is_ok();
-        if lingers {
-            let lingering = self.width.lingering;
-            rt::spawn("events of a write", async move {
-                rt::sleep(lingering).await;
-                drop(freed);
-            });
+        // Its seats stay taken, but those who wait behind it need not wait for what is known.
+        if let Some(served) = freed.served.take() {
+            level.queues.lock().served(served, level.limit());
         }
+        rt::spawn("events of a write", async move {
+            rt::sleep(width.lingering).await;
+            drop(freed);
+        });
     }
 }
 
@@ -343,11 +355,13 @@ struct Freed {
     schema: Arc<Schema>,
     seats: u32,
     turn: Option<Turn>,
+    /// What the queue is to be told then.
+    served: Option<Served>,
 }
 
 impl Drop for Freed {
     fn drop(&mut self) {
         self.schema.metrics.executing_seats.add(-i64::from(self.seats));
-        self.schema.level.release(self.seats, self.turn);
+        self.schema.level.release(self.seats, self.turn, self.served.take());
     }
 }

@@ -117,6 +117,15 @@ pub(crate) struct Turn {
     passed: bool,
 }
 
+/// How a request that waited was served.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Served {
+    pub turn: Turn,
+    pub width: Width,
+    pub seconds: f64,
+    pub ended: Instant,
+}
+
 /// How many seats a request leaves to those of one seat; they do so to nobody.
 pub(crate) fn kept_free(seats: u32, limit: u32) -> u32 {
     if seats > 1 { (limit / KEPT_FREE_PART).min(limit.saturating_sub(seats)) } else { 0 }
@@ -306,11 +315,11 @@ impl Queues {
         true
     }
 
-    /// A request that waited was served in `seconds`: what was guessed is put right.
-    pub fn served(&mut self, turn: Turn, width: Width, seconds: f64, now: Instant, limit: u32) {
-        self.sync(now, limit);
-        let queue = &mut self.queues[turn.queue];
-        queue.next_start -= f64::from(width.seats) * (SERVICE_SECONDS - seconds);
+    /// A request that waited was served: what was guessed is put right.
+    pub fn served(&mut self, served: Served, limit: u32) {
+        self.sync(served.ended, limit);
+        let queue = &mut self.queues[served.turn.queue];
+        queue.next_start -= f64::from(served.width.seats) * (SERVICE_SECONDS - served.seconds);
         queue.start_after_arrival();
     }
 
@@ -399,7 +408,7 @@ mod tests {
             };
             order.push(left.remove(at).0);
             now += Duration::from_millis(3);
-            queues.served(turn, Width::ONE, 0.003, now, 1);
+            queues.served(Served { turn, width: Width::ONE, seconds: 0.003, ended: now }, 1);
             queues.release(turn, 1);
         }
     }

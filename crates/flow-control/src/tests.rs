@@ -128,6 +128,19 @@ async fn a_request_wider_than_its_level_is_served_alone() {
 }
 
 #[tokio::test]
+async fn of_writes_it_is_told_how_many_watch_what_they_change() {
+    let control = control(2, LONG, queue());
+    let metrics = telemetry::metrics().flow_control.flow("tight", "busy");
+    let user = busy("a");
+    let before = metrics.watch_count.count();
+    drop(admit(&control, &user, 1).await);
+    assert_eq!(metrics.watch_count.count(), before, "no write");
+    let request = Attributes::resource(&user, "create", "pods");
+    drop(control.admit(&request, |max| Width::of_write(3, max)).await);
+    assert_eq!(metrics.watch_count.count(), before + 1);
+}
+
+#[tokio::test]
 async fn the_masters_never_wait() {
     let control = control(1, LONG, queue());
     let root = UserInfo::new("root").with_groups(["system:masters", "busy"]);

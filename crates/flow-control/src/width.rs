@@ -13,6 +13,8 @@ pub struct Width {
     /// Afterwards, for `lingering`; the client does not wait for it.
     pub final_seats: u32,
     pub lingering: Duration,
+    /// How many watch what a write changes.
+    pub watchers: Option<usize>,
 }
 
 /// Bytes of a list for which one seat is counted.
@@ -27,7 +29,7 @@ const WRITE_SEATS_MAX: u32 = 10;
 const EVENT_DURATION: Duration = Duration::from_millis(5);
 
 impl Width {
-    pub const ONE: Self = Self { seats: 1, final_seats: 0, lingering: Duration::ZERO };
+    pub const ONE: Self = Self { seats: 1, final_seats: 0, lingering: Duration::ZERO, watchers: None };
 
     /// A list, or a watch that begins with one, of `objects` objects of together `bytes`, of which `limit` are asked
     /// for. A level allows at most `seats_max`; 0 is no limit of its own.
@@ -41,14 +43,15 @@ impl Width {
 
     /// A write whose event goes to so many watchers.
     pub fn of_write(watchers: usize, seats_max: u32) -> Self {
+        let one = Self { watchers: Some(watchers), ..Self::ONE };
         if watchers < WATCHERS_PER_SEAT {
-            return Self::ONE;
+            return one;
         }
         let needed = u32::try_from(watchers.div_ceil(WATCHERS_PER_SEAT)).unwrap_or(u32::MAX);
         let final_seats = needed.min(bounded(seats_max, WRITE_SEATS_MAX));
         // The same work on fewer seats takes longer.
         let lingering = EVENT_DURATION * needed / final_seats;
-        Self { seats: 1, final_seats, lingering }
+        Self { final_seats, lingering, ..one }
     }
 
     /// What is reserved for it as a whole.
@@ -89,10 +92,11 @@ mod tests {
 
     #[test]
     fn a_write_is_wider_the_more_watch_it() {
-        assert_eq!(Width::of_write(9, 0), Width::ONE);
-        let millis = Duration::from_millis;
-        assert_eq!(Width::of_write(25, 0), Width { seats: 1, final_seats: 3, lingering: millis(5) });
-        assert_eq!(Width::of_write(1_000, 0), Width { seats: 1, final_seats: 10, lingering: millis(50) });
-        assert_eq!(Width::of_write(1_000, 4), Width { seats: 1, final_seats: 4, lingering: millis(125) });
+        let cases = [((9, 0), (0, 0)), ((25, 0), (3, 5)), ((1_000, 0), (10, 50)), ((1_000, 4), (4, 125))];
+        for ((watchers, max), (final_seats, millis)) in cases {
+            let lingering = Duration::from_millis(millis);
+            let wanted = Width { seats: 1, final_seats, lingering, watchers: Some(watchers) };
+            assert_eq!(Width::of_write(watchers, max), wanted);
+        }
     }
 }
