@@ -6,6 +6,8 @@
 use std::collections::BTreeSet;
 
 use api::kinds::apiextensions::conditions::{self, Condition, is_true};
+use api::kinds::apiextensions::conversion_ca_bundle;
+use api::validation::ca_bundle;
 use apimachinery::Value;
 use apimachinery::field::go_quote;
 use jiff::Timestamp;
@@ -50,15 +52,31 @@ pub fn plan(definition: &Value, claimed: &Claimed<'_>, now: Timestamp) -> Option
     plan_names(&mut planned, claimed, now);
     let is_new = is_true(&planned, "NamesAccepted") && !is_true(&planned, "Established");
     if is_new && conditions::find(&planned, "Terminating").is_none() {
-        let message = "the initial names have been accepted";
-        Condition::new("Established", true, "InitialNamesAccepted", message).set(&mut planned, now);
+        let established = established(&planned);
+        if !established.is_set(&planned) {
+            established.set(&mut planned, now);
+        }
     }
     (planned != *definition).then_some(planned)
 }
 
+/// Whether a definition that got its names is complete.
+fn established(definition: &Value) -> Condition {
+    if has_bad_ca_bundle(definition) {
+        let message = "The conversion webhook CABundle is invalid";
+        return Condition::new("Established", false, "InvalidCABundle", message);
+    }
+    Condition::new("Established", true, "InitialNamesAccepted", "the initial names have been accepted")
+}
+
+fn has_bad_ca_bundle(definition: &Value) -> bool {
+    ca_bundle::problem(&conversion_ca_bundle(definition)).is_some()
+}
+
 /// Whether requests for instances are answered.
 pub fn is_served(definition: &Value) -> bool {
-    is_true(definition, "NamesAccepted") || is_true(definition, "Established")
+    let is_named = || is_true(definition, "NamesAccepted") && !has_bad_ca_bundle(definition);
+    is_true(definition, "Established") || is_named()
 }
 
 pub fn is_terminating(definition: &Value) -> bool {
@@ -229,6 +247,30 @@ mod tests {
         );
         assert_eq!(planned["status"]["acceptedNames"], planned["spec"]["names"]);
         assert_eq!(plan(&planned, &Claimed::default(), now()), None, "and then nothing is left to do");
+    }
+
+    #[test]
+    fn roots_that_nobody_can_read_keep_a_definition_from_being_established() {
+        let mut bad = fresh(names("widgets", "Widget", &[]));
+        let path = ["spec", "conversion", "webhook", "clientConfig", "caBundle"];
+        bad.set_at(&path, "eg==");
+        let mut planned = plan(&bad, &Claimed::default(), now()).unwrap();
+        assert_eq!(
+            conditions_of(&planned),
+            [
+                "NamesAccepted=True NoConflicts: no conflicts found",
+                "Established=False InvalidCABundle: The conversion webhook CABundle is invalid",
+            ]
+        );
+        assert!(!is_served(&planned));
+        assert_eq!(plan(&planned, &Claimed::default(), now()), None, "it was said already");
+        planned.remove_at(&path);
+        let mended = plan(&planned, &Claimed::default(), now()).unwrap();
+        assert!(is_true(&mended, "Established") && is_served(&mended));
+        bad = mended;
+        bad.set_at(&path, "eg==");
+        assert_eq!(plan(&bad, &Claimed::default(), now()), None, "it stays established");
+        assert!(is_served(&bad));
     }
 
     #[test]

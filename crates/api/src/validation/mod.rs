@@ -10,6 +10,7 @@
 //!
 //! Start at [`meta`] for metadata, [`text`] for string forms.
 
+pub mod ca_bundle;
 pub mod conditions;
 pub mod diff;
 pub mod expression;
@@ -17,6 +18,7 @@ pub mod fields;
 mod internal;
 pub mod ip;
 pub mod meta;
+pub(crate) mod pem;
 pub mod resources;
 pub mod selector;
 pub mod text;

@@ -13,9 +13,10 @@ use schemas::Schemas;
 pub use schemas::embedded_meta;
 
 use super::admissionregistration::webhook;
+use crate::conditions::is_true;
 use crate::strategy::{Context, Strategy, keep_status_apart};
 use crate::validation::fields::{Fields, immutable, item_text, one_of, same, supported};
-use crate::validation::text;
+use crate::validation::{ca_bundle, text};
 
 /// The kinds of this group with rules of their own.
 pub const RULES: super::Rules = &[("CustomResourceDefinition", &CustomResourceDefinition)];
@@ -49,7 +50,7 @@ impl Strategy for CustomResourceDefinition {
                 "must be spec.names.plural+\".\"+spec.group",
             ));
         }
-        spec(&mut errors, &object["spec"], &Schemas::new(None), &Path::root("spec"));
+        spec(&mut errors, &object["spec"], None, &Path::root("spec"));
         stored_versions(&mut errors, object);
         approval(&mut errors, object, None);
         preserve_unknown_fields(&mut errors, &object["spec"]);
@@ -80,10 +81,8 @@ impl Strategy for CustomResourceDefinition {
         let (own, old_spec) = (&new["spec"], &old["spec"]);
         let path = Path::root("spec");
         let names_path = path.child("names");
-        spec(&mut errors, own, &Schemas::new(Some(old_spec)), &path);
-        let is_established =
-            |condition: &Value| condition.text("type") == "Established" && condition.text("status") == "True";
-        if old["status"].list("conditions").iter().any(is_established) {
+        spec(&mut errors, own, Some(old), &path);
+        if is_true(old, "Established") {
             immutable(&mut errors, own, old_spec, "scope", &path.child("scope"));
             immutable(&mut errors, &own["names"], &old_spec["names"], "kind", &names_path.child("kind"));
         }
@@ -98,7 +97,9 @@ impl Strategy for CustomResourceDefinition {
     }
 }
 
-fn spec(errors: &mut ErrorList, spec: &Value, schemas: &Schemas<'_>, path: &Path<'_>) {
+/// `old` is the definition as it was.
+fn spec(errors: &mut ErrorList, spec: &Value, old: Option<&Value>, path: &Path<'_>) {
+    let schemas = &Schemas::new(old.map(|old| &old["spec"]));
     group(errors, spec.text("group"), &path.child("group"));
     one_of(errors, spec.text("scope"), &path.child("scope"), &["Cluster", "Namespaced"]);
     let all = spec.list("versions");
@@ -158,8 +159,19 @@ fn spec(errors: &mut ErrorList, spec: &Value, schemas: &Schemas<'_>, path: &Path
         }
     }
     if let Some(own) = spec.maybe("conversion") {
-        conversion(errors, own, &path.child("conversion"));
+        conversion(errors, own, old.is_some_and(needs_good_ca_bundle), &path.child("conversion"));
     }
+}
+
+/// A definition that is not established may have any roots for its webhook, and is not established until they are good;
+/// one that has bad ones from before that rule may keep them.
+fn needs_good_ca_bundle(old: &Value) -> bool {
+    is_true(old, "Established") && ca_bundle::problem(&conversion_ca_bundle(old)).is_none()
+}
+
+/// The roots that the conversion webhook of a definition is trusted by.
+pub fn conversion_ca_bundle(definition: &Value) -> Vec<u8> {
+    ca_bundle::decoded(definition.str_at(&["spec", "conversion", "webhook", "clientConfig", "caBundle"]))
 }
 
 fn has_status(version: &Value) -> bool {
@@ -301,7 +313,7 @@ fn subresources(errors: &mut ErrorList, subresources: &Value, path: &Path<'_>) {
 }
 
 /// Paths are those of upstream's internal form, which has no `webhook` level.
-fn conversion(errors: &mut ErrorList, conversion: &Value, path: &Path<'_>) {
+fn conversion(errors: &mut ErrorList, conversion: &Value, needs_good_ca_bundle: bool, path: &Path<'_>) {
     let strategy = conversion.text("strategy");
     if strategy.is_empty() {
         errors.push(Error::required(&path.child("strategy"), ""));
@@ -314,7 +326,12 @@ fn conversion(errors: &mut ErrorList, conversion: &Value, path: &Path<'_>) {
     if strategy == "Webhook" {
         match client {
             None => errors.push(Error::required(&client_path, "required when strategy is set to Webhook")),
-            Some(client) => webhook::client(errors, client, &client_path),
+            Some(client) => {
+                webhook::client(errors, client, &client_path);
+                if needs_good_ca_bundle {
+                    good_ca_bundle(errors, client, &client_path.child("caBundle"));
+                }
+            }
         }
         webhook::review_versions(errors, own, "conversionReviewVersions", path, String::new());
         return;
@@ -325,6 +342,14 @@ fn conversion(errors: &mut ErrorList, conversion: &Value, path: &Path<'_>) {
     }
     if !versions.is_empty() {
         errors.push(Error::forbidden(&path.child("conversionReviewVersions"), detail));
+    }
+}
+
+fn good_ca_bundle(errors: &mut ErrorList, client: &Value, path: &Path<'_>) {
+    let bundle = ca_bundle::decoded(client.text("caBundle"));
+    if let Some(problem) = ca_bundle::problem(&bundle) {
+        let shown = Some(ca_bundle::shown(&bundle));
+        errors.push(Error { shown, ..Error::invalid(path, "", problem) });
     }
 }
 
@@ -400,6 +425,7 @@ fn preserve_unknown_fields(errors: &mut ErrorList, spec: &Value) {
 #[cfg(test)]
 mod tests {
     use apimachinery::json;
+    use base64::Engine as _;
 
     use super::*;
 
@@ -447,6 +473,38 @@ mod tests {
         let errors = text(&CustomResourceDefinition.validate_update(&CTX, &gone, &new));
         assert_eq!(errors.len(), 1);
         assert!(errors[0].starts_with("status.storedVersions[0]: Invalid value: \"v1\": missing from spec"));
+    }
+
+    #[test]
+    fn what_is_established_keeps_good_roots_for_its_webhook() {
+        let with = |bundle: &str, established: bool| {
+            let mut own = definition(json!([version("v1", true)]));
+            let bundle = base64::engine::general_purpose::STANDARD.encode(bundle);
+            own.set_at(
+                &["spec", "conversion"],
+                json!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"],
+                    "clientConfig": {"url": "https://a.example", "caBundle": bundle}}}),
+            );
+            let state = if established { "True" } else { "False" };
+            own.set_at(&["status", "conditions"], json!([{"type": "Established", "status": state}]));
+            own
+        };
+        let good = ca_bundle::tests::CERTIFICATE;
+        assert_eq!(text(&CustomResourceDefinition.validate(&CTX, &with("z", false))), Vec::<String>::new());
+        for (before, established, after, refused) in [
+            (good, true, "z", true),
+            ("", true, "z", true),
+            (good, true, good, false),
+            (good, true, "", false),
+            (good, false, "z", false),
+            ("y", true, "z", false),
+        ] {
+            let (old, new) = (with(before, established), with(after, established));
+            let errors = text(&CustomResourceDefinition.validate_update(&CTX, &new, &old));
+            let wanted = "spec.conversion.webhookClientConfig.caBundle: Invalid value: []byte{0x7a}: unable to load root \
+                          certificates: unable to parse bytes as PEM block";
+            assert_eq!(errors, [wanted][..usize::from(refused)], "{before} {established} {after}");
+        }
     }
 
     #[test]

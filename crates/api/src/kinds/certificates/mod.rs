@@ -3,8 +3,6 @@
 //! Never touches: the content of requests and certificates. Here they need only be PEM of the right type; whoever signs
 //! reads them and checks their signature.
 
-mod pem;
-
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::{Map, Value, time};
 use base64::Engine as _;
@@ -12,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::strategy::{Context, Strategy};
 use crate::validation::fields::{Fields, item_text, same};
-use crate::validation::text;
+use crate::validation::{pem, text};
 
 /// The kinds of this group with rules of their own.
 pub const RULES: super::Rules = &[("CertificateSigningRequest", &CertificateSigningRequest)];

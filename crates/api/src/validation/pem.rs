@@ -1,4 +1,4 @@
-//! Finds PEM blocks and says of which type they are; their content is for others.
+//! Finds PEM blocks and says of which type they are; what their content means is for others.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,6 +10,7 @@ pub const REQUEST: &str = "CERTIFICATE REQUEST";
 pub struct Block<'a> {
     pub kind: &'a str,
     pub has_headers: bool,
+    pub content: Vec<u8>,
     /// What follows the block.
     pub rest: &'a str,
 }
@@ -48,8 +49,8 @@ fn block(text: &str) -> Option<Block<'_>> {
         _ => ("", body),
     };
     let content: String = content.split_ascii_whitespace().collect();
-    STANDARD.decode(content).ok()?;
-    Some(Block { kind, has_headers: !headers.is_empty(), rest })
+    let content = STANDARD.decode(content).ok()?;
+    Some(Block { kind, has_headers: !headers.is_empty(), content, rest })
 }
 
 #[cfg(test)]
@@ -61,7 +62,8 @@ mod tests {
         let text = "x\n-----BEGIN A-----\nnot base64!\n-----END A-----\n-----BEGIN B-----\nK: v\n\nAg==\n-----END B-----\n-----BEGIN C-----\r\nAg==\r\n-----END C-----";
         let b = first(text).unwrap();
         assert_eq!((b.kind, b.has_headers), ("B", true));
-        assert_eq!(first(b.rest), Some(Block { kind: "C", has_headers: false, rest: "" }));
+        let c = Block { kind: "C", has_headers: false, content: vec![2], rest: "" };
+        assert_eq!(first(b.rest), Some(c));
         assert_eq!(first("-----BEGIN A-----\nAg==\n-----END B-----\n"), None);
     }
 }
