@@ -7,6 +7,7 @@ mod attribute;
 mod claim;
 mod class;
 mod device;
+mod pools;
 mod selector;
 mod slice;
 mod status;
@@ -20,7 +21,7 @@ use apimachinery::field::{Error, ErrorList, Path};
 
 use crate::conversion::resource::from_v1beta1;
 use crate::strategy::{Context, Strategy, keep_status_apart};
-use crate::validation::fields::{Fields, immutable, invalid_each, same};
+use crate::validation::fields::{Fields, IMMUTABLE, immutable, invalid_each, same};
 use crate::validation::text;
 
 /// The longest domain of a name, and the longest name of a driver.
@@ -167,15 +168,20 @@ impl Strategy for ResourceClaimTemplate {
 pub struct ResourcePoolStatusRequest;
 
 impl Strategy for ResourcePoolStatusRequest {
+    fn validate(&self, _ctx: &Context<'_>, object: &Value) -> ErrorList {
+        pools::spec(&object["spec"])
+    }
+
     fn validate_update(&self, ctx: &Context<'_>, new: &Value, old: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let path = Path::root("status");
         if ctx.subresource.is_none() {
-            return errors;
-        }
-        if same(&old["status"], &Value::object()) {
-            let conditions = new["status"].list("conditions");
-            crate::validation::conditions::check(&mut errors, conditions, &path.child("conditions"));
+            if !same(&new["spec"], &old["spec"]) {
+                // Upstream does not show it.
+                errors.push(Error::invalid(&Path::root("spec"), &Value::Null, IMMUTABLE));
+            }
+        } else if same(&old["status"], &Value::object()) {
+            errors = pools::status(&new["status"], &path);
         } else {
             immutable(&mut errors, new, old, "status", &path);
         }
@@ -375,5 +381,9 @@ mod tests {
         assert_eq!(update(&answer, &with(json!({}))), 0);
         assert_eq!(update(&answer, &answer), 0);
         assert_eq!(update(&with(json!({"poolCount": 2})), &answer), 1);
+        assert_eq!(update(&with(json!({"pools": []})), &with(json!({}))), 1);
+        let asked = |driver: &str| json!({"spec": {"driver": driver, "limit": 1}});
+        let errors = ResourcePoolStatusRequest.validate_update(&CTX, &asked("a"), &asked("b"));
+        assert_eq!(errors[0].to_string(), "spec: Invalid value: null: field is immutable");
     }
 }
