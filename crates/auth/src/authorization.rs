@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use apimachinery::dns;
 use camino::Utf8Path;
 use serde::Deserialize;
 use webhook::{Client, ClientConfig, NoServices, ServiceResolver};
@@ -192,17 +193,13 @@ pub fn webhook(
 
 fn check_name<'a>(errors: &mut Vec<PathError>, names: &mut BTreeSet<&'a str>, name: &'a str, path: &str) {
     let path = format!("{path}.name");
-    let is_name = name.split('.').all(|label| {
-        let fits = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
-        !label.is_empty() && label.bytes().all(fits) && !label.starts_with('-') && !label.ends_with('-')
-    });
+    let problems = dns::dns1123_subdomain(name);
     if name.is_empty() {
         errors.push(PathError::required(path, ""));
     } else if !names.insert(name) {
         errors.push(PathError::duplicate(path, name));
-    } else if !is_name || name.len() > 253 {
-        let detail = "authorizer name is invalid: a lowercase RFC 1123 subdomain must consist of lower case \
-                      alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character";
+    } else if !problems.is_empty() {
+        let detail = format!("authorizer name is invalid: {}", problems.join(", "));
         errors.push(PathError::invalid(path, name, detail));
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use apimachinery::field::{Error, Path};
+
 /// A field by its path, and the problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathError {
@@ -14,24 +16,26 @@ impl PathError {
         Self { path: path.into(), problem: problem.into() }
     }
 
-    pub(crate) fn required(path: impl Into<String>, detail: &str) -> Self {
-        let separator = if detail.is_empty() { "" } else { ": " };
-        Self::new(path, format!("Required value{separator}{detail}"))
+    pub(crate) fn required(path: impl AsRef<str>, detail: &str) -> Self {
+        Error::required(&Path::root(path.as_ref()), detail).into()
     }
 
-    pub(crate) fn invalid(path: impl Into<String>, value: &str, detail: impl fmt::Display) -> Self {
-        let value = apimachinery::field::go_quote(value);
-        Self::new(path, format!("Invalid value: {value}: {detail}"))
+    pub(crate) fn invalid(path: impl AsRef<str>, value: &str, detail: impl fmt::Display) -> Self {
+        Error::invalid(&Path::root(path.as_ref()), value, detail.to_string()).into()
     }
 
-    pub(crate) fn duplicate(path: impl Into<String>, value: &str) -> Self {
-        Self::new(path, format!("Duplicate value: {}", apimachinery::field::go_quote(value)))
+    pub(crate) fn duplicate(path: impl AsRef<str>, value: &str) -> Self {
+        Error::duplicate(&Path::root(path.as_ref()), value).into()
     }
 
-    pub(crate) fn unsupported(path: impl Into<String>, value: &str, supported: &[&str]) -> Self {
-        let quoted: Vec<_> = supported.iter().map(|one| apimachinery::field::go_quote(one)).collect();
-        let value = apimachinery::field::go_quote(value);
-        Self::new(path, format!("Unsupported value: {value}: supported values: {}", quoted.join(", ")))
+    pub(crate) fn unsupported(path: impl AsRef<str>, value: &str, supported: &[&str]) -> Self {
+        Error::not_supported(&Path::root(path.as_ref()), value, supported).into()
+    }
+}
+
+impl From<Error> for PathError {
+    fn from(error: Error) -> Self {
+        Self { problem: error.body(), path: error.path }
     }
 }
 

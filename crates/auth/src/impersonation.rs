@@ -5,8 +5,8 @@
 //! (`impersonate:user-info`, `impersonate:serviceaccount`, …), and to do what the request does while doing so
 //! (`impersonate-on:user-info:get` on pods). Constrained ways are tried first; the first error is the one reported.
 
-use apimachinery::Status;
 use apimachinery::field::go_quote;
+use apimachinery::{Status, dns};
 use percent_encoding::percent_decode_str;
 
 use crate::authorizer::{Attributes, Authorizer, forbidden};
@@ -129,16 +129,7 @@ fn extra_key(encoded: &str) -> String {
 
 /// The node of a user name, if it is that of a node.
 fn node_name(user: &str) -> Option<&str> {
-    let valid = |name: &&str| {
-        name.len() <= 253
-            && name.split('.').all(|label| {
-                !label.is_empty()
-                    && !label.starts_with('-')
-                    && !label.ends_with('-')
-                    && label.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
-            })
-    };
-    user.strip_prefix(user::NODE_PREFIX).filter(valid)
+    user.strip_prefix(user::NODE_PREFIX).filter(|name| dns::dns1123_subdomain(name).is_empty())
 }
 
 /// The ways to be allowed to impersonate, in the order in which they are tried.

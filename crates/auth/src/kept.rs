@@ -3,21 +3,21 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
-use parking_lot::Mutex;
+use parking_lot::RwLock;
 
-/// So many answers are kept. Beyond, those that are over are dropped, and all if that is not enough.
-const KEPT_MAX: usize = 8192;
+/// So many answers are kept, of about 1 KiB each. Beyond, those that are over are dropped, and all if that is not enough.
+const KEPT_MAX: usize = 16_384;
 
 /// Answers by the fingerprint of their question, each until its time.
-pub(crate) struct Kept<T>(Mutex<HashMap<[u8; 32], (SystemTime, T)>>);
+pub(crate) struct Kept<T>(RwLock<HashMap<[u8; 32], (SystemTime, T)>>);
 
 impl<T: Clone> Kept<T> {
     pub fn new() -> Self {
-        Self(Mutex::default())
+        Self(RwLock::default())
     }
 
     pub fn get(&self, key: &[u8; 32], now: SystemTime) -> Option<T> {
-        let kept = self.0.lock();
+        let kept = self.0.read();
         kept.get(key).filter(|(until, _)| now < *until).map(|(_, answer)| answer.clone())
     }
 
@@ -25,7 +25,7 @@ impl<T: Clone> Kept<T> {
         if ttl.is_zero() {
             return;
         }
-        let mut kept = self.0.lock();
+        let mut kept = self.0.write();
         if kept.len() >= KEPT_MAX {
             kept.retain(|_, (until, _)| now < *until);
         }

@@ -9,7 +9,6 @@
 pub mod legacy;
 pub mod request;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,12 +16,12 @@ use apimachinery::Object;
 use apimachinery::field::go_quote;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use parking_lot::RwLock;
 use pki::SigningKeys;
-use ring::digest;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::kept::Kept;
 use crate::rbac::quoted_list;
+use crate::secret::fingerprint;
 use crate::user::{self, UserInfo};
 
 /// What a TokenRequest gets that does not say how long.
@@ -40,8 +39,8 @@ const EXTENDED_EXPIRATION_SECONDS: u64 = 365 * 24 * 60 * 60;
 const LEEWAY: Duration = Duration::from_secs(60);
 /// Tokens are about one KiB; nothing longer is looked at.
 const TOKEN_LEN_MAX: usize = 16 * 1024;
-/// So many verified tokens are remembered (about 1 KiB each). Beyond, all are forgotten and checked again.
-const VERIFIED_MAX: usize = 16_384;
+/// For so long at most a signature is believed without another look.
+const KEPT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
 const ALGORITHM: &str = "ES256";
 
@@ -364,8 +363,8 @@ pub struct TokenAuthenticator {
     api_audiences: Vec<String>,
     keys: SigningKeys,
     objects: Arc<dyn BoundObjects>,
-    /// By the SHA-256 of the token. Signature and issuer are checked; nothing else is.
-    verified: RwLock<HashMap<[u8; 32], Arc<Signed>>>,
+    /// Signature and issuer are checked; nothing else is.
+    verified: Kept<Arc<Signed>>,
 }
 
 /// A token whose signature is good.
@@ -376,11 +375,11 @@ enum Signed {
 }
 
 impl Signed {
-    fn is_worth_keeping(&self, now: SystemTime) -> bool {
-        match self {
-            Self::Bound { claims, .. } => check_time(claims, now).is_ok(),
-            Self::Legacy(_) => true,
-        }
+    /// How long it is worth keeping.
+    fn kept_for(&self, now: SystemTime) -> Duration {
+        let Self::Bound { claims, .. } = self else { return KEPT_FOR };
+        let left = claims.exp.saturating_sub(unix_seconds(now)).saturating_add_unsigned(LEEWAY.as_secs());
+        Duration::from_secs(u64::try_from(left).unwrap_or_default()).min(KEPT_FOR)
     }
 }
 
@@ -392,7 +391,7 @@ impl TokenAuthenticator {
         keys: SigningKeys,
         objects: Arc<dyn BoundObjects>,
     ) -> Self {
-        Self { issuers, api_audiences, keys, objects, verified: RwLock::default() }
+        Self { issuers, api_audiences, keys, objects, verified: Kept::new() }
     }
 
     pub fn api_audiences(&self) -> &[String] {
@@ -429,20 +428,12 @@ impl TokenAuthenticator {
         if token.len() > TOKEN_LEN_MAX {
             return Ok(None);
         }
-        let mut key = [0; 32];
-        key.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
-        if let Some(signed) = self.verified.read().get(&key) {
-            return Ok(Some(Arc::clone(signed)));
+        let key = fingerprint(token.as_bytes());
+        if let Some(signed) = self.verified.get(&key, now) {
+            return Ok(Some(signed));
         }
         let Some(signed) = self.check_signature(token)?.map(Arc::new) else { return Ok(None) };
-        let mut verified = self.verified.write();
-        if verified.len() >= VERIFIED_MAX {
-            verified.retain(|_, signed| signed.is_worth_keeping(now));
-        }
-        if verified.len() >= VERIFIED_MAX {
-            verified.clear();
-        }
-        verified.insert(key, Arc::clone(&signed));
+        self.verified.put(key, signed.clone(), signed.kept_for(now), now);
         Ok(Some(signed))
     }
 

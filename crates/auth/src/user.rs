@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
+use apimachinery::dns;
+
 /// May do everything, whatever RBAC says.
 pub const MASTERS: &str = "system:masters";
 pub const AUTHENTICATED: &str = "system:authenticated";
@@ -152,17 +154,8 @@ pub fn service_account_groups(namespace: &str) -> [String; 2] {
 /// are no service accounts.
 pub fn split_service_account(user: &str) -> Option<(&str, &str)> {
     let (namespace, name) = user.strip_prefix(SERVICE_ACCOUNT_PREFIX)?.split_once(':')?;
-    let subdomain = name.len() <= 253 && name.split('.').all(|label| is_dns_part(label, 253));
-    (is_dns_part(namespace, 63) && subdomain).then_some((namespace, name))
-}
-
-fn is_dns_part(text: &str, len_max: usize) -> bool {
-    let alphanumeric = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let bytes = text.as_bytes();
-    bytes.len() <= len_max
-        && bytes.first().copied().is_some_and(alphanumeric)
-        && bytes.last().copied().is_some_and(alphanumeric)
-        && bytes.iter().all(|&c| alphanumeric(c) || c == b'-')
+    let are_names = dns::dns1123_label(namespace).is_empty() && dns::dns1123_subdomain(name).is_empty();
+    are_names.then_some((namespace, name))
 }
 
 #[cfg(test)]
