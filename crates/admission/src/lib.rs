@@ -41,7 +41,7 @@ use registry::{Endpoint, Registry};
 
 use dynamic::{DynamicPlugin, Pass};
 use plugins::Link;
-use telemetry::AdmissionHandle;
+use telemetry::{AdmissionHandle, AdmissionOperation};
 
 pub use configuration::{Configuration, ConfigurationError, Options};
 pub use plugins::{BuildError, Environment};
@@ -165,7 +165,7 @@ impl Chain {
 
 /// How long the plugins of one phase take. The end of one is the start of the next, so that each costs one look.
 struct Clock {
-    operation: &'static str,
+    operation: AdmissionOperation,
     started: rt::Instant,
     last: rt::Instant,
 }
@@ -173,7 +173,7 @@ struct Clock {
 impl Clock {
     fn start(operation: Operation) -> Self {
         let now = rt::instant();
-        Self { operation: operation.name(), started: now, last: now }
+        Self { operation: AdmissionOperation::named(operation.name()), started: now, last: now }
     }
 
     fn lap(&mut self, durations: &AdmissionHandle, outcome: &Result<(), Status>) {

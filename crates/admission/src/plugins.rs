@@ -142,14 +142,14 @@ const PLUGINS: &[Row] = &[
     }),
     on("PodResizeValidator", Phases::Validates, |env, _| made(pods_on_nodes::PodResizeValidator::new(env)?)),
     on("MutatingAdmissionPolicy", Phases::Mutates, |env, _| made_dynamic(MutatingAdmissionPolicy::new(env)?)),
-    on("MutatingAdmissionWebhook", Phases::Mutates, |env, _| {
-        made_dynamic(MutatingAdmissionWebhook::new(env)?)
+    on("MutatingAdmissionWebhook", Phases::Mutates, |env, config| {
+        made_dynamic(MutatingAdmissionWebhook::new(env, config)?)
     }),
     on("ValidatingAdmissionPolicy", Phases::Validates, |env, _| {
         made_dynamic(ValidatingAdmissionPolicy::new(env)?)
     }),
-    on("ValidatingAdmissionWebhook", Phases::Validates, |env, _| {
-        made_dynamic(ValidatingAdmissionWebhook::new(env)?)
+    on("ValidatingAdmissionWebhook", Phases::Validates, |env, config| {
+        made_dynamic(ValidatingAdmissionWebhook::new(env, config)?)
     }),
     on("ResourceQuota", Phases::Validates, |env, config| {
         made_dynamic(resource_quota::ResourceQuota::new(env, config)?)

@@ -161,7 +161,7 @@ impl Door {
             Purpose::Stream => self.authorize(call, "create")?,
         }
         let (ctx, operation) = (context(call, mode), Operation::Connect);
-        self.registry.admit_subresource(call.endpoint, &ctx, operation, call.name, &mut options).await
+        self.registry.admit_unstored(call.endpoint, &ctx, operation, call.name, &mut options).await
     }
 
     /// Makes the objects of a resource that are made when they are asked for.
@@ -197,15 +197,20 @@ impl Door {
         mut object: Value,
     ) -> Result<Answer, Status> {
         let resource = &call.endpoint.resource;
-        if !call.subresource.is_empty() {
-            let ctx = context(call, mode);
-            let create = Operation::Create;
-            self.registry.admit_subresource(call.endpoint, &ctx, create, call.name, &mut object).await?;
+        if !call.subresource.is_empty() || !resource.is_stored() {
+            let (ctx, operation) = (context(call, mode), Operation::Create);
+            let name = match call.name {
+                "" => object.str_at(&["metadata", "name"]).to_owned(),
+                name => name.to_owned(),
+            };
+            self.registry.admit_unstored(call.endpoint, &ctx, operation, &name, &mut object).await?;
         }
         match (call.subresource, resource.group.as_str(), resource.plural.as_str()) {
             ("", "", "bindings") => {
                 let pods = self.endpoint(&api::gvr::PODS)?;
                 let name = object.str_at(&["metadata", "name"]).to_owned();
+                // Unlike that of `pods/binding`, it is no precondition.
+                object.remove_at(&["metadata", "uid"]);
                 let bound = Call { endpoint: &pods, name: &name, subresource: "binding", ..*call };
                 self.registry.bind(&pods, &context(&bound, mode), &name, &object).await.map(|()| Answer::Done)
             }

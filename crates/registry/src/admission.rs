@@ -142,9 +142,9 @@ pub trait Admission: Send + Sync + 'static {
 }
 
 impl Registry {
-    /// Admits what is sent to a subresource and stored nowhere itself: a binding, an eviction, a token request, the
-    /// options of a connection.
-    pub async fn admit_subresource(
+    /// Admits what is stored nowhere itself: a review, a binding, an eviction, a token request, the options of a
+    /// connection.
+    pub async fn admit_unstored(
         &self,
         endpoint: &Endpoint,
         ctx: &WriteContext<'_>,

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::metric::{Counter, Encoder, Family, Histogram, Unit};
+use crate::metric::{Counter, Encoder, Family, Histogram, Known, Unit};
 
 /// Authentication and authorization of requests.
 pub struct AccessMetrics {
-    users: Family<Counter, 1>,
-    authentications: Family<Counter, 1>,
-    authentication_durations: Family<Histogram, 1>,
-    authorizations: Family<Counter, 1>,
-    authorization_durations: Family<Histogram, 1>,
+    users: Known<Counter, { USER_CLASSES.len() }>,
+    authentications: Known<Counter, 3>,
+    authentication_durations: Known<Histogram, 3>,
+    authorizations: Known<Counter, 3>,
+    authorization_durations: Known<Histogram, 3>,
     decisions: Family<Counter, 3>,
 }
 
@@ -22,6 +22,13 @@ pub struct DecisionHandle {
     pub denied: Arc<Counter>,
 }
 
+const OTHER: &str = "other";
+const EMAIL: &str = "email_id";
+/// After the first two they are names.
+const USER_CLASSES: [&str; 7] =
+    [OTHER, EMAIL, "admin", "client", "kube_proxy", "kubelet", "system:serviceaccount:kube-system:default"];
+const AUTHENTICATION: [&str; 3] = ["success", "failure", "error"];
+const AUTHORIZATION: [&str; 3] = ["allowed", "denied", "no-opinion"];
 const SECONDS: &[f64] = &[
     0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384,
 ];
@@ -30,18 +37,18 @@ impl AccessMetrics {
     pub(crate) fn new() -> Self {
         let seconds = || Histogram::new(Unit::Seconds, SECONDS);
         Self {
-            users: Family::new(["username"], Counter::default),
-            authentications: Family::new(["result"], Counter::default),
-            authentication_durations: Family::new(["result"], seconds),
-            authorizations: Family::new(["result"], Counter::default),
-            authorization_durations: Family::new(["result"], seconds),
+            users: Known::new("username", USER_CLASSES, Counter::default),
+            authentications: Known::new("result", AUTHENTICATION, Counter::default),
+            authentication_durations: Known::new("result", AUTHENTICATION, seconds),
+            authorizations: Known::new("result", AUTHORIZATION, Counter::default),
+            authorization_durations: Known::new("result", AUTHORIZATION, seconds),
             decisions: Family::new(["type", "name", "decision"], Counter::default),
         }
     }
 
     /// A request came from this user.
     pub fn authenticated(&self, username: &str, elapsed: Duration) {
-        self.users.on([user_class(username)], Counter::inc);
+        self.users.on(user_class(username), Counter::inc);
         self.authentication("success", elapsed);
     }
 
@@ -51,14 +58,14 @@ impl AccessMetrics {
     }
 
     fn authentication(&self, result: &str, elapsed: Duration) {
-        self.authentications.on([result], Counter::inc);
-        self.authentication_durations.on([result], |durations| durations.observe(elapsed));
+        self.authentications.on(result, Counter::inc);
+        self.authentication_durations.on(result, |durations| durations.observe(elapsed));
     }
 
     /// `result` is `allowed`, `denied` or `no-opinion`.
     pub fn authorized(&self, result: &'static str, elapsed: Duration) {
-        self.authorizations.on([result], Counter::inc);
-        self.authorization_durations.on([result], |durations| durations.observe(elapsed));
+        self.authorizations.on(result, Counter::inc);
+        self.authorization_durations.on(result, |durations| durations.observe(elapsed));
     }
 
     /// The decisions of one authorizer.
@@ -73,23 +80,27 @@ impl AccessMetrics {
         encoder.family(
             "authenticated_user_requests",
             "Requests that were authenticated, by class of user.",
-            &self.users,
+            self.users.family(),
         );
-        encoder.family("authentication_attempts", "Requests, by what they showed.", &self.authentications);
+        encoder.family(
+            "authentication_attempts",
+            "Requests, by what they showed.",
+            self.authentications.family(),
+        );
         encoder.family(
             "authentication_duration_seconds",
             "Time to find out who asks.",
-            &self.authentication_durations,
+            self.authentication_durations.family(),
         );
         encoder.family(
             "authorization_attempts_total",
             "Requests, by whether they were allowed.",
-            &self.authorizations,
+            self.authorizations.family(),
         );
         encoder.family(
             "authorization_duration_seconds",
             "Time to find out whether they may.",
-            &self.authorization_durations,
+            self.authorization_durations.family(),
         );
         encoder.family(
             "apiserver_authorization_decisions_total",
@@ -100,13 +111,11 @@ impl AccessMetrics {
 }
 
 /// Names of users are nobody's business, and too many: what upstream makes of them.
-fn user_class(username: &str) -> &str {
-    match username {
-        "admin" | "client" | "kube_proxy" | "kubelet" | "system:serviceaccount:kube-system:default" => {
-            username
-        }
-        other if other.contains('@') => "email_id",
-        _ => "other",
+fn user_class(username: &str) -> &'static str {
+    match USER_CLASSES[2..].iter().find(|name| **name == username) {
+        Some(name) => name,
+        None if username.contains('@') => EMAIL,
+        None => OTHER,
     }
 }
 

@@ -66,6 +66,10 @@ pub enum WebhookOutcome {
     Broken,
 }
 
+/// What is asked of admission, found once per request.
+#[derive(Clone, Copy, Debug)]
+pub struct AdmissionOperation(Option<usize>);
+
 const OPERATIONS: [&str; 4] = ["CREATE", "UPDATE", "DELETE", "CONNECT"];
 const CONDITION_LABELS: [&str; 4] = ["name", "kind", "type", "operation"];
 const SECONDS: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
@@ -251,12 +255,18 @@ impl<'a> MatchConditionLabels<'a> {
     }
 }
 
+impl AdmissionOperation {
+    pub fn named(name: &str) -> Self {
+        Self(OPERATIONS.iter().position(|own| *own == name))
+    }
+}
+
 impl AdmissionHandle {
     /// Hot path.
-    pub fn observe(&self, operation: &str, rejected: bool, elapsed: Duration) {
-        let Some(at) = OPERATIONS.iter().position(|own| *own == operation) else { return };
+    pub fn observe(&self, operation: AdmissionOperation, rejected: bool, elapsed: Duration) {
+        let AdmissionOperation(Some(at)) = operation else { return };
         self.series[at][usize::from(rejected)]
-            .get_or_init(|| self.series(operation, if rejected { "true" } else { "false" }))
+            .get_or_init(|| self.series(OPERATIONS[at], if rejected { "true" } else { "false" }))
             .observe(elapsed);
     }
 

@@ -18,7 +18,10 @@ mod metrics;
 mod process;
 
 pub use access::{AccessMetrics, DecisionHandle};
-pub use admission::{AdmissionHandle, AdmissionMetrics, MatchConditionLabels, WebhookLabels, WebhookOutcome};
+pub use admission::{
+    AdmissionHandle, AdmissionMetrics, AdmissionOperation, MatchConditionLabels, WebhookLabels,
+    WebhookOutcome,
+};
 pub use audit::AuditMetrics;
 pub use error_chain::chain;
 pub use flow_control::{FlowControlMetrics, FlowHandle};

@@ -779,7 +779,7 @@ impl StorageMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{MatchConditionLabels, WebhookLabels, WebhookOutcome};
+    use crate::{AdmissionOperation, MatchConditionLabels, WebhookLabels, WebhookOutcome};
 
     #[test]
     fn a_request_shows_under_upstreams_names_and_labels() {
@@ -837,8 +837,9 @@ mod tests {
         metrics.set_feature("WatchList", "BETA", true);
         metrics.storage_requests.request("create", "", "pods", Duration::ZERO);
         let metrics: &'static Metrics = Box::leak(Box::new(metrics));
-        metrics.admission.step("admit").observe("CREATE", false, Duration::ZERO);
-        metrics.admission.plugin("Priority", "admit").observe("CREATE", true, Duration::ZERO);
+        let create = AdmissionOperation::named("CREATE");
+        metrics.admission.step("admit").observe(create, false, Duration::ZERO);
+        metrics.admission.plugin("Priority", "admit").observe(create, true, Duration::ZERO);
         let webhook = WebhookLabels { name: "h", kind: "admit", operation: "CREATE" };
         for fails_open in [true, false] {
             let outcome = WebhookOutcome::NotAsked { fails_open };

@@ -1,13 +1,17 @@
-//! A kubeconfig file that says whom to call: the form of `--authentication-token-webhook-config-file` and its like.
+//! Kubeconfig files: one that says whom to call, the form of `--authentication-token-webhook-config-file` and its like;
+//! and one that says who calls, the `kubeConfigFile` of admission webhooks.
+
+use std::collections::BTreeMap;
 
 use apimachinery::Value;
 use apimachinery::value::from_value;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use camino::{Utf8Path, Utf8PathBuf};
+use http::Uri;
 use serde::Deserialize;
 
-use crate::{ClientCertificate, ClientConfig, Credential, Target};
+use crate::{ClientCertificate, ClientConfig, Credential, ServiceReference, Target};
 
 /// Why a file names nobody to call.
 #[derive(Debug, thiserror::Error)]
@@ -89,22 +93,82 @@ struct User {
     password: Option<String>,
     exec: Option<Value>,
     auth_provider: Option<Value>,
+    #[serde(rename = "as")]
+    impersonate: Option<String>,
+}
+
+/// Who this server is towards those that it calls: the users of a kubeconfig, each named for the host and port that it
+/// is for, or with `*.` for those below a domain, or `*` for all others.
+#[derive(Default)]
+pub struct Users {
+    folder: Utf8PathBuf,
+    users: BTreeMap<String, User>,
+    /// That of the current context, for hosts that no name is for.
+    other: Option<String>,
 }
 
 impl ClientConfig {
     /// Reads the peer of the current context. Files that it names are relative to its own folder.
     pub fn from_kubeconfig(path: &Utf8Path) -> Result<Self, KubeconfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| KubeconfigError::Read { path: path.to_owned(), source })?;
-        let malformed = |problem: String| KubeconfigError::Malformed { path: path.to_owned(), problem };
-        let tree = Value::parse_yaml(&text).map_err(|error| malformed(error.to_string()))?;
-        let config: Kubeconfig = from_value(&tree).map_err(|error| malformed(error.to_string()))?;
-        let folder = path.parent().unwrap_or(Utf8Path::new("."));
-        config.into_client_config(folder).map_err(|problem| match problem {
-            Problem::Text(problem) => malformed(problem),
+        let config = Kubeconfig::read(path)?;
+        config.into_client_config(folder(path)).map_err(|problem| match problem {
+            Problem::Text(problem) => KubeconfigError::Malformed { path: path.to_owned(), problem },
             Problem::Read(path, source) => KubeconfigError::Read { path, source },
         })
     }
+}
+
+impl Users {
+    /// Files that a kubeconfig names are relative to its own folder; they are read when they are needed.
+    pub fn from_kubeconfig(path: &Utf8Path) -> Result<Self, KubeconfigError> {
+        let config = Kubeconfig::read(path)?;
+        let current = config.contexts.into_iter().find(|own| own.name == config.current_context);
+        Ok(Self {
+            folder: folder(path).to_owned(),
+            users: config.users.into_iter().map(|own| (own.name, own.user)).collect(),
+            other: current.map(|own| own.context.user),
+        })
+    }
+
+    /// The configuration with what proves to its target who calls; as it is, if nobody here is for that target.
+    pub fn identify(&self, config: ClientConfig) -> Result<ClientConfig, String> {
+        let host_and_port = match &config.target {
+            Target::Service(service) => Some((service.server_name(), service.port)),
+            Target::Url(url) => url.parse::<Uri>().ok().and_then(|uri| {
+                let port = uri.port_u16().unwrap_or(ServiceReference::DEFAULT_PORT);
+                Some((uri.host()?.to_owned(), port))
+            }),
+        };
+        let Some(user) = host_and_port.and_then(|(host, port)| self.find(&host, port)) else {
+            return Ok(config);
+        };
+        let proof = || {
+            let client_certificate = user.client_certificate(&self.folder)?;
+            Ok((client_certificate, user.credential(&self.folder)?))
+        };
+        let (client_certificate, credential) = proof().map_err(|problem| match problem {
+            Problem::Text(problem) => problem,
+            Problem::Read(path, source) => format!("open {path}: {source}"),
+        })?;
+        Ok(ClientConfig { client_certificate, credential, ..config })
+    }
+
+    /// The closest name counts, and one with the port before all without; the port of HTTPS need not be named.
+    fn find(&self, host: &str, port: u16) -> Option<&User> {
+        let with_port = format!("{host}:{port}");
+        let without = (port == ServiceReference::DEFAULT_PORT).then_some(host);
+        let named = [Some(with_port.as_str()), without].into_iter().flatten().find_map(|name| {
+            self.users.get(name).or_else(|| {
+                let domains = name.match_indices('.').map(|(dot, _)| format!("*{}", &name[dot..]));
+                domains.into_iter().find_map(|domain| self.users.get(&domain))
+            })
+        });
+        named.or_else(|| self.users.get("*")).or_else(|| self.users.get(self.other.as_ref()?))
+    }
+}
+
+fn folder(path: &Utf8Path) -> &Utf8Path {
+    path.parent().unwrap_or(Utf8Path::new("."))
 }
 
 enum Problem {
@@ -113,6 +177,14 @@ enum Problem {
 }
 
 impl Kubeconfig {
+    fn read(path: &Utf8Path) -> Result<Self, KubeconfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| KubeconfigError::Read { path: path.to_owned(), source })?;
+        let malformed = |problem: String| KubeconfigError::Malformed { path: path.to_owned(), problem };
+        let tree = Value::parse_yaml(&text).map_err(|error| malformed(error.to_string()))?;
+        from_value(&tree).map_err(|error| malformed(error.to_string()))
+    }
+
     fn into_client_config(self, folder: &Utf8Path) -> Result<ClientConfig, Problem> {
         let named = |what: &str, name: &str| Problem::Text(format!("there is no {what} called {name:?}"));
         if self.current_context.is_empty() {
@@ -184,21 +256,22 @@ impl User {
         }
     }
 
-    fn credential(self, folder: &Utf8Path) -> Result<Option<Credential>, Problem> {
-        if self.exec.is_some() || self.auth_provider.is_some() {
-            let text = "user.exec and user.auth-provider are not supported; use token, tokenFile, a client \
+    fn credential(&self, folder: &Utf8Path) -> Result<Option<Credential>, Problem> {
+        if self.exec.is_some() || self.auth_provider.is_some() || self.impersonate.is_some() {
+            let text = "user.exec, user.auth-provider and user.as are not supported; use token, tokenFile, a client \
                         certificate or username and password";
             return Err(Problem::Text(text.to_owned()));
         }
+        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         // As client-go has it: a file is fresher than what stands beside it.
-        Ok(match (self.token_file, self.token, self.username) {
-            (Some(file), _, _) if !file.is_empty() => Some(Credential::BearerFile(folder.join(file))),
-            (_, Some(token), _) if !token.is_empty() => Some(Credential::Bearer(token)),
-            (_, _, Some(username)) if !username.is_empty() => {
-                Some(Credential::Basic { username, password: self.password.unwrap_or_default() })
-            }
-            _ => None,
-        })
+        if let Some(file) = given(&self.token_file) {
+            return Ok(Some(Credential::BearerFile(folder.join(file))));
+        }
+        let basic = || {
+            let password = self.password.clone().unwrap_or_default();
+            given(&self.username).map(|username| Credential::Basic { username, password })
+        };
+        Ok(given(&self.token).map(Credential::Bearer).or_else(basic))
     }
 }
 
@@ -250,6 +323,50 @@ mod tests {
     }
 
     #[test]
+    fn the_closest_name_says_who_calls() {
+        let user = |name: &str| format!("- {{name: '{name}', user: {{token: '{name}'}}}}\n");
+        let names = ["a.example:8443", "*.example:8443", "b.example", "*.b.example", "h.ns.svc", "*.svc"];
+        let load = |names: &[&str], rest: &str| {
+            let folder = tempfile::tempdir().unwrap();
+            let path = Utf8Path::from_path(folder.path()).unwrap().join("config");
+            let users: String = names.iter().map(|name| user(name)).collect();
+            std::fs::write(&path, format!("users:\n{users}{rest}")).unwrap();
+            Users::from_kubeconfig(&path).unwrap()
+        };
+        let caller = |users: &Users, target: Target| match users
+            .identify(ClientConfig::new(target))
+            .unwrap()
+            .credential
+        {
+            Some(Credential::Bearer(name)) => name,
+            None => "nobody".to_owned(),
+            other => panic!("{other:?}"),
+        };
+        let url = |url: &str| Target::Url(url.to_owned());
+        let service = |name: &str, port| {
+            let (namespace, name, path) = ("ns".to_owned(), name.to_owned(), String::new());
+            Target::Service(ServiceReference { namespace, name, port, path })
+        };
+        let users = load(&names, "");
+        for (target, name) in [
+            (url("https://a.example:8443/x"), "a.example:8443"),
+            (url("https://c.example:8443"), "*.example:8443"),
+            (url("https://b.example"), "b.example"),
+            (url("https://x.y.b.example:443"), "*.b.example"),
+            (url("https://b.example:444"), "nobody"),
+            (service("h", 443), "h.ns.svc"),
+            (service("i", 443), "*.svc"),
+            (service("h", 444), "nobody"),
+        ] {
+            assert_eq!(caller(&users, target.clone()), name, "{target:?}");
+        }
+        let current = "current-context: c\ncontexts: [{name: c, context: {user: me}}]";
+        assert_eq!(caller(&load(&["me"], current), url("https://a")), "me");
+        assert_eq!(caller(&load(&["me", "*"], current), url("https://a")), "*");
+        assert_eq!(caller(&Users::default(), url("https://a")), "nobody");
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         let cluster = "clusters: [{name: k, cluster: {server: 'https://a'}}]\n";
         let with_user = |user: &str| format!("{CONTEXT}{cluster}users: [{{name: u, user: {user}}}]\n");
@@ -258,7 +375,10 @@ mod tests {
             ("current-context: x".to_owned(), "there is no context called \"x\""),
             (CONTEXT.to_owned(), "there is no cluster called \"k\""),
             (format!("{CONTEXT}{cluster}"), "there is no user called \"u\""),
-            (with_user("{exec: {command: a}}"), "user.exec and user.auth-provider are not supported"),
+            (
+                with_user("{exec: {command: a}}"),
+                "user.exec, user.auth-provider and user.as are not supported",
+            ),
             (with_user("{client-key-data: YQ==}"), "user.client-certificate is missing beside client-key"),
             (with_user("{client-key-data: '?'}"), "user.client-key-data: Invalid symbol"),
             (with_user("{client-key: nowhere}"), "reading …/nowhere"),

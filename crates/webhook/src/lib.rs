@@ -24,6 +24,6 @@ pub use client::{Answer, Body, Call, Client};
 pub use clients::Clients;
 pub use config::{ClientCertificate, ClientConfig, ConfigError, Credential, ServiceReference, Target};
 pub use error::{Error, TransportProblem};
-pub use kubeconfig::KubeconfigError;
+pub use kubeconfig::{KubeconfigError, Users};
 pub use resolve::{NoServices, ServiceResolver};
 pub use retry::Backoff;

@@ -21,6 +21,7 @@ mod request;
 mod review;
 mod rules;
 mod source;
+mod users;
 mod validating_policy;
 mod validating_webhook;
 mod webhook;

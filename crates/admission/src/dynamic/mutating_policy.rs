@@ -16,14 +16,14 @@ use super::expression::{COMPILE_ERROR, Expression, Failure, INVALID_ERROR, NO_ER
 use super::inputs::{Converted, Shared};
 use super::matching::Match;
 use super::mutating_webhook::{decoded, returned};
-use super::policy::{Binding, Bound, Policy, compiled};
+use super::policy::{Binding, Policies, Policy, compiled};
 use super::request::Request;
 use super::source::Compiled;
 use super::{DynamicPlugin, Pass, World};
 use crate::{BuildError, Environment, forbidden};
 
 pub(crate) struct MutatingAdmissionPolicy {
-    policies: Compiled<Vec<Bound<Rules>>>,
+    policies: Compiled<Policies<Rules>>,
     world: World,
     authorizer: Arc<dyn auth::Authorizer>,
 }
@@ -82,7 +82,7 @@ impl DynamicPlugin for MutatingAdmissionPolicy {
         pass.policies.begin(pass.is_second(), Some(object));
         let shared = Shared::new(&request, &self.authorizer);
         let mut refusal = Refusal { attributes, status: None };
-        for bound in self.policies.get().iter() {
+        for bound in &self.policies.get().bound {
             let Some(application) = bound.applies(&request, Some(object)).await else { continue };
             let policy = &*bound.policy;
             for wrong in application.wrong.iter().filter(|_| !policy.fails_open) {

@@ -13,26 +13,28 @@ use super::inputs::Shared;
 use super::matching::Match;
 use super::request::Request;
 use super::review::Verdict;
-use super::source::Compiled;
-use super::webhook::{Configuration, Failure, Webhook, compiled};
-use super::{DynamicPlugin, Pass, World};
+use super::source::{Compiled, Kept};
+use super::webhook::{Caller, Failure, Webhook, compiled};
+use super::{DynamicPlugin, Pass, World, users};
+use crate::configuration::Configuration;
 use crate::{BuildError, Environment};
 
 /// As metrics name these webhooks.
 const KIND: &str = "admit";
 
 pub struct MutatingAdmissionWebhook {
-    configurations: Compiled<Vec<Arc<Configuration>>>,
+    configurations: Compiled<Vec<Kept<Vec<Webhook>>>>,
     world: World,
     authorizer: Arc<dyn auth::Authorizer>,
 }
 
 impl MutatingAdmissionWebhook {
-    pub(crate) fn new(env: &Environment<'_>) -> Result<Self, BuildError> {
+    pub(crate) fn new(env: &Environment<'_>, config: &Configuration) -> Result<Self, BuildError> {
+        let users = config.of("MutatingAdmissionWebhook", users::parse)?;
         let configurations =
             env.named("admissionregistration.k8s.io", "v1", "mutatingwebhookconfigurations")?;
         Ok(Self {
-            configurations: compiled(configurations, env.resolver.clone()),
+            configurations: compiled(configurations, Caller { resolver: env.resolver.clone(), users }),
             world: env.world.clone(),
             authorizer: env.authorizer.clone(),
         })
@@ -58,7 +60,7 @@ impl DynamicPlugin for MutatingAdmissionWebhook {
         pass.webhooks.begin(pass.is_second(), object.as_deref());
         let shared = Shared::new(&request, &self.authorizer);
         let configurations = self.configurations.get();
-        let hooks = configurations.iter().flat_map(|configuration| &configuration.hooks);
+        let hooks = configurations.iter().flat_map(|configuration| &*configuration.made);
         for (index, hook) in hooks.enumerate() {
             let Some(matched) = hook.matches(KIND, &shared, object.as_deref()).await? else {
                 continue;
@@ -107,7 +109,7 @@ async fn ask(
     let own = request.attributes.resource;
     let target = matched.resource(own);
     let versioned = match object.as_deref() {
-        Some(object) => Some(request.versioned(object, target).await.map_err(Failure::Refused)?),
+        Some(object) => Some(request.versioned(object, target).await.map_err(Failure::Broken)?),
         None => None,
     };
     let verdict = hook.ask(request, target, versioned.clone(), true).await?;
@@ -117,15 +119,15 @@ async fn ask(
     };
     let (Some(object), Some(before)) = (object, versioned) else {
         let name = field::go_quote(&hook.name);
-        return Err(Failure::Refused(Status::internal(format_args!(
+        return Err(Failure::Broken(Status::internal(format_args!(
             "admission webhook {name} attempted to modify the object, which is not supported for this operation"
         ))));
     };
     let shown = patch.clone();
-    let after = patched(patch, &before, request, target).map_err(Failure::Refused)?;
+    let after = patched(patch, &before, request, target).map_err(Failure::Broken)?;
     let changed = before != after;
     if changed {
-        *object = returned(object, after, request, target).await.map_err(Failure::Refused)?;
+        *object = returned(object, after, request, target).await.map_err(Failure::Broken)?;
     }
     notes.mutated(changed);
     notes.patched(shown);

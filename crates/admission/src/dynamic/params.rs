@@ -1,9 +1,11 @@
 //! The parameters of a policy: the objects that a binding names or selects.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use apimachinery::{GroupVersion, GroupVersionKind, Object, Selector, Value};
-use parking_lot::Mutex;
+use api::Resource;
+use apimachinery::{GroupVersion, GroupVersionKind, Object, Selector, Str, Value};
+use parking_lot::RwLock;
 use registry::Endpoint;
 
 use super::request::Request;
@@ -19,19 +21,22 @@ pub(crate) struct ParamRef {
     namespace: String,
     selector: Option<Result<Selector, String>>,
     denies_without: bool,
-    kept: Mutex<Vec<Kept>>,
+    parsed: ParsedObjects,
 }
 
-/// An object that was parsed for an earlier request. It is the same for the next one as long as the stored object and
-/// the served version are.
-struct Kept {
+/// Objects that were parsed for earlier requests, by their uid.
+#[derive(Default)]
+struct ParsedObjects(RwLock<HashMap<Str, Parsed>>);
+
+/// It is the same for the next request as long as the stored object and the served version are.
+struct Parsed {
     stored: Arc<Object>,
-    endpoint: Endpoint,
+    resource: Arc<Resource>,
     tree: Arc<Value>,
 }
 
-/// Trees of objects that one binding keeps; the oldest go.
-const KEPT_MAX: usize = 64;
+/// Trees of objects that one binding keeps.
+const PARSED_MAX: usize = 64;
 
 impl ParamKind {
     /// `None` for a policy without parameters.
@@ -69,7 +74,7 @@ impl ParamRef {
             selector: selector
                 .map(|selector| Selector::from_value(selector).map_err(|error| error.to_string())),
             denies_without: reference.str_at(&["parameterNotFoundAction"]) == "Deny",
-            kept: Mutex::default(),
+            parsed: ParsedObjects::default(),
         })
     }
 
@@ -92,19 +97,17 @@ impl ParamRef {
 
     /// The tree of an object in the version that the policy names.
     async fn tree(&self, collection: &Endpoint, stored: Arc<Object>) -> Result<Arc<Value>, String> {
-        let is_same = |kept: &&Kept| {
-            Arc::ptr_eq(&kept.stored, &stored) && Arc::ptr_eq(&kept.endpoint.resource, &collection.resource)
-        };
-        if let Some(kept) = self.kept.lock().iter().find(is_same) {
-            return Ok(kept.tree.clone());
+        if let Some(tree) = self.parsed.get(&stored, &collection.resource) {
+            return Ok(tree);
         }
         let read = collection.read(stored.clone()).await.map_err(|status| status.message)?;
         let tree = Arc::new(collection.served(&read));
-        let mut kept = self.kept.lock();
-        if kept.len() == KEPT_MAX {
-            kept.remove(0);
-        }
-        kept.push(Kept { stored, endpoint: collection.clone(), tree: tree.clone() });
+        let resource = collection.resource.clone();
+        let is_stored = |object: &Arc<Object>| {
+            let key = resource.key(object.namespace(), object.name());
+            collection.cache.get(&key).is_some_and(|stored| Arc::ptr_eq(&stored, object))
+        };
+        self.parsed.put(Parsed { stored, resource: resource.clone(), tree: tree.clone() }, is_stored);
         Ok(tree)
     }
 
@@ -140,5 +143,61 @@ impl ParamRef {
             }
             None => Err("one of name or selector must be provided".to_owned()),
         }
+    }
+}
+
+impl ParsedObjects {
+    fn get(&self, stored: &Arc<Object>, resource: &Arc<Resource>) -> Option<Arc<Value>> {
+        let parsed = self.0.read();
+        let same = parsed.get(stored.uid())?;
+        (Arc::ptr_eq(&same.stored, stored) && Arc::ptr_eq(&same.resource, resource))
+            .then(|| same.tree.clone())
+    }
+
+    /// Keeps one more. If there are too many, those go that are not stored any more, and if none does, this one is not
+    /// kept: a binding that selects more of them than that would forget each before it is asked for again.
+    fn put(&self, object: Parsed, is_stored: impl Fn(&Arc<Object>) -> bool) {
+        let mut parsed = self.0.write();
+        let uid: Str = object.stored.uid().into();
+        if parsed.len() >= PARSED_MAX && !parsed.contains_key(&uid) {
+            parsed.retain(|_, own| is_stored(&own.stored));
+        }
+        if parsed.len() < PARSED_MAX || parsed.contains_key(&uid) {
+            parsed.insert(uid, object);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::json;
+
+    use super::*;
+
+    #[test]
+    fn an_object_is_parsed_again_when_it_or_its_version_changed() {
+        let stored = |uid: String| {
+            let tree =
+                json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "p", "uid": uid}});
+            Arc::new(Object::from_value(&tree, 1, &[] as &[&str]).expect("an object"))
+        };
+        let mut resources = api::builtin::resources().into_iter();
+        let (resource, other) = (resources.next().expect("one"), resources.next().expect("another"));
+        let parsed = ParsedObjects::default();
+        let put = |object: &Arc<Object>, is_stored: bool| {
+            let tree = Arc::new(object.to_value());
+            parsed.put(Parsed { stored: object.clone(), resource: resource.clone(), tree }, |_| is_stored);
+        };
+        let all: Vec<_> = (0..=PARSED_MAX).map(|number| stored(number.to_string())).collect();
+        all.iter().for_each(|object| put(object, true));
+        let has = |object: &Arc<Object>| parsed.get(object, &resource).is_some();
+        assert!(has(&all[0]) && has(&all[PARSED_MAX - 1]) && !has(&all[PARSED_MAX]));
+        assert!(parsed.get(&all[0], &other).is_none(), "another version");
+        let changed = stored("0".to_owned());
+        assert!(!has(&changed));
+        put(&changed, true);
+        assert!(has(&changed) && !has(&all[0]), "in its place");
+        put(&all[PARSED_MAX], false);
+        assert!(has(&all[PARSED_MAX]) && !has(&changed), "what is gone makes room");
     }
 }

@@ -10,12 +10,10 @@ use telemetry::MatchConditionLabels;
 use super::matching::{Constraints, Match};
 use super::params::{ParamKind, ParamRef};
 use super::request::Request;
-use super::source::Compiled;
+use super::source::{Compiled, Kept, kept};
 
 /// One policy; `R` is what it does.
 pub(crate) struct Policy<R> {
-    /// What it was compiled from.
-    object: Arc<Object>,
     pub name: String,
     /// `failurePolicy: Ignore`
     pub fails_open: bool,
@@ -24,15 +22,23 @@ pub(crate) struct Policy<R> {
     param_kind: Option<ParamKind>,
 }
 
+/// The policies that are bound and all bindings, by their names.
+pub(crate) struct Policies<R> {
+    policies: Vec<Kept<Policy<R>>>,
+    bindings: Vec<Kept<Binding>>,
+    pub bound: Vec<Bound<R>>,
+}
+
 /// A policy with its bindings.
 pub(crate) struct Bound<R> {
     pub policy: Arc<Policy<R>>,
-    bindings: Vec<Binding>,
+    bindings: Vec<Arc<Binding>>,
 }
 
 /// Where a policy applies, and with which parameters.
 pub(crate) struct Binding {
     pub name: String,
+    policy: String,
     /// Of validating policies.
     pub actions: Vec<String>,
     /// Everywhere the policy does, if it does not say.
@@ -60,37 +66,40 @@ pub(crate) struct Application<'p> {
     pub wrong: Vec<Misconfigured<'p>>,
 }
 
-/// Bound policies by their names, each with what `rules` makes of its `spec`. One that is as it was is not compiled again.
+/// Bound policies, each with what `rules` makes of its `spec`. What is as it was is not compiled again.
 pub(crate) fn compiled<R: Send + Sync + 'static>(
     policies: Endpoint,
     bindings: Endpoint,
     rules: fn(&Value) -> R,
-) -> Compiled<Vec<Bound<R>>> {
-    Compiled::new(vec![policies, bindings], move |collections, before: Option<&Vec<Bound<R>>>| {
-        let [policies, bindings] = collections else { return Vec::new() };
-        bind(policies, bindings, before.map_or(&[][..], Vec::as_slice), rules)
+) -> Compiled<Policies<R>> {
+    Compiled::new(vec![policies, bindings], move |collections, before| match collections {
+        [policies, bindings] => Policies::new(policies, bindings, before, rules),
+        _ => Policies { policies: Vec::new(), bindings: Vec::new(), bound: Vec::new() },
     })
 }
 
-fn bind<R>(
-    policies: &[Arc<Object>],
-    bindings: &[Arc<Object>],
-    known: &[Bound<R>],
-    rules: fn(&Value) -> R,
-) -> Vec<Bound<R>> {
-    let mut by_policy = BTreeMap::<String, Vec<Binding>>::new();
-    for binding in bindings.iter().map(|binding| binding.to_value()) {
-        let policy = binding.str_at(&["spec", "policyName"]).to_owned();
-        by_policy.entry(policy).or_default().push(Binding::new(&binding));
+impl<R> Policies<R> {
+    fn new(
+        policies: &[Arc<Object>],
+        bindings: &[Arc<Object>],
+        before: Option<&Self>,
+        rules: fn(&Value) -> R,
+    ) -> Self {
+        let bindings = kept(bindings, before.map_or(&[], |before| &before.bindings), Binding::new);
+        let mut of_policy = BTreeMap::<&str, Vec<Arc<Binding>>>::new();
+        for binding in bindings.iter().map(|binding| &binding.made) {
+            of_policy.entry(&binding.policy).or_default().push(binding.clone());
+        }
+        let named = policies.iter().filter(|policy| of_policy.contains_key(policy.name()));
+        let known = before.map_or(&[][..], |before| &before.policies);
+        let policies = kept(named, known, |object| Policy::new(object, rules));
+        let bound = policies.iter().filter_map(|policy| {
+            let bindings = of_policy.remove(policy.made.name.as_str())?;
+            Some(Bound { policy: policy.made.clone(), bindings })
+        });
+        let bound = bound.collect();
+        Self { policies, bindings, bound }
     }
-    let bound = |object: &Arc<Object>| {
-        let bindings = by_policy.remove(object.name())?;
-        let at = known.binary_search_by(|bound| bound.policy.name.as_str().cmp(object.name()));
-        let same = at.ok().map(|at| &known[at].policy).filter(|policy| Arc::ptr_eq(&policy.object, object));
-        let policy = same.cloned().unwrap_or_else(|| Arc::new(Policy::new(object, rules)));
-        Some(Bound { policy, bindings })
-    };
-    policies.iter().filter_map(bound).collect()
 }
 
 impl<R> Policy<R> {
@@ -100,11 +109,10 @@ impl<R> Policy<R> {
         MatchConditionLabels { name: &self.name, kind: "policy", step: "validate", operation }
     }
 
-    fn new(object: &Arc<Object>, rules: fn(&Value) -> R) -> Self {
+    fn new(object: &Object, rules: fn(&Value) -> R) -> Self {
         let tree = object.to_value();
         let spec = &tree["spec"];
         Self {
-            object: object.clone(),
             name: object.name().to_owned(),
             fails_open: spec.str_at(&["failurePolicy"]) == "Ignore",
             rules: rules(spec),
@@ -154,11 +162,13 @@ fn configure(what: &str, why: &str) -> String {
 }
 
 impl Binding {
-    fn new(binding: &Value) -> Self {
-        let spec = &binding["spec"];
+    fn new(object: &Object) -> Self {
+        let tree = object.to_value();
+        let spec = &tree["spec"];
         let actions = spec.array_at(&["validationActions"]).iter().filter_map(Value::as_str);
         Self {
-            name: binding.str_at(&["metadata", "name"]).to_owned(),
+            name: object.name().to_owned(),
+            policy: spec.str_at(&["policyName"]).to_owned(),
             actions: actions.map(str::to_owned).collect(),
             constraints: spec["matchResources"]
                 .is_object()
@@ -204,16 +214,23 @@ mod tests {
     }
 
     #[test]
-    fn only_a_policy_that_changed_is_compiled_again() {
-        let binding =
-            |name: &str| object("ValidatingAdmissionPolicyBinding", name, json!({"policyName": name}));
-        let bindings = [binding("a"), binding("b"), binding("of nothing")];
+    fn only_what_changed_is_compiled_again() {
+        let binding = |name: &str, policy: &str| {
+            object("ValidatingAdmissionPolicyBinding", name, json!({"policyName": policy}))
+        };
+        let bindings = [binding("1", "a"), binding("2", "b"), binding("3", "b"), binding("4", "of nothing")];
         let (a, b, unbound) = (policy("a"), policy("b"), policy("c"));
-        let bind = |policies: &[Arc<Object>], known: &[Bound<()>]| bind(policies, &bindings, known, |_| ());
-        let before = bind(&[a.clone(), b, unbound], &[]);
-        assert_eq!(before.iter().map(|bound| bound.policy.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
-        let after = bind(&[a, policy("b")], &before);
-        let is_kept = |at: usize| Arc::ptr_eq(&before[at].policy, &after[at].policy);
-        assert!(is_kept(0) && !is_kept(1));
+        let bind = |policies: &[Arc<Object>], bindings: &[Arc<Object>], before: Option<&Policies<()>>| {
+            Policies::new(policies, bindings, before, |_| ())
+        };
+        let before = bind(&[a.clone(), b, unbound], &bindings, None);
+        assert_eq!(before.bound.iter().map(|own| own.policy.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        let [first, second, _, fourth] = bindings;
+        let after = bind(&[a, policy("b")], &[first, second, binding("3", "b"), fourth], Some(&before));
+        let keeps_policy = |at: usize| Arc::ptr_eq(&before.bound[at].policy, &after.bound[at].policy);
+        assert!(keeps_policy(0) && !keeps_policy(1));
+        let of_b = |policies: &Policies<()>, at: usize| policies.bound[1].bindings[at].clone();
+        assert!(Arc::ptr_eq(&of_b(&before, 0), &of_b(&after, 0)), "with the parameters that it knows");
+        assert!(!Arc::ptr_eq(&of_b(&before, 1), &of_b(&after, 1)));
     }
 }

@@ -12,7 +12,7 @@ use telemetry::MatchConditionLabels;
 use super::conditions::{Conditions, Holds};
 use super::expression::{Expression, Failure, INVALID_ERROR, NO_ERROR, Reads, Scope};
 use super::inputs::{Converted, Inputs, Shared};
-use super::policy::{Application, Applied, Binding, Bound, Policy, compiled};
+use super::policy::{Application, Applied, Binding, Policies, Policy, compiled};
 use super::request::Request;
 use super::source::Compiled;
 use super::{DynamicPlugin, World};
@@ -24,7 +24,7 @@ const AUDITED_FAILURES_MAX: usize = 50;
 const ANNOTATION_BYTES_MAX: usize = 10 * 1024;
 
 pub(crate) struct ValidatingAdmissionPolicy {
-    policies: Compiled<Vec<Bound<Rules>>>,
+    policies: Compiled<Policies<Rules>>,
     world: World,
     authorizer: Arc<dyn auth::Authorizer>,
 }
@@ -101,7 +101,7 @@ impl DynamicPlugin for ValidatingAdmissionPolicy {
         }
         let shared = Shared::new(&request, &self.authorizer);
         let mut outcome = Outcome { attributes, refusal: None, audited: Vec::new() };
-        for bound in self.policies.get().iter() {
+        for bound in &self.policies.get().bound {
             let Some(application) = bound.applies(&request, object).await else { continue };
             let policy = &*bound.policy;
             for wrong in &application.wrong {

@@ -10,26 +10,28 @@ use registry::admission::Attributes;
 use super::inputs::Shared;
 use super::matching::Match;
 use super::request::Request;
-use super::source::Compiled;
-use super::webhook::{Configuration, Failure, Webhook, compiled};
-use super::{DynamicPlugin, World};
+use super::source::{Compiled, Kept};
+use super::webhook::{Caller, Failure, Webhook, compiled};
+use super::{DynamicPlugin, World, users};
+use crate::configuration::Configuration;
 use crate::{BuildError, Environment};
 
 /// As metrics name these webhooks.
 const KIND: &str = "validating";
 
 pub struct ValidatingAdmissionWebhook {
-    configurations: Compiled<Vec<Arc<Configuration>>>,
+    configurations: Compiled<Vec<Kept<Vec<Webhook>>>>,
     world: World,
     authorizer: Arc<dyn auth::Authorizer>,
 }
 
 impl ValidatingAdmissionWebhook {
-    pub(crate) fn new(env: &Environment<'_>) -> Result<Self, BuildError> {
+    pub(crate) fn new(env: &Environment<'_>, config: &Configuration) -> Result<Self, BuildError> {
+        let users = config.of("ValidatingAdmissionWebhook", users::parse)?;
         let configurations =
             env.named("admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations")?;
         Ok(Self {
-            configurations: compiled(configurations, env.resolver.clone()),
+            configurations: compiled(configurations, Caller { resolver: env.resolver.clone(), users }),
             world: env.world.clone(),
             authorizer: env.authorizer.clone(),
         })
@@ -50,7 +52,7 @@ impl DynamicPlugin for ValidatingAdmissionWebhook {
         let shared = Shared::new(&request, &self.authorizer);
         let configurations = self.configurations.get();
         let mut relevant = Vec::new();
-        for hook in configurations.iter().flat_map(|configuration| &configuration.hooks) {
+        for hook in configurations.iter().flat_map(|configuration| &*configuration.made) {
             if let Some(matched) = hook.matches(KIND, &shared, object).await? {
                 relevant.push((hook, matched));
             }

@@ -8,7 +8,7 @@ use apimachinery::{Object, Status, Value, field};
 use bytes::Bytes;
 use registry::Endpoint;
 use telemetry::{MatchConditionLabels, WebhookLabels, WebhookOutcome};
-use webhook::{Call, Client, ClientConfig, ServiceResolver};
+use webhook::{Call, Client, ClientConfig, ServiceResolver, Users};
 
 use super::conditions::{Conditions, Holds};
 use super::expression::Scope;
@@ -16,7 +16,7 @@ use super::inputs::{Converted, Shared};
 use super::matching::{Constraints, Match};
 use super::request::Request;
 use super::review::{self, Verdict, Version};
-use super::source::Compiled;
+use super::source::{Compiled, Kept, kept};
 
 /// An answer holds a patch at most, and a patch writes one object.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -53,8 +53,10 @@ enum SideEffects {
 pub(crate) enum Failure {
     /// The webhook could not be asked; its failure policy decides.
     Calling(String),
-    /// It said no, or asked for the impossible.
+    /// It said no.
     Refused(Status),
+    /// This server could not ask it, or could not do as it said.
+    Broken(Status),
 }
 
 impl Failure {
@@ -63,45 +65,36 @@ impl Failure {
     }
 }
 
-/// A configuration and its webhooks.
-pub(crate) struct Configuration {
-    /// What it was compiled from.
-    object: Arc<Object>,
-    pub hooks: Vec<Webhook>,
+/// How webhooks are called.
+pub(crate) struct Caller {
+    pub resolver: Arc<dyn ServiceResolver>,
+    pub users: Users,
 }
 
-/// All configurations of one kind, by their names. One that is as it was keeps its clients, with their connections.
-pub(crate) fn compiled(
-    configurations: Endpoint,
-    resolver: Arc<dyn ServiceResolver>,
-) -> Compiled<Vec<Arc<Configuration>>> {
-    Compiled::new(vec![configurations], move |collections, before: Option<&Vec<Arc<Configuration>>>| {
-        let known = before.map_or(&[][..], Vec::as_slice);
-        collections.iter().flatten().map(|object| configuration(object, known, &resolver)).collect()
+/// The webhooks of all configurations of one kind, by the names of these. Those of one that is as it was keep their
+/// clients, with their connections.
+pub(crate) fn compiled(configurations: Endpoint, caller: Caller) -> Compiled<Vec<Kept<Vec<Webhook>>>> {
+    Compiled::new(vec![configurations], move |collections, before: Option<&Vec<Kept<Vec<Webhook>>>>| {
+        let before = before.map_or(&[][..], Vec::as_slice);
+        kept(collections.iter().flatten(), before, |object| webhooks(object, &caller))
     })
 }
 
-fn configuration(
-    object: &Arc<Object>,
-    known: &[Arc<Configuration>],
-    resolver: &Arc<dyn ServiceResolver>,
-) -> Arc<Configuration> {
-    let at = known.binary_search_by(|known| known.object.name().cmp(object.name()));
-    let same = at.ok().map(|at| &known[at]).filter(|known| Arc::ptr_eq(&known.object, object));
-    same.cloned().unwrap_or_else(|| Arc::new(Configuration::new(object, resolver)))
+fn webhooks(configuration: &Object, caller: &Caller) -> Vec<Webhook> {
+    let tree = configuration.to_value();
+    let hooks = tree.array_at(&["webhooks"]).iter().enumerate();
+    hooks.map(|(index, hook)| Webhook::new(configuration.name(), index, hook, caller)).collect()
 }
 
-impl Configuration {
-    fn new(object: &Arc<Object>, resolver: &Arc<dyn ServiceResolver>) -> Self {
-        let tree = object.to_value();
-        let hooks = tree.array_at(&["webhooks"]).iter().enumerate();
-        let hooks = hooks.map(|(index, hook)| Webhook::new(object.name(), index, hook, resolver)).collect();
-        Self { object: object.clone(), hooks }
+impl Caller {
+    fn client(&self, config: &Value) -> Result<Client, String> {
+        let config = self.users.identify(ClientConfig::of_hook(config)?)?;
+        Client::new(&config, &self.resolver).map_err(|error| error.to_string())
     }
 }
 
 impl Webhook {
-    fn new(configuration: &str, index: usize, hook: &Value, resolver: &Arc<dyn ServiceResolver>) -> Self {
+    fn new(configuration: &str, index: usize, hook: &Value, caller: &Caller) -> Self {
         let name = hook.str_at(&["name"]).to_owned();
         let fails_open = hook.str_at(&["failurePolicy"]) == "Ignore";
         let conditions = hook.array_at(&["matchConditions"]);
@@ -110,8 +103,6 @@ impl Webhook {
             let conditions = Conditions::new(&scope, conditions, fails_open);
             Box::new((scope, conditions))
         });
-        let client = ClientConfig::of_hook(&hook["clientConfig"])
-            .and_then(|config| Client::new(&config, resolver).map_err(|error| error.to_string()));
         Self {
             key: format!("{configuration}/{name}/{index}"),
             configuration: configuration.to_owned(),
@@ -130,7 +121,7 @@ impl Webhook {
                 .and_then(|seconds| u64::try_from(seconds).ok())
                 .filter(|seconds| *seconds > 0)
                 .unwrap_or(TIMEOUT_SECONDS),
-            client,
+            client: caller.client(&hook["clientConfig"]),
             name,
         }
     }
@@ -176,7 +167,7 @@ impl Webhook {
                 SideEffects::Some => {
                     let name = field::go_quote(&self.name);
                     let why = format!("admission webhook {name} does not support dry run");
-                    return Err(Failure::Refused(Status::bad_request(why)));
+                    return Err(Failure::Broken(Status::bad_request(why)));
                 }
             }
         }
@@ -191,7 +182,7 @@ impl Webhook {
             .as_ref()
             .map_err(|why| Failure::calling(format_args!("could not get REST client: {why}")))?;
         let old = match request.old() {
-            Some(old) => Some(request.versioned(old, target).await.map_err(Failure::Refused)?),
+            Some(old) => Some(request.versioned(old, target).await.map_err(Failure::Broken)?),
             None => None,
         };
         let uid = rt::uuid();
@@ -235,8 +226,8 @@ impl Webhook {
         let outcome = match failure {
             None => WebhookOutcome::Allowed,
             Some(Failure::Calling(_)) => WebhookOutcome::NotAsked { fails_open: self.fails_open },
-            Some(Failure::Refused(status)) if status.code == 500 => WebhookOutcome::Broken,
             Some(Failure::Refused(status)) => WebhookOutcome::Refused(status.code),
+            Some(Failure::Broken(_)) => WebhookOutcome::Broken,
         };
         let labels = WebhookLabels { name: &self.name, kind, operation };
         telemetry::metrics().admission.webhook(&labels, began.elapsed(), outcome);
@@ -245,7 +236,7 @@ impl Webhook {
     /// What a failure means for the request: nothing, if the webhook may be left out.
     pub fn settle(&self, failure: Failure) -> Result<(), Status> {
         match failure {
-            Failure::Refused(status) => Err(status),
+            Failure::Refused(status) | Failure::Broken(status) => Err(status),
             Failure::Calling(why) if self.fails_open => {
                 tracing::warn!(webhook = self.name, error = why, "Failed calling webhook, failing open");
                 Ok(())
@@ -255,24 +246,5 @@ impl Webhook {
                 Err(Status::internal(format_args!("failed calling webhook {name}: {why}")))
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use apimachinery::json;
-
-    use super::*;
-
-    #[test]
-    fn a_configuration_that_did_not_change_keeps_its_clients() {
-        let resolver: Arc<dyn ServiceResolver> = Arc::new(webhook::NoServices);
-        let tree = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
-            "metadata": {"name": "c"}, "webhooks": [{"name": "h", "clientConfig": {"url": "https://h.example"}}]});
-        let stored = |rv| Arc::new(Object::from_value(&tree, rv, &[] as &[&str]).expect("an object"));
-        let object = stored(1);
-        let before = [configuration(&object, &[], &resolver)];
-        assert!(Arc::ptr_eq(&before[0], &configuration(&object, &before, &resolver)));
-        assert!(!Arc::ptr_eq(&before[0], &configuration(&stored(2), &before, &resolver)));
     }
 }

@@ -124,3 +124,29 @@ async fn a_conversion_that_is_not_one_is_refused() {
         assert_eq!(refused["message"], format!("conversion webhook for example.com/v1, Kind=Gadget {why}"));
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_object_is_admitted_in_the_version_that_the_rules_name() {
+    let (_server, admin) = Server::with_namespace().await;
+    let converting = Hook::raw(|review| answer(review, convert)).await;
+    define(&admin, &converting).await;
+    let admitting = Hook::start(|_| json!({"allowed": true})).await;
+    let rules = json!([{
+        "operations": ["DELETE"], "apiGroups": ["example.com"], "apiVersions": ["v2"], "resources": ["gadgets"],
+    }]);
+    let change = json!({"rules": rules, "matchPolicy": "Equivalent"});
+    let configuration = admitting.configuration("ValidatingWebhookConfiguration", "v2", &change);
+    let configurations = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+    admin.post(configurations, &configuration).await.expect(201);
+    for version in ["v1", "v2"] {
+        admin.post(&path("v1"), &gadget("v1", "a", json!({"cm": 2}))).await.expect(201);
+        admin.delete(&format!("{}/a", path(version))).await.expect(200);
+    }
+    let seen = admitting.seen();
+    let asked: Vec<&Value> = seen.iter().map(|request| &request["requestKind"]["version"]).collect();
+    assert_eq!(asked, ["v1", "v2"]);
+    for request in &seen {
+        assert_eq!(request["oldObject"]["apiVersion"], "example.com/v2");
+        assert_eq!(request["oldObject"]["spec"], json!({"mm": 20}));
+    }
+}

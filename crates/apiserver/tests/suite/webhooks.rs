@@ -382,6 +382,79 @@ async fn evictions_and_scales_are_asked_about() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_stored_nowhere_is_admitted() {
+    let (_server, admin) = Server::with_namespace().await;
+    let hook = Hook::start(|request| {
+        let is_bad = request["object"]["target"]["name"] == "bad";
+        json!({"allowed": !is_bad, "status": {"message": "not that one"}})
+    })
+    .await;
+    let rules = json!([{
+        "operations": ["CREATE"], "apiGroups": ["*"], "apiVersions": ["*"],
+        "resources": ["bindings", "pods/binding", "selfsubjectaccessreviews"],
+    }]);
+    validate(&admin, &hook, "unstored", json!({"rules": rules})).await;
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let pods = "/api/v1/namespaces/t/pods";
+    admin.post(pods, &pod).await.expect(201);
+    let binding = |node: &str| {
+        json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p", "uid": "none"},
+            "target": {"kind": "Node", "name": node}})
+    };
+    let refused = admin.post("/api/v1/namespaces/t/bindings", &binding("bad")).await.expect(400);
+    let message = "admission webhook \"unstored.example.com\" denied the request: not that one";
+    assert_eq!(refused["message"], message);
+    admin.post("/api/v1/namespaces/t/bindings", &binding("good")).await.expect(201);
+    assert_eq!(admin.get(&format!("{pods}/p")).await.expect(200)["spec"]["nodeName"], "good");
+    let review = json!({"spec": {"resourceAttributes": {"verb": "get", "resource": "pods"}}});
+    let reviews = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    assert_eq!(admin.post(reviews, &review).await.expect(201)["status"]["allowed"], true);
+    let seen = hook.seen();
+    let asked: Vec<_> = seen.iter().map(|own| (&own["resource"]["resource"], &own["name"])).collect();
+    let (bindings, reviews) = (json!("bindings"), json!("selfsubjectaccessreviews"));
+    assert_eq!(asked, [(&bindings, &json!("p")), (&bindings, &json!("p")), (&reviews, &Value::Null)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_deleted_is_shown_in_the_version_that_the_rules_name() {
+    let (_server, admin) = Server::with_namespace().await;
+    let mut hooks = Vec::new();
+    for version in ["v1", "v2"] {
+        let hook = Hook::start(allow).await;
+        let rules = json!([{
+            "operations": ["DELETE"], "apiGroups": ["autoscaling"], "apiVersions": [version],
+            "resources": ["horizontalpodautoscalers"],
+        }]);
+        validate(&admin, &hook, version, json!({"rules": rules, "matchPolicy": "Equivalent"})).await;
+        hooks.push(hook);
+    }
+    let path = |version: &str| format!("/apis/autoscaling/{version}/namespaces/t/horizontalpodautoscalers");
+    let target = json!({"kind": "Deployment", "name": "d", "apiVersion": "apps/v1"});
+    for version in ["v1", "v2"] {
+        let scaler = json!({"metadata": {"name": "h"}, "spec": {
+            "scaleTargetRef": target, "maxReplicas": 3, "targetCPUUtilizationPercentage": 50,
+        }});
+        admin.post(&path("v1"), &scaler).await.expect(201);
+        admin.delete(&format!("{}/h", path(version))).await.expect(200);
+    }
+    for (hook, version) in hooks.iter().zip(["v1", "v2"]) {
+        let seen = hook.seen();
+        assert_eq!(seen.len(), 2);
+        for (request, asked) in seen.iter().zip(["v1", "v2"]) {
+            let old = &request["oldObject"];
+            assert_eq!(
+                (&request["object"], &request["requestKind"]["version"]),
+                (&Value::Null, &json!(asked))
+            );
+            assert_eq!(old["apiVersion"], format!("autoscaling/{version}"));
+            let (percent, metrics) =
+                (&old["spec"]["targetCPUUtilizationPercentage"], &old["spec"]["metrics"]);
+            assert_eq!((percent.is_null(), metrics.is_null()), (version == "v2", version == "v1"), "{old}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_can_be_refused() {
     let (_server, admin) = Server::with_namespace().await;
     let hook = Hook::start(|_| json!({"allowed": false, "status": {"message": "no shells here"}})).await;
