@@ -54,6 +54,10 @@ pub const STORAGE_CLASSES: GroupVersionResource = named("storage.k8s.io", "v1", 
 pub const VOLUME_ATTRIBUTES_CLASSES: GroupVersionResource =
     named("storage.k8s.io", "v1", "volumeattributesclasses");
 pub const VOLUME_ATTACHMENTS: GroupVersionResource = named("storage.k8s.io", "v1", "volumeattachments");
+pub const CSI_DRIVERS: GroupVersionResource = named("storage.k8s.io", "v1", "csidrivers");
+pub const RESOURCE_CLAIMS: GroupVersionResource = named("resource.k8s.io", "v1", "resourceclaims");
+pub const RESOURCE_CLAIM_TEMPLATES: GroupVersionResource =
+    named("resource.k8s.io", "v1", "resourceclaimtemplates");
 pub const RESOURCE_SLICES: GroupVersionResource = named("resource.k8s.io", "v1", "resourceslices");
 pub const CERTIFICATE_SIGNING_REQUESTS: GroupVersionResource =
     named("certificates.k8s.io", "v1", "certificatesigningrequests");

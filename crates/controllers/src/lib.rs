@@ -6,6 +6,7 @@
 //!
 //! Start at [`start`]; to add a controller, add a folder and a line in [`descriptors`].
 
+pub mod claims;
 pub mod hash;
 pub mod history;
 pub mod ownership;
@@ -20,11 +21,15 @@ mod deployment;
 mod disruption;
 mod endpoints;
 mod endpointslice;
+mod endpointslice_mirroring;
+mod ephemeral_volume;
 mod garbage_collector;
 mod job;
 mod namespace;
 mod node_lifecycle;
 mod pod_gc;
+mod pv_binder;
+mod pv_expander;
 mod pv_protection;
 mod pvc_protection;
 mod replicaset;
@@ -38,6 +43,7 @@ mod statefulset;
 mod taint_eviction;
 #[cfg(test)]
 mod testing;
+mod ttl;
 mod ttl_after_finished;
 mod vac_protection;
 mod validatingadmissionpolicy_status;
@@ -84,11 +90,15 @@ pub fn descriptors() -> Vec<ControllerDescriptor<Options>> {
         disruption::stale::descriptor(),
         endpoints::descriptor(),
         endpointslice::descriptor(),
+        endpointslice_mirroring::descriptor(),
+        ephemeral_volume::descriptor(),
         garbage_collector::descriptor(),
         job::descriptor(),
         namespace::descriptor(),
         node_lifecycle::descriptor(),
         pod_gc::descriptor(),
+        pv_binder::descriptor(),
+        pv_expander::descriptor(),
         pv_protection::descriptor(),
         pvc_protection::descriptor(),
         replicaset::descriptor(),
@@ -100,6 +110,7 @@ pub fn descriptors() -> Vec<ControllerDescriptor<Options>> {
         service_cidr::descriptor(),
         statefulset::descriptor(),
         taint_eviction::descriptor(),
+        ttl::descriptor(),
         ttl_after_finished::descriptor(),
         vac_protection::descriptor(),
         validatingadmissionpolicy_status::descriptor(),

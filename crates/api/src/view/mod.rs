@@ -15,6 +15,7 @@ mod node;
 mod pod;
 mod policy;
 mod service;
+mod storage;
 mod string_map;
 
 pub use apps::{
@@ -44,4 +45,9 @@ pub use pod::{
 };
 pub use policy::{PodDisruptionBudget, PodDisruptionBudgetSpec, PodDisruptionBudgetStatus};
 pub use service::{Service, ServicePort, ServiceSpec};
+pub use storage::{
+    CLASS_BETA, ClaimReference, CsiVolumeSource, HostPathVolumeSource, OtherVolumeSource, PersistentVolume,
+    PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimStatus, PersistentVolumeSpec,
+    PersistentVolumeStatus, StorageClass,
+};
 pub use string_map::StringMap;

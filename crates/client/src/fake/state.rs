@@ -46,7 +46,11 @@ const BUILT_IN: &[(&str, &str, &str, &str, bool)] = &[
     ("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding", true),
     ("rbac.authorization.k8s.io", "v1", "roles", "Role", true),
     ("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", false),
+    ("resource.k8s.io", "v1", "resourceclaims", "ResourceClaim", true),
+    ("resource.k8s.io", "v1", "resourceclaimtemplates", "ResourceClaimTemplate", true),
+    ("storage.k8s.io", "v1", "csidrivers", "CSIDriver", false),
     ("storage.k8s.io", "v1", "storageclasses", "StorageClass", false),
+    ("storage.k8s.io", "v1", "volumeattachments", "VolumeAttachment", false),
     ("storage.k8s.io", "v1", "volumeattributesclasses", "VolumeAttributesClass", false),
 ];
 

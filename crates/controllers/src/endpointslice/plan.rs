@@ -12,9 +12,8 @@ use apimachinery::{Object, Str, Value, json};
 
 use crate::ownership;
 use crate::service::backends::{self, Family, families_of_service, find_port, protocol};
+use crate::service::slices::{Changes, MANAGED_BY, SERVICE_NAME};
 
-pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
-pub(super) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 pub(super) const MANAGER: &str = "endpointslice-controller.k8s.io";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -35,13 +34,6 @@ pub(super) struct Wanted {
     families: BTreeMap<Family, BTreeMap<String, (Value, Endpoints)>>,
     /// Why pods were left out that may belong in.
     pub(super) skipped: Vec<String>,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Changes {
-    pub(super) create: Vec<Value>,
-    pub(super) update: Vec<Value>,
-    pub(super) delete: Vec<Arc<Object>>,
 }
 
 /// A slice while it is packed.

@@ -1,3 +1,4 @@
+use api::gvr::ENDPOINT_SLICES;
 use apimachinery::{Value, json};
 
 use super::*;
@@ -118,7 +119,7 @@ async fn services_that_are_not_ours_get_no_slices() {
     rt::sleep(std::time::Duration::from_millis(10)).await;
     let owners: Vec<String> = slices(&world.fake)
         .iter()
-        .map(|slice| slice["metadata"]["labels"].str_at(&[plan::SERVICE_NAME]).to_owned())
+        .map(|slice| slice["metadata"]["labels"].str_at(&[crate::service::slices::SERVICE_NAME]).to_owned())
         .collect();
     assert_eq!(owners, ["marker"]);
 }

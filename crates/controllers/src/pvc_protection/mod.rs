@@ -4,21 +4,19 @@ use std::sync::Arc;
 
 use api::gvr::{PERSISTENT_VOLUME_CLAIMS, PODS};
 use api::view::Pod;
-use apimachinery::{Object, Str};
+use apimachinery::Object;
 use async_trait::async_trait;
 use client::{Api, Delta, Informer, ListOptions, ObjectKey};
 use controller_runtime::controller::boxed;
 use controller_runtime::{Action, Context, ControllerDescriptor, Reconcile, Result};
 use futures::future::BoxFuture;
 
+use crate::claims::{self, BY_CLAIM, claims_of, own_claim};
 use crate::protection::Plan;
 use crate::{Options, protection};
 
 const NAME: &str = "persistentvolumeclaim-protection-controller";
 const FINALIZER: &str = "kubernetes.io/pvc-protection";
-
-/// Index of pods by namespace and name of the claims they may use.
-const BY_CLAIM: &str = "claim";
 
 pub fn descriptor() -> ControllerDescriptor<Options> {
     ControllerDescriptor {
@@ -32,7 +30,7 @@ pub fn descriptor() -> ControllerDescriptor<Options> {
 
 fn start(context: Context<Options>) -> BoxFuture<'static, ()> {
     let (claims, pods) = (context.informers.of(&PERSISTENT_VOLUME_CLAIMS), context.informers.of(&PODS));
-    pods.add_index(BY_CLAIM, |pod| claims_of(pod).iter().map(index_value).collect());
+    claims::index_by_claim(&pods);
     let reconciler =
         Arc::new(Controller { api: context.api.clone(), claims: claims.clone(), pods: pods.clone() });
     let controller = controller_runtime::Controller::new(&context, reconciler).for_kind(&claims).watches(
@@ -44,27 +42,6 @@ fn start(context: Context<Options>) -> BoxFuture<'static, ()> {
         },
     );
     boxed(controller.run())
-}
-
-fn index_value(key: &ObjectKey) -> Str {
-    format!("{}/{}", key.namespace, key.name).into()
-}
-
-/// The claims that a pod names, and those made for its own volumes.
-fn claims_of(pod: &Object) -> Vec<ObjectKey> {
-    let Ok(view) = pod.view::<Pod>() else { return Vec::new() };
-    let name = |volume: &api::view::Volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
-        (Some(claim), _) => Some(claim.claim_name.to_string()),
-        (None, Some(_)) => Some(own_claim(pod.name(), &volume.name)),
-        (None, None) => None,
-    };
-    let names = view.spec.volumes.iter().filter_map(name);
-    names.map(|name| ObjectKey::new(pod.namespace(), &name)).collect()
-}
-
-/// The name of the claim that is made for a pod's ephemeral volume.
-fn own_claim(pod: &str, volume: &str) -> String {
-    format!("{pod}-{volume}")
 }
 
 /// Done, and about to be removed: its volumes are unmounted.
@@ -106,7 +83,7 @@ impl Reconcile for Controller {
         let Some(claim) = self.claims.get(&key.namespace, &key.name) else {
             return Ok(Action::await_change());
         };
-        let is_used = || self.pods.by_index(BY_CLAIM, &index_value(key)).iter().any(|pod| uses(pod, &claim));
+        let is_used = || self.pods.by_index(BY_CLAIM, &key.to_string()).iter().any(|pod| uses(pod, &claim));
         let mut plan = protection::plan(&claim, FINALIZER, is_used);
         if plan == Plan::Remove {
             // A pod that was bound just before the claim was marked may not have been seen yet.

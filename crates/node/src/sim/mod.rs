@@ -1,7 +1,8 @@
 //! Simulated nodes: Kubernetes nodes without machines, as KWOK makes them.
 //!
 //! Owns: the nodes it makes, and every node annotated `kwok.x-k8s.io/node: fake`, whoever made it: their status,
-//! their leases, and the pods bound to them. Never touches: other nodes and their pods.
+//! their leases, and the pods bound to them; of storage, the volumes it makes (`storage`). Never touches: other nodes
+//! and their pods.
 //!
 //! ```text
 //!     informers ──> agent ── first stage that matches ──> one write per pod and step, many at a time
@@ -20,6 +21,7 @@ mod agent;
 mod lease;
 mod node_object;
 mod stage;
+mod storage;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -86,7 +88,7 @@ pub enum SimError {
 }
 
 /// The user as which simulated nodes act. One for all of them: it stands for as many kubelets, and so may do what
-/// their own role gives each of them, but for all nodes and pods and nothing else.
+/// their own role gives each of them, but for all nodes and pods, and it provisions volumes; nothing else.
 pub const USER: &str = "system:pintle:simulated-nodes";
 
 /// The ClusterRole and its binding that [`USER`] needs; to be there before [`run`].
@@ -106,6 +108,13 @@ pub fn policy() -> [Value; 2] {
             {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "delete"]},
             {"apiGroups": [""], "resources": ["nodes/status", "pods/status"], "verbs": ["patch"]},
             {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create", "patch"]},
+            {"apiGroups": [""], "resources": ["persistentvolumes"],
+                "verbs": ["get", "list", "watch", "create", "delete"]},
+            {"apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["get", "list", "watch"]},
+            {"apiGroups": ["storage.k8s.io"], "resources": ["csidrivers"], "verbs": ["get", "list", "watch"]},
+            {"apiGroups": ["storage.k8s.io"], "resources": ["storageclasses"],
+                "verbs": ["get", "list", "watch", "create"]},
+            {"apiGroups": ["", "events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch", "update"]},
         ]),
     );
     binding.set_at(&["roleRef"], json!({"apiGroup": GROUP, "kind": "ClusterRole", "name": USER}));
@@ -125,9 +134,21 @@ pub async fn run(
     let wheel = lease::Wheel::new(plan.options.count);
     let agent =
         Agent::new(api.clone(), informers.of(&PODS), informers.of(&NODES), plan.clone(), wheel.clone());
+    // A cluster without simulated nodes has somebody else's storage, too.
+    let provisioner = (plan.options.count > 0)
+        .then(|| storage::Provisioner::new(api.clone(), informers, shutdown.child_token()));
+    let provision = async {
+        match &provisioner {
+            Some(provisioner) => provisioner.run().await,
+            None => std::future::pending().await,
+        }
+    };
     let simulate = async {
         informers.of(&NODES).synced().await;
         informers.of(&PODS).synced().await;
+        if let Some(provisioner) = &provisioner {
+            provisioner.create_class().await;
+        }
         agent::create_nodes(&api, &informers.of(&NODES), &plan).await;
         let _ = ready.send(());
         agent.run().await;
@@ -135,6 +156,7 @@ pub async fn run(
     tokio::select! {
         () = simulate => {}
         () = lease::keep(api.clone(), wheel) => {}
+        () = provision => {}
         () = shutdown.cancelled() => {}
     }
     Ok(())

@@ -14,6 +14,7 @@ mod jobs;
 mod objects;
 mod output;
 mod stateful;
+mod volumes;
 
 use std::collections::VecDeque;
 use std::process::ExitCode;
@@ -33,7 +34,7 @@ struct World<'a> {
 type Part = fn(&World<'_>, &mut Checks);
 
 /// What every kubectl must be able to do.
-const PARTS: [(&str, Part); 9] = [
+const PARTS: [(&str, Part); 10] = [
     ("explore", explore::explore),
     ("boutique, client-side", boutique::client_side),
     ("boutique, server-side", boutique::server_side),
@@ -43,6 +44,7 @@ const PARTS: [(&str, Part); 9] = [
     ("custom", custom::custom),
     ("jobs", jobs::jobs),
     ("stateful", stateful::stateful),
+    ("volumes", volumes::volumes),
 ];
 
 fn main() -> ExitCode {

@@ -1,0 +1,325 @@
+//! Simulated storage: volumes without disks, for claims on a cluster of simulated nodes.
+//!
+//! Owns: the volumes annotated `pintle.io/simulated`, and the StorageClass `standard` of a cluster that has no class.
+//! It does what an external provisioner does: the binder asks by annotation on a claim, it makes the volume, and
+//! deletes it once the claim is gone and the policy says so. It answers for every class's provisioner, as the nodes
+//! answer for every image, except where a `CSIDriver` of that name says that somebody serves it.
+//!
+//! Why not a provisioner of one name only? Manifests name the provisioner of the cluster they were written for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::gvr::{CSI_DRIVERS, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, STORAGE_CLASSES};
+use api::view::{PersistentVolume, PersistentVolumeClaim, StorageClass};
+use apimachinery::{Object, Status, Value, json};
+use client::events::Reference;
+use client::typed::view;
+use client::{Api, DeleteOptions, Delta, Informer, Informers, Recorder};
+use futures::StreamExt;
+use rt::Shutdown;
+use tracing::{debug, warn};
+
+/// The provisioner of [`CLASS`], and the component of events.
+const PROVISIONER: &str = "pintle.io/sim";
+const CLASS: &str = "standard";
+
+/// Marks the volumes that are made here, whoever they say provisioned them.
+const SIMULATED: &str = "pintle.io/simulated";
+
+const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
+const STORAGE_PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
+const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+
+/// Writes under way at the same time.
+const WRITES_MAX: usize = 32;
+
+/// A failed write is tried again after this, doubling up to the maximum.
+const RETRY_MIN: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+pub(super) struct Provisioner {
+    api: Arc<dyn Api>,
+    recorder: Recorder,
+    claims: Arc<Informer>,
+    volumes: Arc<Informer>,
+    classes: Arc<Informer>,
+    drivers: Arc<Informer>,
+}
+
+/// What a change asks for.
+enum Task {
+    Provision(Arc<Object>),
+    Delete(Arc<Object>),
+}
+
+impl Provisioner {
+    pub fn new(api: Arc<dyn Api>, informers: &Informers, shutdown: Shutdown) -> Self {
+        Self {
+            recorder: Recorder::new(api.clone(), PROVISIONER, shutdown),
+            api,
+            claims: informers.of(&PERSISTENT_VOLUME_CLAIMS),
+            volumes: informers.of(&PERSISTENT_VOLUMES),
+            classes: informers.of(&STORAGE_CLASSES),
+            drivers: informers.of(&CSI_DRIVERS),
+        }
+    }
+
+    /// Makes the default class of a cluster that has none at all.
+    pub async fn create_class(&self) {
+        self.classes.synced().await;
+        if !self.classes.is_empty() {
+            return;
+        }
+        if let Err(status) = self.api.create_if_absent(&STORAGE_CLASSES, "", standard_class()).await {
+            warn!(name = CLASS, error = %status, "Created no StorageClass");
+        }
+    }
+
+    /// Makes and deletes volumes for ever.
+    pub async fn run(&self) {
+        for informer in [&self.claims, &self.volumes, &self.classes, &self.drivers] {
+            informer.synced().await;
+        }
+        let (claims, volumes) = (self.claims.subscribe(), self.volumes.subscribe());
+        let tasks = futures::stream::select(
+            changes(claims, self.claims.clone()).map(Task::Provision),
+            changes(volumes, self.volumes.clone()).map(Task::Delete),
+        );
+        tasks.for_each_concurrent(WRITES_MAX, |task| self.perform(task)).await;
+    }
+
+    /// Does what is asked, again until it succeeds or nobody asks any more.
+    async fn perform(&self, task: Task) {
+        let mut pause = RETRY_MIN;
+        loop {
+            let result = match &task {
+                Task::Provision(claim) => self.provision(claim).await,
+                Task::Delete(volume) => self.delete(volume).await,
+            };
+            let Err(status) = result else { return };
+            debug!(error = %status, "Simulated storage failed");
+            rt::sleep(rt::jittered(pause, 0.5)).await;
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+    }
+
+    async fn provision(&self, changed: &Object) -> Result<(), Status> {
+        let (namespace, name) = (changed.namespace(), changed.name());
+        let Some(object) = self.claims.get(namespace, name).filter(|claim| claim.uid() == changed.uid())
+        else {
+            return Ok(());
+        };
+        let Some(claim) = self.asked(&object) else { return Ok(()) };
+        // From the API: the claim may be known here before its class is.
+        let Some(class) = self.api.find(&STORAGE_CLASSES, "", claim.class()).await? else { return Ok(()) };
+        let class = view::<StorageClass>(&class)?;
+        if class.waits_for_consumer() && !claim.metadata.annotations.contains_key(SELECTED_NODE) {
+            return Ok(());
+        }
+        let reference = Reference::of(&object);
+        let volume = volume_for(&object, &claim, &class);
+        let message = format!("External provisioner is provisioning volume for claim \"{namespace}/{name}\"");
+        self.recorder.normal(&reference, "Provisioning", message);
+        if let Some(made) = self.api.create_if_absent(&PERSISTENT_VOLUMES, "", volume).await? {
+            let message = format!("Successfully provisioned volume {}", made.name());
+            self.recorder.normal(&reference, "ProvisioningSucceeded", message);
+        }
+        Ok(())
+    }
+
+    /// The claim, if it waits for a volume that nobody else makes.
+    fn asked(&self, object: &Object) -> Option<Arc<PersistentVolumeClaim>> {
+        let claim = object.view::<PersistentVolumeClaim>().ok()?;
+        let provisioner = claim.metadata.annotations.get(STORAGE_PROVISIONER)?;
+        let wanted = claim.spec.volume_name.is_empty()
+            && !object.is_deleting()
+            && self.drivers.get("", provisioner).is_none()
+            && self.volumes.get("", &volume_name(object)).is_none();
+        wanted.then_some(claim)
+    }
+
+    async fn delete(&self, volume: &Object) -> Result<(), Status> {
+        if !is_done(volume) {
+            return Ok(());
+        }
+        let options = DeleteOptions { uid: Some(volume.uid().into()), ..DeleteOptions::default() };
+        match self.api.delete(&PERSISTENT_VOLUMES, "", volume.name(), &options).await {
+            // Gone, or another one of its name by now.
+            Err(status) if status.is_not_found() || status.is_conflict() => Ok(()),
+            result => result,
+        }
+    }
+}
+
+/// Objects as they appear and change.
+fn changes(
+    subscription: client::informer::Subscription,
+    informer: Arc<Informer>,
+) -> impl futures::Stream<Item = Arc<Object>> {
+    let batches = futures::stream::unfold((subscription, informer), |(mut subscription, informer)| async {
+        let mut batch = Vec::new();
+        if !subscription.recv_batch(&mut batch).await {
+            return None;
+        }
+        let mut objects = Vec::new();
+        for delta in batch {
+            match delta {
+                Delta::Upsert { new, .. } => objects.push(new),
+                Delta::Resync => objects.extend(informer.list()),
+                Delta::Delete { .. } => {}
+            }
+        }
+        Some((futures::stream::iter(objects), (subscription, informer)))
+    });
+    batches.flatten()
+}
+
+/// Made here, and nobody needs it any more.
+fn is_done(volume: &Object) -> bool {
+    volume.view::<PersistentVolume>().is_ok_and(|volume| {
+        volume.metadata.annotations.contains_key(SIMULATED)
+            && volume.status.phase == "Released"
+            && volume.spec.persistent_volume_reclaim_policy == "Delete"
+            && volume.metadata.deletion_timestamp.is_none()
+    })
+}
+
+fn volume_name(claim: &Object) -> String {
+    format!("pvc-{}", claim.uid())
+}
+
+fn volume_for(object: &Object, claim: &PersistentVolumeClaim, class: &StorageClass) -> Value {
+    let tree = object.to_value();
+    let name = volume_name(object);
+    let mut volume = json!({
+        "apiVersion": "v1", "kind": "PersistentVolume",
+        "metadata": {"name": name.as_str(), "annotations": {SIMULATED: "true"}},
+        "spec": {
+            "claimRef": {
+                "apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": object.namespace(),
+                "name": object.name(), "uid": object.uid(), "resourceVersion": object.revision().to_string(),
+            },
+            "hostPath": {"path": format!("/var/lib/pintle/simulated/{name}"), "type": "DirectoryOrCreate"},
+            "persistentVolumeReclaimPolicy": class.reclaim_policy.as_str(),
+            "storageClassName": claim.class(),
+            "volumeMode": claim.mode(),
+        },
+    });
+    volume.set_at(&["metadata", "annotations", PROVISIONED_BY], class.provisioner.as_str());
+    volume.set_at(&["spec", "accessModes"], tree["spec"]["accessModes"].clone());
+    let size = tree["spec"]["resources"]["requests"]["storage"].clone();
+    volume.set_at(&["spec", "capacity", "storage"], size);
+    let attributes = &tree["spec"]["volumeAttributesClassName"];
+    if !attributes.is_null() {
+        volume.set_at(&["spec", "volumeAttributesClassName"], attributes.clone());
+    }
+    if !class.mount_options.is_empty() {
+        let options = class.mount_options.iter().map(|option| Value::from(option.clone()));
+        volume.set_at(&["spec", "mountOptions"], options.collect::<Vec<_>>());
+    }
+    volume
+}
+
+fn standard_class() -> Value {
+    json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+        "metadata": {"name": CLASS, "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+        "provisioner": PROVISIONER, "reclaimPolicy": "Delete", "volumeBindingMode": "Immediate",
+        "allowVolumeExpansion": false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use client::fake::FakeApi;
+
+    use super::*;
+
+    fn claim(name: &str, class: &str, provisioner: &str) -> Value {
+        json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {"name": name, "namespace": "ns", "uid": name,
+                "annotations": {STORAGE_PROVISIONER: provisioner}},
+            "spec": {"storageClassName": class, "accessModes": ["ReadWriteOnce"],
+                "resources": {"requests": {"storage": "1Gi"}}}})
+    }
+
+    fn class(name: &str, provisioner: &str, mode: &str) -> Value {
+        json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": name},
+            "provisioner": provisioner, "reclaimPolicy": "Delete", "volumeBindingMode": mode})
+    }
+
+    fn start(seeds: Vec<Value>) -> (Arc<FakeApi>, Shutdown) {
+        let (fake, shutdown) = (FakeApi::new(), Shutdown::new());
+        seeds.into_iter().for_each(|seed| drop(fake.seed(seed)));
+        let informers = Informers::new(fake.clone(), shutdown.clone());
+        let provisioner = Provisioner::new(fake.clone(), &informers, shutdown.clone());
+        let stop = shutdown.clone();
+        rt::spawn("storage", async move {
+            provisioner.create_class().await;
+            tokio::select! {
+                () = provisioner.run() => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        (fake, shutdown)
+    }
+
+    async fn until(what: &str, mut reached: impl FnMut() -> bool) {
+        let deadline = rt::instant() + Duration::from_secs(20);
+        while !reached() {
+            assert!(rt::instant() < deadline, "not reached: {what}");
+            rt::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_claim_gets_a_volume_unless_a_driver_or_a_consumer_is_missing_from_the_picture() {
+        let driver = json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver",
+            "metadata": {"name": "real.example.com"}, "spec": {}});
+        let (fake, shutdown) = start(vec![
+            class("fast", "k8s.io/minikube-hostpath", "Immediate"),
+            class("late", "pintle.io/sim", "WaitForFirstConsumer"),
+            class("real", "real.example.com", "Immediate"),
+            driver,
+            claim("served", "real", "real.example.com"),
+            claim("waits", "late", "pintle.io/sim"),
+            claim("data", "fast", "k8s.io/minikube-hostpath"),
+        ]);
+        let volume = |name: &str| fake.peek(&PERSISTENT_VOLUMES, "", name).map(|volume| volume.to_value());
+        until("a volume", || volume("pvc-data").is_some()).await;
+        let made = volume("pvc-data").unwrap_or_default();
+        assert_eq!(made.str_at(&["metadata", "annotations", PROVISIONED_BY]), "k8s.io/minikube-hostpath");
+        assert_eq!(made.str_at(&["spec", "storageClassName"]), "fast");
+        assert_eq!(made.str_at(&["spec", "capacity", "storage"]), "1Gi");
+        assert_eq!(made.str_at(&["spec", "claimRef", "uid"]), "data");
+        assert!(volume("pvc-waits").is_none());
+
+        fake.edit(&PERSISTENT_VOLUME_CLAIMS, "ns", "waits", |claim| {
+            claim.set_at(&["metadata", "annotations", SELECTED_NODE], "n");
+        });
+        until("its consumer came", || volume("pvc-waits").is_some()).await;
+        assert!(volume("pvc-served").is_none(), "the driver's own");
+        assert!(fake.peek(&STORAGE_CLASSES, "", CLASS).is_none(), "there were classes");
+        shutdown.cancel();
+    }
+
+    #[tokio::test]
+    async fn released_volumes_go_if_they_were_made_here() {
+        let released = |name: &str, marks: Value, policy: &str| {
+            json!({"apiVersion": "v1", "kind": "PersistentVolume",
+                "metadata": {"name": name, "annotations": marks},
+                "spec": {"persistentVolumeReclaimPolicy": policy}, "status": {"phase": "Released"}})
+        };
+        let (fake, shutdown) = start(vec![
+            released("theirs", json!({PROVISIONED_BY: PROVISIONER}), "Delete"),
+            released("kept", json!({SIMULATED: "true"}), "Retain"),
+            released("own", json!({SIMULATED: "true"}), "Delete"),
+        ]);
+        until("deleted", || fake.peek(&PERSISTENT_VOLUMES, "", "own").is_none()).await;
+        until("the default class", || fake.peek(&STORAGE_CLASSES, "", CLASS).is_some()).await;
+        assert!(fake.peek(&PERSISTENT_VOLUMES, "", "theirs").is_some());
+        assert!(fake.peek(&PERSISTENT_VOLUMES, "", "kept").is_some());
+        shutdown.cancel();
+    }
+}
