@@ -14,6 +14,7 @@ pub mod pod_control;
 pub mod pods;
 pub mod protection;
 
+mod bootstrap_tokens;
 mod certificates;
 mod clusterrole_aggregation;
 mod cronjob;
@@ -25,6 +26,7 @@ mod endpointslice_mirroring;
 mod ephemeral_volume;
 mod garbage_collector;
 mod job;
+mod legacy_token_cleaner;
 mod namespace;
 mod node_lifecycle;
 mod pod_gc;
@@ -33,8 +35,10 @@ mod pv_expander;
 mod pv_protection;
 mod pvc_protection;
 mod replicaset;
+mod resource_claim;
 mod resource_quota;
 mod root_ca_publisher;
+mod selection;
 mod service;
 mod service_account;
 mod service_account_tokens;
@@ -54,6 +58,8 @@ use client::{Api, Informers};
 use controller_runtime::{ControllerDescriptor, Started};
 use rt::Shutdown;
 
+pub use selection::Selection;
+
 /// What controllers are told from outside.
 #[derive(Clone, Default)]
 pub struct Options {
@@ -63,6 +69,8 @@ pub struct Options {
     pub signer: Option<Arc<dyn pki::Signer>>,
     /// Makes the tokens that are kept in Secrets; without it such Secrets wait.
     pub tokens: Option<Arc<dyn TokenMaker>>,
+    /// Which of them run.
+    pub selection: Selection,
 }
 
 /// Makes service-account tokens.
@@ -80,6 +88,8 @@ pub trait TokenMaker: Send + Sync {
 /// Every controller, in no particular order.
 pub fn descriptors() -> Vec<ControllerDescriptor<Options>> {
     vec![
+        bootstrap_tokens::cleaner::descriptor(),
+        bootstrap_tokens::signer::descriptor(),
         certificates::approving::descriptor(),
         certificates::cleaner::descriptor(),
         certificates::signing::descriptor(),
@@ -94,6 +104,7 @@ pub fn descriptors() -> Vec<ControllerDescriptor<Options>> {
         ephemeral_volume::descriptor(),
         garbage_collector::descriptor(),
         job::descriptor(),
+        legacy_token_cleaner::descriptor(),
         namespace::descriptor(),
         node_lifecycle::descriptor(),
         pod_gc::descriptor(),
@@ -103,6 +114,7 @@ pub fn descriptors() -> Vec<ControllerDescriptor<Options>> {
         pvc_protection::descriptor(),
         replicaset::descriptor(),
         replicaset::replication_descriptor(),
+        resource_claim::descriptor(),
         resource_quota::descriptor(),
         root_ca_publisher::descriptor(),
         service_account::descriptor(),
@@ -117,16 +129,18 @@ pub fn descriptors() -> Vec<ControllerDescriptor<Options>> {
     ]
 }
 
-/// Starts all controllers. `api_of` gives the API under the identity of a service account of `kube-system`, or for an
-/// empty name of the controller manager;
-/// `informers` read under that of the controller manager.
+/// Starts the controllers that are selected. `api_of` gives the API under the identity of a service account of
+/// `kube-system`, or for an empty name of the controller manager; `informers` read under that of the controller
+/// manager.
 pub fn start(
     api_of: &dyn Fn(&str) -> Arc<dyn Api>,
     informers: &Informers,
     options: Options,
     shutdown: &Shutdown,
 ) -> Started {
-    controller_runtime::start_all(descriptors(), api_of, informers, &Arc::new(options), shutdown)
+    let mut selected = descriptors();
+    selected.retain(|descriptor| options.selection.includes(descriptor.name));
+    controller_runtime::start_all(selected, api_of, informers, &Arc::new(options), shutdown)
 }
 
 #[cfg(test)]

@@ -34,6 +34,7 @@ pub struct Config {
     pub kubeconfig: Utf8PathBuf,
     pub sim_nodes: u32,
     pub network: ServiceNetwork,
+    pub controllers: controllers::Selection,
     pub server: apiserver::Options,
 }
 
@@ -120,7 +121,7 @@ impl Platform {
         platform.tasks.push(rt::spawn("service addresses", addresses));
         let aggregation = platform.server.aggregate(platform.components.clone());
         platform.tasks.push(rt::spawn("aggregation", aggregation));
-        platform.start_controllers(authority);
+        platform.start_controllers(authority, config.controllers.clone());
         platform.start_scheduler();
         platform.start_nodes(config.sim_nodes);
         Ok(platform)
@@ -157,7 +158,7 @@ impl Platform {
         self.store.close().await.context("closing the store")
     }
 
-    fn start_controllers(&mut self, authority: Arc<pki::Authority>) {
+    fn start_controllers(&mut self, authority: Arc<pki::Authority>, selection: controllers::Selection) {
         let user = UserInfo::new(user::KUBE_CONTROLLER_MANAGER).authenticated();
         let informers = client::Informers::new(self.server.client(user), self.components.clone());
         let server = &self.server;
@@ -171,6 +172,7 @@ impl Platform {
             root_ca: authority.ca_pem().to_owned(),
             tokens: Some(Arc::new(Tokens(authority.clone()))),
             signer: Some(authority),
+            selection,
         };
         let started = controllers::start(&api_of, &informers, options, &self.components);
         let (ready, readiness) = (started.ready(), self.server.readiness().clone());

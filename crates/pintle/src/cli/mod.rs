@@ -5,6 +5,7 @@ mod apis;
 mod audit;
 mod authentication;
 mod authorization;
+mod controllers;
 mod kubelets;
 mod network;
 mod requests;
@@ -17,6 +18,7 @@ use clap::{Args, Parser, Subcommand};
 
 use self::admission::AdmissionArguments;
 use self::audit::AuditArguments;
+use self::controllers::ControllerArguments;
 use apis::ApiArguments;
 use authentication::AuthenticationArguments;
 use authorization::AuthorizationArguments;
@@ -98,6 +100,9 @@ pub struct UpArguments {
     #[command(flatten)]
     pub authorization: AuthorizationArguments,
 
+    #[command(flatten)]
+    pub controllers: ControllerArguments,
+
     /// Answer metrics.k8s.io, which `kubectl top` reads, without metrics-server
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     pub resource_metrics: bool,
@@ -168,6 +173,7 @@ mod tests {
             (&["pintle", "up", "--sim-nodes", "-1"][..], "-1"),
             (&["pintle", "up", "--sim-nodes", "many"][..], "--sim-nodes"),
             (&["pintle", "up", "--feature-gates", "NoSuchGate=true"][..], "NoSuchGate"),
+            (&["pintle", "up", "--controllers", "*,-no-such"][..], "no-such"),
             (&["pintle", "up", "--runtime-config", "apps/v7=true"][..], "apps/v7"),
             (&["pintle", "down"][..], "down"),
         ] {
