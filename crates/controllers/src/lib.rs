@@ -14,6 +14,7 @@ pub mod pod_control;
 pub mod pods;
 pub mod protection;
 
+mod attach_detach;
 mod bootstrap_tokens;
 mod certificates;
 mod clusterrole_aggregation;
@@ -88,6 +89,7 @@ pub trait TokenMaker: Send + Sync {
 /// Every controller, in no particular order.
 pub fn descriptors() -> Vec<ControllerDescriptor<Options>> {
     vec![
+        attach_detach::descriptor(),
         bootstrap_tokens::cleaner::descriptor(),
         bootstrap_tokens::signer::descriptor(),
         certificates::approving::descriptor(),
