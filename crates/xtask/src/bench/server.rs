@@ -27,8 +27,14 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts the binary on a data directory and waits until `/readyz` says ok.
-    pub(super) async fn start(binary: &Utf8Path, data: &Utf8Path, sim_nodes: u32) -> anyhow::Result<Self> {
+    /// Starts the binary on a data directory, with these flags besides what every server gets, and waits until
+    /// `/readyz` says ok.
+    pub(super) async fn start(
+        binary: &Utf8Path,
+        data: &Utf8Path,
+        sim_nodes: u32,
+        flags: &[&str],
+    ) -> anyhow::Result<Self> {
         let kubeconfig = beside(data, "kubeconfig");
         let _ = fs::remove_file(&kubeconfig);
         let log = beside(data, "log");
@@ -37,6 +43,7 @@ impl Server {
         let mut child = Command::new(binary)
             .args(["up", "--listen", "127.0.0.1:0", "--data-dir", data.as_str()])
             .args(["--kubeconfig", kubeconfig.as_str(), "--sim-nodes", &sim_nodes.to_string()])
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(file.try_clone().context("sharing the log")?)
             .stderr(file)

@@ -182,7 +182,11 @@ impl Folder {
 
 impl World {
     async fn start(&self, folder: &Folder, sim_nodes: u32) -> anyhow::Result<Server> {
-        Server::start(&self.binary, &folder.data, sim_nodes).await
+        self.start_with(folder, sim_nodes, &[]).await
+    }
+
+    async fn start_with(&self, folder: &Folder, sim_nodes: u32, flags: &[&str]) -> anyhow::Result<Server> {
+        Server::start(&self.binary, &folder.data, sim_nodes, flags).await
     }
 
     fn until(&self) -> Until {
