@@ -74,11 +74,11 @@ impl Hand<'_> {
             if self.clock()?.year() > last_year {
                 return None;
             }
-            let fits = self.to_month(calendar)?
-                && self.to_day(calendar)?
-                && self.to_hour(calendar)?
-                && self.to_minute(calendar)?
-                && self.to_full_minute()?;
+            let fits = self.reach_month(calendar)?
+                && self.reach_day(calendar)?
+                && self.reach_hour(calendar)?
+                && self.reach_minute(calendar)?
+                && self.reach_full_minute()?;
             if fits {
                 return Timestamp::from_second(self.unix).ok();
             }
@@ -91,7 +91,7 @@ impl Hand<'_> {
     }
 
     /// The steps say false when a larger field changed, which is then to be looked at again.
-    fn to_month(&mut self, calendar: &Calendar) -> Option<bool> {
+    fn reach_month(&mut self, calendar: &Calendar) -> Option<bool> {
         while !calendar.month.contains(number(self.clock()?.month())) {
             let clock = self.clock()?;
             let first = if self.is_reset { clock } else { clock.date().first_of_month().at(0, 0, 0, 0) };
@@ -104,7 +104,7 @@ impl Hand<'_> {
         Some(true)
     }
 
-    fn to_day(&mut self, calendar: &Calendar) -> Option<bool> {
+    fn reach_day(&mut self, calendar: &Calendar) -> Option<bool> {
         loop {
             let clock = self.clock()?;
             let weekday = number(clock.weekday().to_sunday_zero_offset());
@@ -125,7 +125,7 @@ impl Hand<'_> {
         }
     }
 
-    fn to_hour(&mut self, calendar: &Calendar) -> Option<bool> {
+    fn reach_hour(&mut self, calendar: &Calendar) -> Option<bool> {
         while !calendar.hour.contains(number(self.clock()?.hour())) {
             if !self.is_reset {
                 let clock = self.clock()?;
@@ -140,7 +140,7 @@ impl Hand<'_> {
         Some(true)
     }
 
-    fn to_minute(&mut self, calendar: &Calendar) -> Option<bool> {
+    fn reach_minute(&mut self, calendar: &Calendar) -> Option<bool> {
         while !calendar.minute.contains(number(self.clock()?.minute())) {
             if !self.is_reset {
                 self.unix -= self.unix.rem_euclid(MINUTE);
@@ -154,7 +154,7 @@ impl Hand<'_> {
         Some(true)
     }
 
-    fn to_full_minute(&mut self) -> Option<bool> {
+    fn reach_full_minute(&mut self) -> Option<bool> {
         let second = i64::from(self.clock()?.second());
         if second == 0 {
             return Some(true);

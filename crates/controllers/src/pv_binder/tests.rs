@@ -393,7 +393,7 @@ fn the_newest_default_class_wins() {
     let old = marked("a", "2026-01-01T00:00:00Z");
     let (new, twin) = (marked("c", "2026-01-02T00:00:00Z"), marked("b", "2026-01-02T00:00:00Z"));
     let plain = object(class("z", |_| {}));
-    assert_eq!(plan::default_class(&[plain.clone()]), None);
+    assert_eq!(plan::default_class(std::slice::from_ref(&plain)), None);
     assert_eq!(plan::default_class(&[plain, old, new, twin]).as_deref(), Some("b"));
 }
 

@@ -218,8 +218,8 @@ fn a_revision_is_found_again_by_what_it_restores() {
     };
     let (v1, v2) = (revision("one", 1, "v1"), revision("two", 2, "v2"));
     assert_eq!(shown(&set(1), &[]), "new");
-    assert_eq!(shown(&set(1), &[v1.clone()]), "newest one");
-    assert_eq!(shown(&set(1), &[v2.clone()]), "new");
+    assert_eq!(shown(&set(1), std::slice::from_ref(&v1)), "newest one");
+    assert_eq!(shown(&set(1), std::slice::from_ref(&v2)), "new");
     assert_eq!(shown(&set(1), &[v1.clone(), v2]), "past one");
     let mut defaulted = set(1);
     api::kinds::strategy("apps", "StatefulSet", &api::Features::default()).default(&mut defaulted);
@@ -237,8 +237,9 @@ fn claims_are_owned_as_the_retention_policy_says() {
     let pods = || named("pod-uid", "Pod", true);
     let other = || json!({"apiVersion": "x/v1", "kind": "X", "name": "x", "uid": "x", "controller": true});
     let friend = || json!({"apiVersion": "x/v1", "kind": "X", "name": "x", "uid": "x"});
-    // whenScaled, whenDeleted, in range, owners before; owners after or that they stay.
-    let rows: [(&str, &str, bool, Vec<Value>, Option<&str>); 14] = [
+    /// whenScaled, whenDeleted, in range, owners before; owners after or that they stay.
+    type Row = (&'static str, &'static str, bool, Vec<Value>, Option<&'static str>);
+    let rows: [Row; 14] = [
         ("Retain", "Retain", true, vec![], None),
         ("Retain", "Retain", false, vec![ours()], Some("")),
         ("Retain", "Retain", true, vec![other()], None),
