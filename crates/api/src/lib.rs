@@ -16,6 +16,7 @@ pub mod features;
 pub mod gvr;
 pub mod kinds;
 pub mod openapi;
+pub mod placement;
 pub mod pod_resources;
 pub mod protobuf;
 pub mod quota;

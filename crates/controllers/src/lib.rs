@@ -19,6 +19,7 @@ mod bootstrap_tokens;
 mod certificates;
 mod clusterrole_aggregation;
 mod cronjob;
+mod daemonset;
 mod deployment;
 mod disruption;
 mod endpoints;
@@ -97,6 +98,7 @@ pub fn descriptors() -> Vec<ControllerDescriptor<Options>> {
         certificates::signing::descriptor(),
         clusterrole_aggregation::descriptor(),
         cronjob::descriptor(),
+        daemonset::descriptor(),
         deployment::descriptor(),
         disruption::descriptor(),
         disruption::stale::descriptor(),

@@ -196,6 +196,59 @@ pub struct StatefulSetStatus {
     pub collision_count: Option<i32>,
 }
 
+/// `apps/v1.DaemonSet`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct DaemonSet {
+    pub metadata: ObjectMeta,
+    pub spec: DaemonSetSpec,
+    pub status: DaemonSetStatus,
+}
+
+/// `apps/v1.DaemonSetSpec`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct DaemonSetSpec {
+    pub selector: LabelSelector,
+    pub template: PodTemplate,
+    pub update_strategy: DaemonSetUpdateStrategy,
+    pub min_ready_seconds: i32,
+    pub revision_history_limit: Option<i32>,
+}
+
+/// `apps/v1.DaemonSetUpdateStrategy`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct DaemonSetUpdateStrategy {
+    /// `RollingUpdate` or `OnDelete`.
+    #[serde(rename = "type")]
+    pub type_: Str,
+    pub rolling_update: Option<RollingUpdateDaemonSet>,
+}
+
+/// `apps/v1.RollingUpdateDaemonSet`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RollingUpdateDaemonSet {
+    pub max_unavailable: Option<IntOrString>,
+    pub max_surge: Option<IntOrString>,
+}
+
+/// `apps/v1.DaemonSetStatus`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct DaemonSetStatus {
+    pub observed_generation: i64,
+    pub desired_number_scheduled: i32,
+    pub current_number_scheduled: i32,
+    pub number_misscheduled: i32,
+    pub number_ready: i32,
+    pub number_available: i32,
+    pub number_unavailable: i32,
+    pub updated_number_scheduled: i32,
+    pub collision_count: Option<i32>,
+}
+
 /// `apps/v1.ControllerRevision`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default, rename_all = "camelCase")]

@@ -19,9 +19,10 @@ mod storage;
 mod string_map;
 
 pub use apps::{
-    ControllerRevision, Deployment, DeploymentCondition, DeploymentSpec, DeploymentStatus,
-    DeploymentStrategy, IntOrString, POD_TEMPLATE_HASH, PersistentVolumeClaimRetentionPolicy, PodTemplate,
-    ReplicaSet, ReplicaSetSpec, ReplicaSetStatus, ReplicationController, RollingUpdateDeployment,
+    ControllerRevision, DaemonSet, DaemonSetSpec, DaemonSetStatus, DaemonSetUpdateStrategy, Deployment,
+    DeploymentCondition, DeploymentSpec, DeploymentStatus, DeploymentStrategy, IntOrString,
+    POD_TEMPLATE_HASH, PersistentVolumeClaimRetentionPolicy, PodTemplate, ReplicaSet, ReplicaSetSpec,
+    ReplicaSetStatus, ReplicationController, RollingUpdateDaemonSet, RollingUpdateDeployment,
     RollingUpdateStatefulSetStrategy, StatefulSet, StatefulSetOrdinals, StatefulSetSpec, StatefulSetStatus,
     StatefulSetUpdateStrategy,
 };

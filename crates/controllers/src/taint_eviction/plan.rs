@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use api::view::{Node, Pod, Taint, Toleration};
+use api::placement::tolerates;
+use api::view::{Node, Pod, Taint};
 use jiff::Timestamp;
 
 use crate::pods::timestamp;
@@ -43,15 +44,4 @@ fn time_left(pod: &Pod, taint: &Taint, seconds: i64, now: Timestamp) -> Duration
     let since = tainted.max(came).unwrap_or(now);
     let passed = Duration::try_from(now.duration_since(since)).unwrap_or_default();
     Duration::from_secs(seconds.max(0).unsigned_abs()).saturating_sub(passed)
-}
-
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let effect = toleration.effect.is_empty() || toleration.effect == taint.effect;
-    let key = toleration.key.is_empty() || toleration.key == taint.key;
-    let value = match toleration.operator.as_str() {
-        "Exists" => true,
-        "" | "Equal" => toleration.value == taint.value,
-        _ => false,
-    };
-    effect && key && value
 }

@@ -1,9 +1,7 @@
 //! `spec.nodeSelector` and node affinity: required terms filter, preferred terms score.
 
-use api::view::{
-    Node, NodeAffinity as Affinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod,
-    PreferredSchedulingTerm, StringMap,
-};
+use api::placement::{NAME_FIELD, is_required_match, matches, required};
+use api::view::{NodeAffinity as Affinity, NodeSelector, NodeSelectorTerm, Pod, PreferredSchedulingTerm};
 use apimachinery::Str;
 
 use crate::cache::{Cache, NodeInfo, Slot};
@@ -15,8 +13,6 @@ use crate::pod::PodInfo;
 
 pub struct NodeAffinity;
 
-const NAME_FIELD: &str = "metadata.name";
-
 impl Plugin for NodeAffinity {
     fn name(&self) -> &'static str {
         "NodeAffinity"
@@ -27,10 +23,6 @@ fn affinity(pod: &Pod) -> Option<&Affinity> {
     pod.spec.affinity.as_ref()?.node_affinity.as_ref()
 }
 
-fn required(pod: &Pod) -> Option<&NodeSelector> {
-    affinity(pod)?.required.as_ref()
-}
-
 fn preferred(pod: &Pod) -> &[PreferredSchedulingTerm] {
     affinity(pod).map_or(&[], |affinity| &affinity.preferred)
 }
@@ -38,7 +30,7 @@ fn preferred(pod: &Pod) -> &[PreferredSchedulingTerm] {
 impl Sign for NodeAffinity {
     fn sign(&self, pod: &PodInfo, _: &Cache, signature: &mut Signature) -> Result<(), NotShareable> {
         let pod = &pod.pod;
-        if required(pod).is_some_and(|required| named_nodes(required) != Named::Unrestricted) {
+        if required(&pod.spec).is_some_and(|required| named_nodes(required) != Named::Unrestricted) {
             // One pod per node, as DaemonSets make them: nothing to share, and a table of all nodes for each.
             return Err(NotShareable);
         }
@@ -48,7 +40,7 @@ impl Sign for NodeAffinity {
                 out.text(key);
                 out.text(value);
             }
-            match required(pod) {
+            match required(&pod.spec) {
                 None => out.number(-1),
                 Some(required) => {
                     out.number(required.node_selector_terms.len() as i64);
@@ -110,7 +102,7 @@ fn named_nodes(required: &NodeSelector) -> Named {
 
 impl PreFilter for NodeAffinity {
     fn pre_filter(&self, _: &mut CycleState, pod: &PodInfo, _: &Cache) -> Result<Relevance, Status> {
-        let Some(required) = required(&pod.pod) else {
+        let Some(required) = required(&pod.pod.spec) else {
             let selects = !pod.pod.spec.node_selector.is_empty();
             return Ok(if selects { Relevance::EveryNode } else { Relevance::Skip });
         };
@@ -125,55 +117,9 @@ impl PreFilter for NodeAffinity {
 impl Filter for NodeAffinity {
     fn filter(&self, _: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<(), Status> {
         match &node.node {
-            Some(node) if is_required_match(&pod.pod, node) => Ok(()),
+            Some(node) if is_required_match(&pod.pod.spec, node) => Ok(()),
             _ => Err(Status::unresolvable("node(s) didn't match Pod's node affinity/selector")),
         }
-    }
-}
-
-/// The node satisfies `nodeSelector` and the required node affinity.
-pub(super) fn is_required_match(pod: &Pod, node: &Node) -> bool {
-    let labels = &node.metadata.labels;
-    pod.spec.node_selector.iter().all(|(key, value)| labels.get(key) == Some(value))
-        && required(pod)
-            .is_none_or(|required| required.node_selector_terms.iter().any(|term| matches(term, node)))
-}
-
-/// An empty term matches nothing.
-fn matches(term: &NodeSelectorTerm, node: &Node) -> bool {
-    let labels = &node.metadata.labels;
-    let is_empty = term.match_expressions.is_empty() && term.match_fields.is_empty();
-    !is_empty
-        && term.match_expressions.iter().all(|requirement| holds(requirement, labels))
-        && term.match_fields.iter().all(|requirement| field_holds(requirement, &node.metadata.name))
-}
-
-fn holds(requirement: &NodeSelectorRequirement, labels: &StringMap) -> bool {
-    let value = labels.get(&requirement.key);
-    match requirement.operator.as_str() {
-        "In" => value.is_some_and(|value| requirement.values.contains(value)),
-        "NotIn" => value.is_none_or(|value| !requirement.values.contains(value)),
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" => compares(value, requirement, |own, wanted| own > wanted),
-        "Lt" => compares(value, requirement, |own, wanted| own < wanted),
-        _ => false,
-    }
-}
-
-fn compares(value: Option<&Str>, requirement: &NodeSelectorRequirement, test: fn(i64, i64) -> bool) -> bool {
-    let number = |text: &Str| text.parse::<i64>().ok();
-    let (own, wanted) = (value.and_then(number), requirement.values.first().and_then(number));
-    matches!((own, wanted), (Some(own), Some(wanted)) if test(own, wanted))
-}
-
-/// Only `metadata.name` with exactly one value is a field that can be selected.
-fn field_holds(requirement: &NodeSelectorRequirement, name: &Str) -> bool {
-    let [value] = requirement.values.as_slice() else { return false };
-    match (requirement.key.as_str(), requirement.operator.as_str()) {
-        (NAME_FIELD, "In") => value == name,
-        (NAME_FIELD, "NotIn") => value != name,
-        _ => false,
     }
 }
 
@@ -203,9 +149,9 @@ impl EnqueueExtensions for NodeAffinity {
 
     fn hint(&self, pod: &PodInfo, event: &Event<'_>) -> Hint {
         let helps = match event {
-            Event::NodeAdded(node) => is_required_match(&pod.pod, node),
+            Event::NodeAdded(node) => is_required_match(&pod.pod.spec, node),
             Event::NodeUpdated { old, new } => {
-                is_required_match(&pod.pod, new) && !is_required_match(&pod.pod, old)
+                is_required_match(&pod.pod.spec, new) && !is_required_match(&pod.pod.spec, old)
             }
             _ => false,
         };

@@ -1,8 +1,9 @@
 //! Rejects cordoned nodes, unless the pod tolerates the taint that cordoning stands for.
 
+use api::placement::is_tolerated;
 use api::view::Taint;
 
-use super::taint_toleration::{is_tolerated, sign_tolerations};
+use super::taint_toleration::sign_tolerations;
 use crate::cache::{Cache, NodeInfo};
 use crate::framework::{
     CycleState, EnqueueExtensions, Event, EventSet, Filter, Hint, NotShareable, Plugin, Sign, Signature,

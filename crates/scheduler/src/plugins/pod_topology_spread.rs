@@ -8,12 +8,11 @@
 
 use std::collections::{HashMap, HashSet};
 
+use api::placement::{is_kept_away, is_required_match};
 use api::view::{Node, TopologySpreadConstraint};
 use apimachinery::Str;
 use apimachinery::selector::Selector;
 
-use super::node_affinity::is_required_match;
-use super::taint_toleration::is_kept_away;
 use crate::affinity::selector;
 use crate::cache::{Cache, NodeInfo, Slot};
 use crate::framework::{
@@ -70,7 +69,7 @@ impl Constraint {
     }
 
     fn includes(&self, pod: &PodInfo, node: &Node) -> bool {
-        (!self.honor_affinity || is_required_match(&pod.pod, node))
+        (!self.honor_affinity || is_required_match(&pod.pod.spec, node))
             && !(self.honor_taints && is_kept_away(&node.spec.taints, &pod.pod.spec.tolerations))
     }
 

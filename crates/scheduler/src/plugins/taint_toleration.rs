@@ -1,6 +1,7 @@
 //! Rejects nodes whose taints the pod does not tolerate; prefers nodes with fewer soft taints.
 
-use api::view::{Taint, Toleration};
+use api::placement::{is_kept_away, is_tolerated};
+use api::view::Toleration;
 
 use crate::cache::{Cache, NodeInfo, Slot};
 use crate::framework::{
@@ -84,25 +85,4 @@ impl EnqueueExtensions for TaintToleration {
         };
         if helps { Hint::Queue } else { Hint::Skip }
     }
-}
-
-/// Some hard taint is not tolerated.
-pub(super) fn is_kept_away(taints: &[Taint], tolerations: &[Toleration]) -> bool {
-    let hard = taints.iter().filter(|taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute"));
-    hard.into_iter().any(|taint| !is_tolerated(taint, tolerations))
-}
-
-pub(super) fn is_tolerated(taint: &Taint, tolerations: &[Toleration]) -> bool {
-    tolerations.iter().any(|toleration| tolerates(toleration, taint))
-}
-
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    (toleration.effect.is_empty() || toleration.effect == taint.effect)
-        && (toleration.key.is_empty() || toleration.key == taint.key)
-        && match toleration.operator.as_str() {
-            "" | "Equal" => toleration.value == taint.value,
-            "Exists" => true,
-            // `Lt` and `Gt` are behind a gate that is off.
-            _ => false,
-        }
 }

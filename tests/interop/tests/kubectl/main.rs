@@ -9,6 +9,7 @@ mod boutique;
 mod collect;
 mod crash;
 mod custom;
+mod daemons;
 mod explore;
 mod jobs;
 mod objects;
@@ -34,7 +35,7 @@ struct World<'a> {
 type Part = fn(&World<'_>, &mut Checks);
 
 /// What every kubectl must be able to do.
-const PARTS: [(&str, Part); 10] = [
+const PARTS: [(&str, Part); 11] = [
     ("explore", explore::explore),
     ("boutique, client-side", boutique::client_side),
     ("boutique, server-side", boutique::server_side),
@@ -45,6 +46,7 @@ const PARTS: [(&str, Part); 10] = [
     ("jobs", jobs::jobs),
     ("stateful", stateful::stateful),
     ("volumes", volumes::volumes),
+    ("daemons", daemons::daemons),
 ];
 
 fn main() -> ExitCode {
