@@ -12,6 +12,7 @@ pub mod dns;
 pub mod duration;
 pub mod field;
 pub mod gvk;
+pub mod ip;
 pub mod label;
 pub mod managed_fields;
 pub mod object;

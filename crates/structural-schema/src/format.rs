@@ -1,9 +1,9 @@
 //! The string formats that a schema may ask for, as upstream's registry checks them.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv6Addr;
 use std::sync::OnceLock;
 
-use apimachinery::{Str, dns, duration};
+use apimachinery::{Str, dns, duration, ip};
 use regex::Regex;
 
 use crate::structural::Kind;
@@ -141,30 +141,8 @@ fn is_base64(text: &str) -> bool {
         && body.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
 }
 
-/// Leading zeros are decimal, as in Go before 1.17.
-fn parse_ipv4(text: &str) -> Option<Ipv4Addr> {
-    let mut octets = [0; 4];
-    let mut parts = text.split('.');
-    for octet in &mut octets {
-        let part = parts.next()?;
-        if part.is_empty() || !part.bytes().all(|byte| byte.is_ascii_digit()) {
-            return None;
-        }
-        *octet = part.parse::<u32>().ok().and_then(|number| u8::try_from(number).ok())?;
-    }
-    parts.next().is_none().then(|| octets.into())
-}
-
-fn parse_ipv6(text: &str) -> Option<Ipv6Addr> {
-    // An IPv4 tail may have leading zeros, too.
-    match text.rsplit_once(':') {
-        Some((head, tail)) if tail.contains('.') => format!("{head}:{}", parse_ipv4(tail)?).parse().ok(),
-        _ => text.parse().ok(),
-    }
-}
-
 fn is_ipv4(text: &str) -> bool {
-    text.contains('.') && (parse_ipv4(text).is_some() || parse_ipv6(text).is_some())
+    text.contains('.') && ip::parse_sloppy(text).is_some()
 }
 
 fn is_ipv6(text: &str) -> bool {
@@ -172,17 +150,7 @@ fn is_ipv6(text: &str) -> bool {
 }
 
 fn is_cidr(text: &str) -> bool {
-    let Some((address, length)) = text.split_once('/') else { return false };
-    let bits = if parse_ipv4(address).is_some() {
-        32
-    } else if parse_ipv6(address).is_some() {
-        128
-    } else {
-        return false;
-    };
-    !length.is_empty()
-        && length.bytes().all(|byte| byte.is_ascii_digit())
-        && length.parse::<u32>().is_ok_and(|length| length <= bits)
+    ip::parse_cidr(text).is_some()
 }
 
 /// Six, eight or twenty bytes as hex pairs with colons or dashes, or as groups of four digits with dots.

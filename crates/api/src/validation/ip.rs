@@ -6,59 +6,35 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use apimachinery::field::{Error, ErrorList, Path};
+pub use apimachinery::ip::{parse_cidr, parse_sloppy};
 
 const NOT_AN_IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 const NOT_A_CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
 
-/// Parses an address, allowing leading zeros in the parts of an IPv4 address (read as decimal). An IPv4-mapped IPv6
-/// address is the IPv4 address, as in Go.
-pub fn parse_sloppy(text: &str) -> Option<IpAddr> {
-    if text.contains(':') {
-        let address: Ipv6Addr = text.parse().ok()?;
-        return Some(address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4));
-    }
-    let mut octets = [0_u8; 4];
-    let mut parts = text.split('.');
-    for octet in &mut octets {
-        let part = parts.next()?;
-        if part.is_empty() || !part.bytes().all(|byte| byte.is_ascii_digit()) {
-            return None;
-        }
-        *octet = part
-            .trim_start_matches('0')
-            .parse()
-            .or_else(|error| if part.bytes().all(|byte| byte == b'0') { Ok(0) } else { Err(error) })
-            .ok()?;
-    }
-    parts.next().is_none().then(|| IpAddr::V4(Ipv4Addr::from(octets)))
-}
-
 /// Complains unless the value is an IP address in strict form, or one that the field already held.
 pub fn check_ip(errors: &mut ErrorList, value: &str, path: &Path<'_>, held_before: &[&str]) {
-    if held_before.contains(&value) {
-        return;
+    if !held_before.contains(&value) {
+        strict_ip(errors, value, path);
     }
-    if parse_sloppy(value).is_none() {
-        errors.push(Error::invalid(path, value, NOT_AN_IP));
-        return;
-    }
-    match value.parse::<IpAddr>() {
-        Err(_) => errors.push(Error::invalid(path, value, "must not have leading 0s")),
+}
+
+/// The address in strict form; complains about another one.
+fn strict_ip(errors: &mut ErrorList, value: &str, path: &Path<'_>) -> Option<IpAddr> {
+    let why = match value.parse::<IpAddr>() {
         Ok(IpAddr::V6(address)) if address.to_ipv4_mapped().is_some() => {
-            errors.push(Error::invalid(path, value, "must not be an IPv4-mapped IPv6 address"));
+            "must not be an IPv4-mapped IPv6 address"
         }
-        Ok(_) => {}
-    }
+        Ok(address) => return Some(address),
+        Err(_) if parse_sloppy(value).is_some() => "must not have leading 0s",
+        Err(_) => NOT_AN_IP,
+    };
+    errors.push(Error::invalid(path, value, why));
+    None
 }
 
 /// As [`check_ip`], and the text must be the canonical form of the address.
 pub fn check_canonical_ip(errors: &mut ErrorList, value: &str, path: &Path<'_>) {
-    let before = errors.len();
-    check_ip(errors, value, path, &[]);
-    if errors.len() > before {
-        return;
-    }
-    if let Some(address) = parse_sloppy(value)
+    if let Some(address) = strict_ip(errors, value, path)
         && address.to_string() != value
     {
         errors.push(Error::invalid(path, value, format!("must be in canonical form (\"{address}\")")));
@@ -121,18 +97,6 @@ fn has_host_bits(ip: IpAddr, bits: u32) -> bool {
         IpAddr::V4(address) => address.to_bits().checked_shl(bits).unwrap_or(0) != 0,
         IpAddr::V6(address) => address.to_bits().checked_shl(bits).unwrap_or(0) != 0,
     }
-}
-
-/// A CIDR block as its address and prefix length.
-pub fn parse_cidr(text: &str) -> Option<(IpAddr, u32)> {
-    let (address, length) = text.split_once('/')?;
-    let ip = parse_sloppy(address)?;
-    if !length.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let bits: u32 = length.parse().ok()?;
-    let max = if address.contains(':') { 128 } else { 32 };
-    (bits <= max).then_some((ip, bits))
 }
 
 /// Whether one block lies inside another and is smaller.
