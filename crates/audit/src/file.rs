@@ -93,16 +93,19 @@ struct Log {
     /// `None` for standard output.
     file: Option<fs::File>,
     bytes: u64,
+    /// With so many it is put aside.
+    bytes_max: u64,
 }
 
 impl Log {
     fn open(options: FileOptions) -> io::Result<Self> {
         if options.path == "-" {
-            return Ok(Self { options, file: None, bytes: 0 });
+            return Ok(Self { options, file: None, bytes: 0, bytes_max: u64::MAX });
         }
         let file = append(&options.path)?;
         let bytes = file.metadata()?.len();
-        Ok(Self { options, file: Some(file), bytes })
+        let bytes_max = options.bytes_max();
+        Ok(Self { options, file: Some(file), bytes, bytes_max })
     }
 
     fn write_line(&mut self, json: &[u8]) {
@@ -117,19 +120,25 @@ impl Log {
         line.extend_from_slice(json);
         line.push(b'\n');
         let Some(file) = &mut self.file else { return io::stdout().write_all(&line) };
-        let max = u64::from(self.options.megabytes_max) << 20;
-        if max > 0 && self.bytes > 0 && self.bytes + line.len() as u64 > max {
+        if self.bytes > 0 && self.bytes + line.len() as u64 > self.bytes_max {
             match put_aside(&self.options) {
-                Ok(next) => (*file, self.bytes) = (next, 0),
-                // A log that is too long is better than none; the next line tries again.
+                Ok(next) => (*file, self.bytes, self.bytes_max) = (next, 0, self.options.bytes_max()),
+                // A log that is too long is better than none. It is tried again after as many bytes.
                 Err(error) => {
-                    tracing::warn!(path = %self.options.path, %error, "Could not put an audit log aside")
+                    tracing::warn!(path = %self.options.path, %error, "Could not put an audit log aside");
+                    self.bytes_max = self.bytes + self.options.bytes_max();
                 }
             }
         }
         file.write_all(&line)?;
         self.bytes += line.len() as u64;
         Ok(())
+    }
+}
+
+impl FileOptions {
+    fn bytes_max(&self) -> u64 {
+        if self.megabytes_max == 0 { u64::MAX } else { u64::from(self.megabytes_max) << 20 }
     }
 }
 
@@ -260,6 +269,14 @@ mod tests {
         // Somebody took it away: there is nothing to rename, and the open file is still there.
         fs::remove_file(&path).unwrap();
         log.try_write(&line).unwrap();
-        assert_eq!(log.bytes, 2 * (line.len() as u64 + 1));
+        let written = line.len() as u64 + 1;
+        assert_eq!(log.bytes, 2 * written);
+        // There is one to put aside again, but it is not looked for yet.
+        fs::write(&path, "x").unwrap();
+        let half = &line[line.len() / 2..];
+        log.try_write(half).unwrap();
+        assert_eq!((log.bytes, backups(&path).unwrap().len()), (2 * written + half.len() as u64 + 1, 0));
+        log.try_write(half).unwrap();
+        assert_eq!((log.bytes, backups(&path).unwrap().len()), (half.len() as u64 + 1, 1));
     }
 }
