@@ -1,7 +1,7 @@
 //! What may not change of each kind, and what its status may not say: one row for each rule of upstream's
 //! `Validate…Update` functions that a change of one field can show.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::Resource;
@@ -21,6 +21,9 @@ type Row = (&'static str, Option<&'static str>, &'static [&'static str], Json, &
 
 const STATUS: Option<&str> = Some("status");
 const FIXED: &str = "field is immutable";
+/// PEM around a byte of nobody.
+const CERTIFICATE_REQUEST: &str =
+    "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KQWc9PQotLS0tLUVORCBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K";
 
 fn template() -> Json {
     json!({
@@ -126,7 +129,7 @@ fn bases() -> Vec<Base> {
         (
             "certificates.k8s.io/v1",
             "CertificateSigningRequest",
-            json!({"spec": {"signerName": "a.b/c", "request": "", "usages": ["any"]}}),
+            json!({"spec": {"signerName": "a.b/c", "request": CERTIFICATE_REQUEST, "usages": ["any"]}}),
         ),
         (
             "resource.k8s.io/v1",
@@ -540,6 +543,24 @@ fn rows() -> Vec<Row> {
             "spec: Invalid value",
             FIXED,
         ),
+        // What is asked for stays as it was, whatever is sent.
+        ("CertificateSigningRequest", None, &["spec", "signerName"], json!("a.b/d"), "", ""),
+        (
+            "CertificateSigningRequest",
+            STATUS,
+            &["status", "certificate"],
+            json!("eg=="),
+            "status.certificate: Invalid value: \"<certificate data>\"",
+            "must contain at least one CERTIFICATE PEM block",
+        ),
+        (
+            "CertificateSigningRequest",
+            Some("approval"),
+            &["status", "conditions"],
+            json!([{"type": "Approved", "status": "False"}]),
+            "status.conditions[0].status: Unsupported value: \"False\"",
+            "supported values: \"True\"",
+        ),
         (
             "StorageVersionMigration",
             STATUS,
@@ -590,6 +611,13 @@ fn stored() -> BTreeMap<&'static str, (Arc<Resource>, Value)> {
 fn decode(resource: &Resource, value: &mut Value) {
     normalize(value, resource.schema.root()).unwrap_or_else(|error| panic!("{}: {error}", resource.kind));
     resource.strategy.default(value);
+}
+
+#[test]
+fn every_kind_that_stands_here_is_tried() {
+    let tried: BTreeSet<&str> = rows().iter().map(|row| row.0).collect();
+    let untried: Vec<&str> = bases().iter().map(|base| base.1).filter(|kind| !tried.contains(kind)).collect();
+    assert_eq!(untried, [""; 0]);
 }
 
 #[test]

@@ -36,6 +36,8 @@ const CONFIGURATIONS_MAX: usize = 32;
 /// Bytes of JSON that only the driver understands.
 const PARAMETERS_BYTES_MAX: usize = 10 * 1024;
 const POOL_NAME_MAX: usize = 253;
+/// Of a taint rule, and of a device that a claim was given.
+const CONDITIONS_MAX: usize = 8;
 
 /// Where the devices of a slice have their taints, and where they have them in `v1beta1`.
 const SLICE_TAINTS: &str = "spec.devices[].taints[]";

@@ -9,7 +9,7 @@ use crate::validation::text;
 
 /// How many pools may be asked for, and answered.
 const POOLS_MAX: usize = 1000;
-const CONDITIONS_MAX: usize = 10;
+const ANSWER_CONDITIONS_MAX: usize = 10;
 const VALIDATION_ERROR_BYTES_MAX: usize = 256;
 const CASELESS_SUBDOMAIN: &str = "an RFC 1123 subdomain must consist of alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character";
 
@@ -49,8 +49,8 @@ pub(super) fn status(status: &Value, path: &Path<'_>) -> ErrorList {
             pool(&mut errors, own, &pools_path.index(index));
         }
     }
-    if conditions.len() > CONDITIONS_MAX {
-        errors.push(Error::too_many(&path.child("conditions"), conditions.len(), CONDITIONS_MAX));
+    if conditions.len() > ANSWER_CONDITIONS_MAX {
+        errors.push(Error::too_many(&path.child("conditions"), conditions.len(), ANSWER_CONDITIONS_MAX));
     }
     errors
 }

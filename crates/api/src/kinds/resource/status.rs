@@ -7,7 +7,9 @@ use apimachinery::field::{Error, ErrorList, Path};
 
 use super::claim::{REQUESTS_MAX, RequestNames, configuration};
 use super::device::binding_conditions;
-use super::{CONFIGURATIONS_MAX, PARAMETERS_BYTES_MAX, each, each_once, label, pool_name, raw_object};
+use super::{
+    CONDITIONS_MAX, CONFIGURATIONS_MAX, PARAMETERS_BYTES_MAX, each, each_once, label, pool_name, raw_object,
+};
 use crate::kinds::core::pod::scheduling::node_selector;
 use crate::kinds::core::pod::volumes::csi_driver_name;
 use crate::validation::conditions;
@@ -16,7 +18,6 @@ use crate::validation::ip::check_interface_address;
 use crate::validation::text::uid_form;
 
 const CONSUMERS_MAX: usize = 256;
-const CONDITIONS_MAX: usize = 8;
 const ADDRESSES_MAX: usize = 16;
 const INTERFACE_NAME_MAX: usize = 256;
 const HARDWARE_ADDRESS_MAX: usize = 128;

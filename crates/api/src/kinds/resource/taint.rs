@@ -4,7 +4,7 @@ use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::time::format_seconds;
 
-use super::{label, pool_name};
+use super::{CONDITIONS_MAX, label, pool_name};
 use crate::kinds::core::pod::volumes::csi_driver_name;
 use crate::kinds::defaults;
 use crate::strategy::Context;
@@ -14,7 +14,6 @@ use crate::validation::selector::label_name;
 use crate::validation::text;
 
 const EFFECTS: &[&str] = &["NoExecute", "NoSchedule", "None"];
-const CONDITIONS_MAX: usize = 8;
 
 /// Taints that do not say since when they are there are there since this write.
 pub(super) fn stamp(object: &mut Value, path: &str, ctx: &Context<'_>) {
