@@ -4,7 +4,7 @@
 //! (nothing is taken away, `autoupdate: "false"` is respected). Writes pass the same door as everyone's, as
 //! `system:apiserver`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use apimachinery::{GroupVersionResource, Status, Value, json};
@@ -13,6 +13,7 @@ use auth::rbac::bootstrap::{self, Reconciled};
 use client::{Api, DeleteOptions, WriteOptions};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use registry::ServiceNetwork;
 
 use crate::{Door, LocalApi};
 
@@ -28,6 +29,19 @@ pub struct ClusterFacts {
     pub address: IpAddr,
     pub port: u16,
     pub ca_pem: String,
+}
+
+impl ClusterFacts {
+    /// Of a server that listens at `address`.
+    pub fn new(network: &ServiceNetwork, address: SocketAddr, authority: &pki::Authority) -> Self {
+        Self {
+            service_ip: network.first(),
+            service_cidrs: network.cidrs(),
+            address: address.ip(),
+            port: address.port(),
+            ca_pem: authority.ca_pem().to_owned(),
+        }
+    }
 }
 
 /// Creates or reconciles everything; returns when it is stored.

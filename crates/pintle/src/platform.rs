@@ -76,13 +76,7 @@ impl Platform {
         let serving = rt::Shutdown::new();
         let components = serving.child_token();
         let network = config.network.clone();
-        let facts = bootstrap::ClusterFacts {
-            service_ip: network.first(),
-            service_cidrs: network.cidrs(),
-            address: address.ip(),
-            port: address.port(),
-            ca_pem: authority.ca_pem().to_owned(),
-        };
+        let facts = bootstrap::ClusterFacts::new(&network, address, &authority);
         let server = ApiServer::assemble(Parts {
             store: store.clone(),
             network,

@@ -77,13 +77,7 @@ impl Server {
         let clients = options.authentication.clients(&authority).expect("a verifier");
         let proxies = options.authentication.proxies();
         let tls = pki::server_config_for(certificate, &clients, &proxies).expect("TLS");
-        let facts = bootstrap::ClusterFacts {
-            service_ip: network.first(),
-            service_cidrs: network.cidrs(),
-            address: address.ip(),
-            port: address.port(),
-            ca_pem: authority.ca_pem().to_owned(),
-        };
+        let facts = bootstrap::ClusterFacts::new(&network, address, &authority);
         let shutdown = rt::Shutdown::new();
         let parts = Parts {
             store,
