@@ -134,7 +134,7 @@ async fn launch(folder: &tempfile::TempDir) -> (SocketAddr, TlsConnector) {
     })
     .expect("an assembled server");
     rt::spawn("https", api.listen(listener, Arc::new(tls)).run(shutdown.clone()));
-    rt::spawn("custom resources", api.run_extensions());
+    rt::spawn("custom resources", api.run_extensions(shutdown.clone()));
     bootstrap::run(api.door(), &facts, &shutdown).await.expect("bootstrap");
     let admin = authority.issue_admin(now).expect("a client certificate");
     let client = pki::client_config(authority.ca_pem(), Some(&admin)).expect("TLS");

@@ -264,11 +264,13 @@ impl ApiServer {
     }
 
     /// Serves what CustomResourceDefinitions define, until the server ends.
-    pub fn run_extensions(&self) -> impl Future<Output = ()> + Send + 'static {
+    pub fn run_extensions(&self, shutdown: rt::Shutdown) -> impl Future<Output = ()> + Send + 'static {
         let extensions = self.extensions.clone();
         async move {
-            if let Some(extensions) = extensions {
-                extensions.run().await;
+            let Some(extensions) = extensions else { return };
+            tokio::select! {
+                () = extensions.run() => {}
+                () = shutdown.cancelled() => {}
             }
         }
     }

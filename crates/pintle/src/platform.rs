@@ -105,7 +105,7 @@ impl Platform {
         platform
             .tasks
             .push(rt::spawn("certificate renewal", renew(serving_certificate, platform.components.clone())));
-        let extensions = platform.server.run_extensions();
+        let extensions = platform.server.run_extensions(platform.components.clone());
         platform.tasks.push(rt::spawn("custom resources", extensions));
         let expiry =
             apiserver::event_expiry::run(platform.server.door().clone(), platform.components.clone());

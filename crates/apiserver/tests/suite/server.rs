@@ -91,7 +91,7 @@ impl Server {
         let api = ApiServer::assemble(parts).expect("an assembled server");
         rt::spawn("https", api.listen(listener, Arc::new(tls)).run(shutdown.clone()));
         rt::spawn("service addresses", apiserver::ip_addresses::run(api.door().clone(), shutdown.clone()));
-        rt::spawn("custom resources", api.run_extensions());
+        rt::spawn("custom resources", api.run_extensions(shutdown.clone()));
         bootstrap::run(api.door(), &facts, &shutdown).await.expect("bootstrap");
         rt::spawn("fairness", api.run_fairness(shutdown.clone()));
         (Self { address, authority, shutdown, _folder: folder }, api, front_proxy)
