@@ -35,7 +35,9 @@ fn an_application_comes_up_and_the_same_directory_continues_the_same_cluster() {
     assert_eq!(fs::metadata(&data_dir).expect("it was made").permissions().mode() & 0o777, 0o700);
     let authority = fs::read(data_dir.join("pki/ca.crt")).expect("the authority is kept");
     first.signal("TERM");
-    assert_eq!(first.exit_code(), Some(0));
+    let (code, said) = first.end();
+    assert_eq!(code, Some(0));
+    assert!(!said.contains("in time"), "everything ends when it is told to: {said}");
 
     let mut second = Running::start(up(&data_dir));
     second.line_with("Cluster continues");

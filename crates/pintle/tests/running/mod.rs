@@ -69,8 +69,16 @@ impl Running {
         assert!(status.is_ok_and(|status| status.success()), "kill -{name}");
     }
 
-    pub fn exit_code(mut self) -> Option<i32> {
-        self.child.wait().expect("the child was started").code()
+    pub fn exit_code(self) -> Option<i32> {
+        self.end().0
+    }
+
+    /// Waits for its end: the exit code, and what it said on standard error.
+    pub fn end(mut self) -> (Option<i32>, String) {
+        let mut errors = String::new();
+        let stderr = self.child.stderr.take();
+        stderr.map(|mut stderr| stderr.read_to_string(&mut errors)).transpose().expect("messages are UTF-8");
+        (self.child.wait().expect("the child was started").code(), errors)
     }
 }
 
