@@ -1,6 +1,7 @@
-//! Quantities, times and durations.
+//! Quantities, times, durations and the schedules of CronJobs.
 #![no_main]
 
+use api::kinds::batch::schedule::Schedule;
 use apimachinery::{Quantity, duration, time};
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
@@ -12,4 +13,5 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
         let _ = (time::format_seconds(read), time::format_micros(read));
     }
     let _ = duration::parse(text);
+    let _ = Schedule::parse(text);
 });
