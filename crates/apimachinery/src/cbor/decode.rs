@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jiff::Timestamp;
 
-use super::{major, simple};
+use super::{SELF_DESCRIBED, major, simple};
 use crate::{Map, Number, Str, Value};
 
 /// As deep as JSON may be nested.
@@ -50,7 +50,9 @@ pub fn decode(bytes: &[u8]) -> Result<Value> {
     if bytes.is_empty() {
         return Err(Error::Empty);
     }
-    let mut reader = Reader { bytes, at: 0 };
+    // What all output begins with is no level of what is written.
+    let at = if bytes.starts_with(&SELF_DESCRIBED) { SELF_DESCRIBED.len() } else { 0 };
+    let mut reader = Reader { bytes, at };
     let value = reader.item(0)?;
     match bytes.len() - reader.at {
         0 => Ok(value),

@@ -88,6 +88,11 @@ fn what_is_no_cbor_or_no_json_is_refused() {
     ] {
         assert_eq!(decode(&bytes(given)).unwrap_err().to_string(), expected, "{given}");
     }
+    // What is just not too deep can be written and read again.
+    let mut nested = [0x81; 129];
+    nested[128] = 0x01;
+    let value = decode(&nested).expect("128 levels");
+    assert_eq!(decode(&encode(&value)), Ok(value));
     for deep in [[0x81_u8; 200_000].as_slice(), &[0xc6; 200_000], &[0x9f; 200_000]] {
         assert_eq!(decode(deep), Err(Error::Depth));
     }
