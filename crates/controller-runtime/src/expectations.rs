@@ -16,6 +16,15 @@ use apimachinery::Str;
 use client::Informer;
 use parking_lot::Mutex;
 
+/// How long a reconcile waits for a cache to show its own writes; usually it takes microseconds.
+pub const OWN_WRITE_MAX: Duration = Duration::from_secs(1);
+
+/// Waits until the cache shows what was written at `revision`, so that the next reconcile does not do it again or meets
+/// a conflict; says whether it does. For writes that are known to no key, and controllers that their events do not wake.
+pub async fn shown(cache: &Informer, revision: u64) -> bool {
+    rt::timeout(OWN_WRITE_MAX, cache.caught_up(revision)).await.is_ok()
+}
+
 /// Own writes by key of the parent.
 pub struct Expectations<K> {
     pending: Mutex<HashMap<K, Pending>>,
@@ -52,11 +61,10 @@ impl<K: Clone + Eq + Hash> Expectations<K> {
         self.pending.lock().get(key).is_none_or(|own| own.revision <= cache.revision())
     }
 
-    /// Waits, for `limit` at most, until the cache has everything that was written for `key`. For controllers that no
-    /// event of their own writes wakes.
-    pub async fn wait(&self, key: &K, cache: &Informer, limit: Duration) -> bool {
+    /// Waits until the cache has everything that was written for `key`, as [`shown`] does.
+    pub async fn wait(&self, key: &K, cache: &Informer) -> bool {
         let revision = self.pending.lock().get(key).map_or(0, |own| own.revision);
-        rt::timeout(limit, cache.caught_up(revision)).await.is_ok()
+        shown(cache, revision).await
     }
 
     /// The child was deleted by us, whatever the cache says.

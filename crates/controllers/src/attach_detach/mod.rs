@@ -25,6 +25,7 @@ use async_trait::async_trait;
 use client::events::Reference;
 use client::{Api, DeleteOptions, Delta, Informer, ObjectKey, Patch, Recorder, WriteOptions};
 use controller_runtime::controller::boxed;
+use controller_runtime::expectations::shown;
 use controller_runtime::{Action, Context, ControllerDescriptor, Reconcile, Result};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -40,10 +41,6 @@ const NAME: &str = "persistentvolume-attach-detach-controller";
 /// Indexes of attachments.
 const OF_NODE: &str = "attachment-node";
 const OF_VOLUME: &str = "attachment-volume";
-
-/// How long a reconcile waits for the cache to show its writes, so that the next one does not repeat them; usually it
-/// takes microseconds.
-const OWN_WRITE_MAX: Duration = Duration::from_secs(1);
 
 pub fn descriptor() -> ControllerDescriptor<Options> {
     ControllerDescriptor {
@@ -319,7 +316,7 @@ impl Controller {
             Err(status) if status.is_not_found() => Ok(()),
             result => {
                 let revision = result?.revision();
-                let _ = rt::timeout(OWN_WRITE_MAX, self.nodes.caught_up(revision)).await;
+                shown(&self.nodes, revision).await;
                 Ok(())
             }
         }
@@ -329,7 +326,7 @@ impl Controller {
         match self.api.create_if_absent(&VOLUME_ATTACHMENTS, "", volume.attachment(node)).await {
             Ok(made) => {
                 let revision = made.map_or(0, |own| own.revision());
-                let _ = rt::timeout(OWN_WRITE_MAX, self.attachments.caught_up(revision)).await;
+                shown(&self.attachments, revision).await;
                 Ok(())
             }
             Err(status) => {

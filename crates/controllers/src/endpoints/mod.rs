@@ -7,7 +7,6 @@ mod plan;
 mod tests;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use api::gvr::{ENDPOINTS, PODS, SERVICES};
 use api::view::Service;
@@ -17,6 +16,7 @@ use client::events::Reference;
 use client::typed::view;
 use client::{Api, DeleteOptions, Delta, Informer, ObjectKey, Recorder, WriteOptions};
 use controller_runtime::controller::boxed;
+use controller_runtime::expectations::OWN_WRITE_MAX;
 use controller_runtime::{Action, Context, ControllerDescriptor, Error, Expectations, Reconcile, Result};
 use futures::future::BoxFuture;
 
@@ -25,9 +25,6 @@ use crate::ownership;
 use crate::service::{TriggerTimes, backends, trigger, wake_services};
 
 const NAME: &str = "endpoints-controller";
-
-/// How long a reconcile waits for the cache to show the last write of its key; usually it takes microseconds.
-const OWN_WRITE_MAX: Duration = Duration::from_secs(1);
 
 pub fn descriptor() -> ControllerDescriptor<Options> {
     ControllerDescriptor {
@@ -85,7 +82,7 @@ impl Reconcile for Controller {
         if service.spec.selector.is_empty() || service.spec.type_ == "ExternalName" {
             return Ok(Action::await_change());
         }
-        if !self.expectations.wait(key, &self.endpoints, OWN_WRITE_MAX).await {
+        if !self.expectations.wait(key, &self.endpoints).await {
             let reason = "the cache lacks our last write".into();
             return Err(Error::Waiting { after: OWN_WRITE_MAX, reason });
         }

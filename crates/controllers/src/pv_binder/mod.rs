@@ -18,7 +18,6 @@ mod status;
 mod tests;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use api::gvr::{PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, STORAGE_CLASSES};
 use api::view::{PersistentVolume, PersistentVolumeClaim, Pod, StorageClass};
@@ -28,6 +27,7 @@ use client::events::Reference;
 use client::typed::view;
 use client::{Api, DeleteOptions, Delta, Informer, ObjectKey, Recorder, WriteOptions};
 use controller_runtime::controller::boxed;
+use controller_runtime::expectations::shown;
 use controller_runtime::{Action, Context, ControllerDescriptor, Error, Reconcile, Result};
 use futures::future::BoxFuture;
 
@@ -46,10 +46,6 @@ const OF_VOLUME: &str = "volume-name";
 const FREE_OF_CLASS: &str = "free-of-class";
 /// Volumes by `namespace/name` of the claim they name.
 const OF_CLAIM: &str = "claim-reference";
-
-/// How long a reconcile waits for the caches to show its writes, so that the next one does not meet a conflict;
-/// usually it takes microseconds.
-const OWN_WRITE_MAX: Duration = Duration::from_secs(1);
 
 pub fn descriptor() -> ControllerDescriptor<Options> {
     ControllerDescriptor {
@@ -425,7 +421,7 @@ impl Controller {
         let options = WriteOptions::default();
         let written =
             self.api.update(informer.resource(), namespace, name, subresource, tree, &options).await?;
-        let _ = rt::timeout(OWN_WRITE_MAX, informer.caught_up(written.revision())).await;
+        shown(informer, written.revision()).await;
         Ok(written)
     }
 

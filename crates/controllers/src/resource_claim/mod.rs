@@ -14,7 +14,6 @@ mod tests;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use api::gvr::{PODS, RESOURCE_CLAIM_TEMPLATES, RESOURCE_CLAIMS};
 use api::view::{Pod, PodResourceClaim};
@@ -23,6 +22,7 @@ use async_trait::async_trait;
 use client::events::Reference;
 use client::{Api, DeleteOptions, Delta, Informer, ObjectKey, Patch, Recorder, WriteOptions};
 use controller_runtime::controller::boxed;
+use controller_runtime::expectations::shown;
 use controller_runtime::{Action, Context, ControllerDescriptor, Error, Reconcile, Result};
 use futures::future::BoxFuture;
 use tracing::info;
@@ -37,10 +37,6 @@ const FIELD_MANAGER: &str = "ResourceClaimController";
 /// Indexes of pods by `namespace/name` of their claims, and of the templates of those.
 const BY_CLAIM: &str = "resource-claim";
 const BY_TEMPLATE: &str = "resource-claim-template";
-
-/// How long a reconcile waits for the cache to show a claim that it made, so that the next one does not make another;
-/// usually it takes microseconds.
-const OWN_WRITE_MAX: Duration = Duration::from_secs(1);
 
 pub fn descriptor() -> ControllerDescriptor<Options> {
     ControllerDescriptor {
@@ -199,7 +195,7 @@ impl Controller {
         let options = WriteOptions::default();
         match self.api.create(&RESOURCE_CLAIMS, pod.namespace(), claim, &options).await {
             Ok(claim) => {
-                let _ = rt::timeout(OWN_WRITE_MAX, self.claims.caught_up(claim.revision())).await;
+                shown(&self.claims, claim.revision()).await;
                 Ok(Some(claim.name().into()))
             }
             Err(status) => Err(format!("create ResourceClaim : {status}")),
