@@ -152,8 +152,8 @@ fn server_side_apply(
         now: mode.now,
     };
     let mut object = managed::apply(call.endpoint, &apply)?;
-    if current == Some(&object) {
-        // What is stored was decoded before.
+    if call.endpoint.resource.custom.is_none() && current == Some(&object) {
+        // What is stored was decoded before; the schema of a custom resource may have changed since.
         return Ok(Rewrite { object, managed: true, conditional: false, trusted: false });
     }
     door::check_name(call, &object)?;

@@ -257,7 +257,8 @@ impl Level {
             return None;
         }
         let limit = self.limit();
-        let is_full = self.state().seats >= limit;
+        // Not only when no seat is free: a wide request leaves some.
+        let is_full = !self.state().has_room(width.reserved(), limit);
         let not_accommodated = schema.metrics.not_accommodated.clone();
         let newcomer = Newcomer { hash, width, shown, not_accommodated };
         let Some((ticket, length)) = queues.enqueue(now, limit, is_full, newcomer) else {
