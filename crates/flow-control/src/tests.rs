@@ -128,6 +128,27 @@ async fn a_request_wider_than_its_level_is_served_alone() {
 }
 
 #[tokio::test]
+async fn wide_requests_leave_seats_to_narrow_ones_and_their_queues_are_full_all_the_same() {
+    let control = control(25, LONG, queue());
+    assert_eq!(control.current().levels["tight"].level.limit(), 24);
+    let flood = busy("flood");
+    let mut held = Vec::new();
+    for _ in 0..5 {
+        held.push(admit(&control, &flood, 4).await.unwrap());
+    }
+    let mut waiting: Vec<_> = (0..2).map(|_| Box::pin(admit(&control, &flood, 4))).collect();
+    for one in &mut waiting {
+        assert!(poll_once(one).is_none(), "four seats are free, of which it leaves three");
+    }
+    assert!(admit(&control, &flood, 4).await.is_err(), "both queues of its hand are full");
+    let mut narrow = Vec::new();
+    for _ in 0..4 {
+        narrow.push(poll_once(&mut Box::pin(admit(&control, &busy("small"), 1))).expect("at once").unwrap());
+    }
+    assert!(poll_once(&mut Box::pin(admit(&control, &busy("small"), 1))).is_none(), "no seat is free");
+}
+
+#[tokio::test]
 async fn of_writes_it_is_told_how_many_watch_what_they_change() {
     let control = control(2, LONG, queue());
     let metrics = telemetry::metrics().flow_control.flow("tight", "busy");
