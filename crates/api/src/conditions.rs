@@ -54,12 +54,17 @@ impl Condition {
         if let Some(generation) = self.observed_generation {
             fields.insert("observedGeneration", generation);
         }
-        let mut all = object.array_at(&["status", "conditions"]).to_vec();
+        let all = object
+            .ensure_object_at(&["status"])
+            .get_or_insert_with("conditions", || Value::Array(Vec::new()));
+        if all.as_array().is_none() {
+            *all = Value::Array(Vec::new());
+        }
+        let Some(all) = all.as_array_mut() else { return };
         match all.iter_mut().find(|own| own.str_at(&["type"]) == self.kind) {
             Some(own) => *own = condition,
             None => all.push(condition),
         }
-        object.set_at(&["status", "conditions"], Value::Array(all));
     }
 }
 

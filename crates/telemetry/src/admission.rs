@@ -47,7 +47,7 @@ pub struct MatchConditionLabels<'a> {
     pub name: &'a str,
     /// `webhook` or `policy`.
     pub kind: &'static str,
-    /// `admit` or `validating` for webhooks, `validate` for policies of both kinds.
+    /// `admit` or `validating` for webhooks (of which exclusions say `validate`), `validate` for policies of both kinds.
     pub step: &'static str,
     pub operation: &'static str,
 }

@@ -144,6 +144,9 @@ impl Webhook {
         match conditions.hold(scope, &inputs, &labels) {
             Holds::Yes => Ok(Some(matched)),
             Holds::No => {
+                // Only here upstream names the step and not the kind of webhook.
+                let step = if kind == "validating" { "validate" } else { kind };
+                let labels = MatchConditionLabels { step, ..labels };
                 telemetry::metrics().admission.conditions_excluded(&labels);
                 Ok(None)
             }

@@ -23,7 +23,7 @@ pub fn problem(bundle: &[u8]) -> Option<String> {
         if block.kind != pem::CERTIFICATE || block.has_headers {
             continue;
         }
-        if parse_x509_certificate(&block.content).is_ok() {
+        if matches!(parse_x509_certificate(&block.content), Ok((rest, _)) if rest.is_empty()) {
             return None;
         }
         complaint.get_or_insert("failed to parse certificate: x509: malformed certificate");

@@ -1,6 +1,6 @@
 //! What a DaemonSet needs: which nodes want its pod, which pods go, and what a new one looks like. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use api::placement::{NAME_FIELD, is_kept_away, is_required_match, is_tolerated, required};
@@ -170,8 +170,8 @@ impl Daemon<'_> {
             self.manage_node(node, pods.get(&node.metadata.name), &mut change);
         }
         // A pod that no scheduler will ever place, and so no collector of pods will ever find.
-        let is_there = |name: &Str| nodes.iter().any(|node| node.metadata.name == *name);
-        let lost = pods.iter().filter(|(name, _)| !is_there(name)).flat_map(|(_, members)| members);
+        let names: HashSet<&Str> = nodes.iter().map(|node| &node.metadata.name).collect();
+        let lost = pods.iter().filter(|(name, _)| !names.contains(name)).flat_map(|(_, members)| members);
         change.delete.extend(lost.filter(|own| !own.is_scheduled()).cloned());
         change
     }
@@ -251,6 +251,8 @@ impl Daemon<'_> {
 
     /// With surge: new pods come beside old ones, and the old one goes when the new one is available.
     fn surge(&self, nodes: &[Arc<Node>], pods: &ByNode, max_surge: usize, desired: usize) -> Change {
+        let by_name: HashMap<&Str, &Arc<Node>> =
+            nodes.iter().map(|node| (&node.metadata.name, node)).collect();
         let (mut surging, mut available) = (0_usize, 0_usize);
         let (mut allowed, mut candidates, mut misplaced) = (Vec::new(), Vec::new(), Vec::new());
         let mut change = Change::default();
@@ -261,10 +263,7 @@ impl Daemon<'_> {
             };
             available += usize::from(old.or(new).is_some_and(|own| self.is_available(own)));
             let Some(old) = old else { continue };
-            let should_run = || {
-                let node = nodes.iter().find(|node| node.metadata.name == *name);
-                node.is_some_and(|node| self.placement.verdict(node).should_run)
-            };
+            let should_run = || by_name.get(name).is_some_and(|node| self.placement.verdict(node).should_run);
             match new {
                 Some(new) if self.is_available(new) => change.delete.push(old.clone()),
                 Some(_) => surging += 1,

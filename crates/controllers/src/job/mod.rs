@@ -227,7 +227,7 @@ impl Controller {
             return Ok(Action::await_change());
         };
         if !self.is_counted(&pod).await? {
-            self.release(key, &pod).await?;
+            self.release(&pod).await?;
         }
         Ok(Action::await_change())
     }
@@ -243,19 +243,23 @@ impl Controller {
         Ok(job.is_some_and(|job| ownership::is_controlled_by(pod, job.uid()) && !is_done_with(&job)))
     }
 
-    /// Removes the tracking finalizer; a pod that is gone has none either. `key` is that of the Job, or of a pod
-    /// without one.
-    async fn release(&self, key: &ObjectKey, pod: &Object) -> Result<(), Status> {
+    /// Removes the tracking finalizer and says at which revision; a pod that is gone has none either.
+    async fn release(&self, pod: &Object) -> Result<Option<u64>, Status> {
         let patch = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": [TRACKING_FINALIZER]}});
         let (patch, options) = (Patch::Strategic(patch), WriteOptions::default());
         match self.control.api.patch(&PODS, pod.namespace(), pod.name(), None, patch, &options).await {
-            Ok(released) => {
-                self.control.expectations.written(key, released.revision());
-                Ok(())
-            }
-            Err(status) if status.is_not_found() => Ok(()),
+            Ok(released) => Ok(Some(released.revision())),
+            Err(status) if status.is_not_found() => Ok(None),
             Err(status) => Err(status),
         }
+    }
+
+    /// Does so for a Job, whose next reconcile is to see it.
+    async fn release_of(&self, job: &ObjectKey, pod: &Object) -> Result<(), Status> {
+        if let Some(revision) = self.release(pod).await? {
+            self.control.expectations.written(job, revision);
+        }
+        Ok(())
     }
 }
 
@@ -385,7 +389,7 @@ impl<'a> Run<'a> {
     async fn delete(&mut self, victims: &[PodOf]) -> Option<Status> {
         let Self { controller, key, reference, .. } = &*self;
         let deletes = victims.iter().map(|own| async move {
-            controller.release(key, &own.object).await?;
+            controller.release_of(key, &own.object).await?;
             controller.control.delete(key, reference, &own.object).await
         });
         let outcome = pod_control::run_all(deletes.collect()).await;
@@ -449,7 +453,7 @@ impl<'a> Run<'a> {
         let requests = account.release.iter().map(|own| {
             let released = &released;
             async move {
-                controller.release(key, &own.object).await?;
+                controller.release_of(key, &own.object).await?;
                 released.lock().push(own.pod.metadata.uid.clone());
                 Ok(())
             }

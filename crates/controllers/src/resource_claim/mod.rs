@@ -175,7 +175,14 @@ impl Controller {
         match named {
             Named::ByUser(_) | Named::NotNeeded => return Ok(None),
             Named::Made(name) => {
-                let claim = self.claims.get(pod.namespace(), name);
+                let claim = match self.claims.get(pod.namespace(), name) {
+                    Some(claim) => Some(claim),
+                    // The cache may lack it still, and must not have another one made.
+                    None => {
+                        let found = self.api.find(&RESOURCE_CLAIMS, pod.namespace(), name).await;
+                        found.map_err(|status| status.to_string())?
+                    }
+                };
                 if claim.is_some_and(|claim| plan::check_owner(pod, &claim).is_ok()) {
                     return Ok(None);
                 }

@@ -373,10 +373,12 @@ impl Sync<'_> {
                 self.failed("Delete", object.name(), &error);
                 Err(error)
             }
-            // Gone, or another pod of its name: either way this one is no more.
-            _ => {
+            deleted => {
+                // Gone, or another pod of its name: either way this one is no more.
                 self.controller.pods.expectations.deleted(self.key, object.uid());
-                self.succeeded("Delete", object.name());
+                if deleted.is_ok() {
+                    self.succeeded("Delete", object.name());
+                }
                 Ok(())
             }
         }
