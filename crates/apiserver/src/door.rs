@@ -209,8 +209,6 @@ impl Door {
             ("", "", "bindings") => {
                 let pods = self.endpoint(&api::gvr::PODS)?;
                 let name = object.str_at(&["metadata", "name"]).to_owned();
-                // Unlike that of `pods/binding`, it is no precondition.
-                object.remove_at(&["metadata", "uid"]);
                 let bound = Call { endpoint: &pods, name: &name, subresource: "binding", ..*call };
                 self.registry.bind(&pods, &context(&bound, mode), &name, &object).await.map(|()| Answer::Done)
             }

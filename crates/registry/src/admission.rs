@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use auth::UserInfo;
 
 use crate::delete::{DeleteRequest, Propagation};
-use crate::{Endpoint, Registry, Warnings, WriteContext};
+use crate::{Endpoint, Registry, Warnings, WriteContext, metadata};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -152,6 +152,10 @@ impl Registry {
         name: &str,
         object: &mut Value,
     ) -> Result<(), Status> {
+        // In the binding of a pod the uid is a precondition; elsewhere only the server says such things.
+        if operation == Operation::Create && ctx.subresource != Some("binding") {
+            metadata::wipe_system_fields(object);
+        }
         let attributes = Attributes {
             registry: self,
             operation,

@@ -37,12 +37,18 @@ pub(crate) fn ensure_namespace(
     Ok(())
 }
 
-/// Sets what a new object gets from the server and drops what a creator may not bring.
-pub(crate) fn begin_create(resource: &Resource, ctx: &WriteContext<'_>, object: &mut Value) {
-    let metadata = object.ensure_object_at(&["metadata"]);
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
+/// Takes out what only the server may say of a new object.
+pub(crate) fn wipe_system_fields(object: &mut Value) {
+    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
         metadata.remove(field);
     }
+}
+
+/// Sets what a new object gets from the server and drops what a creator may not bring.
+pub(crate) fn begin_create(resource: &Resource, ctx: &WriteContext<'_>, object: &mut Value) {
+    wipe_system_fields(object);
+    let metadata = object.ensure_object_at(&["metadata"]);
     metadata.insert("uid", rt::uuid());
     metadata.insert("creationTimestamp", format_seconds(ctx.now));
     if resource.strategy.has_generation() {

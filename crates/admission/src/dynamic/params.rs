@@ -24,9 +24,16 @@ pub(crate) struct ParamRef {
     parsed: ParsedObjects,
 }
 
-/// Objects that were parsed for earlier requests, by their uid.
+/// Objects that were parsed for earlier requests.
 #[derive(Default)]
-struct ParsedObjects(RwLock<HashMap<Str, Parsed>>);
+struct ParsedObjects(RwLock<ByUid>);
+
+#[derive(Default)]
+struct ByUid {
+    objects: HashMap<Str, Parsed>,
+    /// With so many of them it is time to look which are stored no more.
+    sweep_at: usize,
+}
 
 /// It is the same for the next request as long as the stored object and the served version are.
 struct Parsed {
@@ -35,8 +42,8 @@ struct Parsed {
     tree: Arc<Value>,
 }
 
-/// Trees of objects that one binding keeps.
-const PARSED_MAX: usize = 64;
+/// Fewer trees are never looked through.
+const SWEEP_MIN: usize = 64;
 
 impl ParamKind {
     /// `None` for a policy without parameters.
@@ -149,22 +156,21 @@ impl ParamRef {
 impl ParsedObjects {
     fn get(&self, stored: &Arc<Object>, resource: &Arc<Resource>) -> Option<Arc<Value>> {
         let parsed = self.0.read();
-        let same = parsed.get(stored.uid())?;
+        let same = parsed.objects.get(stored.uid())?;
         (Arc::ptr_eq(&same.stored, stored) && Arc::ptr_eq(&same.resource, resource))
             .then(|| same.tree.clone())
     }
 
-    /// Keeps one more. If there are too many, those go that are not stored any more, and if none does, this one is not
-    /// kept: a binding that selects more of them than that would forget each before it is asked for again.
+    /// Keeps one more. Whenever there are twice as many as were left the last time, those go that are not stored any
+    /// more.
     fn put(&self, object: Parsed, is_stored: impl Fn(&Arc<Object>) -> bool) {
         let mut parsed = self.0.write();
-        let uid: Str = object.stored.uid().into();
-        if parsed.len() >= PARSED_MAX && !parsed.contains_key(&uid) {
-            parsed.retain(|_, own| is_stored(&own.stored));
+        let ByUid { objects, sweep_at } = &mut *parsed;
+        if objects.len() >= (*sweep_at).max(SWEEP_MIN) {
+            objects.retain(|_, own| is_stored(&own.stored));
+            *sweep_at = 2 * objects.len();
         }
-        if parsed.len() < PARSED_MAX || parsed.contains_key(&uid) {
-            parsed.insert(uid, object);
-        }
+        objects.insert(object.stored.uid().into(), object);
     }
 }
 
@@ -188,16 +194,17 @@ mod tests {
             let tree = Arc::new(object.to_value());
             parsed.put(Parsed { stored: object.clone(), resource: resource.clone(), tree }, |_| is_stored);
         };
-        let all: Vec<_> = (0..=PARSED_MAX).map(|number| stored(number.to_string())).collect();
+        let all: Vec<_> = (0..2 * SWEEP_MIN).map(|number| stored(number.to_string())).collect();
         all.iter().for_each(|object| put(object, true));
         let has = |object: &Arc<Object>| parsed.get(object, &resource).is_some();
-        assert!(has(&all[0]) && has(&all[PARSED_MAX - 1]) && !has(&all[PARSED_MAX]));
+        assert!(all.iter().all(has), "as many as there are");
         assert!(parsed.get(&all[0], &other).is_none(), "another version");
         let changed = stored("0".to_owned());
         assert!(!has(&changed));
         put(&changed, true);
         assert!(has(&changed) && !has(&all[0]), "in its place");
-        put(&all[PARSED_MAX], false);
-        assert!(has(&all[PARSED_MAX]) && !has(&changed), "what is gone makes room");
+        let more: Vec<_> = (2 * SWEEP_MIN..=4 * SWEEP_MIN).map(|number| stored(number.to_string())).collect();
+        more.iter().for_each(|object| put(object, false));
+        assert!(more.last().is_some_and(has) && !has(&changed) && !has(&all[1]), "what is gone goes");
     }
 }

@@ -411,6 +411,7 @@ async fn what_is_stored_nowhere_is_admitted() {
     assert_eq!(admin.post(reviews, &review).await.expect(201)["status"]["allowed"], true);
     let seen = hook.seen();
     let asked: Vec<_> = seen.iter().map(|own| (&own["resource"]["resource"], &own["name"])).collect();
+    assert!(seen.iter().all(|own| own["object"]["metadata"].get("uid").is_none()), "{seen:?}");
     let (bindings, reviews) = (json!("bindings"), json!("selfsubjectaccessreviews"));
     assert_eq!(asked, [(&bindings, &json!("p")), (&bindings, &json!("p")), (&reviews, &Value::Null)]);
 }

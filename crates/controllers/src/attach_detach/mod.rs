@@ -133,7 +133,7 @@ struct Controller {
     attachments: Arc<Informer>,
     /// Attachments that nobody wants and whose node has the volume mounted, and since when.
     unmounting: Mutex<HashMap<Str, Instant>>,
-    /// The last complaint of each node's volumes, which is not repeated.
+    /// The last complaint of each node's volumes and whom it was made to, which is not repeated.
     told: Mutex<HashMap<(Str, Str), String>>,
 }
 
@@ -198,12 +198,18 @@ impl Controller {
             since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
         };
         let plan = plan::plan(&state, &wanted, &attachments, elsewhere, waited);
+        self.told.lock().retain(|(node, volume), _| node != name || used.contains_key(volume));
         self.tell(name, &used, &plan);
         if let Some(report) = &plan.report {
             self.report(name, report).await?;
         }
-        for attachment in &plan.detach {
-            self.detach(attachment).await?;
+        if !plan.detach.is_empty() {
+            let mounted = self.mounted_meanwhile(name, &state).await?;
+            for own in attachments.iter().filter(|own| plan.detach.contains(&own.name)) {
+                if !mounted.contains(&own.reported_as) {
+                    self.detach(&own.name).await?;
+                }
+            }
         }
         for volume in &plan.attach {
             self.attach(name, volume, &used).await?;
@@ -262,7 +268,8 @@ impl Controller {
         let reported_as = match known.as_deref().and_then(Volume::of) {
             Some(own) if own.attachment_name(node) != object.name() => return None,
             Some(own) => own.reported_as(),
-            None => Str::default(),
+            // Nobody can tell whose it is and whether it is mounted.
+            None => return None,
         };
         let status = &object.to_value()["status"];
         let error = status.str_at(&["attachError", "message"]);
@@ -339,6 +346,12 @@ impl Controller {
         }
     }
 
+    /// Volumes that the node has in use and the cache does not show so yet: these are not detached, as upstream.
+    async fn mounted_meanwhile(&self, node: &str, known: &NodeState) -> Result<Vec<Str>, Status> {
+        let now = NodeState::of(self.api.find(&NODES, "", node).await?.as_deref());
+        Ok(now.in_use.into_iter().filter(|own| !known.in_use.contains(own)).collect())
+    }
+
     async fn detach(&self, attachment: &str) -> Result<(), Status> {
         match self.api.delete(&VOLUME_ATTACHMENTS, "", attachment, &DeleteOptions::default()).await {
             Err(status) if status.is_not_found() => Ok(()),
@@ -376,8 +389,9 @@ impl Controller {
 
     fn complain(&self, node: &str, volume: &str, pods: &[Arc<Object>], message: impl Fn(&Object) -> String) {
         let messages: Vec<String> = pods.iter().map(|pod| message(pod)).collect();
-        let key = (Str::from(node), Str::from(volume));
-        if self.told.lock().insert(key, messages.join("\n")).is_some_and(|told| told == messages.join("\n")) {
+        let to = pods.iter().zip(&messages).map(|(pod, message)| format!("{} {message}", pod.uid()));
+        let (key, all) = ((Str::from(node), Str::from(volume)), to.collect::<Vec<_>>().join("\n"));
+        if self.told.lock().insert(key, all.clone()).is_some_and(|told| told == all) {
             return;
         }
         for (pod, message) in pods.iter().zip(messages) {

@@ -215,6 +215,21 @@ async fn a_volume_is_attached_reported_and_detached() {
 }
 
 #[tokio::test]
+async fn an_attachment_of_a_volume_that_is_not_known_is_somebody_elses() {
+    let foreign = json!({"apiVersion": "storage.k8s.io/v1", "kind": "VolumeAttachment",
+        "metadata": {"name": "foreign"}, "spec": {"attacher": "x", "nodeName": "n",
+        "source": {"persistentVolumeName": "gone"}}, "status": {"attached": true}});
+    let seeds = vec![foreign, node("n", |_| {}), claim(), volume(), pod("p", "n")];
+    let world = World::start(vec![descriptor()], seeds);
+    world.wait_for("attached beside it", |fake| attachments(fake).len() == 2).await;
+    set_attached(&world, "n");
+    world.wait_for("reported", |fake| reported(fake, "n").contains(&NAME_ON_NODE.to_owned())).await;
+    world.fake.drop_object(&PODS, "ns", "p");
+    world.wait_for("detached", |fake| attachments(fake).len() == 1).await;
+    assert_eq!(attachments(&world.fake)[0].str_at(&["metadata", "name"]), "foreign");
+}
+
+#[tokio::test]
 async fn a_volume_moves_to_another_node_once_the_first_is_done() {
     let seeds = vec![node("a", |_| {}), node("b", |_| {}), claim(), volume(), pod("first", "a")];
     let world = World::start(vec![descriptor()], seeds);

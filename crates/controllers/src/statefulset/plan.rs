@@ -2,6 +2,8 @@
 //! Pure.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use api::view::{Pod, StatefulSet};
@@ -16,6 +18,10 @@ const POD_INDEX: &str = "apps.kubernetes.io/pod-index";
 
 /// The default of `revisionHistoryLimit`.
 const HISTORY_LIMIT: i32 = 10;
+
+/// Vacant places that one reconcile looks at. A set may ask for two thousand million pods; those that are made bring it
+/// back for more.
+const VACANT_MAX: i32 = 500;
 
 /// A pod of the set.
 #[derive(Clone, Debug)]
@@ -37,7 +43,8 @@ pub(super) struct Place {
 /// The pods of a set, sorted by what becomes of them.
 #[derive(Clone, Debug)]
 pub(super) struct Fleet {
-    /// In ascending order.
+    range: Range<i32>,
+    /// In ascending order; of those that are vacant the first ones.
     pub(super) places: Vec<Place>,
     /// Pods outside of the range of ordinals, the highest first.
     pub(super) condemned: Vec<Member>,
@@ -123,31 +130,50 @@ impl Fleet {
     pub(super) fn of(set: &StatefulSet, members: Vec<Member>, now: Timestamp) -> Self {
         let start = set.spec.ordinals.start;
         let range = start..start.saturating_add(wanted(set));
-        let mut places: Vec<Place> = range.clone().map(|ordinal| Place { ordinal, member: None }).collect();
-        let mut condemned = Vec::new();
-        for member in members {
-            match usize::try_from(member.ordinal - start).ok().and_then(|at| places.get_mut(at)) {
-                Some(place) => place.member = Some(member),
-                None => condemned.push(member),
-            }
-        }
+        let (inside, mut condemned): (Vec<Member>, Vec<Member>) =
+            members.into_iter().partition(|member| range.contains(&member.ordinal));
         condemned.sort_by_key(|member| Reverse(member.ordinal));
+        let places = places(&range, inside);
         let vacant = |place: &&Place| place.member.as_ref().is_none_or(|own| own.is_unavailable(set, now));
         let first_unavailable = places.iter().find(vacant).map(|place| place.ordinal).or_else(|| {
             let unavailable = condemned.iter().rev().find(|own| own.is_unavailable(set, now));
             unavailable.map(|own| own.ordinal)
         });
-        Self { places, condemned, first_unavailable }
+        Self { range, places, condemned, first_unavailable }
     }
 
     pub(super) fn has_place(&self, ordinal: i32) -> bool {
-        self.places.first().is_some_and(|first| ordinal >= first.ordinal)
-            && self.places.last().is_some_and(|last| ordinal <= last.ordinal)
+        self.range.contains(&ordinal)
+    }
+
+    /// Whether there are more vacant places than were looked at.
+    fn is_cut(&self) -> bool {
+        i64::from(self.range.end) - i64::from(self.range.start) > self.places.len() as i64
     }
 
     pub(super) fn members(&self) -> impl Iterator<Item = &Member> {
         self.places.iter().filter_map(|place| place.member.as_ref()).chain(&self.condemned)
     }
+}
+
+/// The places of a range and those who have them.
+fn places(range: &Range<i32>, members: Vec<Member>) -> Vec<Place> {
+    let taken: BTreeMap<i32, Member> = members.into_iter().map(|own| (own.ordinal, own)).collect();
+    let mut places = Vec::with_capacity(taken.len());
+    let mut vacant_left = VACANT_MAX;
+    let mut next = range.start;
+    let mut vacate = |places: &mut Vec<Place>, from: i32, to: i32| {
+        let count = (to - from).min(vacant_left);
+        vacant_left -= count;
+        places.extend((from..from + count).map(|ordinal| Place { ordinal, member: None }));
+    };
+    for (ordinal, member) in taken {
+        vacate(&mut places, next, ordinal);
+        places.push(Place { ordinal, member: Some(member) });
+        next = ordinal + 1;
+    }
+    vacate(&mut places, next, range.end);
+    places
 }
 
 pub(super) fn wanted(set: &StatefulSet) -> i32 {
@@ -193,7 +219,7 @@ pub(super) fn outdated<'a>(
     update: &str,
     now: Timestamp,
 ) -> Option<&'a Member> {
-    if set.spec.update_strategy.type_ == "OnDelete" {
+    if set.spec.update_strategy.type_ == "OnDelete" || fleet.is_cut() {
         return None;
     }
     let partition = set.spec.update_strategy.rolling_update.as_ref().map_or(0, |rolling| rolling.partition);

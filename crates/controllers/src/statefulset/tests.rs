@@ -142,6 +142,18 @@ fn condemned_pods_go_from_the_highest_and_wait_for_the_others() {
 }
 
 #[test]
+fn a_set_that_asks_for_more_pods_than_there_can_be_is_looked_at_from_its_beginning() {
+    let mut huge = set(i32::MAX);
+    huge.set_at(&["spec", "podManagementPolicy"], "Parallel");
+    let fleet = fleet(&huge, &["1 Running ready", "1000000 Running ready"]);
+    assert!(fleet.has_place(0) && fleet.has_place(1_000_000) && !fleet.has_place(i32::MAX));
+    assert_eq!(fleet.places.len(), 502);
+    assert_eq!(fleet.places.last().map(|place| place.ordinal), Some(1_000_000));
+    assert_eq!(fleet.members().count(), 2);
+    assert!(plan::outdated(&typed(&huge), &fleet, "newer", at(5)).is_none(), "places above are vacant");
+}
+
+#[test]
 fn an_update_takes_the_highest_outdated_pod_and_waits_for_those_above() {
     let partitioned = |partition: i32| {
         let mut tree = set(3);
