@@ -16,8 +16,9 @@ use apimachinery::{Object, Status, Value, json};
 use client::events::Reference;
 use client::typed::view;
 use client::{Api, DeleteOptions, Delta, Informer, Informers, Recorder};
-use futures::StreamExt;
+use futures::stream::{self, Stream, StreamExt};
 use rt::Shutdown;
+use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 /// The provisioner of [`CLASS`], and the component of events.
@@ -81,22 +82,28 @@ impl Provisioner {
         for informer in [&self.claims, &self.volumes, &self.classes, &self.drivers] {
             informer.synced().await;
         }
-        let (claims, volumes) = (self.claims.subscribe(), self.volumes.subscribe());
-        let tasks = futures::stream::select(
-            changes(claims, self.claims.clone()).map(Task::Provision),
-            changes(volumes, self.volumes.clone()).map(Task::Delete),
-        );
-        tasks.for_each_concurrent(WRITES_MAX, |task| self.perform(task)).await;
+        let tasks = stream::select_all([
+            changes(&self.claims).map(Task::Provision).boxed(),
+            changes(&self.volumes).map(Task::Delete).boxed(),
+            // What a claim lacked may be a class, or that no driver claims to serve it.
+            wakes(&self.classes, &self.claims).map(Task::Provision).boxed(),
+            wakes(&self.drivers, &self.claims).map(Task::Provision).boxed(),
+        ]);
+        let slots = Semaphore::new(WRITES_MAX);
+        tasks.for_each_concurrent(None, |task| self.perform(task, &slots)).await;
     }
 
-    /// Does what is asked, again until it succeeds or nobody asks any more.
-    async fn perform(&self, task: Task) {
+    /// Does what is asked, again until it succeeds, nobody asks any more, or a newer change asks. What is refused for
+    /// ever keeps nobody waiting: only attempts have slots.
+    async fn perform(&self, task: Task, slots: &Semaphore) {
         let mut pause = RETRY_MIN;
         loop {
+            let slot = slots.acquire().await;
             let result = match &task {
                 Task::Provision(claim) => self.provision(claim).await,
                 Task::Delete(volume) => self.delete(volume).await,
             };
+            drop(slot);
             let Err(status) = result else { return };
             debug!(error = %status, "Simulated storage failed");
             rt::sleep(rt::jittered(pause, 0.5)).await;
@@ -106,10 +113,7 @@ impl Provisioner {
 
     async fn provision(&self, changed: &Object) -> Result<(), Status> {
         let (namespace, name) = (changed.namespace(), changed.name());
-        let Some(object) = self.claims.get(namespace, name).filter(|claim| claim.uid() == changed.uid())
-        else {
-            return Ok(());
-        };
+        let Some(object) = current(&self.claims, changed) else { return Ok(()) };
         let Some(claim) = self.asked(&object) else { return Ok(()) };
         // From the API: the claim may be known here before its class is.
         let Some(class) = self.api.find(&STORAGE_CLASSES, "", claim.class()).await? else { return Ok(()) };
@@ -140,7 +144,7 @@ impl Provisioner {
     }
 
     async fn delete(&self, volume: &Object) -> Result<(), Status> {
-        if !is_done(volume) {
+        if !is_done(volume) || current(&self.volumes, volume).is_none() {
             return Ok(());
         }
         let options = DeleteOptions { uid: Some(volume.uid().into()), ..DeleteOptions::default() };
@@ -152,16 +156,16 @@ impl Provisioner {
     }
 }
 
+/// The object as it was when it changed, unless it changed again.
+fn current(informer: &Informer, changed: &Object) -> Option<Arc<Object>> {
+    let is_same = |own: &Arc<Object>| own.uid() == changed.uid() && own.revision() == changed.revision();
+    informer.get(changed.namespace(), changed.name()).filter(is_same)
+}
+
 /// Objects as they appear and change.
-fn changes(
-    subscription: client::informer::Subscription,
-    informer: Arc<Informer>,
-) -> impl futures::Stream<Item = Arc<Object>> {
-    let batches = futures::stream::unfold((subscription, informer), |(mut subscription, informer)| async {
-        let mut batch = Vec::new();
-        if !subscription.recv_batch(&mut batch).await {
-            return None;
-        }
+fn changes(informer: &Arc<Informer>) -> impl Stream<Item = Arc<Object>> + use<> {
+    let informer = informer.clone();
+    batches(&informer).flat_map(move |batch| {
         let mut objects = Vec::new();
         for delta in batch {
             match delta {
@@ -170,9 +174,21 @@ fn changes(
                 Delta::Delete { .. } => {}
             }
         }
-        Some((futures::stream::iter(objects), (subscription, informer)))
-    });
-    batches.flatten()
+        stream::iter(objects)
+    })
+}
+
+/// All objects of `woken` whenever something else changes.
+fn wakes(informer: &Informer, woken: &Arc<Informer>) -> impl Stream<Item = Arc<Object>> + use<> {
+    let woken = woken.clone();
+    batches(informer).flat_map(move |_| stream::iter(woken.list()))
+}
+
+fn batches(informer: &Informer) -> impl Stream<Item = Vec<Delta>> + use<> {
+    stream::unfold(informer.subscribe(), |mut subscription| async {
+        let mut batch = Vec::new();
+        subscription.recv_batch(&mut batch).await.then_some((batch, subscription))
+    })
 }
 
 /// Made here, and nobody needs it any more.
@@ -284,6 +300,7 @@ mod tests {
             driver,
             claim("served", "real", "real.example.com"),
             claim("waits", "late", "pintle.io/sim"),
+            claim("early", "later", "pintle.io/sim"),
             claim("data", "fast", "k8s.io/minikube-hostpath"),
         ]);
         let volume = |name: &str| fake.peek(&PERSISTENT_VOLUMES, "", name).map(|volume| volume.to_value());
@@ -300,6 +317,11 @@ mod tests {
         });
         until("its consumer came", || volume("pvc-waits").is_some()).await;
         assert!(volume("pvc-served").is_none(), "the driver's own");
+        assert!(volume("pvc-early").is_none());
+        fake.seed(class("later", "pintle.io/sim", "Immediate"));
+        until("its class came", || volume("pvc-early").is_some()).await;
+        fake.drop_object(&CSI_DRIVERS, "", "real.example.com");
+        until("its driver went", || volume("pvc-served").is_some()).await;
         assert!(fake.peek(&STORAGE_CLASSES, "", CLASS).is_none(), "there were classes");
         shutdown.cancel();
     }
