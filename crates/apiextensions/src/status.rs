@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use api::kinds::apiextensions::conditions::{self, Condition, is_true};
+use api::conditions::{self, Condition, is_true};
 use api::kinds::apiextensions::conversion_ca_bundle;
 use api::validation::ca_bundle;
 use apimachinery::Value;

@@ -60,7 +60,7 @@ pub(crate) fn zone(name: &str) -> Option<TimeZone> {
     if name.is_empty() || name == "UTC" || name == "Z" {
         return Some(TimeZone::UTC);
     }
-    let Some((hours, minutes)) = name.split_once(':') else { return TimeZone::get(name).ok() };
+    let Some((hours, minutes)) = name.split_once(':') else { return apimachinery::time::zone(name) };
     let negative = hours.starts_with('-');
     let hours: i64 = hours.parse().ok()?;
     let minutes: i64 = minutes.parse().ok()?;

@@ -84,11 +84,17 @@ impl FromStr for Selection {
             match item.strip_prefix('-') {
                 None if item == "*" => selection.all = true,
                 None => selection.named.push(known(item)?.to_owned()),
+                // One that upstream has and that is not here is left out already.
+                Some(name) if is_upstreams(name) && known(name).is_err() => {}
                 Some(name) => selection.left_out.push(known(name)?.to_owned()),
             }
         }
         Ok(selection)
     }
+}
+
+fn is_upstreams(text: &str) -> bool {
+    ALIASES.iter().any(|(alias, name)| *alias == text || *name == text)
 }
 
 /// The name of a controller that is here, by its name or alias.
@@ -131,6 +137,7 @@ mod tests {
             ("*,tokencleaner,-deployment", false, true),
             ("-deployment-controller", false, false),
             ("tokencleaner", false, true),
+            ("*,-nodeipam,-service-lb-controller", true, false),
         ] {
             let selection: Selection = text.parse().expect("all are known");
             assert_eq!((selection.includes(on), selection.includes(off)), (with_on, with_off), "{text}");
@@ -140,7 +147,7 @@ mod tests {
 
     #[test]
     fn an_unknown_name_is_refused_with_the_known_ones() {
-        for text in ["*,deploy", "-deploy", ""] {
+        for text in ["*,deploy", "-deploy", "nodeipam", ""] {
             let error = text.parse::<Selection>().expect_err("unknown").to_string();
             assert!(error.contains("is not in the list of known controllers"), "{error}");
             assert!(error.contains("\n  token-cleaner-controller (off by default)"), "{error}");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
 use api::Resource;
-use api::kinds::apiextensions::conditions;
+use api::conditions;
 use apimachinery::{GroupVersion, GroupVersionKind, GroupVersionResource, Object, Status, Value};
 use client::{Api, Patch, WatchEvent, WatchOptions, WriteOptions};
 use futures::StreamExt;

@@ -2,7 +2,8 @@
 //!
 //! Owns: the parsed form ([`Structural`]), which fields stay ([`prune`]), which are filled in ([`default`]), what is
 //! wrong with an object ([`validate`], [`rules`]) or with the schema itself ([`definition`]), how it is published
-//! ([`openapi`]) and what expressions make of what is published ([`published`]), and the bridge to the schemas that merge and apply walk ([`bridge`]).
+//! ([`openapi`]) and what expressions make of what is published ([`published`]), and the bridge to the schemas that
+//! merge and apply walk ([`bridge`]).
 //! Never touches: the definition object around the schema (names, versions, conditions), storage and network.
 //!
 //! Start at [`CustomSchema`], which is one version's schema with all that its objects need, ready to be shared.

@@ -95,7 +95,7 @@ fn common_runs(old: &[String], new: &[String], visits_left: &mut usize) -> Vec<R
     let mut found = Vec::new();
     let mut open = vec![(0..old.len(), 0..new.len())];
     while let Some((old_range, new_range)) = open.pop() {
-        let Some(run) = search.longest_run(&old_range, &new_range) else { break };
+        let run = search.longest_run(&old_range, &new_range);
         if run.len == 0 {
             continue;
         }
@@ -121,13 +121,14 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// The longest run within these ranges, of several the first one; nothing once the visits are spent.
-    fn longest_run(&mut self, old_range: &Range<usize>, new_range: &Range<usize>) -> Option<Run> {
+    /// The longest run within these ranges, of several the first one, as far as the visits last.
+    fn longest_run(&mut self, old_range: &Range<usize>, new_range: &Range<usize>) -> Run {
         let mut best = Run { old: old_range.start, new: new_range.start, len: 0 };
         let mut touched: &[usize] = &[];
         for at in old_range.clone() {
             let here = within(self.places[at], new_range);
-            *self.visits_left = self.visits_left.checked_sub(1 + here.len())?;
+            let Some(visits_left) = self.visits_left.checked_sub(1 + here.len()) else { break };
+            *self.visits_left = visits_left;
             for &place in here {
                 let len = self.ending[place] + 1;
                 self.ending_here[place + 1] = len;
@@ -141,7 +142,7 @@ impl Search<'_> {
             touched = here;
         }
         self.forget(touched);
-        Some(self.extended(best, old_range, new_range))
+        self.extended(best, old_range, new_range)
     }
 
     /// Removes the runs that end at these places.
@@ -272,6 +273,8 @@ mod tests {
         let old: Vec<String> = (0..LINES).map(|line| format!("line {}", line % 120)).collect();
         let new: Vec<String> =
             old.iter().enumerate().flat_map(|(at, line)| [line.clone(), format!("added {at}")]).collect();
+        let found = common_runs(&old, &old, &mut LINES.clone());
+        assert!(found.iter().any(|run| run.len > 10), "what was found before the visits were spent counts");
         let mut visits_left = VISITS_MAX;
         let runs = common_runs(&old, &new, &mut visits_left);
         assert!(visits_left < 2 * LINES, "{visits_left} visits are left");

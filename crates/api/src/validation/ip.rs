@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use apimachinery::field::{Error, ErrorList, Path};
-pub use apimachinery::ip::{parse_cidr, parse_sloppy};
+pub(crate) use apimachinery::ip::{parse_cidr, parse_sloppy};
 
 const NOT_AN_IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 const NOT_A_CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";

@@ -4,6 +4,7 @@
 //! the next day, as Go's calendar has it, and one that comes twice is due twice only where every hour is.
 
 use api::kinds::batch::schedule::{Calendar, Rule, Schedule};
+use apimachinery::time;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan};
@@ -56,7 +57,7 @@ pub(super) fn time_zone(name: &str) -> Result<TimeZone, String> {
     if name.is_empty() {
         return Ok(TimeZone::UTC);
     }
-    TimeZone::get(name).map_err(|_| format!("unknown time zone {name}"))
+    time::zone(name).ok_or_else(|| format!("unknown time zone {name}"))
 }
 
 /// Moves forward until every field fits, the largest first.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use api::validation::ip::parse_sloppy;
+use apimachinery::ip::parse_sloppy;
 use apimachinery::{Object, Value, json};
 
 use crate::ownership;

@@ -19,6 +19,7 @@ use apimachinery::Str;
 use jiff::Timestamp;
 
 use super::indexes::completion_index;
+use super::number;
 use super::plan::{Tally, Verdict, has_valid_index, is_failed, is_tracked};
 use super::policies::{self, Failure};
 use super::status::{self, COMPLETE, FAILED, FAILURE_TARGET, SUCCESS_CRITERIA_MET};
@@ -135,10 +136,6 @@ fn push_new(uids: &mut Vec<Str>, uid: &Str) {
     if !uids.contains(uid) {
         uids.push(uid.clone());
     }
-}
-
-fn number(count: usize) -> i32 {
-    i32::try_from(count).unwrap_or(i32::MAX)
 }
 
 /// Adds the condition that announces the end of the Job.

@@ -3,7 +3,7 @@
 use apimachinery::Value;
 use jiff::Timestamp;
 
-pub use crate::conditions::{Condition, find, is_true};
+use crate::conditions::Condition;
 
 /// The finalizer that holds a definition until its instances are gone.
 pub const CLEANUP_FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";

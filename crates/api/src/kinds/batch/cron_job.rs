@@ -137,7 +137,7 @@ fn time_zone(errors: &mut ErrorList, zone: &str, path: &Path<'_>) {
             zone,
             "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
         ));
-    } else if jiff::tz::TimeZone::get(zone).is_err() {
+    } else if apimachinery::time::zone(zone).is_none() {
         errors.push(Error::invalid(path, zone, format!("unknown time zone {zone}")));
     }
 }

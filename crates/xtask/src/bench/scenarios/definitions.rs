@@ -55,7 +55,7 @@ async fn definitions(world: &World, count: usize) -> Measured {
     let mut measured = vec![
         served(format!("create to served, {count} definitions"), &times)
             .note(format!("{}, server CPU {cpu:.2} ms each, schemas of {schema:.1} KiB", spread(&times))),
-        served(format!("the last {LAST} of them"), &times[count.saturating_sub(LAST)..]),
+        served(format!("the last {LAST} of {count}"), &times[count.saturating_sub(LAST)..]),
     ];
     let each = |bytes: u64| bytes as f64 / KIB / count as f64;
     let note = format!(
@@ -118,9 +118,11 @@ async fn fill(server: &Server, definitions: usize, each: u64) -> anyhow::Result<
         }
     })
     .await?;
-    let what = format!("durable creates of custom resources, {FILLING_CONNECTIONS} connections");
+    let what = format!(
+        "durable creates of resources of {definitions} definitions, {FILLING_CONNECTIONS} connections"
+    );
     let note = format!(
-        "{each} objects for each of {definitions} definitions; p99 {:.2} ms, server CPU {:.3} ms each",
+        "{each} objects for each; p99 {:.2} ms, server CPU {:.3} ms each",
         rate.latency(0.99).as_secs_f64() * 1e3,
         rate.cpu_ms()
     );
