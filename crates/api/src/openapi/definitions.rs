@@ -79,6 +79,31 @@ impl Kinds<'_> {
 const SERVER_GROUPS: [&str; 4] =
     ["admission.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io", "imagepolicy.k8s.io"];
 
+/// The types that some paths need, directly or through others.
+pub(super) struct Needed<'a, 't> {
+    types: &'a Types<'t>,
+    /// By their full names.
+    found: BTreeMap<String, TypeName>,
+}
+
+impl Needed<'_, '_> {
+    pub fn add_path(&mut self, path: &PathItem) {
+        let mut open = self.types.named_by(path);
+        while let Some(name) = open.pop() {
+            let full = name.full();
+            if !self.found.contains_key(&full) {
+                open.extend(self.types.references(&name));
+                self.found.insert(full, name);
+            }
+        }
+    }
+
+    /// By their full names.
+    pub fn types(self) -> BTreeMap<String, TypeName> {
+        self.found
+    }
+}
+
 /// A type that comes from a definition.
 struct CustomType {
     resource: Arc<Resource>,
@@ -146,19 +171,9 @@ impl<'t> Types<'t> {
         self.definitions.get(name).unwrap_or_else(|| panic!("schema.txt lacks {name}")).name
     }
 
-    /// All types that these paths need, directly or through others, with their full names and in their order.
-    pub(super) fn needed<'p>(
-        &self,
-        paths: impl IntoIterator<Item = &'p PathItem>,
-    ) -> BTreeMap<String, TypeName> {
-        let mut open: Vec<TypeName> = paths.into_iter().flat_map(|path| self.named_by(path)).collect();
-        let mut seen = BTreeMap::new();
-        while let Some(name) = open.pop() {
-            if seen.insert(name.full(), name.clone()).is_none() {
-                open.extend(self.references(&name));
-            }
-        }
-        seen
+    /// The types that paths need, of which none are known yet.
+    pub(super) fn needed(&self) -> Needed<'_, 't> {
+        Needed { types: self, found: BTreeMap::new() }
     }
 
     fn named_by(&self, path: &PathItem) -> Vec<TypeName> {

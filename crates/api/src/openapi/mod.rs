@@ -2,7 +2,7 @@
 //!
 //! Owns: paths, operations and type definitions as upstream publishes them. Never touches:
 //! negotiation, the network, caching. Documents are large, asked for seldom and fully determined by the resources
-//! and the tables, so they are made on demand, item by item, straight into the answer's bytes.
+//! and the tables, so they are made on demand, item by item, straight to where their bytes go.
 //!
 //! [`paths`] says which operations there are, [`definitions`] which types; [`v2`] and [`v3`] write them, [`protobuf`]
 //! turns version 2 into the binary form that older clients ask for. The types of custom
@@ -18,6 +18,7 @@ mod protobuf;
 mod v2;
 mod v3;
 
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use crate::Resource;
@@ -35,10 +36,11 @@ pub const V2_PROTOBUF_ACCEPTED: [&str; 2] =
 /// The Kubernetes version whose API this is, as `info.version` gives it.
 const VERSION: &str = "v1.36.2";
 
-/// The document of `/openapi/v2` as JSON.
-pub fn v2_json(resources: &[Arc<Resource>]) -> Vec<u8> {
+/// Writes the document of `/openapi/v2` as JSON; only one group's part of it is in memory at a time. An error is that of
+/// `out`.
+pub fn v2_json(resources: &[Arc<Resource>], out: &mut dyn Write) -> io::Result<()> {
     let tables = Tables::unpack();
-    v2::json(&Types::of(&tables, resources), resources)
+    v2::json(&Types::of(&tables, resources), resources, out)
 }
 
 /// The document of `/openapi/v2` in gnostic's protobuf form.

@@ -2,6 +2,7 @@
 //!
 //! The naming of operations, who takes which parameter and who answers with what follow upstream's route installer.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use apimachinery::{GroupVersion, GroupVersionKind};
@@ -116,29 +117,49 @@ const ANSWERS_WITH_DELETED: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// All paths of a set of resources with those that every server has, sorted.
-pub(super) fn all(types: &Types, resources: &[Arc<Resource>]) -> Vec<PathItem> {
-    let mut paths = fixed(types);
-    let mut groups = Vec::new();
-    let mut versions = Vec::new();
-    for resource in resources {
-        let version = GroupVersion::new(&resource.group, &resource.version);
-        paths.extend(of_resource(types, resource));
-        // Upstream describes the discovery of built-in groups only.
-        if resource.custom.is_some() {
-            continue;
-        }
-        if !resource.group.is_empty() && !groups.contains(&resource.group) {
-            groups.push(resource.group.clone());
-        }
-        if !versions.contains(&version) {
-            versions.push(version);
-        }
+/// All paths of a set of resources with those that every server has, sorted. They are made group by group, as they are
+/// taken.
+pub(super) fn all<'a>(
+    types: &'a Types<'_>,
+    resources: &'a [Arc<Resource>],
+) -> impl Iterator<Item = PathItem> + 'a {
+    let mut parts: BTreeMap<String, Part<'_>> = BTreeMap::new();
+    for item in fixed(types) {
+        parts.entry(item.path.clone()).or_default().fixed.push(item);
     }
-    paths.extend(groups.iter().map(|group| group_path(group)));
-    paths.extend(versions.iter().map(version_path));
-    paths.sort_by(|a, b| a.path.cmp(&b.path));
-    paths
+    for resource in resources {
+        let begin = match resource.group.as_str() {
+            "" => "/api/".to_owned(),
+            group => format!("/apis/{group}/"),
+        };
+        parts.entry(begin).or_default().resources.push(resource);
+    }
+    parts.into_values().flat_map(|part| part.paths(types))
+}
+
+/// The paths that begin alike: those of a group, or one that every server has.
+#[derive(Default)]
+struct Part<'a> {
+    fixed: Vec<PathItem>,
+    resources: Vec<&'a Resource>,
+}
+
+impl Part<'_> {
+    fn paths(self, types: &Types<'_>) -> Vec<PathItem> {
+        let mut paths = self.fixed;
+        // Upstream describes the discovery of built-in groups only.
+        let built_in = self.resources.iter().filter(|own| own.custom.is_none());
+        let versions: BTreeSet<(&str, &str)> =
+            built_in.map(|own| (own.group.as_str(), own.version.as_str())).collect();
+        let group = versions.first().map(|(group, _)| *group).filter(|group| !group.is_empty());
+        paths.extend(group.map(group_path));
+        paths.extend(
+            versions.into_iter().map(|(group, version)| version_path(&GroupVersion::new(group, version))),
+        );
+        paths.extend(self.resources.into_iter().flat_map(|resource| of_resource(types, resource)));
+        paths.sort_by(|a, b| a.path.cmp(&b.path));
+        paths
+    }
 }
 
 /// Where a group version's resources are, with a trailing slash.

@@ -16,24 +16,24 @@ use crate::Resource;
 struct Message(Vec<u8>);
 
 pub(super) fn document(types: &Types, resources: &[Arc<Resource>]) -> Vec<u8> {
-    let paths = paths::all(types, resources);
-    let definitions = types.needed(&paths);
+    let mut needed = types.needed();
+    let paths = paths::all(types, resources).map(|item| {
+        needed.add_path(&item);
+        (path_item(&v2::path_item(&item)), item.path)
+    });
     let mut document = Message(Vec::with_capacity(1 << 20));
     document.text(1, "2.0");
     document.message(2, &info(&v2::info()));
-    document
-        .message(8, &named(2, paths.iter().map(|own| (own.path.clone(), path_item(&v2::path_item(own))))));
+    document.message(8, &named(2, paths));
     let definition = |own| schema(&types.schema(own, Dialect::V2, Kinds::All));
-    document.message(9, &named(1, definitions.iter().map(|(name, own)| (name.clone(), definition(own)))));
+    let definitions = needed.types();
+    document.message(9, &named(1, definitions.iter().map(|(name, own)| (definition(own), name))));
     let shared = types.shared.all().iter();
-    document.message(
-        10,
-        &named(1, shared.map(|own| (own.key.to_owned(), parameter(&v2::shared_parameter(own))))),
-    );
-    document.message(12, &named(1, std::iter::once(("BearerToken".to_owned(), Message::default()))));
+    document.message(10, &named(1, shared.map(|own| (parameter(&v2::shared_parameter(own)), own.key))));
+    document.message(12, &named(1, std::iter::once((Message::default(), "BearerToken"))));
     let definitions = v2::security_definitions();
     let entries = definitions.as_object().into_iter().flatten();
-    document.message(13, &named(1, entries.map(|(name, own)| (name.clone(), Message::of(2, &api_key(own))))));
+    document.message(13, &named(1, entries.map(|(name, own)| (Message::of(2, &api_key(own)), name))));
     document.0
 }
 
@@ -111,11 +111,11 @@ impl Message {
 }
 
 /// Entries of name and message in a repeated field: protobuf's form of an object with arbitrary keys.
-fn named(field: u32, entries: impl Iterator<Item = (String, Message)>) -> Message {
+fn named(field: u32, entries: impl Iterator<Item = (Message, impl AsRef<str>)>) -> Message {
     let mut all = Message::default();
-    for (name, value) in entries {
+    for (value, name) in entries {
         let mut entry = Message::default();
-        entry.text(1, &name);
+        entry.text(1, name.as_ref());
         entry.message(2, &value);
         all.message(field, &entry);
     }
@@ -161,8 +161,7 @@ fn operation(value: &Value) -> Message {
     for own in list(&value["parameters"]) {
         operation.message(8, &parameter_item(own));
     }
-    operation
-        .message(9, &named(1, fields(&value["responses"]).map(|(code, own)| (code.clone(), response(own)))));
+    operation.message(9, &named(1, fields(&value["responses"]).map(|(code, own)| (response(own), code))));
     operation.texts(10, &value["schemes"]);
     operation.extensions(13, value);
     operation
@@ -268,7 +267,7 @@ fn schema(value: &Value) -> Message {
         own.message(23, &Message::of(1, &schema(items)));
     }
     if let Some(properties) = value.get("properties") {
-        let properties = fields(properties).map(|(name, field)| (name.clone(), schema(field)));
+        let properties = fields(properties).map(|(name, field)| (schema(field), name));
         own.message(25, &named(1, properties));
     }
     own.extensions(31, value);

@@ -1,5 +1,6 @@
 //! Writes OpenAPI 2.0 (Swagger) as JSON.
 
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -11,25 +12,29 @@ use super::paths::{self, Answer, Body, Operation, PathItem};
 use crate::Resource;
 use crate::builtin::tables;
 
-pub(super) fn json(types: &Types, resources: &[Arc<Resource>]) -> Vec<u8> {
-    let paths = paths::all(types, resources);
-    let mut out = Vec::with_capacity(1 << 20);
-    out.extend_from_slice(b"{\"swagger\":\"2.0\",\"info\":");
-    write(&info(), &mut out);
-    out.extend_from_slice(b",\"paths\":");
-    write_entries(paths.iter().map(|path| (path.path.as_str(), path_item(path))), &mut out);
-    out.extend_from_slice(b",\"definitions\":");
-    let definitions = types.needed(&paths);
+pub(super) fn json(types: &Types, resources: &[Arc<Resource>], out: &mut dyn Write) -> io::Result<()> {
+    out.write_all(b"{\"swagger\":\"2.0\",\"info\":")?;
+    write(&info(), out)?;
+    out.write_all(b",\"paths\":")?;
+    let mut needed = types.needed();
     write_entries(
-        definitions.iter().map(|(name, own)| (name, types.schema(own, Dialect::V2, Kinds::All))),
-        &mut out,
-    );
-    out.extend_from_slice(b",\"parameters\":");
-    write_entries(types.shared.all().iter().map(|own| (own.key, shared_parameter(own))), &mut out);
-    out.extend_from_slice(b",\"securityDefinitions\":");
-    write(&security_definitions(), &mut out);
-    out.extend_from_slice(b",\"security\":[{\"BearerToken\":[]}]}");
-    out
+        paths::all(types, resources).map(|item| {
+            needed.add_path(&item);
+            (path_item(&item), item.path)
+        }),
+        out,
+    )?;
+    out.write_all(b",\"definitions\":")?;
+    let definitions = needed.types();
+    write_entries(
+        definitions.into_iter().map(|(name, own)| (types.schema(&own, Dialect::V2, Kinds::All), name)),
+        out,
+    )?;
+    out.write_all(b",\"parameters\":")?;
+    write_entries(types.shared.all().iter().map(|own| (shared_parameter(own), own.key)), out)?;
+    out.write_all(b",\"securityDefinitions\":")?;
+    write(&security_definitions(), out)?;
+    out.write_all(b",\"security\":[{\"BearerToken\":[]}]}")
 }
 
 pub(super) fn info() -> Value {
@@ -136,19 +141,22 @@ fn shared(key: &str) -> Value {
 }
 
 /// Writes an object entry by entry, so that only one is in memory at a time.
-pub(super) fn write_entries(entries: impl Iterator<Item = (impl AsRef<str>, Value)>, out: &mut Vec<u8>) {
-    out.push(b'{');
-    for (index, (key, value)) in entries.enumerate() {
+pub(super) fn write_entries(
+    entries: impl Iterator<Item = (Value, impl AsRef<str>)>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    out.write_all(b"{")?;
+    for (index, (value, key)) in entries.enumerate() {
         if index > 0 {
-            out.push(b',');
+            out.write_all(b",")?;
         }
-        write(&Value::from(key.as_ref()), out);
-        out.push(b':');
-        write(&value, out);
+        serde_json::to_writer(&mut *out, key.as_ref())?;
+        out.write_all(b":")?;
+        write(&value, out)?;
     }
-    out.push(b'}');
+    out.write_all(b"}")
 }
 
-pub(super) fn write(value: &Value, out: &mut Vec<u8>) {
-    serde_json::to_writer(out, value).expect("a JSON tree always encodes");
+pub(super) fn write(value: &Value, out: &mut dyn Write) -> io::Result<()> {
+    Ok(serde_json::to_writer(out, value)?)
 }

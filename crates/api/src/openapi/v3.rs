@@ -1,6 +1,7 @@
 //! Writes OpenAPI 3.0 as JSON, one document for each group version, and their index.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -11,12 +12,14 @@ use super::paths::{self, Answer, Body, Operation, PathItem};
 use super::v2::{code_description, info, security_definitions, write, write_entries};
 use crate::Resource;
 
+const IN_MEMORY: &str = "writing to memory does not fail";
+
 pub(super) fn index<'d>(documents: impl IntoIterator<Item = (&'d str, &'d str)>) -> Vec<u8> {
     let mut out = b"{\"paths\":".to_vec();
     let entry = |(key, hash): (&'d str, &'d str)| {
-        (key, json!({ "serverRelativeURL": format!("/openapi/v3/{key}?hash={hash}") }))
+        (json!({ "serverRelativeURL": format!("/openapi/v3/{key}?hash={hash}") }), key)
     };
-    write_entries(documents.into_iter().map(entry), &mut out);
+    write_entries(documents.into_iter().map(entry), &mut out).expect(IN_MEMORY);
     out.push(b'}');
     out
 }
@@ -27,13 +30,14 @@ pub(super) fn documents(
     wanted: &dyn Fn(&str) -> bool,
     each: &mut dyn FnMut(&str, Vec<u8>),
 ) {
-    let mut by_key: BTreeMap<&str, Vec<&PathItem>> = BTreeMap::new();
-    let paths = paths::all(types, resources);
-    for path in paths.iter().filter(|path| wanted(key(&path.path))) {
-        by_key.entry(key(&path.path)).or_default().push(path);
+    let mut by_key: BTreeMap<String, Vec<PathItem>> = BTreeMap::new();
+    for path in paths::all(types, resources).filter(|path| wanted(key(&path.path))) {
+        by_key.entry(key(&path.path).to_owned()).or_default().push(path);
     }
     for (key, own) in by_key {
-        each(key, document(types, key, &own));
+        let mut out = Vec::with_capacity(1 << 18);
+        document(types, &key, &own, &mut out).expect(IN_MEMORY);
+        each(&key, out);
     }
 }
 
@@ -49,25 +53,24 @@ fn key(path: &str) -> &str {
     &path[..end]
 }
 
-fn document(types: &Types, key: &str, own: &[&PathItem]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(1 << 18);
-    out.extend_from_slice(b"{\"openapi\":\"3.0.0\",\"info\":");
+fn document(types: &Types, key: &str, own: &[PathItem], out: &mut dyn Write) -> io::Result<()> {
+    out.write_all(b"{\"openapi\":\"3.0.0\",\"info\":")?;
     let is_custom = own.iter().all(|path| path.is_custom);
-    write(&if is_custom { custom_info() } else { info() }, &mut out);
-    out.extend_from_slice(b",\"paths\":");
-    write_entries(own.iter().map(|path| (path.path.as_str(), path_item(types, path))), &mut out);
-    out.extend_from_slice(b",\"components\":{\"schemas\":");
+    write(&if is_custom { custom_info() } else { info() }, out)?;
+    out.write_all(b",\"paths\":")?;
+    write_entries(own.iter().map(|path| (path_item(types, path), path.path.as_str())), out)?;
+    out.write_all(b",\"components\":{\"schemas\":")?;
     let kinds = if is_custom { Kinds::OfClients } else { kinds_of(key) };
-    let needed = types.needed(own.iter().copied());
-    write_entries(needed.iter().map(|(name, own)| (name, types.schema(own, Dialect::V3, kinds))), &mut out);
+    let mut needed = types.needed();
+    own.iter().for_each(|path| needed.add_path(path));
+    let needed = needed.types().into_iter();
+    write_entries(needed.map(|(name, own)| (types.schema(&own, Dialect::V3, kinds), name)), out)?;
     if is_custom {
-        out.extend_from_slice(b"}}");
-        return out;
+        return out.write_all(b"}}");
     }
-    out.extend_from_slice(b",\"securitySchemes\":");
-    write(&security_definitions(), &mut out);
-    out.extend_from_slice(b"},\"security\":[{\"BearerToken\":[]}]}");
-    out
+    out.write_all(b",\"securitySchemes\":")?;
+    write(&security_definitions(), out)?;
+    out.write_all(b"},\"security\":[{\"BearerToken\":[]}]}")
 }
 
 /// The kinds of the group version whose document has this key (`api/v1`, `apis/apps/v1`).

@@ -19,6 +19,13 @@ fn published() -> Option<Value> {
     Some(serde_json::from_str(&text).unwrap())
 }
 
+/// The document of version 2.
+fn v2(resources: &[Arc<Resource>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    v2_json(resources, &mut out).unwrap();
+    out
+}
+
 /// The documents of version 3 by their keys.
 fn v3(resources: &[Arc<Resource>], wanted: &dyn Fn(&str) -> bool) -> BTreeMap<String, Vec<u8>> {
     let mut documents = BTreeMap::new();
@@ -99,7 +106,7 @@ fn differences(path: &str, ours: &Value, theirs: &Value, found: &mut Vec<String>
 #[test]
 fn version_2_is_the_published_document() {
     let Some(mut theirs) = published() else { return };
-    let mut ours = parse(&v2_json(&api::builtin::all_resources()));
+    let mut ours = parse(&v2(&api::builtin::all_resources()));
     for document in [&mut ours, &mut theirs] {
         normalize(document);
         sort_required(document);
@@ -127,7 +134,7 @@ fn references(value: &Value, found: &mut BTreeSet<String>) {
 
 #[test]
 fn what_is_not_served_is_not_described_and_nothing_dangles() {
-    let document = parse(&v2_json(&api::builtin::resources()));
+    let document = parse(&v2(&api::builtin::resources()));
     assert!(document["paths"].get("/apis/storage.k8s.io/v1beta1/").is_none());
     assert!(document["definitions"].get("io.k8s.api.scheduling.v1alpha2.PodGroup").is_none());
     let mut found = BTreeSet::new();
@@ -239,7 +246,7 @@ fn decode(mut bytes: &[u8]) -> Vec<(u64, &[u8])> {
 #[test]
 fn the_protobuf_form_has_the_same_paths_and_types() {
     let resources = api::builtin::resources();
-    let json = parse(&v2_json(&resources));
+    let json = parse(&v2(&resources));
     let bytes = v2_protobuf(&resources);
     let document = decode(&bytes);
     let names = |field: u64, entries: u64| -> BTreeSet<String> {
@@ -327,7 +334,7 @@ fn a_custom_resource_is_published_as_upstream_does() {
     differences("", &ours, &theirs, &mut found);
     assert_eq!(found, Vec::<String>::new());
 
-    let document = parse(&v2_json(&resources));
+    let document = parse(&v2(&resources));
     let widget = &document["definitions"]["com.example.v1.Widget"];
     assert_eq!(widget["properties"]["spec"]["properties"]["size"]["maximum"], 9);
     assert!(!v2_protobuf(&resources).is_empty());

@@ -208,7 +208,7 @@ impl Aggregator {
             return made.clone();
         }
         let Some(bytes) = documents::merged(&table, path, &document.bytes()) else { return document };
-        let made = Document::new(document.content_type, bytes.into());
+        let made = Document::new(document.content_type, &bytes);
         table.merged.lock().insert(key, (document.etag, made.clone()));
         made
     }

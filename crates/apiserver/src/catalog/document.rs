@@ -1,12 +1,14 @@
 //! Documents about what is served, as they are answered.
 
 use std::collections::HashMap;
-use std::io::{Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 use parking_lot::Mutex;
+use ring::digest;
 
 use crate::http::body::ResponseBody;
 use crate::http::compress;
@@ -33,10 +35,16 @@ enum Content {
 }
 
 impl Document {
-    pub fn new(content_type: &'static str, bytes: Bytes) -> Self {
-        let etag = format!("\"{}\"", digest(&bytes)).into();
-        let content =
-            if bytes.len() > PLAIN_BYTES_MAX { Content::Gzip(packed(&bytes)) } else { Content::Plain(bytes) };
+    pub fn new(content_type: &'static str, bytes: &[u8]) -> Self {
+        Self::written(content_type, |out| out.write_all(bytes))
+    }
+
+    /// A document that is never in memory as a whole unless it is a short one.
+    pub fn written(content_type: &'static str, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Self {
+        let mut out = BufWriter::with_capacity(PLAIN_BYTES_MAX, Packing::default());
+        write(&mut out).and_then(|()| out.flush()).expect("writing to memory does not fail");
+        let packing = out.into_inner().unwrap_or_else(|_| unreachable!("flushed above"));
+        let (etag, content) = packing.finish();
         Self { content_type, etag, content }
     }
 
@@ -76,19 +84,14 @@ impl Document {
 pub struct Documents(Mutex<HashMap<String, Document>>);
 
 impl Documents {
-    pub fn get(&self, key: &str, content_type: &'static str, make: impl FnOnce() -> Bytes) -> Document {
+    pub fn get(&self, key: &str, make: impl FnOnce() -> Document) -> Document {
         if let Some(document) = self.0.lock().get(key) {
             return document.clone();
         }
         // Made without the lock: it takes a while, and two who make the same do no harm.
-        let document = Document::new(content_type, make());
+        let document = make();
         self.0.lock().entry(key.to_owned()).or_insert(document).clone()
     }
-}
-
-fn packed(bytes: &[u8]) -> Bytes {
-    let mut encoder = compress::encoder();
-    encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("writing to memory does not fail").into()
 }
 
 fn unpacking(packed: Bytes) -> impl Iterator<Item = Bytes> + Send {
@@ -101,11 +104,59 @@ fn unpacking(packed: Bytes) -> impl Iterator<Item = Bytes> + Send {
     })
 }
 
+/// Takes a document piece by piece, and keeps it compressed if it is long.
+struct Packing {
+    digest: digest::Context,
+    plain: Vec<u8>,
+    encoder: Option<GzEncoder<Vec<u8>>>,
+}
+
+impl Default for Packing {
+    fn default() -> Self {
+        Self { digest: digest::Context::new(&digest::SHA512), plain: Vec::new(), encoder: None }
+    }
+}
+
+impl Packing {
+    /// The ETag and the content.
+    fn finish(self) -> (Arc<str>, Content) {
+        let etag = format!("\"{}\"", hex(self.digest.finish().as_ref())).into();
+        let content = match self.encoder {
+            None => Content::Plain(self.plain.into()),
+            Some(encoder) => {
+                let mut packed = encoder.finish().expect("writing to memory does not fail");
+                packed.shrink_to_fit();
+                Content::Gzip(packed.into())
+            }
+        };
+        (etag, content)
+    }
+}
+
+impl Write for Packing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.digest.update(bytes);
+        match &mut self.encoder {
+            Some(encoder) => encoder.write_all(bytes)?,
+            None if self.plain.len() + bytes.len() <= PLAIN_BYTES_MAX => self.plain.extend_from_slice(bytes),
+            None => {
+                let encoder = self.encoder.insert(compress::encoder());
+                encoder.write_all(&std::mem::take(&mut self.plain))?;
+                encoder.write_all(bytes)?;
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A short name for content, in the form of upstream's ETags.
-fn digest(bytes: &[u8]) -> String {
+fn hex(digest: &[u8]) -> String {
     use std::fmt::Write;
-    let hash = ring::digest::digest(&ring::digest::SHA512, bytes);
-    hash.as_ref().iter().fold(String::with_capacity(128), |mut text, byte| {
+    digest.iter().fold(String::with_capacity(128), |mut text, byte| {
         let _ = write!(text, "{byte:02X}");
         text
     })
@@ -121,7 +172,7 @@ mod tests {
             [(10, false), (PLAIN_BYTES_MAX, false), (PLAIN_BYTES_MAX + 1, true), (3 * PIECE_BYTES, true)]
         {
             let bytes = Bytes::from(vec![b'x'; length]);
-            let document = Document::new("text/plain", bytes.clone());
+            let document = Document::new("text/plain", &bytes);
             assert_eq!((document.bytes(), document.gzip().is_some()), (bytes, compressed), "{length}");
         }
     }

@@ -13,7 +13,6 @@ use std::sync::{Arc, OnceLock};
 use api::Resource;
 use api::discovery::{self, GroupDocuments};
 use apimachinery::{GroupVersionResource, Str};
-use bytes::Bytes;
 use registry::{Endpoint, Registry};
 
 pub use document::Document;
@@ -131,8 +130,8 @@ impl Catalog {
     }
 
     /// A document about all resources under `key`, made on first use.
-    pub fn document(&self, key: &str, content_type: &'static str, make: impl FnOnce() -> Bytes) -> Document {
-        self.documents.get(key, content_type, make)
+    pub fn document(&self, key: &str, make: impl FnOnce() -> Document) -> Document {
+        self.documents.get(key, make)
     }
 
     /// The preferred version of each resource of a group, for components that look at everything.

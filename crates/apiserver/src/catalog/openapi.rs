@@ -23,24 +23,24 @@ pub type ByKey = BTreeMap<String, Document>;
 
 impl Catalog {
     pub fn openapi_v2(&self) -> Document {
-        self.document("openapi v2", JSON, || openapi::v2_json(&self.all()).into())
+        self.document("openapi v2", || Document::written(JSON, |out| openapi::v2_json(&self.all(), out)))
     }
 
     pub fn openapi_v2_protobuf(&self) -> Document {
-        self.document("openapi v2 protobuf", openapi::V2_PROTOBUF, || {
-            openapi::v2_protobuf(&self.all()).into()
+        self.document("openapi v2 protobuf", || {
+            Document::new(openapi::V2_PROTOBUF, &openapi::v2_protobuf(&self.all()))
         })
     }
 
     pub fn openapi_v3_index(&self) -> Document {
-        self.document("openapi v3", INDEX, || {
+        self.document("openapi v3", || {
             let tables = LazyCell::new(Tables::unpack);
             let mut hashes: BTreeMap<&str, &str> = BTreeMap::new();
             hashes.extend(hashes_of(self.built_in.openapi(|| &tables)));
             for (name, group) in &self.custom {
                 hashes.extend(hashes_of(group.openapi(&self.built_in, name, || &tables)));
             }
-            openapi::v3_index(hashes).into()
+            Document::new(INDEX, &openapi::v3_index(hashes))
         })
     }
 
@@ -80,7 +80,7 @@ impl CustomGroup {
 fn documents(tables: &Tables, resources: &[Arc<Resource>], wanted: impl Fn(&str) -> bool) -> ByKey {
     let mut documents = ByKey::new();
     openapi::v3_documents(tables, resources, &wanted, &mut |key, bytes| {
-        documents.insert(key.to_owned(), Document::new(JSON, bytes.into()));
+        documents.insert(key.to_owned(), Document::new(JSON, &bytes));
     });
     documents
 }

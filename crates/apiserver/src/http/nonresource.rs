@@ -62,20 +62,21 @@ fn discovery_answer(
     let documents = catalog.discovery();
     let aggregated = aggregated_version(headers);
     let kept = |content_type, bytes: &Bytes| {
-        catalog.document(&format!("{path} {content_type}"), content_type, || bytes.clone())
+        catalog.document(&format!("{path} {content_type}"), || Document::new(content_type, bytes))
     };
     let document = match (path, aggregated) {
         ("/api", Some((version, content_type))) => kept(content_type, documents.aggregated_core(version)),
         ("/apis", Some((version, content_type))) => kept(content_type, documents.aggregated_groups(version)),
         ("/api", None) => {
-            catalog.document("/api", JSON, || discovery::api_versions(&handler.identifier.address()))
+            let versions = || discovery::api_versions(&handler.identifier.address());
+            catalog.document("/api", || Document::new(JSON, &versions()))
         }
         _ => match documents.at(path) {
             Some(bytes) => kept(JSON, bytes),
             None if path.matches('/').count() == 2 && path.starts_with("/apis/") => {
                 let group = path.trim_start_matches("/apis/");
                 match handler.backends.aggregator.group_document(group) {
-                    Some(bytes) => Document::new(JSON, bytes.into()),
+                    Some(bytes) => Document::new(JSON, &bytes),
                     None => return not_found_text(),
                 }
             }
