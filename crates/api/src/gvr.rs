@@ -50,11 +50,17 @@ pub const CUSTOM_RESOURCE_DEFINITIONS: GroupVersionResource =
     named("apiextensions.k8s.io", "v1", "customresourcedefinitions");
 pub const POD_DISRUPTION_BUDGETS: GroupVersionResource = named("policy", "v1", "poddisruptionbudgets");
 pub const PRIORITY_CLASSES: GroupVersionResource = named("scheduling.k8s.io", "v1", "priorityclasses");
+pub const POD_GROUPS: GroupVersionResource = named("scheduling.k8s.io", "v1alpha2", "podgroups");
+pub const WORKLOADS: GroupVersionResource = named("scheduling.k8s.io", "v1alpha2", "workloads");
 pub const STORAGE_CLASSES: GroupVersionResource = named("storage.k8s.io", "v1", "storageclasses");
 pub const VOLUME_ATTRIBUTES_CLASSES: GroupVersionResource =
     named("storage.k8s.io", "v1", "volumeattributesclasses");
 pub const VOLUME_ATTACHMENTS: GroupVersionResource = named("storage.k8s.io", "v1", "volumeattachments");
 pub const CSI_DRIVERS: GroupVersionResource = named("storage.k8s.io", "v1", "csidrivers");
+pub const CSI_NODES: GroupVersionResource = named("storage.k8s.io", "v1", "csinodes");
+pub const CSI_STORAGE_CAPACITIES: GroupVersionResource =
+    named("storage.k8s.io", "v1", "csistoragecapacities");
+pub const DEVICE_CLASSES: GroupVersionResource = named("resource.k8s.io", "v1", "deviceclasses");
 pub const RESOURCE_CLAIMS: GroupVersionResource = named("resource.k8s.io", "v1", "resourceclaims");
 pub const RESOURCE_CLAIM_TEMPLATES: GroupVersionResource =
     named("resource.k8s.io", "v1", "resourceclaimtemplates");

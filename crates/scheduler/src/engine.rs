@@ -1,6 +1,6 @@
 //! [`Engine`]: the scheduler without the outside world.
 //!
-//! Owns: queue, cache, shared shortlists and waiting pods of one profile, and the scheduling cycle itself. Never
+//! Owns: queue, cache, shared shortlists and waiting pods of all profiles, and the scheduling cycle itself. Never
 //! touches: the API, tasks, clocks; `run` feeds it and acts on its [`Decision`]s.
 //!
 //! ```text
@@ -21,16 +21,17 @@ use crate::budget::Budget;
 use crate::cache::{Cache, Slot};
 use crate::diagnosis::{Cause, Diagnosis, NO_NODES};
 use crate::framework::{
-    Code, CycleState, Event, EventSet, Nomination, PermitOutcome, PluginId, PluginSet, Profile, Status,
+    Code, CycleState, Event, EventSet, Nomination, PermitOutcome, PluginId, PluginSet, Profiles, Status,
+    Watched,
 };
 use crate::permit::{Waiting, WaitingPod};
 use crate::pod::PodInfo;
 use crate::queue::{Failure, Queue};
 use crate::shared::Shortlists;
 
-/// Scheduling of one profile's pods.
+/// Scheduling of the pods of some profiles.
 pub struct Engine {
-    profile: Arc<Profile>,
+    profiles: Profiles,
     cache: Cache,
     queue: Queue,
     shortlists: Shortlists,
@@ -78,21 +79,16 @@ pub struct Placement {
 
 impl Engine {
     /// `seed` decides among nodes of equal score.
-    pub fn new(profile: Profile, seed: u64) -> Self {
-        let profile = Arc::new(profile);
+    pub fn new(profiles: Profiles, seed: u64) -> Self {
         Self {
-            queue: Queue::new(profile.clone()),
+            queue: Queue::new(profiles.clone()),
             cache: Cache::default(),
             shortlists: Shortlists::default(),
             waiting: Waiting::default(),
             // Xorshift never leaves zero.
             random: seed | 1,
-            profile,
+            profiles,
         }
-    }
-
-    pub fn profile(&self) -> &Arc<Profile> {
-        &self.profile
     }
 
     pub fn cache(&self) -> &Cache {
@@ -140,7 +136,7 @@ impl Engine {
 
     fn schedule(&mut self, pod: Arc<PodInfo>, now: Instant) -> Decision {
         if self.cache.node_count() == 0 {
-            let failure = Failure::Rejected(self.profile.interested_in(EventSet::NODE_ADD));
+            let failure = Failure::Rejected(self.profiles.serving(&pod).interested_in(EventSet::NODE_ADD));
             return self.reject(pod, NoPlace::new(failure, NO_NODES.to_owned()), now);
         }
         match self.find_node(&pod) {
@@ -152,7 +148,8 @@ impl Engine {
     /// The best node, or who rejected the pod and why.
     fn find_node(&mut self, pod: &Arc<PodInfo>) -> Result<Slot, NoPlace> {
         let random = self.next_random();
-        let Self { profile, cache, shortlists, .. } = self;
+        let Self { profiles, cache, shortlists, .. } = self;
+        let profile = profiles.serving(pod);
         let node_count = cache.node_count();
         let cause = match shortlists.of(profile, pod, cache) {
             Err((plugin, status)) => Cause::PreFilter { plugins: PluginSet::from_iter([plugin]), status },
@@ -197,8 +194,8 @@ impl Engine {
         match self.permit(&mut placement) {
             Ok(None) => Decision::Bind(placement),
             Ok(Some(timeout)) => {
-                let Placement { pod, node, state: _ } = placement;
-                self.waiting.hold(WaitingPod { pod, node, deadline: now + timeout });
+                let Placement { pod, node, state } = placement;
+                self.waiting.hold(WaitingPod { pod, node, deadline: now + timeout, state });
                 Decision::Held
             }
             Err((plugin, status)) => self.reject_placed(placement, plugin, &status, now),
@@ -206,7 +203,7 @@ impl Engine {
     }
 
     fn reserve(&self, placement: &mut Placement) -> Result<(), (PluginId, Status)> {
-        for (id, plugin) in &self.profile.reserve {
+        for (id, plugin) in &self.profiles.serving(&placement.pod).reserve {
             let reserved = plugin.reserve(&mut placement.state, &placement.pod, &placement.node);
             reserved.map_err(|status| (*id, status))?;
         }
@@ -219,9 +216,10 @@ impl Engine {
         placement: &mut Placement,
     ) -> Result<Option<std::time::Duration>, (PluginId, Status)> {
         let mut longest = None;
-        for (id, plugin) in &self.profile.permit {
-            let Placement { pod, node, state } = placement;
-            match plugin.permit(state, pod, node, &mut self.waiting) {
+        let Self { profiles, waiting, .. } = self;
+        let Placement { pod, node, state } = placement;
+        for (id, plugin) in &profiles.serving(pod).permit {
+            match plugin.permit(state, pod, node, waiting) {
                 PermitOutcome::Allow => {}
                 PermitOutcome::Wait(timeout) => longest = longest.max(Some(timeout)),
                 PermitOutcome::Reject(status) => return Err((*id, status)),
@@ -231,11 +229,13 @@ impl Engine {
     }
 
     fn permitted(&mut self, waiting: WaitingPod, decision: Result<(), Status>, now: Instant) -> Decision {
-        let placement = Placement { pod: waiting.pod, node: waiting.node, state: CycleState::default() };
+        let WaitingPod { pod, node, state, deadline: _ } = waiting;
+        let placement = Placement { pod, node, state };
         match decision {
             Ok(()) => Decision::Bind(placement),
             Err(status) => {
-                let rejectors = self.profile.permit.iter().map(|(id, _)| *id).collect();
+                let profile = self.profiles.serving(&placement.pod);
+                let rejectors = profile.permit.iter().map(|(id, _)| *id).collect();
                 self.reject_from_node(placement, rejectors, &status, now)
             }
         }
@@ -270,7 +270,7 @@ impl Engine {
     }
 
     fn unreserve(&mut self, placement: &mut Placement) {
-        for (_, plugin) in self.profile.reserve.iter().rev() {
+        for (_, plugin) in self.profiles.serving(&placement.pod).reserve.iter().rev() {
             plugin.unreserve(&mut placement.state, &placement.pod, &placement.node);
         }
         self.cache.forget(placement.pod.uid());
@@ -306,7 +306,7 @@ impl Engine {
             self.on_pod_gone(&pod.metadata.uid, now);
         } else if !pod.spec.node_name.is_empty() {
             self.on_bound_pod(PodInfo::new(pod, object.revision()), now);
-        } else if pod.spec.scheduler_name == self.profile.scheduler_name
+        } else if self.profiles.named(&pod.spec.scheduler_name).is_some()
             && !self.cache.is_assumed(&pod.metadata.uid)
         {
             self.on_pending_pod(Arc::new(PodInfo::new(pod, object.revision())), now);
@@ -390,6 +390,19 @@ impl Engine {
 
     pub fn on_budget_gone(&mut self, namespace: &str, name: &str) {
         self.cache.remove_budget(namespace, name);
+    }
+
+    /// An object of a resource that some plugin waits for appeared (without `old`), changed, or is gone (without `new`).
+    pub fn on_object(&mut self, watched: &Watched, old: Option<&Object>, new: Option<&Object>, now: Instant) {
+        let event = Event::Object { resource: &watched.resource, old, new };
+        self.profiles.iter().for_each(|profile| profile.on_object(&event));
+        self.queue.on_event(&event, now);
+    }
+
+    /// Objects of such a resource were read anew.
+    pub fn on_objects(&mut self, watched: &Watched, objects: &[Arc<Object>], now: Instant) {
+        self.profiles.iter().for_each(|profile| profile.on_objects(watched, objects));
+        self.queue.on_resync(now);
     }
 
     /// Pods were read anew: what is not among them is gone.

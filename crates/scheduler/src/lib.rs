@@ -11,7 +11,7 @@
 //!
 //! Where to start: `engine` for a cycle, `framework` for what plugins may do, `plugins::registry` for which there are,
 //! `shortlist` for why it is fast, `run` for the loop. A new plugin is a file under `plugins` and a line in the
-//! registry; a program may also bring its own list and call [`run_profile`].
+//! registry; a program may also bring its own list and call [`run_profiles`].
 
 pub mod affinity;
 pub mod budget;
@@ -32,4 +32,4 @@ pub mod shortlist;
 #[cfg(test)]
 mod testing;
 
-pub use run::{DEFAULT_SCHEDULER, Options, run, run_profile};
+pub use run::{DEFAULT_SCHEDULER, Options, run, run_profiles};

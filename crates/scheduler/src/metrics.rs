@@ -8,26 +8,44 @@ use rt::Instant;
 use telemetry::{AttemptHandle, Gauge, InFlight};
 
 use crate::engine::{Decision, SCHEDULER_ERROR};
+use crate::framework::Profiles;
+use crate::pod::PodInfo;
 use crate::queue::Queue;
 
 pub(crate) struct Metrics {
-    scheduled: AttemptHandle,
-    unschedulable: AttemptHandle,
-    error: AttemptHandle,
+    profiles: Profiles,
+    /// Of each profile.
+    attempts: Vec<Attempts>,
     /// In the order of [`Queue::lens`].
     pending: [Arc<Gauge>; 4],
     binding: Arc<Gauge>,
     telling: Arc<Gauge>,
 }
 
-impl Metrics {
-    /// `profile` is the scheduler's name.
-    pub fn new(profile: &str) -> Self {
+/// How attempts of one profile ended.
+struct Attempts {
+    scheduled: AttemptHandle,
+    unschedulable: AttemptHandle,
+    error: AttemptHandle,
+}
+
+impl Attempts {
+    fn new(scheduler_name: &str) -> Self {
         let metrics = &telemetry::metrics().scheduler;
         Self {
-            scheduled: metrics.attempts("scheduled", profile),
-            unschedulable: metrics.attempts("unschedulable", profile),
-            error: metrics.attempts("error", profile),
+            scheduled: metrics.attempts("scheduled", scheduler_name),
+            unschedulable: metrics.attempts("unschedulable", scheduler_name),
+            error: metrics.attempts("error", scheduler_name),
+        }
+    }
+}
+
+impl Metrics {
+    pub fn new(profiles: &Profiles) -> Self {
+        let metrics = &telemetry::metrics().scheduler;
+        Self {
+            attempts: profiles.iter().map(|profile| Attempts::new(&profile.scheduler_name)).collect(),
+            profiles: profiles.clone(),
             pending: ["active", "backoff", "unschedulable", "gated"].map(|queue| metrics.pending_pods(queue)),
             binding: metrics.goroutines("binding"),
             telling: metrics.goroutines("telling"),
@@ -44,16 +62,22 @@ impl Metrics {
     /// Counts an attempt that began at `since` and ends with the decision. One that goes on to binding ends with
     /// [`Metrics::bound`].
     pub fn decided(&self, decision: &Decision, since: Instant) {
-        if let Decision::Unschedulable { reason, .. } = decision {
-            let attempts = if *reason == SCHEDULER_ERROR { &self.error } else { &self.unschedulable };
+        if let Decision::Unschedulable { pod, reason, .. } = decision {
+            let attempts = self.attempts(pod);
+            let attempts = if *reason == SCHEDULER_ERROR { &attempts.error } else { &attempts.unschedulable };
             attempts.took(since.elapsed());
         }
     }
 
     /// Counts an attempt that began at `since` and got as far as binding.
-    pub fn bound(&self, succeeded: bool, since: Instant) {
-        let attempts = if succeeded { &self.scheduled } else { &self.error };
+    pub fn bound(&self, pod: &PodInfo, succeeded: bool, since: Instant) {
+        let attempts = self.attempts(pod);
+        let attempts = if succeeded { &attempts.scheduled } else { &attempts.error };
         attempts.took(since.elapsed());
+    }
+
+    fn attempts(&self, pod: &PodInfo) -> &Attempts {
+        &self.attempts[self.profiles.serving(pod).id()]
     }
 
     /// A binding is under way until the guard is dropped.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use apimachinery::Str;
 use rt::Instant;
 
-use crate::framework::Status;
+use crate::framework::{CycleState, Status};
 use crate::pod::PodInfo;
 
 /// The pods that `Permit` plugins hold back. Plugins release and reject them; the scheduling task acts on it after
@@ -23,6 +23,8 @@ pub struct WaitingPod {
     pub node: Str,
     /// Rejected when this has come.
     pub deadline: Instant,
+    /// What `Reserve` and `Permit` kept, for the plugins of the binding part.
+    pub state: CycleState,
 }
 
 impl Waiting {

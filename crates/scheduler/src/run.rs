@@ -20,7 +20,7 @@ use tracing::{debug, info, warn};
 
 use crate::diagnosis::truncated;
 use crate::engine::{Decision, Engine, Placement, SCHEDULER_ERROR};
-use crate::framework::{Nomination, Profile, ProfileError};
+use crate::framework::{Handle, Nomination, Profile, ProfileError, Profiles, WATCHED, Watched};
 use crate::metrics::Metrics;
 use crate::plugins::{PREEMPTION_REASON, default_profile};
 use crate::pod::PodInfo;
@@ -50,7 +50,7 @@ impl Default for Options {
     }
 }
 
-/// Schedules pods until `shutdown`. `ready` is told once pods and nodes have been read.
+/// Schedules pods until `shutdown`. `ready` is told once everything that matters has been read.
 pub async fn run(
     api: Arc<dyn Api>,
     informers: &Informers,
@@ -58,28 +58,39 @@ pub async fn run(
     ready: oneshot::Sender<()>,
     shutdown: Shutdown,
 ) -> Result<(), ProfileError> {
-    let profile = default_profile(&options.scheduler_name)?;
-    run_profile(api, informers, options, profile, ready, shutdown).await;
-    Ok(())
+    let recorder = Recorder::new(api.clone(), &options.scheduler_name, shutdown.clone());
+    let handle = Handle { api, informers: informers.clone(), recorder };
+    let profile = default_profile(&options.scheduler_name, &handle)?;
+    run_profiles(vec![(profile, handle)], options, ready, shutdown).await
 }
 
-/// [`run`] with plugins of the caller's choice.
-pub async fn run_profile(
-    api: Arc<dyn Api>,
-    informers: &Informers,
+/// [`run`] with plugins of the caller's choice. All profiles have handles of one API and its informers.
+pub async fn run_profiles(
+    profiles: Vec<(Profile, Handle)>,
     options: Options,
-    profile: Profile,
     ready: oneshot::Sender<()>,
     shutdown: Shutdown,
-) {
+) -> Result<(), ProfileError> {
+    let (profiles, handles): (Vec<_>, Vec<_>) = profiles.into_iter().unzip();
+    let profiles = Profiles::new(profiles)?;
+    let Some(Handle { api, informers, .. }) = handles.first().cloned() else {
+        return Err(ProfileError::NoProfiles);
+    };
     let seed = (rt::jitter() * u64::MAX as f64) as u64;
-    let recorder = Recorder::new(api.clone(), &options.scheduler_name, shutdown.clone());
     let (done, results) = mpsc::channel(options.writes_in_flight.max(1));
     let (pods, nodes, namespaces) = (informers.of(&PODS), informers.of(&NODES), informers.of(&NAMESPACES));
     let budgets = informers.of(&POD_DISRUPTION_BUDGETS);
+    let awaited =
+        WATCHED.iter().filter(|watched| profiles.iter().any(|profile| profile.awaits(watched.events)));
     let task = Task {
-        writer: Arc::new(Writer { api, recorder, metrics: Metrics::new(&profile.scheduler_name) }),
-        engine: Engine::new(profile, seed),
+        objects: awaited.map(|watched| Objects::of(watched, &informers)).collect(),
+        writer: Arc::new(Writer {
+            api,
+            recorders: handles.into_iter().map(|handle| handle.recorder).collect(),
+            metrics: Metrics::new(&profiles),
+            profiles: profiles.clone(),
+        }),
+        engine: Engine::new(profiles, seed),
         pod_deltas: pods.subscribe(),
         node_deltas: nodes.subscribe(),
         namespace_deltas: namespaces.subscribe(),
@@ -97,6 +108,7 @@ pub async fn run_profile(
         () = task.run(ready) => {}
         () = shutdown.cancelled() => {}
     }
+    Ok(())
 }
 
 struct Task {
@@ -110,10 +122,19 @@ struct Task {
     node_deltas: Subscription,
     namespace_deltas: Subscription,
     budget_deltas: Subscription,
+    /// Of the resources that plugins wait for.
+    objects: Vec<Objects>,
     done: mpsc::Sender<Written>,
     results: mpsc::Receiver<Written>,
     in_flight: usize,
     in_flight_max: usize,
+}
+
+/// The objects of a resource that some plugin waits for.
+struct Objects {
+    watched: &'static Watched,
+    informer: Arc<Informer>,
+    deltas: Subscription,
 }
 
 /// The end of a write.
@@ -126,8 +147,38 @@ enum Written {
 /// What the tasks that write share.
 struct Writer {
     api: Arc<dyn Api>,
-    recorder: Recorder,
+    profiles: Profiles,
+    /// Of each profile.
+    recorders: Vec<Recorder>,
     metrics: Metrics,
+}
+
+// === impl Objects ===
+
+impl Objects {
+    fn of(watched: &'static Watched, informers: &Informers) -> Self {
+        let informer = informers.of(&watched.resource);
+        Self { watched, deltas: informer.subscribe(), informer }
+    }
+
+    fn handle(&self, delta: Delta, engine: &mut Engine) {
+        let now = rt::instant();
+        match delta {
+            Delta::Upsert { old, new } => engine.on_object(self.watched, old.as_deref(), Some(&new), now),
+            Delta::Delete { old } => engine.on_object(self.watched, Some(&old), None, now),
+            Delta::Resync => engine.on_objects(self.watched, &self.informer.list(), now),
+        }
+    }
+}
+
+/// The next delta of any of the resources, with which it is of; `None` when an informer has stopped.
+async fn next_object_delta(objects: &mut [Objects]) -> Option<(usize, Delta)> {
+    if objects.is_empty() {
+        return std::future::pending().await;
+    }
+    let deltas = objects.iter_mut().map(|objects| Box::pin(objects.deltas.recv()));
+    let (delta, at, _) = futures::future::select_all(deltas).await;
+    Some((at, delta?))
 }
 
 // === impl Task ===
@@ -136,6 +187,9 @@ impl Task {
     async fn run(mut self, ready: oneshot::Sender<()>) {
         self.namespaces.synced().await;
         self.budgets.synced().await;
+        for objects in &self.objects {
+            objects.informer.synced().await;
+        }
         self.nodes.synced().await;
         self.pods.synced().await;
         self.read_all();
@@ -163,6 +217,9 @@ impl Task {
         let now = rt::instant();
         self.namespaces.for_each(|namespace| self.engine.on_namespace(namespace));
         self.budgets.for_each(|budget| self.engine.on_budget(budget));
+        for Objects { watched, informer, .. } in &self.objects {
+            self.engine.on_objects(watched, &informer.list(), now);
+        }
         self.engine.on_nodes(&self.nodes.list(), now);
         self.engine.on_pods(&self.pods.list(), now);
     }
@@ -174,6 +231,7 @@ impl Task {
                 self.on_namespace_delta(delta);
             } else if let Some(delta) = self.budget_deltas.try_recv() {
                 self.on_budget_delta(delta);
+            } else if self.handle_object_event() {
             } else if let Some(delta) = self.node_deltas.try_recv() {
                 self.on_node_delta(delta);
             } else if let Ok(written) = self.results.try_recv() {
@@ -186,6 +244,15 @@ impl Task {
             handled += 1;
         }
         handled
+    }
+
+    fn handle_object_event(&mut self) -> bool {
+        let Self { objects, engine, .. } = self;
+        let mut waiting =
+            objects.iter_mut().filter_map(|objects| objects.deltas.try_recv().map(|delta| (objects, delta)));
+        let Some((objects, delta)) = waiting.next() else { return false };
+        objects.handle(delta, engine);
+        true
     }
 
     fn schedule_batch(&mut self) -> usize {
@@ -226,6 +293,10 @@ impl Task {
             },
             delta = self.pod_deltas.recv() => match delta {
                 Some(delta) => self.on_pod_delta(delta),
+                None => return false,
+            },
+            delta = next_object_delta(&mut self.objects) => match delta {
+                Some((at, delta)) => self.objects[at].handle(delta, &mut self.engine),
                 None => return false,
             },
             Some(written) = self.results.recv() => self.on_written(written),
@@ -290,12 +361,12 @@ impl Task {
         match decision {
             Decision::Held => return,
             Decision::Bind(placement) => {
-                let profile = self.engine.profile().clone();
+                let pod = placement.pod.clone();
                 rt::spawn("bind", async move {
                     let _in_flight = writer.metrics.binding();
                     let mut guard = Answer { done, written: None };
-                    let written = writer.bind(&profile, placement).await;
-                    writer.metrics.bound(matches!(written, Written::Bound { .. }), since);
+                    let written = writer.bind(placement).await;
+                    writer.metrics.bound(&pod, matches!(written, Written::Bound { .. }), since);
                     guard.written = Some(written);
                 });
             }
@@ -330,13 +401,13 @@ impl Drop for Answer {
 // === impl Writer ===
 
 impl Writer {
-    async fn bind(&self, profile: &Profile, mut placement: Placement) -> Written {
-        match self.try_bind(profile, &mut placement).await {
+    async fn bind(&self, mut placement: Placement) -> Written {
+        match self.try_bind(&mut placement).await {
             Ok(()) => {
                 let Placement { pod, node, .. } = &placement;
                 let (namespace, name) = (pod.namespace(), pod.name());
                 debug!(%namespace, %name, %node, "Bound pod");
-                self.recorder.normal(
+                self.recorder(pod).normal(
                     &reference(pod),
                     "Scheduled",
                     format!("Successfully assigned {namespace}/{name} to {node}"),
@@ -352,8 +423,9 @@ impl Writer {
         }
     }
 
-    async fn try_bind(&self, profile: &Profile, placement: &mut Placement) -> Result<(), String> {
+    async fn try_bind(&self, placement: &mut Placement) -> Result<(), String> {
         let Placement { pod, node, state } = placement;
+        let profile = self.profiles.serving(pod);
         for (id, plugin) in &profile.pre_bind {
             let result = plugin.pre_bind(state, pod, node).await;
             result.map_err(|status| {
@@ -361,7 +433,7 @@ impl Writer {
             })?;
         }
         for (id, plugin) in &profile.bind {
-            let result = plugin.bind(&self.api, pod, node).await;
+            let result = plugin.bind(pod, node).await;
             let handled = result.map_err(|status| {
                 format!("running Bind plugin {:?}: {}", profile.plugin_name(*id), status.message)
             })?;
@@ -372,9 +444,14 @@ impl Writer {
         Err("no Bind plugin handled the pod".to_owned())
     }
 
+    /// Speaks for the profile that schedules the pod.
+    fn recorder(&self, pod: &PodInfo) -> &Recorder {
+        &self.recorders[self.profiles.serving(pod).id()]
+    }
+
     /// An event, and the condition `PodScheduled` and the nominated node unless the pod says so already.
     async fn tell(&self, pod: &PodInfo, reason: &str, message: &str, nomination: &Nomination) {
-        self.recorder.warning(&reference(pod), "FailedScheduling", truncated(message));
+        self.recorder(pod).warning(&reference(pod), "FailedScheduling", truncated(message));
         let mut status = serde_json::Map::new();
         if let Some(condition) = failed_condition(pod, reason, message) {
             status.insert("conditions".to_owned(), serde_json::json!([condition]));
@@ -414,7 +491,7 @@ impl Writer {
             Ok(()) => {
                 info!(%namespace, %name, %node, preemptor = %preemptor.name(), "Preempted pod");
                 let message = format!("Preempted by pod {} on node {node}", preemptor.uid());
-                self.recorder.normal(&reference(victim), "Preempted", message);
+                self.recorder(preemptor).normal(&reference(victim), "Preempted", message);
             }
             Err(status) if status.is_not_found() => {}
             Err(status) => warn!(%namespace, %name, error = %status, "Preempted no pod"),

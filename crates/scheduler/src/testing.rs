@@ -3,9 +3,31 @@
 use std::sync::Arc;
 
 use api::view::{Node, Pod};
+use client::fake::FakeApi;
+use client::{Informers, Recorder};
+use rt::Shutdown;
 use serde_json::{Value, json};
 
+use crate::DEFAULT_SCHEDULER;
+use crate::framework::{Handle, Profile};
+use crate::plugins::default_profile;
 use crate::pod::PodInfo;
+
+/// A handle of an API without objects.
+pub fn handle() -> Handle {
+    handle_of(FakeApi::new())
+}
+
+/// A handle whose informers, asked inside a runtime, read what was seeded.
+pub fn handle_of(api: Arc<FakeApi>) -> Handle {
+    let informers = Informers::new(api.clone(), Shutdown::new());
+    Handle { api, informers, recorder: Recorder::silent() }
+}
+
+/// The default profile of the default scheduler.
+pub fn profile() -> Profile {
+    default_profile(DEFAULT_SCHEDULER, &handle()).expect("the default profile is one")
+}
 
 fn parse(text: &str) -> Value {
     serde_json::from_str(text).expect("test data is JSON")
@@ -18,7 +40,11 @@ pub fn pod(name: &str, spec: &str) -> Pod {
 
 fn labelled_pod(name: &str, labels: &str, spec: &str) -> Pod {
     let metadata = json!({"name": name, "namespace": "default", "uid": name, "labels": parse(labels)});
-    serde_json::from_value(json!({"metadata": metadata, "spec": parse(spec)})).expect("test data is a pod")
+    let mut spec = parse(spec);
+    if spec["schedulerName"].is_null() {
+        spec["schedulerName"] = DEFAULT_SCHEDULER.into();
+    }
+    serde_json::from_value(json!({"metadata": metadata, "spec": spec})).expect("test data is a pod")
 }
 
 pub fn labelled_pod_info(name: &str, labels: &str, spec: &str) -> Arc<PodInfo> {

@@ -3,9 +3,14 @@ use std::time::Duration;
 use apimachinery::{Value, json};
 
 use super::*;
-use crate::framework::{EnqueueExtensions, Permit, Plugin, Registration, Reserve};
-use crate::plugins::{default_plugins, default_profile};
+use crate::cache::NodeInfo;
+use crate::framework::{
+    EnqueueExtensions, Filter, Hint, NotShareable, Permit, Plugin, PreEnqueue, Profile, Registration,
+    Reserve, Sign, Signature,
+};
+use crate::plugins::default_plugins;
 use crate::queue::Place;
+use crate::testing::{handle, profile};
 
 struct World {
     engine: Engine,
@@ -19,11 +24,16 @@ fn cpu(amount: &str) -> Value {
 
 impl World {
     fn new() -> Self {
-        Self::with(default_profile("default-scheduler").unwrap())
+        Self::with(profile())
     }
 
     fn with(profile: Profile) -> Self {
-        Self { engine: Engine::new(profile, 7), now: rt::instant(), revision: 0 }
+        Self::with_all(vec![profile])
+    }
+
+    fn with_all(profiles: Vec<Profile>) -> Self {
+        let profiles = Profiles::new(profiles).unwrap();
+        Self { engine: Engine::new(profiles, 7), now: rt::instant(), revision: 0 }
     }
 
     fn object(&mut self, value: Value) -> Object {
@@ -354,7 +364,8 @@ impl Permit for Pairs {
 }
 
 impl Reserve for Pairs {
-    fn reserve(&self, _: &mut CycleState, _: &PodInfo, _: &str) -> Result<(), Status> {
+    fn reserve(&self, state: &mut CycleState, pod: &PodInfo, _: &str) -> Result<(), Status> {
+        state.insert(pod.uid().clone());
         self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Ok(())
     }
@@ -367,9 +378,7 @@ impl Reserve for Pairs {
 #[test]
 fn permit_holds_pods_back_until_they_are_allowed_or_time_is_up() {
     let reserved = Arc::new(std::sync::atomic::AtomicI64::new(0));
-    let mut plugins = default_plugins();
-    plugins.push(Registration::of(Pairs(reserved.clone())).permit().reserve().done());
-    let mut world = World::with(Profile::new("default-scheduler", plugins).unwrap());
+    let mut world = World::with_plugin(Registration::of(Pairs(reserved.clone())).permit().reserve().done());
     world.node("n", "4");
     world.pod("a", cpu("1"));
     assert_eq!(world.next().unwrap(), "held");
@@ -377,7 +386,8 @@ fn permit_holds_pods_back_until_they_are_allowed_or_time_is_up() {
     world.pod("b", cpu("1"));
     assert_eq!(world.next().unwrap(), "b -> n");
     let permitted = world.engine.next_permitted(world.now);
-    assert!(matches!(&permitted[..], [Decision::Bind(a)] if a.pod.name() == "a"));
+    assert!(matches!(&permitted[..], [Decision::Bind(a)] if a.pod.name() == "a"
+        && a.state.get::<Str>().is_some_and(|reserved| reserved == "a")));
     assert_eq!(reserved.load(std::sync::atomic::Ordering::Relaxed), 2);
 
     world.pod("alone", cpu("1"));
@@ -394,14 +404,163 @@ fn permit_holds_pods_back_until_they_are_allowed_or_time_is_up() {
 #[test]
 fn profiles_that_cannot_work_are_refused() {
     use crate::framework::ProfileError;
-    let without = |name: &str| default_plugins().into_iter().filter(|plugin| plugin.name() != name).collect();
+    let without =
+        |name: &str| default_plugins(&handle()).into_iter().filter(|plugin| plugin.name() != name).collect();
     let error = |plugins| Profile::new("p", plugins).err();
     assert_eq!(error(without("DefaultBinder")), Some(ProfileError::NoBind { profile: "p".into() }));
     assert_eq!(
         error(without("PrioritySort")),
         Some(ProfileError::QueueSort { profile: "p".into(), count: 0 })
     );
-    let mut twice = default_plugins();
-    twice.extend(default_plugins().into_iter().filter(|plugin| plugin.name() == "NodeName"));
+    let mut twice = default_plugins(&handle());
+    twice.extend(default_plugins(&handle()).into_iter().filter(|plugin| plugin.name() == "NodeName"));
     assert_eq!(error(twice), Some(ProfileError::Duplicate { profile: "p".into(), name: "NodeName" }));
+}
+
+#[test]
+fn every_profile_places_its_own_pods_by_its_own_plugins() {
+    let careless =
+        default_plugins(&handle()).into_iter().filter(|plugin| plugin.name() != "NodeUnschedulable");
+    let careless = Profile::new("careless", careless.collect()).unwrap();
+    let mut world = World::with_all(vec![profile(), careless]);
+    let cordoned = world.object(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"},
+        "spec": {"unschedulable": true}, "status": {"allocatable": {"cpu": "4", "pods": "110"}}}));
+    world.engine.on_node(&cordoned, world.now);
+    let of = |scheduler: &str| {
+        let mut spec = cpu("1");
+        spec.set_at(&["schedulerName"], scheduler);
+        spec
+    };
+    for (name, scheduler) in
+        [("a", "default-scheduler"), ("b", "careless"), ("c", "nobody"), ("d", "default-scheduler")]
+    {
+        world.pod(name, of(scheduler));
+    }
+    let told = |name: &str| {
+        format!(
+            "{name}: 0/1 nodes are available: 1 node(s) were unschedulable. preemption: 0/1 nodes are available: \
+             1 Preemption is not helpful for scheduling."
+        )
+    };
+    assert_eq!(world.next(), Some(told("a")));
+    assert_eq!(world.next(), Some("b -> n".to_owned()), "alike, but not by the same profile");
+    assert_eq!(world.next(), Some(told("d")));
+    assert_eq!((world.next(), world.engine.queue().place("c")), (None, None));
+}
+
+#[test]
+fn profiles_of_one_name_and_none_at_all_are_refused() {
+    use crate::framework::ProfileError;
+    let refused = |profiles| Profiles::new(profiles).err();
+    assert_eq!(refused(vec![]), Some(ProfileError::NoProfiles));
+    assert_eq!(refused(vec![profile(), profile()]), Some(ProfileError::SameName("default-scheduler".into())));
+}
+
+/// Lets pods in, or fits them, once there is a StorageClass that is called as the pod.
+#[derive(Clone, Default)]
+struct Classes(Arc<parking_lot::Mutex<std::collections::BTreeSet<String>>>);
+
+impl Classes {
+    fn check(&self, pod: &PodInfo) -> Result<(), Status> {
+        match self.0.lock().contains(pod.name().as_str()) {
+            true => Ok(()),
+            false => Err(Status::unresolvable("no class")),
+        }
+    }
+}
+
+impl Plugin for Classes {
+    fn name(&self) -> &'static str {
+        "Classes"
+    }
+}
+
+impl Sign for Classes {
+    fn sign(&self, _: &PodInfo, _: &Cache, _: &mut Signature) -> Result<(), NotShareable> {
+        Err(NotShareable)
+    }
+}
+
+impl EnqueueExtensions for Classes {
+    fn events(&self) -> EventSet {
+        EventSet::STORAGE_CLASS
+    }
+
+    fn hint(&self, pod: &PodInfo, event: &Event<'_>) -> Hint {
+        match event {
+            Event::Object { new: Some(class), .. } if class.name() == pod.name().as_str() => Hint::Queue,
+            _ => Hint::Skip,
+        }
+    }
+
+    fn on_object(&self, event: &Event<'_>) {
+        let Event::Object { old, new, .. } = event else { return };
+        let mut classes = self.0.lock();
+        old.iter().for_each(|old| _ = classes.remove(old.name()));
+        new.iter().for_each(|new| _ = classes.insert(new.name().to_owned()));
+    }
+}
+
+impl Filter for Classes {
+    fn filter(&self, _: &CycleState, pod: &PodInfo, _: &NodeInfo) -> Result<(), Status> {
+        self.check(pod)
+    }
+}
+
+impl PreEnqueue for Classes {
+    fn pre_enqueue(&self, pod: &PodInfo) -> Result<(), Status> {
+        self.check(pod)
+    }
+}
+
+impl World {
+    fn with_plugin(plugin: Registration) -> Self {
+        let mut plugins = default_plugins(&handle());
+        plugins.push(plugin);
+        Self::with(Profile::new("default-scheduler", plugins).unwrap())
+    }
+
+    /// A StorageClass appears or is gone.
+    fn class(&mut self, name: &str, appears: bool) {
+        let class = self.object(json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+            "metadata": {"name": name}}));
+        let watched = Watched::of(&api::gvr::STORAGE_CLASSES).unwrap();
+        let (old, new) = if appears { (None, Some(&class)) } else { (Some(&class), None) };
+        self.engine.on_object(watched, old, new, self.now);
+    }
+}
+
+#[test]
+fn a_pod_that_waits_for_an_object_is_tried_again_when_that_appears_and_not_before() {
+    let mut world = World::with_plugin(Registration::of(Classes::default()).filter().done());
+    world.node("n", "4");
+    world.pod("p", cpu("1"));
+    assert!(world.next().unwrap().starts_with("p: 0/1 nodes are available: 1 no class."));
+    world.now += Duration::from_secs(2);
+    world.class("other", true);
+    world.class("p", false);
+    assert_eq!(world.engine.queue().place("p"), Some(Place::Unschedulable));
+    world.class("p", true);
+    assert_eq!(world.next().unwrap(), "p -> n");
+}
+
+#[test]
+fn a_gated_pod_is_let_in_when_what_it_waits_for_appears_and_not_before() {
+    let classes = Classes::default();
+    let mut world = World::with_plugin(Registration::of(classes.clone()).pre_enqueue().done());
+    world.node("n", "4");
+    world.pod("p", cpu("1"));
+    world.class("other", true);
+    assert_eq!((world.next(), world.engine.queue().lens()), (None, [0, 0, 0, 1]));
+    world.class("p", true);
+    assert_eq!(world.next().unwrap(), "p -> n");
+    world.class("p", false);
+    world.pod("q", cpu("1"));
+    let watched = Watched::of(&api::gvr::STORAGE_CLASSES).unwrap();
+    let q = world.object(
+        json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "q"}}),
+    );
+    world.engine.on_objects(watched, &[Arc::new(q)], world.now);
+    assert_eq!(world.next().unwrap(), "q -> n", "also when all are read anew");
+    assert_eq!(classes.0.lock().len(), 2);
 }

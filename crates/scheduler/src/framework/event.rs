@@ -1,8 +1,11 @@
 //! What happens in the cluster that may let a rejected pod be scheduled.
 
+use std::borrow::Cow;
 use std::ops::BitOr;
 
+use api::gvr;
 use api::view::{Node, Pod};
+use apimachinery::{GroupVersionResource, Object};
 
 use crate::pod::PodInfo;
 use crate::resource::{Missing, Resources};
@@ -33,6 +36,40 @@ pub enum Event<'a> {
         old: &'a PodInfo,
         new: &'a PodInfo,
     },
+    /// An object of one of the [`WATCHED`] resources appeared (without `old`), changed, or is gone (without `new`).
+    Object {
+        resource: &'a GroupVersionResource,
+        old: Option<&'a Object>,
+        new: Option<&'a Object>,
+    },
+}
+
+/// A resource, besides those of nodes and pods, whose objects plugins can wait for.
+pub struct Watched {
+    pub events: EventSet,
+    /// Upstream's name for it in the names of events.
+    pub kind: &'static str,
+    pub resource: GroupVersionResource,
+}
+
+/// The scheduler reads those of them that some plugin of some profile waits for, and no others.
+pub static WATCHED: [Watched; 12] = [
+    watched(EventSet::PERSISTENT_VOLUME, "PersistentVolume", gvr::PERSISTENT_VOLUMES),
+    watched(EventSet::PERSISTENT_VOLUME_CLAIM, "PersistentVolumeClaim", gvr::PERSISTENT_VOLUME_CLAIMS),
+    watched(EventSet::STORAGE_CLASS, "StorageClass", gvr::STORAGE_CLASSES),
+    watched(EventSet::CSI_NODE, "CSINode", gvr::CSI_NODES),
+    watched(EventSet::CSI_DRIVER, "CSIDriver", gvr::CSI_DRIVERS),
+    watched(EventSet::CSI_STORAGE_CAPACITY, "CSIStorageCapacity", gvr::CSI_STORAGE_CAPACITIES),
+    watched(EventSet::VOLUME_ATTACHMENT, "VolumeAttachment", gvr::VOLUME_ATTACHMENTS),
+    watched(EventSet::RESOURCE_CLAIM, "ResourceClaim", gvr::RESOURCE_CLAIMS),
+    watched(EventSet::RESOURCE_SLICE, "ResourceSlice", gvr::RESOURCE_SLICES),
+    watched(EventSet::DEVICE_CLASS, "DeviceClass", gvr::DEVICE_CLASSES),
+    watched(EventSet::POD_GROUP, "PodGroup", gvr::POD_GROUPS),
+    watched(EventSet::WORKLOAD, "Workload", gvr::WORKLOADS),
+];
+
+const fn watched(events: EventSet, kind: &'static str, resource: GroupVersionResource) -> Watched {
+    Watched { events, kind, resource }
 }
 
 /// A plugin's answer to whether an event may help a pod that it rejected.
@@ -62,6 +99,18 @@ impl EventSet {
     pub const POD_SCALE_DOWN: Self = Self(1 << 11);
     pub const POD_TOLERATION: Self = Self(1 << 12);
     pub const POD_GATES_ELIMINATED: Self = Self(1 << 13);
+    pub const PERSISTENT_VOLUME: Self = Self(1 << 14);
+    pub const PERSISTENT_VOLUME_CLAIM: Self = Self(1 << 15);
+    pub const STORAGE_CLASS: Self = Self(1 << 16);
+    pub const CSI_NODE: Self = Self(1 << 17);
+    pub const CSI_DRIVER: Self = Self(1 << 18);
+    pub const CSI_STORAGE_CAPACITY: Self = Self(1 << 19);
+    pub const VOLUME_ATTACHMENT: Self = Self(1 << 20);
+    pub const RESOURCE_CLAIM: Self = Self(1 << 21);
+    pub const RESOURCE_SLICE: Self = Self(1 << 22);
+    pub const DEVICE_CLASS: Self = Self(1 << 23);
+    pub const POD_GROUP: Self = Self(1 << 24);
+    pub const WORKLOAD: Self = Self(1 << 25);
 
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -91,8 +140,8 @@ impl BitOr for EventSet {
 
 impl Event<'_> {
     /// The event's name in metrics.
-    pub fn name(&self) -> &'static str {
-        match self {
+    pub fn name(&self) -> Cow<'static, str> {
+        let name = match *self {
             Self::NodeAdded(_) => "NodeAdd",
             Self::NodeUpdated { .. } => "NodeUpdate",
             Self::NodeDeleted(_) => "NodeDelete",
@@ -100,7 +149,17 @@ impl Event<'_> {
             Self::AssignedPodUpdated { .. } => "AssignedPodUpdate",
             Self::AssignedPodDeleted(_) => "AssignedPodDelete",
             Self::PodUpdated { .. } => "UnschedulablePodUpdate",
-        }
+            Self::Object { resource, old, new } => {
+                let kind = Watched::of(resource).map_or(resource.resource.as_str(), |watched| watched.kind);
+                let action = match (old, new) {
+                    (None, _) => "Add",
+                    (_, None) => "Delete",
+                    _ => "Update",
+                };
+                return format!("{kind}{action}").into();
+            }
+        };
+        name.into()
     }
 
     /// The kinds that this event is of; empty when nothing a plugin could wait for has changed.
@@ -114,7 +173,18 @@ impl Event<'_> {
                 pod_changes(&old.pod, &new.pod)
             }
             Self::AssignedPodDeleted(_) => EventSet::POD_DELETE,
+            Self::Object { resource, .. } => {
+                Watched::of(resource).map_or(EventSet::NONE, |watched| watched.events)
+            }
         }
+    }
+}
+
+// === impl Watched ===
+
+impl Watched {
+    pub fn of(resource: &GroupVersionResource) -> Option<&'static Self> {
+        WATCHED.iter().find(|watched| watched.resource == *resource)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The extension points of the scheduler and what plugins see.
 //!
-//! Owns: the traits, [`Status`], [`CycleState`], [`Event`]s and [`Hint`]s, [`Signature`]s, and [`Profile`] (which
-//! plugins run where, with which weight). Never touches: the API, clocks.
+//! Owns: the traits, [`Status`], [`CycleState`], [`Event`]s and [`Hint`]s, [`Signature`]s, [`Profiles`]
+//! (which plugins run where, with which weight). Never touches: the API, clocks.
 //!
 //! ```text
 //!  queue                 once per signature             per node        once           per pod
@@ -9,21 +9,22 @@
 //!                        └──────── shared by pods of equal signature ┘  nothing fits   scheduling task│ own task
 //! ```
 //!
-//! A plugin reads the cache it is given, does no I/O before `PreBind`, and keeps data in [`CycleState`]. All plugins
-//! stand in one list: `plugins::registry`.
+//! A plugin is made from a [`Handle`] and its [`Arguments`]. It reads the cache it is given and the handle's informers,
+//! does no I/O before `PreBind`, and keeps data in [`CycleState`]. All plugins stand in one list: `plugins::registry`.
 
 mod cycle_state;
 mod event;
+mod handle;
 mod profile;
+mod profiles;
 mod signature;
 mod status;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use apimachinery::Str;
+use apimachinery::{GroupVersionResource, Object, Str};
 use async_trait::async_trait;
-use client::Api;
 
 use crate::cache::{Cache, NodeInfo, Slot};
 use crate::diagnosis::Diagnosis;
@@ -31,11 +32,13 @@ use crate::permit::Waiting;
 use crate::pod::PodInfo;
 use crate::queue::QueuedPod;
 pub use cycle_state::CycleState;
-pub use event::{Event, EventSet, Hint};
+pub use event::{Event, EventSet, Hint, WATCHED, Watched};
+pub use handle::{ArgumentError, Arguments, Handle};
 pub use profile::{
     NORMALIZED_MAX, PluginId, PluginSet, Profile, ProfileError, Registering, Registration, ScorePlugin,
     Scores,
 };
+pub use profiles::{ProfileId, Profiles};
 pub use signature::{Fragment, NotShareable, Signature};
 pub use status::{Code, Reason, Status};
 
@@ -68,10 +71,25 @@ pub trait EnqueueExtensions: Plugin {
         let _ = (pod, event);
         Hint::Queue
     }
+
+    /// An [`Event::Object`] of a kind that the plugin waits for, before any pod is asked about with
+    /// [`EnqueueExtensions::hint`]. For plugins that keep books of their own; the others read the informer.
+    fn on_object(&self, event: &Event<'_>) {
+        let _ = event;
+    }
+
+    /// All objects of such a resource were read anew: at the start, and after events were missed. What is not among
+    /// them is gone.
+    fn on_objects(&self, resource: &GroupVersionResource, objects: &[Arc<Object>]) {
+        for object in objects {
+            self.on_object(&Event::Object { resource, old: None, new: Some(object) });
+        }
+    }
 }
 
-/// Decides whether a pod may enter the active queue. Asked again when the pod changes. Must be cheap.
-pub trait PreEnqueue: Plugin {
+/// Decides whether a pod may enter the active queue. Asked again when the pod changes, and when something happens that
+/// the plugin waits for and thinks helpful. Must be cheap.
+pub trait PreEnqueue: EnqueueExtensions {
     fn pre_enqueue(&self, pod: &PodInfo) -> Result<(), Status>;
 }
 
@@ -212,7 +230,8 @@ pub enum PermitOutcome {
     Wait(Duration),
 }
 
-/// Work that must be done before binding, e.g. on volumes. Runs in the binding task.
+/// Work that must be done before binding, e.g. on volumes. Runs in the binding task: it may write through the API and
+/// wait for what comes of it.
 #[async_trait]
 pub trait PreBind: Plugin {
     async fn pre_bind(&self, state: &mut CycleState, pod: &PodInfo, node: &str) -> Result<(), Status>;
@@ -222,6 +241,5 @@ pub trait PreBind: Plugin {
 #[async_trait]
 pub trait Bind: Plugin {
     /// `Ok(false)` leaves the pod to the next bind plugin.
-    async fn bind(&self, api: &Arc<dyn Api>, pod: &PodInfo, node: &str)
-    -> Result<bool, apimachinery::Status>;
+    async fn bind(&self, pod: &PodInfo, node: &str) -> Result<bool, apimachinery::Status>;
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use apimachinery::Str;
 use smallvec::SmallVec;
 
+use super::profiles::ProfileId;
 use super::*;
 
 /// Position of a plugin in its profile's list.
@@ -20,8 +21,10 @@ pub const NORMALIZED_MAX: usize = 6;
 /// The plugins that serve pods of one `schedulerName`.
 pub struct Profile {
     pub scheduler_name: Str,
+    /// Its place among the [`Profiles`] it belongs to.
+    pub(super) id: ProfileId,
     names: Vec<&'static str>,
-    pub(crate) pre_enqueue: Vec<Arc<dyn PreEnqueue>>,
+    pub(crate) pre_enqueue: Vec<(PluginId, Arc<dyn PreEnqueue>)>,
     pub(crate) queue_sort: Arc<dyn QueueSort>,
     pub(crate) pre_filter: Vec<(PluginId, Arc<dyn PreFilter>)>,
     pub(crate) filter: Vec<(PluginId, Arc<dyn Filter>)>,
@@ -63,7 +66,8 @@ pub struct Registration {
     filter: Option<Arc<dyn Filter>>,
     post_filter: Option<Arc<dyn PostFilter>>,
     pre_score: Option<Arc<dyn PreScore>>,
-    score: Option<(Arc<dyn Score>, i64)>,
+    score: Option<Arc<dyn Score>>,
+    weight: i64,
     reserve: Option<Arc<dyn Reserve>>,
     permit: Option<Arc<dyn Permit>>,
     pre_bind: Option<Arc<dyn PreBind>>,
@@ -91,6 +95,17 @@ pub enum ProfileError {
     TooManyPlugins { profile: Str, count: usize, max: usize },
     #[error("profile {profile:?}: {count} score plugins normalize; at most {NORMALIZED_MAX} are possible")]
     TooManyNormalized { profile: Str, count: usize },
+    #[error("profile {profile:?}: arguments of plugin {plugin:?}")]
+    Arguments {
+        profile: Str,
+        plugin: &'static str,
+        #[source]
+        source: ArgumentError,
+    },
+    #[error("at least one profile is needed")]
+    NoProfiles,
+    #[error("two profiles are called {0:?}; pods find theirs by the name")]
+    SameName(Str),
 }
 
 // === impl PluginSet ===
@@ -113,6 +128,11 @@ impl PluginSet {
 
     pub fn intersects(self, other: Self) -> bool {
         self.0 & other.0 != 0
+    }
+
+    /// The plugins in both.
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 }
 
@@ -137,6 +157,7 @@ impl Registration {
             post_filter: None,
             pre_score: None,
             score: None,
+            weight: 1,
             reserve: None,
             permit: None,
             pre_bind: None,
@@ -150,12 +171,17 @@ impl Registration {
     pub fn name(&self) -> &'static str {
         self.name
     }
+
+    /// How much its score counts; 1 unless said.
+    pub fn weighing(self, weight: i64) -> Self {
+        Self { weight, ..self }
+    }
 }
 
 impl<P: Plugin> Registering<P> {
     pub fn pre_enqueue(mut self) -> Self
     where
-        P: PreEnqueue + EnqueueExtensions,
+        P: PreEnqueue,
     {
         self.registration.pre_enqueue = Some(self.plugin.clone());
         self.registration.enqueue = Some(self.plugin.clone());
@@ -204,11 +230,11 @@ impl<P: Plugin> Registering<P> {
         self
     }
 
-    pub fn score(mut self, weight: i64) -> Self
+    pub fn score(mut self) -> Self
     where
         P: Score,
     {
-        self.registration.score = Some((self.plugin.clone(), weight));
+        self.registration.score = Some(self.plugin.clone());
         self.registration.sign = Some(self.plugin.clone());
         self
     }
@@ -273,8 +299,9 @@ impl Profile {
         }
         let made = Self {
             scheduler_name: profile(),
+            id: 0,
             names: plugins.iter().map(|plugin| plugin.name).collect(),
-            pre_enqueue: plugins.iter().filter_map(|plugin| plugin.pre_enqueue.clone()).collect(),
+            pre_enqueue: at_point(&plugins, |plugin| plugin.pre_enqueue.clone()),
             queue_sort,
             pre_filter: at_point(&plugins, |plugin| plugin.pre_filter.clone()),
             filter: at_point(&plugins, |plugin| plugin.filter.clone()),
@@ -294,8 +321,36 @@ impl Profile {
         Ok(made)
     }
 
+    pub fn id(&self) -> ProfileId {
+        self.id
+    }
+
     pub fn plugin_name(&self, id: PluginId) -> &'static str {
         self.names.get(id as usize).copied().unwrap_or_default()
+    }
+
+    /// The first plugin that does not let the pod into the active queue.
+    pub fn gate(&self, pod: &PodInfo) -> Option<PluginId> {
+        self.pre_enqueue.iter().find(|(_, plugin)| plugin.pre_enqueue(pod).is_err()).map(|(id, _)| *id)
+    }
+
+    /// Whether some plugin waits for any of these events.
+    pub fn awaits(&self, kinds: EventSet) -> bool {
+        self.enqueue.iter().any(|(_, plugin)| plugin.events().intersects(kinds))
+    }
+
+    /// Hands an object's event to the plugins that wait for its kind.
+    pub fn on_object(&self, event: &Event<'_>) {
+        self.waiting_for(event.kinds()).for_each(|plugin| plugin.on_object(event));
+    }
+
+    /// Hands all objects of a resource to the plugins that wait for its kind.
+    pub fn on_objects(&self, watched: &Watched, objects: &[Arc<Object>]) {
+        self.waiting_for(watched.events).for_each(|plugin| plugin.on_objects(&watched.resource, objects));
+    }
+
+    fn waiting_for(&self, kinds: EventSet) -> impl Iterator<Item = &Arc<dyn EnqueueExtensions>> {
+        self.enqueue.iter().map(|(_, plugin)| plugin).filter(move |plugin| plugin.events().intersects(kinds))
     }
 
     /// The plugins that wait for any of these events.
@@ -330,6 +385,7 @@ impl Profile {
         signature: &mut Signature,
     ) -> Result<(), NotShareable> {
         signature.clear();
+        signature.number(self.id as i64);
         if cluster.has_nominations() {
             // A nominated pod holds its room against lower priorities, and it alone may use it.
             if cluster.nomination(pod.uid()).is_some() {
@@ -384,9 +440,10 @@ fn at_point<T: ?Sized>(
 
 fn score_plugins(plugins: &[Registration]) -> Vec<ScorePlugin> {
     let mut next_normalized = 0..;
-    let scores = plugins.iter().zip(0..).filter_map(|(plugin, id)| Some((id, plugin.score.clone()?)));
+    let scores =
+        plugins.iter().zip(0..).filter_map(|(plugin, id)| Some((id, plugin.score.clone()?, plugin.weight)));
     scores
-        .map(|(id, (plugin, weight))| {
+        .map(|(id, plugin, weight)| {
             let normalized = match plugin.normalization() {
                 Normalization::None => None,
                 Normalization::By(_) => next_normalized.next(),

@@ -7,10 +7,18 @@ use apimachinery::json;
 use async_trait::async_trait;
 use client::Api;
 
-use crate::framework::{Bind, Plugin};
+use crate::framework::{Bind, Handle, Plugin};
 use crate::pod::PodInfo;
 
-pub struct DefaultBinder;
+pub struct DefaultBinder {
+    api: Arc<dyn Api>,
+}
+
+impl DefaultBinder {
+    pub fn new(handle: &Handle) -> Self {
+        Self { api: handle.api.clone() }
+    }
+}
 
 impl Plugin for DefaultBinder {
     fn name(&self) -> &'static str {
@@ -20,12 +28,7 @@ impl Plugin for DefaultBinder {
 
 #[async_trait]
 impl Bind for DefaultBinder {
-    async fn bind(
-        &self,
-        api: &Arc<dyn Api>,
-        pod: &PodInfo,
-        node: &str,
-    ) -> Result<bool, apimachinery::Status> {
+    async fn bind(&self, pod: &PodInfo, node: &str) -> Result<bool, apimachinery::Status> {
         let (namespace, name) = (pod.namespace(), pod.name());
         let binding = json!({
             "apiVersion": "v1",
@@ -33,7 +36,7 @@ impl Bind for DefaultBinder {
             "metadata": {"name": name.as_str(), "namespace": namespace.as_str(), "uid": pod.uid().as_str()},
             "target": {"kind": "Node", "name": node},
         });
-        api.create_subresource(&PODS, namespace, name, "binding", binding).await?;
+        self.api.create_subresource(&PODS, namespace, name, "binding", binding).await?;
         Ok(true)
     }
 }

@@ -16,7 +16,7 @@ mod scheduling_gates;
 mod taint_toleration;
 
 pub use default_preemption::PREEMPTION_REASON;
-pub use registry::{default_plugins, default_profile};
+pub use registry::{DEFAULT, Factory, Row, default_plugins, default_profile};
 
 #[cfg(test)]
 mod tests;

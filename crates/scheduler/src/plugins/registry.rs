@@ -1,4 +1,4 @@
-//! The visible list of plugins, in upstream's order and with upstream's weights.
+//! The visible list of plugins.
 
 use super::default_binder::DefaultBinder;
 use super::default_preemption::DefaultPreemption;
@@ -13,29 +13,59 @@ use super::pod_topology_spread::PodTopologySpread;
 use super::priority_sort::PrioritySort;
 use super::scheduling_gates::SchedulingGates;
 use super::taint_toleration::TaintToleration;
-use crate::framework::{Profile, ProfileError, Registration};
+use crate::framework::{ArgumentError, Arguments, Handle, Profile, ProfileError, Registration};
 
-/// The plugins of upstream's default profile that exist here.
-pub fn default_plugins() -> Vec<Registration> {
-    vec![
-        Registration::of(SchedulingGates).pre_enqueue().done(),
-        Registration::of(PrioritySort).queue_sort().done(),
-        Registration::of(NodeUnschedulable).filter().done(),
-        Registration::of(NodeName).filter().done(),
-        Registration::of(TaintToleration).filter().pre_score().score(3).done(),
-        Registration::of(NodeAffinity).pre_filter().filter().pre_score().score(2).done(),
-        Registration::of(NodePorts).pre_filter().filter().done(),
-        Registration::of(Fit).pre_filter().filter().score(1).done(),
-        Registration::of(PodTopologySpread).pre_filter().filter().pre_score().score(2).done(),
-        Registration::of(InterPodAffinity).pre_filter().filter().pre_score().score(2).done(),
-        Registration::of(DefaultPreemption).post_filter().done(),
-        Registration::of(BalancedAllocation).pre_score().score(1).done(),
-        Registration::of(ImageLocality).pre_score().score(1).done(),
-        Registration::of(DefaultBinder).bind().done(),
-    ]
+/// Makes a plugin with the points it can serve.
+pub type Factory = fn(&Handle, &Arguments) -> Result<Registration, ArgumentError>;
+
+/// A plugin that a profile can have.
+#[derive(Clone, Copy)]
+pub struct Row {
+    pub name: &'static str,
+    /// How much its score counts in the default profile; 0 for one that does not score.
+    pub weight: i64,
+    pub factory: Factory,
 }
 
-/// The profile for pods that name `scheduler_name`.
-pub fn default_profile(scheduler_name: &str) -> Result<Profile, ProfileError> {
-    Profile::new(scheduler_name, default_plugins())
+/// The plugins of upstream's default profile that exist here, in upstream's order and with upstream's weights.
+pub const DEFAULT: &[Row] = &[
+    row("SchedulingGates", 0, |_, _| Ok(Registration::of(SchedulingGates).pre_enqueue().done())),
+    row("PrioritySort", 0, |_, _| Ok(Registration::of(PrioritySort).queue_sort().done())),
+    row("NodeUnschedulable", 0, |_, _| Ok(Registration::of(NodeUnschedulable).filter().done())),
+    row("NodeName", 0, |_, _| Ok(Registration::of(NodeName).filter().done())),
+    row("TaintToleration", 3, |_, _| {
+        Ok(Registration::of(TaintToleration).filter().pre_score().score().done())
+    }),
+    row("NodeAffinity", 2, |_, _| {
+        Ok(Registration::of(NodeAffinity).pre_filter().filter().pre_score().score().done())
+    }),
+    row("NodePorts", 0, |_, _| Ok(Registration::of(NodePorts).pre_filter().filter().done())),
+    row("NodeResourcesFit", 1, |_, _| Ok(Registration::of(Fit).pre_filter().filter().score().done())),
+    row("PodTopologySpread", 2, |_, _| {
+        Ok(Registration::of(PodTopologySpread).pre_filter().filter().pre_score().score().done())
+    }),
+    row("InterPodAffinity", 2, |_, _| {
+        Ok(Registration::of(InterPodAffinity).pre_filter().filter().pre_score().score().done())
+    }),
+    row("DefaultPreemption", 0, |_, _| Ok(Registration::of(DefaultPreemption).post_filter().done())),
+    row("NodeResourcesBalancedAllocation", 1, |_, _| {
+        Ok(Registration::of(BalancedAllocation).pre_score().score().done())
+    }),
+    row("ImageLocality", 1, |_, _| Ok(Registration::of(ImageLocality).pre_score().score().done())),
+    row("DefaultBinder", 0, |handle, _| Ok(Registration::of(DefaultBinder::new(handle)).bind().done())),
+];
+
+const fn row(name: &'static str, weight: i64, factory: Factory) -> Row {
+    Row { name, weight, factory }
+}
+
+/// The plugins of the default profile.
+pub fn default_plugins(handle: &Handle) -> Vec<Registration> {
+    let make = |row: &Row| (row.factory)(handle, &Arguments::default()).map(|made| made.weighing(row.weight));
+    DEFAULT.iter().map(|row| make(row).expect("plugins take their defaults")).collect()
+}
+
+/// The default profile for pods that name `scheduler_name`.
+pub fn default_profile(scheduler_name: &str, handle: &Handle) -> Result<Profile, ProfileError> {
+    Profile::new(scheduler_name, default_plugins(handle))
 }

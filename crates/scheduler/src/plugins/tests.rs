@@ -4,16 +4,15 @@ use std::sync::Arc;
 
 use expect_test::{Expect, expect};
 
-use super::default_profile;
 use crate::cache::Cache;
 use crate::framework::Event;
 use crate::pod::PodInfo;
 use crate::shortlist::Shortlist;
-use crate::testing::{labelled_node, labelled_pod_info, node, pod_info};
+use crate::testing::{labelled_node, labelled_pod_info, node, pod_info, profile};
 
 /// `feasible`, or the refusal by the first plugin that refuses.
 fn answer(pod: &Arc<PodInfo>, cache: &Cache) -> String {
-    let profile = default_profile("default-scheduler").unwrap();
+    let profile = profile();
     match Shortlist::new(&profile, pod.clone(), cache) {
         Err((_, status)) => format!("{:?} by PreFilter: {}", status.code, status.message()),
         Ok(shortlist) if shortlist.feasible_count() > 0 => "feasible".to_owned(),
@@ -148,7 +147,7 @@ fn resources_must_fit_and_the_message_names_all_that_do_not() {
 
 #[test]
 fn scores_prefer_free_even_and_untainted_nodes_with_the_image() {
-    let profile = default_profile("default-scheduler").unwrap();
+    let profile = profile();
     let best = |spec: &str, nodes: &[(&str, &str, &str, &str)]| {
         let mut cache = Cache::default();
         for (name, labels, spec, status) in nodes {
@@ -189,7 +188,7 @@ fn zones(placed: &[(&str, &str, &str)]) -> Cache {
 
 /// Names of the feasible nodes, or all refusals.
 fn feasible(pod: &Arc<PodInfo>, cache: &Cache) -> String {
-    let profile = default_profile("default-scheduler").unwrap();
+    let profile = profile();
     let shortlist =
         Shortlist::new(&profile, pod.clone(), cache).unwrap_or_else(|_| panic!("rejected by PreFilter"));
     let names: Vec<&str> = cache
@@ -285,7 +284,7 @@ fn spread_constraints_bound_the_skew() {
 
 #[test]
 fn soft_spreading_and_preferred_affinity_choose_the_domain() {
-    let profile = default_profile("default-scheduler").unwrap();
+    let profile = profile();
     let best = |spec: &str, cache: &Cache| {
         let mut shortlist =
             Shortlist::new(&profile, labelled_pod_info("p", WEB, spec), cache).unwrap_or_else(|_| panic!());
@@ -308,7 +307,7 @@ fn soft_spreading_and_preferred_affinity_choose_the_domain() {
 
 #[test]
 fn hints_requeue_only_what_an_event_can_help() {
-    let profile = default_profile("default-scheduler").unwrap();
+    let profile = profile();
     let helps = |plugin: &str, pod: &Arc<PodInfo>, event: Event<'_>| {
         let kinds = event.kinds();
         let rejector = (0..64).find(|&id| profile.plugin_name(id) == plugin).unwrap();

@@ -4,7 +4,8 @@
 //! (every call says what time it is).
 //!
 //! ```text
-//!     add ──> gated? ──> gated ──(pod changed)──┐
+//!     add ──> gated? ──> gated ──(pod changed,──┐
+//!               │            or event that helps)
 //!               │                               v
 //!               └─────────────────────────> active ──pop──> in flight ──bound──> (gone)
 //!                                              ^                │ rejected by plugins
@@ -27,7 +28,7 @@ use std::time::Duration;
 use apimachinery::Str;
 use rt::Instant;
 
-use crate::framework::{Event, PluginSet, Profile};
+use crate::framework::{Event, PluginSet, Profile, ProfileId, Profiles};
 use crate::pod::PodInfo;
 use heap::Heap;
 
@@ -53,7 +54,7 @@ pub struct QueuedPod {
     pub rejections: u32,
     /// Errors since the last attempt that ended without one.
     pub errors: u32,
-    /// Who rejected it last.
+    /// Who rejected it last, or keeps it out.
     pub rejectors: PluginSet,
 }
 
@@ -76,9 +77,9 @@ pub enum Place {
     InFlight,
 }
 
-/// The scheduling queue of one profile.
+/// The scheduling queue of all profiles.
 pub struct Queue {
-    profile: Arc<Profile>,
+    profiles: Profiles,
     entries: Vec<Option<Entry>>,
     free: Vec<u32>,
     by_uid: HashMap<Str, u32>,
@@ -86,14 +87,16 @@ pub struct Queue {
     backing_off: Heap,
     /// When each pod in `Unschedulable` is to be tried again at the latest.
     unschedulable: BTreeSet<(Instant, u32)>,
-    gated: usize,
-    /// Unschedulable pods that each plugin rejected, so that an event nobody waits for costs nothing.
-    rejected_by: [usize; PluginSet::CAPACITY],
+    gated: BTreeSet<u32>,
+    /// Unschedulable and gated pods that each plugin of each profile rejected, so that an event nobody waits for costs
+    /// nothing.
+    rejected_by: Vec<[usize; PluginSet::CAPACITY]>,
 }
 
 #[derive(Debug)]
 struct Entry {
     queued: QueuedPod,
+    profile: ProfileId,
     place: Place,
     /// When back-off ends, or when an unschedulable pod is tried again.
     due: Instant,
@@ -102,17 +105,17 @@ struct Entry {
 // === impl Queue ===
 
 impl Queue {
-    pub fn new(profile: Arc<Profile>) -> Self {
+    pub fn new(profiles: Profiles) -> Self {
         Self {
-            profile,
             entries: Vec::new(),
             free: Vec::new(),
             by_uid: HashMap::new(),
             active: Heap::default(),
             backing_off: Heap::default(),
             unschedulable: BTreeSet::new(),
-            gated: 0,
-            rejected_by: [0; PluginSet::CAPACITY],
+            gated: BTreeSet::new(),
+            rejected_by: vec![[0; PluginSet::CAPACITY]; profiles.len()],
+            profiles,
         }
     }
 
@@ -126,7 +129,7 @@ impl Queue {
 
     /// How many pods are in each place: active, backing off, unschedulable, gated.
     pub fn lens(&self) -> [usize; 4] {
-        [self.active.len(), self.backing_off.len(), self.unschedulable.len(), self.gated]
+        [self.active.len(), self.backing_off.len(), self.unschedulable.len(), self.gated.len()]
     }
 
     pub fn place(&self, uid: &str) -> Option<Place> {
@@ -142,7 +145,8 @@ impl Queue {
         self.by_uid.keys()
     }
 
-    /// Adds a pod, or takes note of its new state. A change that may let it be scheduled moves it.
+    /// Adds a pod, or takes note of its new state. A change that may let it be scheduled moves it. A pod of no profile is
+    /// none of ours.
     pub fn upsert(&mut self, pod: Arc<PodInfo>, now: Instant) {
         match self.by_uid.get(pod.uid()).copied() {
             None => self.add(pod, now),
@@ -199,30 +203,45 @@ impl Queue {
 
     /// Moves the pods that an event may help.
     pub fn on_event(&mut self, event: &Event<'_>, now: Instant) {
-        if self.unschedulable.is_empty() {
+        if self.unschedulable.is_empty() && self.gated.is_empty() {
             return;
         }
         let kinds = event.kinds();
-        let interested = self.profile.interested_in(kinds);
-        let anyone = (0..PluginSet::CAPACITY as u8)
-            .any(|plugin| interested.contains(plugin) && self.rejected_by[plugin as usize] > 0);
-        if !anyone {
+        let interested: Vec<PluginSet> = self
+            .profiles
+            .iter()
+            .map(|profile| self.rejecting(profile).and(profile.interested_in(kinds)))
+            .collect();
+        if interested.iter().all(|plugins| plugins.is_empty()) {
             return;
         }
-        let profile = self.profile.clone();
-        let helped = |&(_, slot): &(Instant, u32)| {
-            let queued = &self.entry(slot).queued;
-            let asked = queued.rejectors.intersects(interested);
-            asked && profile.is_worth_requeuing(&queued.pod, queued.rejectors, event, kinds)
+        let helped = |slot: &u32| {
+            let Entry { queued, profile, .. } = self.entry(*slot);
+            let asked = queued.rejectors.and(interested[*profile]);
+            !asked.is_empty()
+                && self.profiles.at(*profile).is_worth_requeuing(&queued.pod, asked, event, kinds)
         };
-        let helped: Vec<u32> =
-            self.unschedulable.iter().filter(|at| helped(at)).map(|&(_, slot)| slot).collect();
-        helped.into_iter().for_each(|slot| self.requeue(slot, event.name(), now));
+        let helped: Vec<u32> = self.waiting().filter(helped).collect();
+        if !helped.is_empty() {
+            let cause = event.name();
+            helped.into_iter().for_each(|slot| self.requeue(slot, &cause, now));
+        }
+    }
+
+    /// Pods that wait for an event.
+    fn waiting(&self) -> impl Iterator<Item = u32> {
+        self.unschedulable.iter().map(|&(_, slot)| slot).chain(self.gated.iter().copied())
+    }
+
+    /// The profile's plugins because of which some pod waits.
+    fn rejecting(&self, profile: &Profile) -> PluginSet {
+        let counts = (0..).zip(&self.rejected_by[profile.id()]);
+        counts.filter(|(_, pods)| **pods > 0).map(|(plugin, _)| plugin).collect()
     }
 
     /// Moves every unschedulable pod, whatever it waits for: after the world was read anew.
     pub fn on_resync(&mut self, now: Instant) {
-        let all: Vec<u32> = self.unschedulable.iter().map(|&(_, slot)| slot).collect();
+        let all: Vec<u32> = self.waiting().collect();
         all.into_iter().for_each(|slot| self.requeue(slot, "Resync", now));
     }
 
@@ -243,6 +262,7 @@ impl Queue {
     }
 
     fn add(&mut self, pod: Arc<PodInfo>, now: Instant) {
+        let Some(profile) = self.profiles.of(&pod).map(Profile::id) else { return };
         let uid = pod.uid().clone();
         let queued = QueuedPod {
             pod,
@@ -252,7 +272,7 @@ impl Queue {
             errors: 0,
             rejectors: PluginSet::default(),
         };
-        let entry = Some(Entry { queued, place: Place::InFlight, due: now });
+        let entry = Some(Entry { queued, profile, place: Place::InFlight, due: now });
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.entries[slot as usize] = entry;
@@ -279,9 +299,10 @@ impl Queue {
             Place::Active | Place::Gated => self.activate(slot, "UnschedulablePodUpdate", now),
             Place::Unschedulable => {
                 let event = Event::PodUpdated { old: &old, new: &pod };
-                let rejectors = self.entry(slot).queued.rejectors;
-                if self.profile.is_worth_requeuing(&pod, rejectors, &event, event.kinds()) {
-                    self.requeue(slot, event.name(), now);
+                let Entry { queued, profile, .. } = self.entry(slot);
+                let profile = self.profiles.at(*profile);
+                if profile.is_worth_requeuing(&pod, queued.rejectors, &event, event.kinds()) {
+                    self.requeue(slot, &event.name(), now);
                 }
             }
             Place::BackingOff | Place::InFlight => {}
@@ -289,7 +310,7 @@ impl Queue {
     }
 
     /// To active if its back-off is over, else to back-off.
-    fn requeue(&mut self, slot: u32, cause: &'static str, now: Instant) {
+    fn requeue(&mut self, slot: u32, cause: &str, now: Instant) {
         if back_off_end(&self.entry(slot).queued) > now {
             self.leave(slot);
             self.enter_back_off(slot, cause, now);
@@ -299,16 +320,11 @@ impl Queue {
     }
 
     /// To active, or to gated if a `PreEnqueue` plugin says so.
-    fn activate(&mut self, slot: u32, cause: &'static str, now: Instant) {
+    fn activate(&mut self, slot: u32, cause: &str, now: Instant) {
         self.leave(slot);
-        let refused = {
-            let pod = &self.entry(slot).queued.pod;
-            self.profile.pre_enqueue.iter().any(|plugin| plugin.pre_enqueue(pod).is_err())
-        };
-        if refused {
-            self.entry_mut(slot).place = Place::Gated;
-            self.gated += 1;
-            count_incoming("gated", cause);
+        let entry = self.entry(slot);
+        if let Some(gate) = self.profiles.at(entry.profile).gate(&entry.queued.pod) {
+            self.enter_gated(slot, PluginSet::from_iter([gate]), cause);
             return;
         }
         let entry = self.entry_mut(slot);
@@ -318,13 +334,21 @@ impl Queue {
             entry.queued.queued_at = now;
         }
         count_incoming("active", cause);
-        let Self { active, entries, profile, .. } = self;
-        active.push(slot, |a, b| {
-            profile.queue_sort.less(&queued(entries, a).queued, &queued(entries, b).queued)
-        });
+        let Self { active, entries, profiles, .. } = self;
+        let sort = profiles.queue_sort();
+        active.push(slot, |a, b| sort.less(&queued(entries, a).queued, &queued(entries, b).queued));
     }
 
-    fn enter_back_off(&mut self, slot: u32, cause: &'static str, now: Instant) {
+    fn enter_gated(&mut self, slot: u32, gate: PluginSet, cause: &str) {
+        count_incoming("gated", cause);
+        let entry = self.entry_mut(slot);
+        entry.place = Place::Gated;
+        entry.queued.rejectors = gate;
+        self.gated.insert(slot);
+        self.count_rejectors(slot, |count| *count += 1);
+    }
+
+    fn enter_back_off(&mut self, slot: u32, cause: &str, now: Instant) {
         count_incoming("backoff", cause);
         let entry = self.entry_mut(slot);
         entry.place = Place::BackingOff;
@@ -338,39 +362,43 @@ impl Queue {
         let entry = self.entry_mut(slot);
         entry.place = Place::Unschedulable;
         entry.due = now + UNSCHEDULABLE_MAX;
-        let (due, rejectors) = (entry.due, entry.queued.rejectors);
+        let due = entry.due;
         self.unschedulable.insert((due, slot));
-        self.count_rejectors(rejectors, |count| *count += 1);
+        self.count_rejectors(slot, |count| *count += 1);
     }
 
     /// Out of whatever structure its place is in.
     fn leave(&mut self, slot: u32) {
-        let Self { active, backing_off, unschedulable, entries, profile, .. } = self;
+        let Self { active, backing_off, unschedulable, gated, entries, profiles, .. } = self;
         let entry = queued(entries, slot);
         match entry.place {
             Place::Active => {
-                active.remove(slot, |a, b| {
-                    profile.queue_sort.less(&queued(entries, a).queued, &queued(entries, b).queued)
-                });
+                let sort = profiles.queue_sort();
+                active.remove(slot, |a, b| sort.less(&queued(entries, a).queued, &queued(entries, b).queued));
             }
             Place::BackingOff => {
                 backing_off.remove(slot, |a, b| queued(entries, a).due < queued(entries, b).due)
             }
             Place::Unschedulable => {
                 unschedulable.remove(&(entry.due, slot));
-                let rejectors = entry.queued.rejectors;
-                self.count_rejectors(rejectors, |count| *count -= 1);
+                self.count_rejectors(slot, |count| *count -= 1);
             }
-            Place::Gated => self.gated -= 1,
+            Place::Gated => {
+                gated.remove(&slot);
+                self.count_rejectors(slot, |count| *count -= 1);
+            }
             Place::InFlight => {}
         }
         self.entry_mut(slot).place = Place::InFlight;
     }
 
-    fn count_rejectors(&mut self, rejectors: PluginSet, change: impl Fn(&mut usize)) {
-        for plugin in (0..PluginSet::CAPACITY as u8).filter(|&plugin| rejectors.contains(plugin)) {
-            change(&mut self.rejected_by[plugin as usize]);
-        }
+    /// Counts a waiting pod for those who rejected it.
+    fn count_rejectors(&mut self, slot: u32, change: impl Fn(&mut usize)) {
+        let Self { entries, rejected_by, .. } = self;
+        let entry = queued(entries, slot);
+        let counts = (0..).zip(&mut rejected_by[entry.profile]);
+        let of_rejectors = counts.filter(|(plugin, _)| entry.queued.rejectors.contains(*plugin));
+        of_rejectors.for_each(|(_, count)| change(count));
     }
 
     fn entry(&self, slot: u32) -> &Entry {

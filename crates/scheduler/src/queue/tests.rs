@@ -2,8 +2,7 @@ use api::view::Node;
 
 use super::*;
 use crate::framework::EventSet;
-use crate::plugins::default_profile;
-use crate::testing::{node, pod_info};
+use crate::testing::{node, pod_info, profile};
 
 struct World {
     queue: Queue,
@@ -12,8 +11,8 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let profile = default_profile("default-scheduler").unwrap();
-        Self { queue: Queue::new(Arc::new(profile)), now: rt::instant() }
+        let profiles = Profiles::new(vec![profile()]).unwrap();
+        Self { queue: Queue::new(profiles), now: rt::instant() }
     }
 
     fn add(&mut self, name: &str, spec: &str) {
@@ -31,7 +30,7 @@ impl World {
 
     /// Rejected by all that wait for nodes' allocatable resources, which is `NodeResourcesFit`.
     fn reject(&mut self, name: &str) {
-        let fit = self.queue.profile.interested_in(EventSet::NODE_ALLOCATABLE);
+        let fit = self.queue.profiles.at(0).interested_in(EventSet::NODE_ALLOCATABLE);
         self.queue.fail(name, Failure::Rejected(fit), self.now);
     }
 
@@ -150,6 +149,6 @@ fn removed_pods_are_gone_from_every_place() {
         assert!(world.queue.remove(name).is_some());
     }
     assert_eq!((world.queue.lens(), world.queue.len()), ([0, 0, 0, 0], 0));
-    assert_eq!(world.queue.rejected_by, [0; PluginSet::CAPACITY]);
+    assert_eq!(world.queue.rejected_by, [[0; PluginSet::CAPACITY]]);
     assert_eq!(world.queue.next_due(), None);
 }

@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
-use api::gvr::EVENTS;
-use apimachinery::Status;
+use api::gvr::{EVENTS, STORAGE_CLASSES};
 use client::fake::FakeApi;
 
 use super::*;
+use crate::cache::{Cache, NodeInfo};
+use crate::framework::{
+    CycleState, EnqueueExtensions, EventSet, Filter, NotShareable, Plugin, Registration, Sign, Signature,
+    Status,
+};
+use crate::plugins::default_plugins;
+use crate::testing::handle_of;
 
 fn seed_node(api: &FakeApi, name: &str, cpu: &str) {
     api.seed(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
@@ -89,7 +95,7 @@ async fn a_binding_that_fails_is_tried_again() {
     api.fail(move |call| {
         let fails = call.subresource == "binding" && failures > 0;
         failures -= i32::from(fails);
-        fails.then(|| Status::internal("disk full"))
+        fails.then(|| apimachinery::Status::internal("disk full"))
     });
     start(&api, &shutdown).await;
     until("bound", || node_of(&api, "p") == "a").await;
@@ -136,4 +142,73 @@ async fn pods_of_lower_priority_are_evicted_for_one_that_needs_their_room() {
     api.drop_object(&PODS, "default", "low");
     until("high bound", || node_of(&api, "high") == "a").await;
     shutdown.cancel();
+}
+
+/// Fits pods while there is a StorageClass called `fast`, which it reads from the informer.
+struct NeedsClass(Handle);
+
+impl Plugin for NeedsClass {
+    fn name(&self) -> &'static str {
+        "NeedsClass"
+    }
+}
+
+impl Sign for NeedsClass {
+    fn sign(&self, _: &PodInfo, _: &Cache, _: &mut Signature) -> Result<(), NotShareable> {
+        Err(NotShareable)
+    }
+}
+
+impl EnqueueExtensions for NeedsClass {
+    fn events(&self) -> EventSet {
+        EventSet::STORAGE_CLASS
+    }
+}
+
+impl Filter for NeedsClass {
+    fn filter(&self, _: &CycleState, _: &PodInfo, _: &NodeInfo) -> Result<(), Status> {
+        match self.0.informers.of(&STORAGE_CLASSES).get("", "fast") {
+            Some(_) => Ok(()),
+            None => Err(Status::unresolvable("no class fast")),
+        }
+    }
+}
+
+#[tokio::test]
+async fn objects_that_a_plugin_waits_for_are_there_when_it_starts_and_help_when_they_come() {
+    for before in [true, false] {
+        let (api, shutdown) = (FakeApi::new(), Shutdown::new());
+        let seed_class = || {
+            api.seed(json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "fast"},
+                "provisioner": "x.io/y"}));
+        };
+        seed_node(&api, "a", "4");
+        seed_pod(&api, "p", "1");
+        if before {
+            seed_class();
+        }
+        let handle = handle_of(api.clone());
+        let mut plugins = default_plugins(&handle);
+        plugins.push(Registration::of(NeedsClass(handle.clone())).filter().done());
+        let profile = Profile::new(DEFAULT_SCHEDULER, plugins).unwrap();
+        let (ready, is_ready) = oneshot::channel();
+        let task = run_profiles(vec![(profile, handle)], Options::default(), ready, shutdown.clone());
+        rt::spawn("scheduler", async move { task.await.unwrap() });
+        is_ready.await.unwrap();
+        if !before {
+            let told = || {
+                !api.peek(&PODS, "default", "p")
+                    .unwrap()
+                    .to_value()
+                    .array_at(&["status", "conditions"])
+                    .is_empty()
+            };
+            until("told", told).await;
+            seed_class();
+        }
+        until("bound", || node_of(&api, "p") == "a").await;
+        let refusals = api.calls().iter().filter(|call| call.subresource == "status").count();
+        assert_eq!(refusals, usize::from(!before));
+        shutdown.cancel();
+    }
 }

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::framework::{LEFT_OUT, MAX_NODE_SCORE, Signature};
-use crate::plugins::default_profile;
 use crate::shared::{SIGNATURES_MAX, Shortlists};
-use crate::testing::{labelled_node, labelled_pod_info, pod_info};
+use crate::testing::{labelled_node, labelled_pod_info, pod_info, profile};
 
 /// Xorshift; a failure prints the seed.
 struct Random(u64);
@@ -165,7 +164,7 @@ fn change_cluster(random: &mut Random, cache: &mut Cache, placed: &mut Vec<Strin
 
 #[test]
 fn shared_and_repaired_shortlists_find_what_a_plain_search_finds() {
-    let profile = default_profile("default-scheduler").unwrap();
+    let profile = profile();
     let mut placements = 0;
     for seed in 1..=80 {
         let mut random = Random(0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(seed));
@@ -197,7 +196,7 @@ fn shared_and_repaired_shortlists_find_what_a_plain_search_finds() {
 
 #[test]
 fn signatures_differ_exactly_when_placement_may() {
-    let profile = default_profile("default-scheduler").unwrap();
+    let profile = profile();
     let sign = |spec: &str| {
         let mut signature = Signature::default();
         profile
@@ -225,7 +224,7 @@ fn signatures_differ_exactly_when_placement_may() {
 
 #[test]
 fn only_so_many_signatures_are_kept() {
-    let profile = default_profile("default-scheduler").unwrap();
+    let profile = profile();
     let (mut cache, mut shortlists) = (Cache::default(), Shortlists::default());
     cache.upsert_node(crate::testing::node("n", "{}", "{}"));
     for cpu in 0..SIGNATURES_MAX + 10 {
@@ -240,7 +239,7 @@ fn only_so_many_signatures_are_kept() {
 #[test]
 #[ignore = "a measurement"]
 fn measure_placements_per_second() {
-    let profile = default_profile("default-scheduler").unwrap();
+    let profile = profile();
     let (mut cache, mut shortlists) = (Cache::default(), Shortlists::default());
     for name in 0..5000 {
         let status = r#"{"allocatable":{"cpu":"32","memory":"256Gi","pods":"110"}}"#;
