@@ -25,6 +25,7 @@ pub mod strategy;
 pub mod table;
 pub mod validation;
 pub mod view;
+pub mod volumes;
 
 pub use features::Features;
 pub use resource::{Resource, Subresource};

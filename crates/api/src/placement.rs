@@ -24,11 +24,19 @@ pub fn is_required_match(pod: &PodSpec, node: &Node) -> bool {
 
 /// An empty term matches nothing.
 pub fn matches(term: &NodeSelectorTerm, node: &Node) -> bool {
-    let labels = &node.metadata.labels;
+    is_match(term, &node.metadata.labels, &node.metadata.name)
+}
+
+/// As [`matches`], for who knows nothing of a node but its labels; no node has an empty name.
+pub fn matches_labels(term: &NodeSelectorTerm, labels: &StringMap) -> bool {
+    is_match(term, labels, "")
+}
+
+fn is_match(term: &NodeSelectorTerm, labels: &StringMap, name: &str) -> bool {
     let is_empty = term.match_expressions.is_empty() && term.match_fields.is_empty();
     !is_empty
         && term.match_expressions.iter().all(|requirement| holds(requirement, labels))
-        && term.match_fields.iter().all(|requirement| field_holds(requirement, &node.metadata.name))
+        && term.match_fields.iter().all(|requirement| field_holds(requirement, name))
 }
 
 fn holds(requirement: &NodeSelectorRequirement, labels: &StringMap) -> bool {
@@ -51,7 +59,7 @@ fn compares(value: Option<&Str>, requirement: &NodeSelectorRequirement, test: fn
 }
 
 /// Only `metadata.name` with exactly one value is a field that can be selected.
-fn field_holds(requirement: &NodeSelectorRequirement, name: &Str) -> bool {
+fn field_holds(requirement: &NodeSelectorRequirement, name: &str) -> bool {
     let [value] = requirement.values.as_slice() else { return false };
     match (requirement.key.as_str(), requirement.operator.as_str()) {
         (NAME_FIELD, "In") => value == name,

@@ -1,6 +1,7 @@
 //! What controllers ask about pods and their PersistentVolumeClaims.
 
-use api::view::{Pod, Volume};
+use api::view::Pod;
+use api::volumes::claim_name;
 use apimachinery::{Object, Str};
 use client::{Informer, ObjectKey};
 
@@ -17,17 +18,4 @@ pub fn claims_of(pod: &Object) -> Vec<ObjectKey> {
     let Ok(view) = pod.view::<Pod>() else { return Vec::new() };
     let names = view.spec.volumes.iter().filter_map(|volume| claim_name(pod.name(), volume));
     names.map(|name| ObjectKey::new(pod.namespace(), &name)).collect()
-}
-
-fn claim_name(pod: &str, volume: &Volume) -> Option<String> {
-    match (&volume.persistent_volume_claim, &volume.ephemeral) {
-        (Some(claim), _) => Some(claim.claim_name.to_string()),
-        (None, Some(_)) => Some(own_claim(pod, &volume.name)),
-        (None, None) => None,
-    }
-}
-
-/// The name of the claim that is made for a pod's ephemeral volume.
-pub fn own_claim(pod: &str, volume: &str) -> String {
-    format!("{pod}-{volume}")
 }

@@ -38,17 +38,21 @@ pub use node::{
 };
 pub use pod::{
     Affinity, Condition, Container, ContainerPort, ContainerState, ContainerStateRunning,
-    ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, EphemeralVolumeSource, NodeAffinity,
-    NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PersistentVolumeClaimVolumeSource, Pod,
-    PodAffinity, PodAffinityTerm, PodIp, PodReadinessGate, PodResourceClaim, PodSchedulingGate, PodSpec,
-    PodStatus, PreferredSchedulingTerm, ResourceList, ResourceRequirements, Toleration,
-    TopologySpreadConstraint, Volume, WeightedPodAffinityTerm,
+    ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, EphemeralVolumeSource,
+    InlineCsiVolumeSource, IscsiVolumeSource, NodeAffinity, NodeSelector, NodeSelectorRequirement,
+    NodeSelectorTerm, PersistentVolumeClaimVolumeSource, Pod, PodAffinity, PodAffinityTerm, PodIp,
+    PodReadinessGate, PodResourceClaim, PodSchedulingGate, PodSpec, PodStatus, PreferredSchedulingTerm,
+    RbdVolumeSource, ResourceList, ResourceRequirements, Toleration, TopologySpreadConstraint, Volume,
+    WeightedPodAffinityTerm,
 };
 pub use policy::{PodDisruptionBudget, PodDisruptionBudgetSpec, PodDisruptionBudgetStatus};
 pub use service::{Service, ServicePort, ServiceSpec};
 pub use storage::{
-    CLASS_BETA, ClaimReference, CsiVolumeSource, HostPathVolumeSource, OtherVolumeSource, PersistentVolume,
-    PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimStatus, PersistentVolumeSpec,
-    PersistentVolumeStatus, StorageClass,
+    AwsElasticBlockStoreVolumeSource, AzureDiskVolumeSource, CLASS_BETA, CinderVolumeSource, ClaimReference,
+    CsiDriver, CsiNode, CsiNodeDriver, CsiStorageCapacity, CsiVolumeSource, GcePersistentDiskVolumeSource,
+    HostPathVolumeSource, OtherVolumeSource, PersistentVolume, PersistentVolumeClaim,
+    PersistentVolumeClaimSpec, PersistentVolumeClaimStatus, PersistentVolumeSpec, PersistentVolumeStatus,
+    PortworxVolumeSource, StorageClass, TopologySelectorLabelRequirement, TopologySelectorTerm,
+    VolumeAttachment, VolumeNodeAffinity,
 };
 pub use string_map::StringMap;

@@ -4,7 +4,10 @@ use apimachinery::Str;
 use serde::{Deserialize, Deserializer};
 
 use super::string_map::{Pairs, exact};
-use super::{LabelSelector, ObjectMeta, StringMap};
+use super::{
+    AwsElasticBlockStoreVolumeSource, AzureDiskVolumeSource, CinderVolumeSource,
+    GcePersistentDiskVolumeSource, LabelSelector, ObjectMeta, PortworxVolumeSource, StringMap,
+};
 
 /// `v1.Pod`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -97,6 +100,40 @@ pub struct Volume {
     pub name: Str,
     pub persistent_volume_claim: Option<PersistentVolumeClaimVolumeSource>,
     pub ephemeral: Option<EphemeralVolumeSource>,
+    // Rare ones, in a pointer each.
+    pub gce_persistent_disk: Option<Box<GcePersistentDiskVolumeSource>>,
+    pub aws_elastic_block_store: Option<Box<AwsElasticBlockStoreVolumeSource>>,
+    pub azure_disk: Option<Box<AzureDiskVolumeSource>>,
+    pub cinder: Option<Box<CinderVolumeSource>>,
+    pub portworx_volume: Option<Box<PortworxVolumeSource>>,
+    pub rbd: Option<Box<RbdVolumeSource>>,
+    pub iscsi: Option<Box<IscsiVolumeSource>>,
+    pub csi: Option<Box<InlineCsiVolumeSource>>,
+}
+
+/// `v1.RBDVolumeSource`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RbdVolumeSource {
+    pub monitors: Vec<Str>,
+    pub pool: Str,
+    pub image: Str,
+    pub read_only: bool,
+}
+
+/// `v1.ISCSIVolumeSource`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct IscsiVolumeSource {
+    pub iqn: Str,
+    pub read_only: bool,
+}
+
+/// `v1.CSIVolumeSource`: a driver's volume without a claim.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct InlineCsiVolumeSource {
+    pub driver: Str,
 }
 
 /// `v1.PersistentVolumeClaimVolumeSource`.

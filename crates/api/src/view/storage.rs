@@ -3,7 +3,7 @@
 use apimachinery::{Quantity, Str};
 use serde::Deserialize;
 
-use super::{LabelSelector, ObjectMeta, ResourceList, ResourceRequirements};
+use super::{LabelSelector, NodeSelector, ObjectMeta, ResourceList, ResourceRequirements};
 
 /// How claims and volumes named their class before they had a field for it; it still wins.
 pub const CLASS_BETA: &str = "volume.beta.kubernetes.io/storage-class";
@@ -67,6 +67,20 @@ pub struct PersistentVolumeSpec {
     pub csi: Option<CsiVolumeSource>,
     pub host_path: Option<HostPathVolumeSource>,
     pub nfs: Option<OtherVolumeSource>,
+    pub gce_persistent_disk: Option<Box<GcePersistentDiskVolumeSource>>,
+    pub aws_elastic_block_store: Option<Box<AwsElasticBlockStoreVolumeSource>>,
+    pub azure_disk: Option<Box<AzureDiskVolumeSource>>,
+    pub cinder: Option<Box<CinderVolumeSource>>,
+    pub portworx_volume: Option<Box<PortworxVolumeSource>>,
+    /// Nodes that can reach it; all of them when it says nothing.
+    pub node_affinity: Option<VolumeNodeAffinity>,
+}
+
+/// `v1.VolumeNodeAffinity`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct VolumeNodeAffinity {
+    pub required: Option<NodeSelector>,
 }
 
 /// What is read of `v1.ObjectReference` where a volume names its claim. Without a uid anybody who has the name may
@@ -94,6 +108,48 @@ pub struct HostPathVolumeSource {
     pub path: Str,
 }
 
+/// `v1.GCEPersistentDiskVolumeSource`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct GcePersistentDiskVolumeSource {
+    pub pd_name: Str,
+    pub read_only: bool,
+}
+
+/// `v1.AWSElasticBlockStoreVolumeSource`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct AwsElasticBlockStoreVolumeSource {
+    #[serde(rename = "volumeID")]
+    pub volume_id: Str,
+}
+
+/// `v1.AzureDiskVolumeSource`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct AzureDiskVolumeSource {
+    #[serde(rename = "diskURI")]
+    pub disk_uri: Str,
+    /// `Shared`, `Dedicated` or `Managed`.
+    pub kind: Option<Str>,
+}
+
+/// `v1.CinderVolumeSource`, of volumes and of pods.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct CinderVolumeSource {
+    #[serde(rename = "volumeID")]
+    pub volume_id: Str,
+}
+
+/// `v1.PortworxVolumeSource`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct PortworxVolumeSource {
+    #[serde(rename = "volumeID")]
+    pub volume_id: Str,
+}
+
 /// A source of which only its presence matters.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default, rename_all = "camelCase")]
@@ -117,6 +173,107 @@ pub struct StorageClass {
     pub mount_options: Vec<Str>,
     /// `Immediate` or `WaitForFirstConsumer`.
     pub volume_binding_mode: Str,
+    /// Where volumes can be made; everywhere when it says nothing.
+    pub allowed_topologies: Vec<TopologySelectorTerm>,
+}
+
+/// `v1.TopologySelectorTerm`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct TopologySelectorTerm {
+    pub match_label_expressions: Vec<TopologySelectorLabelRequirement>,
+}
+
+/// `v1.TopologySelectorLabelRequirement`: the label has one of the values.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct TopologySelectorLabelRequirement {
+    pub key: Str,
+    pub values: Vec<Str>,
+}
+
+/// `storage/v1.CSINode`: the drivers on the node of its name.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct CsiNode {
+    pub metadata: ObjectMeta,
+    pub spec: CsiNodeSpec,
+}
+
+/// `storage/v1.CSINodeSpec`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct CsiNodeSpec {
+    pub drivers: Vec<CsiNodeDriver>,
+}
+
+/// `storage/v1.CSINodeDriver`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct CsiNodeDriver {
+    pub name: Str,
+    pub allocatable: Option<VolumeNodeResources>,
+}
+
+/// `storage/v1.VolumeNodeResources`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct VolumeNodeResources {
+    /// How many volumes the node can have; no limit when not set.
+    pub count: Option<i32>,
+}
+
+/// `storage/v1.CSIDriver`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct CsiDriver {
+    pub metadata: ObjectMeta,
+    pub spec: CsiDriverSpec,
+}
+
+/// `storage/v1.CSIDriverSpec`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct CsiDriverSpec {
+    /// The driver says by [`CsiStorageCapacity`] where there is how much room.
+    pub storage_capacity: Option<bool>,
+}
+
+/// `storage/v1.CSIStorageCapacity`: room for volumes of one class on some nodes.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct CsiStorageCapacity {
+    pub metadata: ObjectMeta,
+    pub storage_class_name: Str,
+    /// No node at all when not set.
+    pub node_topology: Option<LabelSelector>,
+    pub capacity: Option<Str>,
+    pub maximum_volume_size: Option<Str>,
+}
+
+/// `storage/v1.VolumeAttachment`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct VolumeAttachment {
+    pub metadata: ObjectMeta,
+    pub spec: VolumeAttachmentSpec,
+}
+
+/// `storage/v1.VolumeAttachmentSpec`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct VolumeAttachmentSpec {
+    /// The driver.
+    pub attacher: Str,
+    pub node_name: Str,
+    pub source: VolumeAttachmentSource,
+}
+
+/// `storage/v1.VolumeAttachmentSource`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct VolumeAttachmentSource {
+    pub persistent_volume_name: Option<Str>,
 }
 
 // === impl PersistentVolumeClaim ===
@@ -191,6 +348,16 @@ impl StorageClass {
     /// Volumes are chosen once a pod that uses the claim has a node.
     pub fn waits_for_consumer(&self) -> bool {
         self.volume_binding_mode == "WaitForFirstConsumer"
+    }
+}
+
+// === impl CsiStorageCapacity ===
+
+impl CsiStorageCapacity {
+    /// The largest volume there is room for; `None` when it is not known.
+    pub fn volume_limit(&self) -> Option<i64> {
+        let limit = self.maximum_volume_size.as_ref().or(self.capacity.as_ref())?;
+        Quantity::parse(limit).ok().map(|limit| limit.value())
     }
 }
 

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use api::gvr::{CSI_DRIVERS, NODES, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, VOLUME_ATTACHMENTS};
 use api::view::{PersistentVolume, PersistentVolumeClaim, Pod};
+use api::volumes::own_claim;
 use apimachinery::{Object, Status, Str, Value, json};
 use async_trait::async_trait;
 use client::events::Reference;
@@ -31,7 +32,7 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rt::Instant;
 
-use crate::claims::{self, BY_CLAIM, claims_of, own_claim};
+use crate::claims::{self, BY_CLAIM, claims_of};
 use crate::pods::{BY_NODE, index_by_node};
 use crate::{Options, ownership};
 use plan::{Attachment, NodeState, Volume};

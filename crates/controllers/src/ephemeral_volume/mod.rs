@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use api::gvr::{PERSISTENT_VOLUME_CLAIMS, PODS};
 use api::view::Pod;
+use api::volumes::own_claim;
 use apimachinery::{Object, Value, json};
 use async_trait::async_trait;
 use client::events::Reference;
@@ -16,7 +17,7 @@ use controller_runtime::{Action, Context, ControllerDescriptor, Error, Reconcile
 use futures::future::BoxFuture;
 
 use crate::Options;
-use crate::claims::{self, BY_CLAIM, own_claim};
+use crate::claims::{self, BY_CLAIM};
 use crate::ownership;
 
 const NAME: &str = "ephemeral-volume-controller";

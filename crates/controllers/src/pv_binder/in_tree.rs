@@ -1,16 +1,11 @@
 //! What is left of volume plugins inside Kubernetes: names that stand for CSI drivers by now, and `hostPath`, `nfs`.
 
 use api::view::PersistentVolume;
+use api::volumes::in_tree::{MIGRATED_TO, plugin};
+use api::volumes::{PROVISIONED_BY, STORAGE_PROVISIONER, STORAGE_PROVISIONER_BETA};
 use apimachinery::{Str, Value};
 
-use super::plan::{Event, PROVISIONED_BY, Reclaim};
-
-/// The CSI driver that serves a claim or volume of a plugin that is no more.
-pub(super) const MIGRATED_TO: &str = "pv.kubernetes.io/migrated-to";
-
-/// Who shall make a claim's volume, also under its older name.
-pub(super) const STORAGE_PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
-pub(super) const STORAGE_PROVISIONER_BETA: &str = "volume.beta.kubernetes.io/storage-provisioner";
+use super::plan::{Event, Reclaim};
 
 /// Names of this form are plugins of Kubernetes itself, not external provisioners.
 const PREFIX: &str = "kubernetes.io/";
@@ -18,19 +13,8 @@ const PREFIX: &str = "kubernetes.io/";
 const HOST_PATH: &str = "kubernetes.io/host-path";
 const NFS: &str = "kubernetes.io/nfs";
 
-/// Plugins and the CSI drivers that took over.
-const MIGRATED: [(&str, &str); 7] = [
-    ("kubernetes.io/aws-ebs", "ebs.csi.aws.com"),
-    ("kubernetes.io/azure-disk", "disk.csi.azure.com"),
-    ("kubernetes.io/azure-file", "file.csi.azure.com"),
-    ("kubernetes.io/cinder", "cinder.csi.openstack.org"),
-    ("kubernetes.io/gce-pd", "pd.csi.storage.gke.io"),
-    ("kubernetes.io/portworx-volume", "pxd.portworx.com"),
-    ("kubernetes.io/vsphere-volume", "csi.vsphere.vmware.com"),
-];
-
-fn driver_of(plugin: &str) -> Option<&'static str> {
-    MIGRATED.iter().find(|(name, _)| *name == plugin).map(|(_, driver)| *driver)
+fn driver_of(name: &str) -> Option<&'static str> {
+    plugin(name).map(|plugin| plugin.driver)
 }
 
 /// The external provisioner that serves a class's provisioner, or why none does.

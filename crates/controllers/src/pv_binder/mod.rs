@@ -21,7 +21,10 @@ use std::sync::Arc;
 
 use api::gvr::{PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, STORAGE_CLASSES};
 use api::view::{PersistentVolume, PersistentVolumeClaim, Pod, StorageClass};
-use apimachinery::{Object, Status, Str, Value, json};
+use api::volumes::{
+    BIND_COMPLETED, BOUND_BY_CONTROLLER, STORAGE_PROVISIONER, STORAGE_PROVISIONER_BETA, name_claim,
+};
+use apimachinery::{Object, Status, Str, Value};
 use async_trait::async_trait;
 use client::events::Reference;
 use client::typed::view;
@@ -33,8 +36,7 @@ use futures::future::BoxFuture;
 
 use crate::Options;
 use crate::claims::{self, BY_CLAIM};
-use in_tree::{STORAGE_PROVISIONER, STORAGE_PROVISIONER_BETA};
-use plan::{Around, BIND_COMPLETED, BOUND_BY_CONTROLLER, ClaimPlan, Event, Reclaim, VolumePlan};
+use plan::{Around, ClaimPlan, Event, Reclaim, VolumePlan};
 
 const NAME: &str = "persistentvolume-binder-controller";
 
@@ -428,27 +430,6 @@ impl Controller {
     fn tell(&self, object: &Object, event: Event) {
         self.recorder.event(&Reference::of(object), event.severity, event.reason, event.message);
     }
-}
-
-/// Makes a volume name its claim; false when it does. That the binder chose it is noted, so that it can take it back.
-fn name_claim(volume: &mut Value, claim: &Object) -> bool {
-    let reference = &volume["spec"]["claimRef"];
-    let names =
-        reference.str_at(&["name"]) == claim.name() && reference.str_at(&["namespace"]) == claim.namespace();
-    let uid = reference.str_at(&["uid"]);
-    if names && uid == claim.uid() {
-        return false;
-    }
-    let reserved = names && uid.is_empty();
-    if !reserved && volume.at(&["metadata", "annotations", BOUND_BY_CONTROLLER]).is_none() {
-        volume.set_at(&["metadata", "annotations", BOUND_BY_CONTROLLER], "yes");
-    }
-    let reference = json!({
-        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": claim.namespace(), "name": claim.name(),
-        "uid": claim.uid(), "resourceVersion": claim.revision().to_string(),
-    });
-    volume.set_at(&["spec", "claimRef"], reference);
-    true
 }
 
 /// Makes a claim name its volume, for good; false when it does.

@@ -4,16 +4,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use api::view::{ClaimReference, PersistentVolume, PersistentVolumeClaim, StorageClass};
-use apimachinery::{Object, Quantity, Selector, Str};
+use api::view::{PersistentVolume, PersistentVolumeClaim, StorageClass};
+use api::volumes::in_tree::MIGRATED_TO;
+use api::volumes::{
+    BIND_COMPLETED, BOUND_BY_CONTROLLER, PROVISIONED_BY, SELECTED_NODE, has_access_modes, is_free_for,
+    is_reserved_for, selector, suits,
+};
+use apimachinery::{Object, Quantity, Str};
 use client::events::Severity;
 
 use super::in_tree;
-
-pub(super) const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
-pub(super) const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
-pub(super) const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
-const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 
 /// What a claim is looked at together with.
 #[derive(Default)]
@@ -205,23 +205,11 @@ pub(super) fn default_class(classes: &[Arc<Object>]) -> Option<Str> {
 /// fewer access modes come first, whatever their size. Of a claim that waits for its consumer the scheduler chooses
 /// the volume, by naming the claim in it.
 fn best_match(claim: &PersistentVolumeClaim, volumes: &[Arc<Object>], waits: bool) -> Option<Arc<Object>> {
-    let selector = match &claim.spec.selector {
-        None => Selector::default(),
-        Some(selector) => selector.selector().ok()?,
-    };
+    let selector = selector(claim).ok()?;
     let views = volumes.iter().filter_map(|object| Some((object, object.view::<PersistentVolume>().ok()?)));
-    let fitting = views.filter(|(object, volume)| {
-        let reserved = is_reserved_for(volume, claim);
-        let free = volume.spec.claim_ref.is_none()
-            && !waits
-            && volume.status.phase == "Available"
-            && selector.matches_object(object)
-            && volume.class() == claim.class();
-        (reserved || free)
-            && volume.capacity() >= claim.requested()
-            && volume.mode() == claim.mode()
-            && volume.attributes_class() == claim.attributes_class()
-            && volume.metadata.deletion_timestamp.is_none()
+    let fitting = views.filter(|(_, volume)| {
+        (is_reserved_for(volume, claim) || (!waits && is_free_for(volume, claim, &selector)))
+            && suits(volume, claim)
             && has_access_modes(volume, claim)
     });
     let rank = |volume: &PersistentVolume| Rank {
@@ -240,21 +228,6 @@ struct Rank {
     free: bool,
     capacity: Quantity,
     name: Str,
-}
-
-/// Whether the volume names the claim; without a uid it names whoever has the name.
-pub(super) fn is_reserved_for(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
-    volume.spec.claim_ref.as_ref().is_some_and(|reference| {
-        is_named(reference, claim) && (reference.uid.is_empty() || reference.uid == claim.metadata.uid)
-    })
-}
-
-fn is_named(reference: &ClaimReference, claim: &PersistentVolumeClaim) -> bool {
-    reference.name == claim.metadata.name && reference.namespace == claim.metadata.namespace
-}
-
-fn has_access_modes(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
-    claim.spec.access_modes.iter().all(|mode| volume.spec.access_modes.contains(mode))
 }
 
 /// Why a volume that a claim names cannot serve it.
@@ -318,7 +291,7 @@ fn modes_differ(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Vol
 
 /// What the policy of a released volume asks for.
 fn reclaim(volume: &PersistentVolume) -> Reclaim {
-    if volume.metadata.annotations.get(in_tree::MIGRATED_TO).is_some_and(|driver| !driver.is_empty()) {
+    if volume.metadata.annotations.get(MIGRATED_TO).is_some_and(|driver| !driver.is_empty()) {
         return Reclaim::Keep;
     }
     match volume.spec.persistent_volume_reclaim_policy.as_str() {

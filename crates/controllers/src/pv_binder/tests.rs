@@ -1,6 +1,8 @@
 //! The binder: what it decides, and what it does to the API.
 
 use api::gvr::{PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, STORAGE_CLASSES};
+use api::volumes::PROVISIONED_BY;
+use api::volumes::in_tree::MIGRATED_TO;
 use apimachinery::{Value, json};
 use client::DeleteOptions;
 
@@ -284,7 +286,7 @@ fn a_volume_follows_its_claim() {
     let elsewhere = || claim(set(&["spec", "volumeName"], "other"));
     let provisioned = |tree: &mut Value| {
         bound(tree);
-        tree.set_at(&["metadata", "annotations", plan::PROVISIONED_BY], "example.com/p");
+        tree.set_at(&["metadata", "annotations", PROVISIONED_BY], "example.com/p");
         tree.set_at(&["spec", "persistentVolumeReclaimPolicy"], "Delete");
     };
     let table: Vec<(Value, Option<Value>, VolumePlan)> = vec![
@@ -340,9 +342,9 @@ fn a_volume_follows_its_claim() {
 fn plugins_that_moved_out_are_noted_and_forgotten() {
     let annotated = |provisioner: &str, migrated: Option<&str>| {
         let mut tree = volume("v", |_| {});
-        tree.set_at(&["metadata", "annotations", plan::PROVISIONED_BY], provisioner);
+        tree.set_at(&["metadata", "annotations", PROVISIONED_BY], provisioner);
         if let Some(driver) = migrated {
-            tree.set_at(&["metadata", "annotations", in_tree::MIGRATED_TO], driver);
+            tree.set_at(&["metadata", "annotations", MIGRATED_TO], driver);
         }
         tree
     };
@@ -354,7 +356,7 @@ fn plugins_that_moved_out_are_noted_and_forgotten() {
         (volume("v", |_| {}), false, ""),
     ] {
         assert_eq!(in_tree::migrate_volume(&mut tree), changes);
-        assert_eq!(tree.str_at(&["metadata", "annotations", in_tree::MIGRATED_TO]), wanted);
+        assert_eq!(tree.str_at(&["metadata", "annotations", MIGRATED_TO]), wanted);
     }
 }
 

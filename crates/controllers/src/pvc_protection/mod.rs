@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use api::gvr::{PERSISTENT_VOLUME_CLAIMS, PODS};
 use api::view::Pod;
+use api::volumes::own_claim;
 use apimachinery::Object;
 use async_trait::async_trait;
 use client::{Api, Delta, Informer, ListOptions, ObjectKey};
@@ -11,7 +12,7 @@ use controller_runtime::controller::boxed;
 use controller_runtime::{Action, Context, ControllerDescriptor, Reconcile, Result};
 use futures::future::BoxFuture;
 
-use crate::claims::{self, BY_CLAIM, claims_of, own_claim};
+use crate::claims::{self, BY_CLAIM, claims_of};
 use crate::protection::Plan;
 use crate::{Options, protection};
 

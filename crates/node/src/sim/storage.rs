@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use api::gvr::{CSI_DRIVERS, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, STORAGE_CLASSES};
 use api::view::{PersistentVolume, PersistentVolumeClaim, StorageClass};
+use api::volumes::{PROVISIONED_BY, SELECTED_NODE, STORAGE_PROVISIONER};
 use apimachinery::{Object, Status, Value, json};
 use client::events::Reference;
 use client::typed::view;
@@ -27,10 +28,6 @@ const CLASS: &str = "standard";
 
 /// Marks the volumes that are made here, whoever they say provisioned them.
 const SIMULATED: &str = "pintle.io/simulated";
-
-const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
-const STORAGE_PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
-const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 
 /// Writes under way at the same time.
 const WRITES_MAX: usize = 32;
