@@ -103,6 +103,7 @@ const FIELDS: &[(&str, &str, &str, &str)] = &[
     ("WorkloadAwarePreemption", "scheduling.k8s.io", "PodGroup", "spec.priority"),
     ("WorkloadAwarePreemption", "scheduling.k8s.io", "PodGroup", "spec.priorityClassName"),
     ("WorkloadAwarePreemption", "scheduling.k8s.io", "Workload", "spec.podGroupTemplates.*.disruptionMode"),
+    ("WorkloadAwarePreemption", "scheduling.k8s.io", "Workload", "spec.podGroupTemplates.*.priority"),
     (
         "WorkloadAwarePreemption",
         "scheduling.k8s.io",

@@ -161,7 +161,7 @@ pub const ALL: &[Facts] = &[
     data(RESOURCE, "ResourceClaimTemplate").returns_deleted(),
     data(RESOURCE, "ResourcePoolStatusRequest").status("{}").conditional().returns_deleted(),
     data(RESOURCE, "ResourceSlice").generation().returns_deleted(),
-    data("scheduling.k8s.io", "PodGroup").named(DnsLabel).status("{}"),
+    data("scheduling.k8s.io", "PodGroup").status("{}"),
     data("scheduling.k8s.io", "PriorityClass").generation(),
     data("scheduling.k8s.io", "Workload"),
     data(STORAGE, "CSIDriver").conditional().returns_deleted(),

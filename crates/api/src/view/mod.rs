@@ -14,6 +14,7 @@ mod meta;
 mod node;
 mod pod;
 mod policy;
+mod scheduling;
 mod service;
 mod storage;
 mod string_map;
@@ -41,11 +42,15 @@ pub use pod::{
     ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, EphemeralVolumeSource,
     InlineCsiVolumeSource, IscsiVolumeSource, NodeAffinity, NodeSelector, NodeSelectorRequirement,
     NodeSelectorTerm, PersistentVolumeClaimVolumeSource, Pod, PodAffinity, PodAffinityTerm, PodIp,
-    PodReadinessGate, PodResourceClaim, PodSchedulingGate, PodSpec, PodStatus, PreferredSchedulingTerm,
-    RbdVolumeSource, ResourceList, ResourceRequirements, Toleration, TopologySpreadConstraint, Volume,
-    WeightedPodAffinityTerm,
+    PodReadinessGate, PodResourceClaim, PodSchedulingGate, PodSchedulingGroup, PodSpec, PodStatus,
+    PreferredSchedulingTerm, RbdVolumeSource, ResourceList, ResourceRequirements, Toleration,
+    TopologySpreadConstraint, Volume, WeightedPodAffinityTerm,
 };
 pub use policy::{PodDisruptionBudget, PodDisruptionBudgetSpec, PodDisruptionBudgetStatus};
+pub use scheduling::{
+    GangSchedulingPolicy, PodGroup, PodGroupSchedulingConstraints, PodGroupSchedulingPolicy, PodGroupSpec,
+    PodGroupStatus, TopologyConstraint,
+};
 pub use service::{Service, ServicePort, ServiceSpec};
 pub use storage::{
     AwsElasticBlockStoreVolumeSource, AzureDiskVolumeSource, CLASS_BETA, CinderVolumeSource, ClaimReference,

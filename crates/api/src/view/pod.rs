@@ -47,11 +47,19 @@ pub struct PodSpec {
     pub tolerations: Vec<Toleration>,
     pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
     pub scheduling_gates: Vec<PodSchedulingGate>,
+    pub scheduling_group: Option<PodSchedulingGroup>,
     pub readiness_gates: Vec<PodReadinessGate>,
     pub resource_claims: Vec<PodResourceClaim>,
     pub overhead: ResourceList,
     /// Pod-level requests and limits.
     pub resources: Option<Box<ResourceRequirements>>,
+}
+
+/// `v1.PodSchedulingGroup`: what the pod is scheduled with.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct PodSchedulingGroup {
+    pub pod_group_name: Str,
 }
 
 /// Amounts by resource name, in the text of the API; `apimachinery::quantity` reads them.

@@ -148,7 +148,10 @@ fn bases() -> Vec<Base> {
         (
             "scheduling.k8s.io/v1alpha2",
             "PodGroup",
-            json!({"spec": {"resourceClaims": [{"name": "gpu", "resourceClaimName": "c"}]}}),
+            json!({"spec": {
+                "schedulingPolicy": {"gang": {"minCount": 2}},
+                "resourceClaims": [{"name": "gpu", "resourceClaimName": "c"}],
+            }}),
         ),
         (
             "storagemigration.k8s.io/v1beta1",
@@ -526,6 +529,14 @@ fn rows() -> Vec<Row> {
             json!([{"cel": {"expression": "1"}}]),
             "spec.selectors[0].cel.expression: Invalid value: \"1\"",
             "must evaluate to bool or the unknown type, not int",
+        ),
+        (
+            "PodGroup",
+            None,
+            &["spec", "schedulingPolicy", "gang", "minCount"],
+            json!(3),
+            "spec.schedulingPolicy: Invalid value: null",
+            FIXED,
         ),
         (
             "PodGroup",

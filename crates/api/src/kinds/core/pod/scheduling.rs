@@ -295,6 +295,15 @@ pub fn scheduling_gates(errors: &mut ErrorList, gates: &[Value], path: &Path<'_>
     }
 }
 
+/// The group that a pod is scheduled with: for now it can only be named.
+pub fn scheduling_group(errors: &mut ErrorList, group: &Value, path: &Path<'_>) {
+    let path = path.child("podGroupName");
+    match group.maybe_text("podGroupName") {
+        None => errors.push(Error::invalid(&path, &Value::Null, "must specify one of: `podGroupName`")),
+        Some(name) => invalid_each(errors, &path, name, text::dns1123_subdomain(name)),
+    }
+}
+
 /// Merges `matchLabelKeys` of all terms with the pod's labels into their selectors, so that the scheduler needs to
 /// look at selectors only.
 pub fn merge_label_keys(spec: &mut Value, labels: &Value) {

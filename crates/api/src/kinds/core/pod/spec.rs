@@ -142,6 +142,9 @@ pub fn pod_spec(
         resources::list(errors, Some(overhead), resources::Owner::Container, &path.child("limits"));
     }
     security::operating_system(errors, spec, path);
+    if let Some(group) = spec.maybe("schedulingGroup") {
+        scheduling::scheduling_group(errors, group, &path.child("schedulingGroup"));
+    }
     file_key_volumes(errors, spec, path);
 }
 

@@ -37,6 +37,20 @@ fn a_new_pod_is_pending_and_has_a_class() {
 }
 
 #[test]
+fn the_group_of_a_pod_is_named() {
+    let complaints = |group: Value| {
+        let mut pod = plain();
+        Pod.prepare_for_create(&CREATE, &mut pod);
+        pod.set_at(&["spec", "schedulingGroup"], group);
+        texts(Pod.validate(&CREATE, &pod))
+    };
+    assert!(complaints(json!({"podGroupName": "train.a"})).is_empty());
+    let path = "spec.schedulingGroup.podGroupName: Invalid value";
+    assert_eq!(complaints(json!({})), [format!("{path}: null: must specify one of: `podGroupName`")]);
+    assert!(complaints(json!({"podGroupName": "A"}))[0].starts_with(&format!("{path}: \"A\": ")));
+}
+
+#[test]
 fn gates_show_as_a_condition() {
     let mut pod = plain();
     pod.set_at(&["spec", "schedulingGates"], json!([{"name": "a.b/c"}]));
