@@ -20,6 +20,7 @@ mod namespace_provision;
 mod node_restriction;
 mod owner_references;
 pub mod plugins;
+mod pod_groups;
 mod pod_security;
 mod pods;
 mod pods_on_nodes;
@@ -196,6 +197,19 @@ fn forbidden(attributes: &Attributes<'_>, why: impl std::fmt::Display) -> Status
 /// An object another one refers to.
 fn look_up(endpoint: &Endpoint, namespace: &str, name: &str) -> Option<Arc<Object>> {
     endpoint.cache.get(&endpoint.resource.key(namespace, name))
+}
+
+/// Adds a finalizer that keeps an object for as long as it is in use.
+fn protect(object: &mut Value, finalizer: &str) {
+    let finalizers = object
+        .ensure_object_at(&["metadata"])
+        .get_or_insert_with("finalizers", || Value::Array(Vec::new()))
+        .as_array_mut();
+    if let Some(finalizers) = finalizers
+        && !finalizers.iter().any(|own| own.as_str() == Some(finalizer))
+    {
+        finalizers.push(finalizer.into());
+    }
 }
 
 /// The newest object that an annotation marks as the default; the first by name of those made in the same second.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use api::Features;
 use apimachinery::GroupVersionResource;
 use auth::Authorizer;
 use registry::Endpoint;
@@ -15,8 +16,8 @@ use crate::dynamic::{
 use crate::{
     MUTATION, Plugin, Step, VALIDATION, always, certificates, event_rate_limit, ingress_class, limit_ranger,
     namespace_defaults, namespace_lifecycle, namespace_provision, node_restriction, owner_references,
-    pod_security, pods, pods_on_nodes, priority, resource_quota, runtime_class, service_account, services,
-    storage, taint_nodes,
+    pod_groups, pod_security, pods, pods_on_nodes, priority, resource_quota, runtime_class, service_account,
+    services, storage, taint_nodes,
 };
 
 /// What plugins are made from.
@@ -24,6 +25,7 @@ pub struct Environment<'a> {
     /// The endpoint of a built-in collection, if it is served.
     pub endpoint: &'a dyn Fn(&GroupVersionResource) -> Option<Endpoint>,
     pub authorizer: Arc<dyn Authorizer>,
+    pub features: &'a Features,
     /// What webhooks and policies are matched against.
     pub world: World,
     /// Where webhooks are.
@@ -119,6 +121,7 @@ const PLUGINS: &[Row] = &[
     off("ExtendedResourceToleration", Phases::Mutates, |_, _| made(pods::ExtendedResourceToleration)),
     on("DefaultStorageClass", Phases::Mutates, |env, _| made(storage::DefaultStorageClass::new(env)?)),
     on("StorageObjectInUseProtection", Phases::Mutates, |_, _| made(storage::StorageObjectInUseProtection)),
+    on("PodGroupProtection", Phases::Mutates, |_, _| made(pod_groups::PodGroupProtection)),
     off("OwnerReferencesPermissionEnforcement", Phases::Validates, |env, _| {
         made(owner_references::OwnerReferencesPermissionEnforcement::new(env))
     }),
@@ -137,6 +140,9 @@ const PLUGINS: &[Row] = &[
     on("DefaultIngressClass", Phases::Mutates, |env, _| made(ingress_class::DefaultIngressClass::new(env)?)),
     off("DenyServiceExternalIPs", Phases::Validates, |_, _| made(services::DenyServiceExternalIps)),
     on("PodTopologyLabels", Phases::Mutates, |env, _| made(pods_on_nodes::PodTopologyLabels::new(env)?)),
+    on("PodGroupWorkloadExists", Phases::Validates, |env, _| {
+        made(pod_groups::PodGroupWorkloadExists::new(env))
+    }),
     on("NodeDeclaredFeatureValidator", Phases::Validates, |env, _| {
         made(pods_on_nodes::NodeDeclaredFeatureValidator::new(env)?)
     }),

@@ -13,6 +13,8 @@ use crate::{Plugin, forbidden, look_up};
 
 pub struct Priority {
     classes: Endpoint,
+    /// Groups of pods have a priority of their own: gate `WorkloadAwarePreemption`.
+    ranks_groups: bool,
 }
 
 /// What this plugin reads of a PriorityClass; decoded once per stored state.
@@ -33,7 +35,10 @@ struct Computed {
 
 impl Priority {
     pub fn new(environment: &Environment<'_>) -> Result<Self, BuildError> {
-        Ok(Self { classes: environment.endpoint(&api::gvr::PRIORITY_CLASSES)? })
+        Ok(Self {
+            classes: environment.endpoint(&api::gvr::PRIORITY_CLASSES)?,
+            ranks_groups: environment.features.enabled("WorkloadAwarePreemption"),
+        })
     }
 
     /// The class for pods that name none: the lowest of those marked so.
@@ -72,6 +77,12 @@ impl Priority {
 
 impl Plugin for Priority {
     fn mutate(&self, attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), Status> {
+        if self.ranks_groups
+            && attributes.operation == Operation::Create
+            && attributes.is("scheduling.k8s.io", "podgroups")
+        {
+            return self.set_group_priority(attributes, pod);
+        }
         if !attributes.is("", "pods") {
             return Ok(());
         }
@@ -149,6 +160,22 @@ impl Priority {
         }
         pod.set_at(&["spec", "priority"], computed.priority);
         pod.set_at(&["spec", "preemptionPolicy"], computed.preemption);
+        Ok(())
+    }
+
+    fn set_group_priority(&self, attributes: &Attributes<'_>, group: &mut Value) -> Result<(), Status> {
+        let Computed { class, priority, .. } = self.compute(attributes, group)?;
+        if let Some(given) = group["spec"]["priority"].as_i64().filter(|given| *given != priority) {
+            let why = format!(
+                "priority set in the pod group ({given}) must match the priority computed ({priority}) based on the \
+                 priority class set in the spec"
+            );
+            return Err(forbidden(attributes, why));
+        }
+        if !class.is_empty() {
+            group.set_at(&["spec", "priorityClassName"], class);
+        }
+        group.set_at(&["spec", "priority"], priority);
         Ok(())
     }
 }

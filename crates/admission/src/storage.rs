@@ -7,7 +7,7 @@ use registry::Endpoint;
 use registry::admission::{Attributes, Operation};
 
 use crate::plugins::{BuildError, Environment};
-use crate::{Plugin, forbidden, look_up, newest_default};
+use crate::{Plugin, forbidden, look_up, newest_default, protect};
 
 const IS_DEFAULT: &str = "storageclass.kubernetes.io/is-default-class";
 const IS_DEFAULT_BETA: &str = "storageclass.beta.kubernetes.io/is-default-class";
@@ -109,15 +109,7 @@ impl Plugin for StorageObjectInUseProtection {
         }
         let protected = PROTECTED.iter().find(|(group, plural, _)| attributes.is(group, plural));
         let Some((_, _, finalizer)) = protected else { return Ok(()) };
-        let finalizers = object
-            .ensure_object_at(&["metadata"])
-            .get_or_insert_with("finalizers", || Value::Array(Vec::new()))
-            .as_array_mut();
-        if let Some(finalizers) = finalizers
-            && !finalizers.iter().any(|own| own.as_str() == Some(finalizer))
-        {
-            finalizers.push((*finalizer).into());
-        }
+        protect(object, finalizer);
         Ok(())
     }
 }

@@ -7,6 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use api::Features;
 use apimachinery::{GroupVersionResource, Status, Value, json};
 use auth::UserInfo;
 use auth::rbac::bootstrap::{self, Reconciled};
@@ -29,17 +30,24 @@ pub struct ClusterFacts {
     pub address: IpAddr,
     pub port: u16,
     pub ca_pem: String,
+    pub features: Features,
 }
 
 impl ClusterFacts {
     /// Of a server that listens at `address`.
-    pub fn new(network: &ServiceNetwork, address: SocketAddr, authority: &pki::Authority) -> Self {
+    pub fn new(
+        network: &ServiceNetwork,
+        address: SocketAddr,
+        authority: &pki::Authority,
+        features: &Features,
+    ) -> Self {
         Self {
             service_ip: network.first(),
             service_cidrs: network.cidrs(),
             address: address.ip(),
             port: address.port(),
             ca_pem: authority.ca_pem().to_owned(),
+            features: features.clone(),
         }
     }
 }
@@ -51,7 +59,8 @@ pub async fn run(door: &Arc<Door>, facts: &ClusterFacts, shutdown: &rt::Shutdown
     let namespaces =
         NAMESPACES.map(|name| (api::gvr::NAMESPACES, "", json!({ "metadata": { "name": name } })));
     ensure_all(api, namespaces).await?;
-    reconcile_all(api, bootstrap::objects().map(Value::from)).await?;
+    let policy = bootstrap::objects(|gate| facts.features.enabled(gate));
+    reconcile_all(api, policy.into_iter().map(Value::from)).await?;
     ensure_all(api, objects(facts)).await?;
     if door.endpoint(&api::gvr::FLOW_SCHEMAS).is_ok() {
         crate::fairness::ensure(api).await?;

@@ -185,6 +185,7 @@ impl ApiServer {
         let environment = admission::Environment {
             endpoint: &|gvr| catalog.find(gvr).cloned(),
             authorizer: authorizer.clone(),
+            features: &apis.features,
             world: admission::dynamic::World {
                 namespaces: find(&api::gvr::NAMESPACES)?,
                 served: served.clone(),

@@ -32,6 +32,7 @@ mod legacy_token_cleaner;
 mod namespace;
 mod node_lifecycle;
 mod pod_gc;
+mod pod_group_protection;
 mod pv_binder;
 mod pv_expander;
 mod pv_protection;
@@ -73,6 +74,8 @@ pub struct Options {
     pub tokens: Option<Arc<dyn TokenMaker>>,
     /// Which of them run.
     pub selection: Selection,
+    /// Whether the API has groups of pods.
+    pub pod_groups: bool,
 }
 
 /// Makes service-account tokens.
@@ -112,6 +115,7 @@ pub fn descriptors() -> Vec<ControllerDescriptor<Options>> {
         namespace::descriptor(),
         node_lifecycle::descriptor(),
         pod_gc::descriptor(),
+        pod_group_protection::descriptor(),
         pv_binder::descriptor(),
         pv_expander::descriptor(),
         pv_protection::descriptor(),
@@ -143,7 +147,10 @@ pub fn start(
     shutdown: &Shutdown,
 ) -> Started {
     let mut selected = descriptors();
-    selected.retain(|descriptor| options.selection.includes(descriptor.name));
+    selected.retain(|descriptor| {
+        let has_work = options.pod_groups || descriptor.name != pod_group_protection::NAME;
+        has_work && options.selection.includes(descriptor.name)
+    });
     controller_runtime::start_all(selected, api_of, informers, &Arc::new(options), shutdown)
 }
 

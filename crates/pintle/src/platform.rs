@@ -76,7 +76,7 @@ impl Platform {
         let serving = rt::Shutdown::new();
         let components = serving.child_token();
         let network = config.network.clone();
-        let facts = bootstrap::ClusterFacts::new(&network, address, &authority);
+        let facts = bootstrap::ClusterFacts::new(&network, address, &authority, &config.server.apis.features);
         let server = ApiServer::assemble(Parts {
             store: store.clone(),
             network,
@@ -167,6 +167,7 @@ impl Platform {
             tokens: Some(Arc::new(Tokens(authority.clone()))),
             signer: Some(authority),
             selection,
+            pod_groups: self.serves(&api::gvr::POD_GROUPS),
         };
         let started = controllers::start(&api_of, &informers, options, &self.components);
         let (ready, readiness) = (started.ready(), self.server.readiness().clone());
@@ -178,6 +179,10 @@ impl Platform {
                 () = shutdown.cancelled() => {}
             }
         }));
+    }
+
+    fn serves(&self, resource: &apimachinery::GroupVersionResource) -> bool {
+        self.server.door().endpoint(resource).is_ok()
     }
 
     fn start_scheduler(&mut self) {

@@ -77,7 +77,7 @@ impl Server {
         let clients = options.authentication.clients(&authority).expect("a verifier");
         let proxies = options.authentication.proxies();
         let tls = pki::server_config_for(certificate, &clients, &proxies).expect("TLS");
-        let facts = bootstrap::ClusterFacts::new(&network, address, &authority);
+        let facts = bootstrap::ClusterFacts::new(&network, address, &authority, &options.apis.features);
         let shutdown = rt::Shutdown::new();
         let parts = Parts {
             store,

@@ -6,6 +6,10 @@
 //! - `get /healthz,/livez`: verbs and paths;
 //!
 //! and subjects as `User name`, `Group name`, `ServiceAccount namespace name`.
+//!
+//! An object with a `gate` is there when that feature is on, and so are the rules that a role has `gated`.
+
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -49,6 +53,11 @@ struct RoleFacts {
     aggregate_from: Option<String>,
     #[serde(default)]
     rules: Vec<String>,
+    #[serde(default)]
+    gate: Option<String>,
+    /// More rules by the feature that they are for.
+    #[serde(default)]
+    gated: BTreeMap<String, Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -59,17 +68,30 @@ struct BindingFacts {
     namespace: Option<String>,
     role: String,
     subjects: Vec<String>,
+    #[serde(default)]
+    gate: Option<String>,
 }
 
 /// All objects, in the order in which they should be created: cluster roles, their bindings, roles, their bindings.
-pub fn objects() -> impl Iterator<Item = Value> {
-    let data = data();
-    let cluster_roles = data.cluster_roles.into_iter().map(|facts| role(Kind::ClusterRole, &facts));
-    let cluster_bindings =
-        data.cluster_role_bindings.into_iter().map(|facts| binding(Kind::ClusterRoleBinding, &facts));
-    let roles = data.roles.into_iter().map(|facts| role(Kind::Role, &facts));
-    let bindings = data.role_bindings.into_iter().map(|facts| binding(Kind::RoleBinding, &facts));
-    cluster_roles.chain(cluster_bindings).chain(roles).chain(bindings)
+/// `is_on` says whether a feature is on.
+pub fn objects(is_on: impl Fn(&str) -> bool) -> Vec<Value> {
+    let mut data = data();
+    let is_there = |gate: &Option<String>| gate.as_deref().is_none_or(&is_on);
+    for facts in data.cluster_roles.iter_mut().chain(&mut data.roles) {
+        let gated = std::mem::take(&mut facts.gated).into_iter().filter(|(gate, _)| is_on(gate));
+        facts.rules.extend(gated.flat_map(|(_, rules)| rules));
+    }
+    let roles = |kind: Kind, all: Vec<RoleFacts>| {
+        all.into_iter().filter(|facts| is_there(&facts.gate)).map(move |facts| role(kind, &facts))
+    };
+    let bindings = |kind: Kind, all: Vec<BindingFacts>| {
+        all.into_iter().filter(|facts| is_there(&facts.gate)).map(move |facts| binding(kind, &facts))
+    };
+    roles(Kind::ClusterRole, data.cluster_roles)
+        .chain(bindings(Kind::ClusterRoleBinding, data.cluster_role_bindings))
+        .chain(roles(Kind::Role, data.roles))
+        .chain(bindings(Kind::RoleBinding, data.role_bindings))
+        .collect()
 }
 
 /// The rules of the cluster role `system:node`, which the Node authorizer goes by.

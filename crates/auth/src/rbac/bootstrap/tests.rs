@@ -11,8 +11,9 @@ use crate::user::{self, UserInfo};
 /// An authorizer with all bootstrap objects, aggregated roles filled in.
 fn bootstrapped() -> RbacAuthorizer {
     let rbac = RbacAuthorizer::new();
-    let roles: Vec<_> = objects().filter(|object| object["kind"] == "ClusterRole").collect();
-    for object in objects() {
+    let roles: Vec<_> =
+        objects(|_| false).into_iter().filter(|object| object["kind"] == "ClusterRole").collect();
+    for object in objects(|_| false) {
         let kind = Kind::ALL.into_iter().find(|kind| format!("{kind:?}") == object["kind"]).unwrap();
         let namespace = object["metadata"]["namespace"].as_str().unwrap_or("");
         let name = object["metadata"]["name"].as_str().unwrap();
@@ -196,7 +197,7 @@ fn the_objects_are_those_of_upstream() {
         let metadata = &object["metadata"];
         format!("{} {} {}", object["kind"], metadata["namespace"], metadata["name"])
     };
-    let ours: BTreeMap<_, _> = objects().map(|object| (key(&object), object)).collect();
+    let ours: BTreeMap<_, _> = objects(|_| false).into_iter().map(|object| (key(&object), object)).collect();
     let mut count = 0;
     for theirs in reference.as_object().unwrap().values().flat_map(|list| list.as_array().unwrap()) {
         assert_eq!(ours.get(&key(theirs)), Some(theirs));
@@ -205,13 +206,25 @@ fn the_objects_are_those_of_upstream() {
     assert_eq!(ours.len(), count);
 }
 
+#[test]
+fn what_is_gated_is_there_when_the_gate_is_open() {
+    let of = |gate: &str| {
+        let all = objects(|own| own == gate);
+        let scheduler = all.iter().find(|own| own["metadata"]["name"] == "system:kube-scheduler");
+        let rules = scheduler.unwrap()["rules"].as_array().unwrap().len();
+        (all.len(), rules)
+    };
+    let ((plain, few), (more, many)) = (of(""), of("GenericWorkload"));
+    assert_eq!((more - plain, many - few), (2, 2), "a role and its binding, and two rules");
+}
+
 fn named(name: &str) -> Value {
-    objects().find(|object| object["metadata"]["name"] == name).unwrap()
+    objects(|_| false).into_iter().find(|object| object["metadata"]["name"] == name).unwrap()
 }
 
 #[test]
 fn an_untouched_object_is_kept() {
-    for object in objects() {
+    for object in objects(|_| false) {
         assert_eq!(reconcile(&object, &object), Reconciled::Keep);
     }
 }
@@ -255,7 +268,8 @@ fn an_owner_can_opt_out() {
 
 #[test]
 fn bindings_get_their_subjects_back_and_are_made_anew_for_another_role() {
-    let wanted = objects()
+    let wanted = objects(|_| false)
+        .into_iter()
         .find(|object| {
             object["kind"] == "ClusterRoleBinding" && object["metadata"]["name"] == "system:basic-user"
         })
