@@ -11,7 +11,7 @@ pub(super) fn layout<'f>(json: &[u8], fields: impl ExactSizeIterator<Item = &'f 
     if u32::try_from(json.len()).is_err() {
         return Err(MalformedObject { at: 0, what: "longer than 4 GiB" });
     }
-    if std::str::from_utf8(json).is_err() {
+    if simdutf8::basic::from_utf8(json).is_err() {
         return Err(MalformedObject { at: 0, what: "not UTF-8" });
     }
     let mut scan = Scan { json, at: 0 };

@@ -3,8 +3,6 @@
 //! Gives up at the first surprise; the reader of `serde_json` then says what it is. What this one takes, it reads as that
 //! one does; a property test and the fuzz targets compare them.
 
-use std::str;
-
 use super::plain::plain_len;
 use super::{Map, Number, Str, Value};
 
@@ -15,7 +13,7 @@ const DIGITS_MAX: usize = 18;
 
 /// A whole document, and whether a field occurs in it more than once; `None` if anything about it is unusual.
 pub(super) fn read(json: &[u8]) -> Option<(Value, bool)> {
-    let text = str::from_utf8(json).ok()?;
+    let text = simdutf8::basic::from_utf8(json).ok()?;
     let mut reader = Reader { text, at: 0, has_duplicates: false };
     let value = reader.value(0)?;
     (reader.next_token().is_none()).then_some((value, reader.has_duplicates))
