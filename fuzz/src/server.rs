@@ -121,7 +121,7 @@ async fn launch(folder: &tempfile::TempDir) -> (SocketAddr, TlsConnector) {
     let clients = options.authentication.clients(&authority).expect("a verifier");
     let tls = pki::server_config_for(certificate, &clients, &options.authentication.proxies()).expect("TLS");
     let network = ServiceNetwork::default();
-    let facts = bootstrap::ClusterFacts::new(&network, address, &authority);
+    let facts = bootstrap::ClusterFacts::new(&network, address, &authority, &options.apis.features);
     let shutdown = rt::Shutdown::new();
     let api = ApiServer::assemble(Parts {
         store: Arc::new(storage_embedded::memory()),
