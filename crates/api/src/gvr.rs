@@ -35,6 +35,8 @@ pub const DAEMON_SETS: GroupVersionResource = named("apps", "v1", "daemonsets");
 pub const DEPLOYMENTS: GroupVersionResource = named("apps", "v1", "deployments");
 pub const REPLICA_SETS: GroupVersionResource = named("apps", "v1", "replicasets");
 pub const STATEFUL_SETS: GroupVersionResource = named("apps", "v1", "statefulsets");
+pub const HORIZONTAL_POD_AUTOSCALERS: GroupVersionResource =
+    named("autoscaling", "v2", "horizontalpodautoscalers");
 pub const CRON_JOBS: GroupVersionResource = named("batch", "v1", "cronjobs");
 pub const JOBS: GroupVersionResource = named("batch", "v1", "jobs");
 pub const LEASES: GroupVersionResource = named("coordination.k8s.io", "v1", "leases");

@@ -19,6 +19,7 @@ use registry::{
     WatchStream, WriteContext,
 };
 
+use crate::aggregation::Aggregator;
 use crate::catalog::Catalog;
 use crate::connect::{self, Purpose};
 use crate::patch::{self, PatchBody};
@@ -35,8 +36,15 @@ pub struct Door {
     rbac: Arc<RbacAuthorizer>,
     pub(crate) reviewer: Reviewer,
     pub(crate) tokens: TokenMinter,
+    elsewhere: Elsewhere,
+}
+
+/// Who answers for what the registry does not have.
+pub struct Elsewhere {
     /// What pods and nodes use, where this server says it.
-    metrics: Option<ResourceMetrics>,
+    pub metrics: Option<ResourceMetrics>,
+    /// API servers behind this one.
+    pub aggregator: Arc<Aggregator>,
 }
 
 /// Who asks for what. The namespace and name are as in the path; the name is empty for collections.
@@ -79,7 +87,7 @@ impl Door {
         rbac: Arc<RbacAuthorizer>,
         reviewer: Reviewer,
         tokens: TokenMinter,
-        metrics: Option<ResourceMetrics>,
+        elsewhere: Elsewhere,
     ) -> Self {
         Self {
             registry,
@@ -88,8 +96,12 @@ impl Door {
             rbac,
             reviewer,
             tokens,
-            metrics,
+            elsewhere,
         }
+    }
+
+    pub(crate) fn aggregator(&self) -> &Arc<Aggregator> {
+        &self.elsewhere.aggregator
     }
 
     pub fn catalog(&self) -> Arc<Catalog> {
@@ -166,7 +178,7 @@ impl Door {
 
     /// Makes the objects of a resource that are made when they are asked for.
     fn measured(&self, endpoint: &Endpoint) -> Option<&ResourceMetrics> {
-        self.metrics.as_ref().filter(|_| ResourceMetrics::has(&endpoint.resource))
+        self.elsewhere.metrics.as_ref().filter(|_| ResourceMetrics::has(&endpoint.resource))
     }
 
     pub async fn get(&self, call: &Call<'_>) -> Result<Answer, Status> {

@@ -51,6 +51,7 @@ use watch_cache::{LoadError, WatchCache};
 
 use crate::aggregation::Aggregator;
 use crate::catalog::Catalog;
+use crate::door::Elsewhere;
 pub use crate::door::{Answer, Call, Door, Mode};
 use crate::extensions::{ConversionWebhooks, Extensions};
 use crate::fairness::Fairness;
@@ -201,6 +202,7 @@ impl ApiServer {
                 })
             })
             .transpose()?;
+        let aggregator = Arc::new(Aggregator::new(resolver, front_proxy));
         let door = Arc::new(Door::new(
             registry,
             catalog,
@@ -208,7 +210,7 @@ impl ApiServer {
             rbac,
             Reviewer::new(authenticator.clone()),
             TokenMinter::new(authentication.service_accounts.issuer(&authority)),
-            metrics,
+            Elsewhere { metrics, aggregator: aggregator.clone() },
         ));
         served.set(&door);
         let tracking = legacy_tokens::run(door.clone(), used_tokens, shutdown.clone());
@@ -219,7 +221,6 @@ impl ApiServer {
         let keys = authority.signing_keys().clone();
         let identifier = Identifier::new(authenticator, keys, authentication.service_accounts, address);
         let readiness = Arc::new(Readiness::default());
-        let aggregator = Arc::new(Aggregator::new(resolver, front_proxy));
         let auditor = audit::Auditor::open(audit)?;
         let handler = Handler::new(
             door.clone(),

@@ -7,17 +7,20 @@ use std::sync::Arc;
 
 use api::Resource;
 use apimachinery::selector::{FieldSelector, Selector};
-use apimachinery::{GroupVersion, GroupVersionResource, Object, Status, Str, Value};
+use apimachinery::{GroupVersion, GroupVersionResource, Object, Status, Str, Value, json};
 use async_trait::async_trait;
 use auth::{Attributes, UserInfo};
 use client::{
     Api, DeleteOptions, Discovered, ListOptions, ObjectList, Patch, Propagation, WatchEvent, WatchOptions,
     WatchStream, WriteOptions,
 };
+use percent_encoding::percent_decode_str;
 use registry::{DeleteRequest, Endpoint, ListRequest, Warnings, WatchEventKind, WatchRequest, WatchStart};
 
 use crate::decode::FieldValidation;
 use crate::door::{Answer, Call, Door, Mode};
+use crate::http::path::{self, ResourcePath, Target};
+use crate::http::query::{self, Query};
 use crate::patch::PatchBody;
 
 /// Verbs under one identity, without a wire between.
@@ -50,6 +53,56 @@ impl LocalApi {
         }
         let name = self.user.name();
         name.rsplit(':').next().unwrap_or(name)
+    }
+}
+
+/// Reads of paths.
+impl LocalApi {
+    fn reading<'a>(&'a self, target: &Target<'a>) -> Attributes<'a> {
+        match *target {
+            Target::NonResource(path) => Attributes::non_resource(&self.user, "get", path),
+            Target::Resource(ref path) => Attributes {
+                api_group: path.group,
+                api_version: path.version,
+                subresource: path.subresource,
+                namespace: path.namespace,
+                name: path.name,
+                ..Attributes::resource(&self.user, path.reading_verb(), path.resource)
+            },
+        }
+    }
+
+    async fn read_resource(&self, path: &ResourcePath<'_>, query: &str) -> Result<Value, Status> {
+        let endpoint = self.door.endpoint(&GroupVersionResource {
+            group: path.group.into(),
+            version: path.version.into(),
+            resource: path.resource.into(),
+        })?;
+        let call = self.call(&endpoint, path.namespace, path.name, path.subresource);
+        if !path.name.is_empty() {
+            return Ok(value(&endpoint, self.door.get(&call).await?));
+        }
+        let page = self.door.list(&call, &query::list_request(&Query::parse(query))?).await?;
+        let items: Vec<Value> = page.objects.iter().map(|object| endpoint.served(object)).collect();
+        Ok(json!({
+            "apiVersion": endpoint.resource.api_version(), "kind": endpoint.resource.list_kind.as_str(),
+            "metadata": {"resourceVersion": page.revision.to_string(), "continue": page.continue_token},
+            "items": items,
+        }))
+    }
+
+    /// A document of discovery.
+    fn read_document(&self, path: &str) -> Result<Value, Status> {
+        let path = path.trim_end_matches('/');
+        let catalog = self.door.catalog();
+        let other = |group| self.door.aggregator().group_document(group);
+        let bytes = catalog
+            .discovery()
+            .at(path)
+            .map(|own| own.to_vec())
+            .or_else(|| path.strip_prefix("/apis/").and_then(other))
+            .ok_or_else(Status::no_such_path)?;
+        Value::parse(&bytes).map_err(|error| Status::internal(format!("reading {path}: {error}")))
     }
 }
 
@@ -110,6 +163,21 @@ impl Api for LocalApi {
         let call = self.call(&endpoint, namespace, name, subresource);
         self.door.authorize(&call, "get")?;
         Ok(value(&endpoint, self.door.get(&call).await?))
+    }
+
+    async fn get_raw(&self, path: &str) -> Result<Value, Status> {
+        let (escaped, query) = path.split_once('?').unwrap_or((path, ""));
+        let plain = percent_decode_str(escaped).decode_utf8_lossy();
+        let target = path::parse(&plain);
+        self.door.check(&self.reading(&target))?;
+        let aggregator = self.door.aggregator();
+        if let Some(remote) = aggregator.find(&target) {
+            return aggregator.read(&remote, &self.user, path).await;
+        }
+        match target {
+            Target::Resource(found) => self.read_resource(&found, query).await,
+            Target::NonResource(path) => self.read_document(path),
+        }
     }
 
     async fn list(

@@ -43,6 +43,10 @@ pub trait Api: Send + Sync + 'static {
         subresource: &str,
     ) -> Result<Value, Status>;
 
+    /// Reads what is at a path with a query, as `kubectl get --raw` does. That may be what another API server behind
+    /// this one serves, and then it need not be objects (`/apis/custom.metrics.k8s.io/v1beta2/…`).
+    async fn get_raw(&self, path: &str) -> Result<Value, Status>;
+
     async fn list(
         &self,
         gvr: &GroupVersionResource,

@@ -27,6 +27,7 @@ mod endpointslice;
 mod endpointslice_mirroring;
 mod ephemeral_volume;
 mod garbage_collector;
+mod horizontal_pod_autoscaler;
 mod job;
 mod legacy_token_cleaner;
 mod namespace;
@@ -57,10 +58,12 @@ mod validatingadmissionpolicy_status;
 
 use std::sync::Arc;
 
+use api::features::Features;
 use client::{Api, Informers};
 use controller_runtime::{ControllerDescriptor, Started};
 use rt::Shutdown;
 
+pub use horizontal_pod_autoscaler::Settings as AutoscalerSettings;
 pub use selection::Selection;
 
 /// What controllers are told from outside.
@@ -76,6 +79,8 @@ pub struct Options {
     pub selection: Selection,
     /// Whether the API has groups of pods.
     pub pod_groups: bool,
+    pub autoscaler: AutoscalerSettings,
+    pub features: Features,
 }
 
 /// Makes service-account tokens.
@@ -110,6 +115,7 @@ pub fn descriptors() -> Vec<ControllerDescriptor<Options>> {
         endpointslice_mirroring::descriptor(),
         ephemeral_volume::descriptor(),
         garbage_collector::descriptor(),
+        horizontal_pod_autoscaler::descriptor(),
         job::descriptor(),
         legacy_token_cleaner::descriptor(),
         namespace::descriptor(),

@@ -35,6 +35,7 @@ pub struct Config {
     pub sim_nodes: u32,
     pub network: ServiceNetwork,
     pub controllers: controllers::Selection,
+    pub autoscaler: controllers::AutoscalerSettings,
     pub server: apiserver::Options,
 }
 
@@ -115,7 +116,7 @@ impl Platform {
         platform.tasks.push(rt::spawn("service addresses", addresses));
         let aggregation = platform.server.aggregate(platform.components.clone());
         platform.tasks.push(rt::spawn("aggregation", aggregation));
-        platform.start_controllers(authority, config.controllers.clone());
+        platform.start_controllers(authority, config);
         platform.start_scheduler();
         platform.start_nodes(config.sim_nodes);
         Ok(platform)
@@ -152,7 +153,7 @@ impl Platform {
         self.store.close().await.context("closing the store")
     }
 
-    fn start_controllers(&mut self, authority: Arc<pki::Authority>, selection: controllers::Selection) {
+    fn start_controllers(&mut self, authority: Arc<pki::Authority>, config: &Config) {
         let user = UserInfo::new(user::KUBE_CONTROLLER_MANAGER).authenticated();
         let informers = client::Informers::new(self.server.client(user), self.components.clone());
         let server = &self.server;
@@ -166,8 +167,10 @@ impl Platform {
             root_ca: authority.ca_pem().to_owned(),
             tokens: Some(Arc::new(Tokens(authority.clone()))),
             signer: Some(authority),
-            selection,
+            selection: config.controllers.clone(),
             pod_groups: self.serves(&api::gvr::POD_GROUPS),
+            autoscaler: config.autoscaler.clone(),
+            features: config.server.apis.features.clone(),
         };
         let started = controllers::start(&api_of, &informers, options, &self.components);
         let (ready, readiness) = (started.ready(), self.server.readiness().clone());

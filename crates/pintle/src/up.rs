@@ -32,6 +32,7 @@ async fn serve(arguments: UpArguments, manifests: Vec<manifest::Manifest>) -> an
         kubeconfig,
         sim_nodes: arguments.sim_nodes,
         network,
+        autoscaler: arguments.controllers.autoscaler(),
         controllers: arguments.controllers.controllers,
         server,
     };

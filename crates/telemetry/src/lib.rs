@@ -9,6 +9,7 @@
 mod access;
 mod admission;
 mod audit;
+mod autoscaler;
 mod error_chain;
 mod flow_control;
 mod health;
@@ -23,6 +24,7 @@ pub use admission::{
     WebhookOutcome,
 };
 pub use audit::AuditMetrics;
+pub use autoscaler::{AutoscalerAction, AutoscalerMetrics};
 pub use error_chain::chain;
 pub use flow_control::{FlowControlMetrics, FlowHandle};
 pub use health::HealthMetrics;

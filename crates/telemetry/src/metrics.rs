@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::access::AccessMetrics;
 use crate::admission::AdmissionMetrics;
 use crate::audit::AuditMetrics;
+use crate::autoscaler::AutoscalerMetrics;
 use crate::flow_control::FlowControlMetrics;
 use crate::health::HealthMetrics;
 use crate::metric::{Counter, Encoder, Family, Gauge, Histogram, Unit, push_label};
@@ -30,6 +31,7 @@ pub struct Metrics {
     pub audit: AuditMetrics,
     pub workqueue: WorkqueueMetrics,
     pub controller: ControllerMetrics,
+    pub autoscaler: AutoscalerMetrics,
     pub client: ClientMetrics,
     pub scheduler: SchedulerMetrics,
     pub storage: StorageMetrics,
@@ -231,6 +233,7 @@ impl Metrics {
             audit: AuditMetrics::new(),
             workqueue: WorkqueueMetrics::new(),
             controller: ControllerMetrics::new(),
+            autoscaler: AutoscalerMetrics::new(),
             client: ClientMetrics::default(),
             scheduler: SchedulerMetrics::new(),
             storage: StorageMetrics::new(),
@@ -277,6 +280,7 @@ impl Metrics {
         self.audit.encode(&mut encoder);
         self.workqueue.encode(&mut encoder);
         self.controller.encode(&mut encoder);
+        self.autoscaler.encode(&mut encoder);
         self.client.encode(&mut encoder);
         self.scheduler.encode(&mut encoder);
         self.storage.encode(&mut encoder);
@@ -860,6 +864,10 @@ mod tests {
         metrics.audit.failed("log");
         metrics.workqueue.queue("deployment").queue_duration.observe(Duration::from_millis(1));
         metrics.controller.of("deployment").duration.observe(Duration::from_millis(1));
+        use crate::AutoscalerAction;
+        metrics.autoscaler.reconciled(AutoscalerAction::ScaleUp, None, Duration::ZERO);
+        metrics.autoscaler.computed(AutoscalerAction::None, Some("internal"), "Resource", Duration::ZERO);
+        metrics.autoscaler.desired("ns", "web", 3);
         metrics.scheduler.attempts("scheduled", "default-scheduler").took(Duration::from_millis(1));
         metrics.scheduler.pending_pods("active").set(1);
         metrics.scheduler.incoming_pods("active", "PodAdd");

@@ -9,6 +9,7 @@
 //! zero value. Add a field when a component needs it.
 
 mod apps;
+mod autoscaling;
 mod batch;
 mod meta;
 mod node;
@@ -26,6 +27,12 @@ pub use apps::{
     ReplicaSetStatus, ReplicationController, RollingUpdateDaemonSet, RollingUpdateDeployment,
     RollingUpdateStatefulSetStrategy, StatefulSet, StatefulSetOrdinals, StatefulSetSpec, StatefulSetStatus,
     StatefulSetUpdateStrategy,
+};
+pub use autoscaling::{
+    Amount, ContainerResourceMetricSource, CrossVersionObjectReference, ExternalMetricSource,
+    HorizontalPodAutoscaler, HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerSpec,
+    HorizontalPodAutoscalerStatus, HpaScalingPolicy, HpaScalingRules, MetricIdentifier, MetricSpec,
+    MetricTarget, ObjectMetricSource, PodsMetricSource, ResourceMetricSource,
 };
 pub use batch::{
     CronJob, CronJobSpec, CronJobStatus, Job, JobCondition, JobSpec, JobStatus, ObjectReference,

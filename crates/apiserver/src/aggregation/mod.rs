@@ -195,6 +195,19 @@ impl Aggregator {
         }
     }
 
+    /// Reads a path of the other server for a component of this process. What the user may do was asked before.
+    pub(crate) async fn read(
+        &self,
+        remote: &Remote,
+        user: &auth::UserInfo,
+        path_and_query: &str,
+    ) -> Result<Value, Status> {
+        const UNAVAILABLE: &str = "service unavailable";
+        let answer =
+            remote.answer.as_ref().ok_or_else(|| Status::of_response(503, "GET", UNAVAILABLE, None))?;
+        remote::read_as(&answer.client, user, path_and_query).await
+    }
+
     /// A document of this server with what others serve among it.
     pub(crate) fn merged(&self, path: &str, document: Document) -> Document {
         if !self.any.load(Ordering::Relaxed) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use apimachinery::{Str, Value};
+use apimachinery::{Status, Str, Value};
 use auth::UserInfo;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -14,8 +14,10 @@ use webhook::Client;
 
 /// A server that is asked what it serves has this long.
 const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(5);
+/// A server that is asked for what it serves has this long.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// What it may answer.
-const DISCOVERY_BYTES_MAX: usize = 16 << 20;
+const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// The group version of another server. Requests and documents about two that are equal come out the same.
 #[derive(PartialEq)]
@@ -58,26 +60,46 @@ pub(super) fn discovery_path(group: &str, version: &str) -> String {
 /// Reads a JSON document of another server, as the aggregator itself.
 pub(super) async fn read(client: &Client, path: &str) -> Result<Value, String> {
     let user = UserInfo::new("system:kube-aggregator").with_groups([auth::user::MASTERS]);
+    match rt::timeout(DISCOVERY_TIMEOUT, get(client, &user, path)).await {
+        Err(_) => Err("context deadline exceeded".to_owned()),
+        Ok(Ok((StatusCode::OK, bytes))) => {
+            Value::parse(&bytes).map_err(|error| format!("its answer cannot be read: {error}"))
+        }
+        Ok(Ok((status, _))) => Err(format!("bad status: {}", status.as_u16())),
+        Ok(Err(error)) => Err(error),
+    }
+}
+
+/// Reads a JSON document of another server, as `user`.
+pub(super) async fn read_as(client: &Client, user: &UserInfo, path: &str) -> Result<Value, Status> {
+    let failed = |error: String| Status::unavailable(format!("error trying to reach service: {error}"));
+    let answer = rt::timeout(READ_TIMEOUT, get(client, user, path)).await;
+    let (status, bytes) =
+        answer.unwrap_or_else(|_| Err("context deadline exceeded".to_owned())).map_err(failed)?;
+    let document = Value::parse(&bytes);
+    match document {
+        Ok(document) if status.is_success() => Ok(document),
+        Err(error) if status.is_success() => Err(Status::internal(format!("reading {path}: {error}"))),
+        document => {
+            let told = document.ok().and_then(|document| Status::from_value(&document));
+            let text = String::from_utf8_lossy(&bytes);
+            Err(told.unwrap_or_else(|| Status::of_response(status.as_u16(), "GET", &text, None)))
+        }
+    }
+}
+
+/// What another server answers.
+async fn get(client: &Client, user: &UserInfo, path: &str) -> Result<(StatusCode, Bytes), String> {
     let body = Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync();
     let mut request = Request::new(body);
     *request.method_mut() = Method::GET;
     *request.uri_mut() = path.parse().map_err(|error| format!("{path}: {error}"))?;
     request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-    identify(request.headers_mut(), &user);
-    let exchange = async {
-        let response = client.forward(request).await.map_err(|error| error.to_string())?;
-        let (head, body) = response.into_parts();
-        if head.status != StatusCode::OK {
-            return Err(format!("bad status: {}", head.status.as_u16()));
-        }
-        let body = Limited::new(body, DISCOVERY_BYTES_MAX).collect().await;
-        let bytes = body.map_err(|error| error.to_string())?.to_bytes();
-        Value::parse(&bytes).map_err(|error| format!("its answer cannot be read: {error}"))
-    };
-    match rt::timeout(DISCOVERY_TIMEOUT, exchange).await {
-        Ok(answer) => answer,
-        Err(_) => Err("context deadline exceeded".to_owned()),
-    }
+    identify(request.headers_mut(), user);
+    let response = client.forward(request).await.map_err(|error| error.to_string())?;
+    let (head, body) = response.into_parts();
+    let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+    Ok((head.status, body.map_err(|error| error.to_string())?.to_bytes()))
 }
 
 /// Says who the request is from, in headers that the other server believes because of the client certificate.

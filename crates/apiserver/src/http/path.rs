@@ -26,6 +26,13 @@ pub struct ResourcePath<'a> {
     pub watch_prefix: bool,
 }
 
+impl ResourcePath<'_> {
+    /// The verb of a read that ends.
+    pub fn reading_verb(&self) -> &'static str {
+        if self.name.is_empty() { "list" } else { "get" }
+    }
+}
+
 /// Subresources of `namespaces` themselves, which would otherwise read as resources in a namespace.
 const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
 

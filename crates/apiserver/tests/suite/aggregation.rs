@@ -145,6 +145,18 @@ async fn another_server_answers_its_group_and_is_discovered() {
     let stranger = server.user("jane", &[]).get(path).await.expect(403);
     assert_eq!(stranger["reason"], "Forbidden", "who may ask is decided here first");
 
+    let component = server.component("root", &["system:masters"]);
+    let read = component.get_raw(&format!("{path}?labelSelector=a%3Db")).await.expect("an answer");
+    assert_eq!(
+        (read.str_at(&["user"]), read.str_at(&["path"])),
+        ("root", path),
+        "components ask as anybody does"
+    );
+    let group = component.get_raw("/apis/wardle.example.com").await.expect("a group");
+    assert_eq!(group.str_at(&["preferredVersion", "version"]), "v1");
+    let refused = server.component("jane", &[]).get_raw(path).await.expect_err("she may not");
+    assert_eq!((refused.code, &*refused.reason), (403, "Forbidden"));
+
     let groups = admin.get("/apis").await.expect(200);
     let group =
         groups["groups"].as_array().expect("groups").iter().find(|own| own["name"] == "wardle.example.com");
@@ -196,6 +208,8 @@ async fn another_server_answers_its_group_and_is_discovered() {
     until(&admin, "v1.wardle.example.com", "FailedDiscoveryCheck").await;
     let refused = admin.get(path).await.expect(503);
     assert_eq!(refused["message"], "service unavailable");
+    let refused = component.get_raw(path).await.expect_err("nobody there");
+    assert_eq!(refused.message, "the server is currently unable to handle the request");
     assert_eq!(admin.delete(&format!("{API_SERVICES}/v1.wardle.example.com")).await.status, 200);
     for _ in 0..400 {
         if admin.get(path).await.status == 404 {
@@ -276,6 +290,14 @@ async fn use_of_simulated_pods_is_told() {
     );
     let selected = admin.get(&format!("{base}/pods?labelSelector=app%3Dplain")).await;
     assert_eq!(selected.names(), ["plain"]);
+    let component = server.component("root", &["system:masters"]);
+    let read = component.get_raw(&format!("{base}/namespaces/t/pods?labelSelector=app%3Dbusy")).await;
+    let read = read.expect("a list");
+    let items = read.array_at(&["items"]);
+    assert_eq!(items.len(), 1);
+    assert_eq!(items[0]["containers"][0].str_at(&["usage", "cpu"]), "250m");
+    let absent = component.get_raw("/apis/nobody.example.com/v1/pods").await.expect_err("nobody serves it");
+    assert_eq!(absent.message, "the server could not find the requested resource");
     let node = admin.get(&format!("{base}/nodes/sim")).await.expect(200);
     assert_eq!(node["usage"], json!({"cpu": "502m", "memory": "130Mi"}));
     let named = admin.get(&format!("{base}/pods?fieldSelector=metadata.name%3Dbusy")).await;

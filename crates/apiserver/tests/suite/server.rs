@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use apiserver::{ApiServer, Parts, bootstrap};
+use apiserver::{ApiServer, Door, LocalApi, Parts, bootstrap};
 use registry::ServiceNetwork;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -19,6 +19,7 @@ pub struct Server {
     address: SocketAddr,
     pub authority: Arc<pki::Authority>,
     shutdown: rt::Shutdown,
+    door: Arc<Door>,
     _folder: tempfile::TempDir,
 }
 
@@ -94,7 +95,8 @@ impl Server {
         rt::spawn("custom resources", api.run_extensions(shutdown.clone()));
         bootstrap::run(api.door(), &facts, &shutdown).await.expect("bootstrap");
         rt::spawn("fairness", api.run_fairness(shutdown.clone()));
-        (Self { address, authority, shutdown, _folder: folder }, api, front_proxy)
+        let door = api.door().clone();
+        (Self { address, authority, shutdown, door, _folder: folder }, api, front_proxy)
     }
 
     /// A started server with a namespace `t` to work in.
@@ -118,6 +120,12 @@ impl Server {
             .expect("a client certificate");
         let tls = pki::client_config(self.authority.ca_pem(), Some(&issued)).expect("TLS");
         Client::new(self.address, tls, Protocol::Http1)
+    }
+
+    /// Somebody in this process.
+    pub fn component(&self, name: &str, groups: &[&str]) -> Arc<dyn client::Api> {
+        let user = auth::UserInfo::new(name).with_groups(groups.iter().copied()).authenticated();
+        Arc::new(LocalApi::new(self.door.clone(), user, self.shutdown.clone()))
     }
 
     /// Somebody by a certificate of another authority.

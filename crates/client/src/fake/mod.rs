@@ -60,6 +60,8 @@ pub struct FakeApi {
     calls: Mutex<Vec<Call>>,
     failures: Mutex<Vec<FailureRule>>,
     documents: Mutex<HashMap<GroupVersion, Value>>,
+    /// Answers by path, with the query or without.
+    raw: Mutex<HashMap<String, Value>>,
     /// The newest revision that watchers may see, and how often watches were cut off.
     signal: watch::Sender<Signal>,
 }
@@ -81,6 +83,7 @@ impl FakeApi {
             calls: Mutex::default(),
             failures: Mutex::default(),
             documents: Mutex::default(),
+            raw: Mutex::default(),
             signal: watch::Sender::new(Signal::default()),
         })
     }
@@ -93,6 +96,11 @@ impl FakeApi {
     /// Serves the OpenAPI document of a group version.
     pub fn describe(&self, group_version: GroupVersion, document: Value) {
         self.documents.lock().insert(group_version, document);
+    }
+
+    /// Answers [`Api::get_raw`] of a path. One with a query answers only that query, one without answers all others.
+    pub fn answer(&self, path: &str, document: Value) {
+        self.raw.lock().insert(path.to_owned(), document);
     }
 
     /// Stores an object as it is, status and metadata included; name, uid and times are filled in where missing.
@@ -233,6 +241,13 @@ impl Api for FakeApi {
     ) -> Result<Value, Status> {
         self.enter("get", gvr, namespace, name, Some(subresource))?;
         self.state.lock().get_subresource(gvr, namespace, name, subresource)
+    }
+
+    async fn get_raw(&self, path: &str) -> Result<Value, Status> {
+        self.enter("get", &GroupVersionResource::default(), "", path, None)?;
+        let raw = self.raw.lock();
+        let without_query = path.split('?').next().unwrap_or_default();
+        raw.get(path).or_else(|| raw.get(without_query)).cloned().ok_or_else(Status::no_such_path)
     }
 
     async fn list(

@@ -34,6 +34,7 @@ const BUILT_IN: &[(&str, &str, &str, &str, bool)] = &[
     ("apps", "v1", "deployments", "Deployment", true),
     ("apps", "v1", "replicasets", "ReplicaSet", true),
     ("apps", "v1", "statefulsets", "StatefulSet", true),
+    ("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", true),
     ("batch", "v1", "cronjobs", "CronJob", true),
     ("batch", "v1", "jobs", "Job", true),
     ("coordination.k8s.io", "v1", "leases", "Lease", true),
@@ -294,7 +295,8 @@ impl State {
             ("status", _) => Ok(object),
             ("scale", replicas) if !replicas.is_null() => Ok(json!({
                 "apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": object["metadata"].clone(),
-                "spec": {"replicas": replicas.clone()}, "status": {"replicas": object["status"]["replicas"].clone()},
+                "spec": {"replicas": replicas.clone()},
+                "status": {"replicas": object["status"]["replicas"].clone(), "selector": selector_text(&object)},
             })),
             _ => Err(Status::no_such_path()),
         }
@@ -540,12 +542,27 @@ fn merged(gvr: &GroupVersionResource, old: &Value, mut new: Value, subresource: 
             new
         }
         Some(subresource) => {
-            let path: &[&str] = if subresource == "finalize" { &["spec"] } else { &["status"] };
+            let path: &[&str] = match subresource {
+                "finalize" => &["spec"],
+                "scale" => &["spec", "replicas"],
+                _ => &["status"],
+            };
             let mut kept = old.clone();
             copy(&new, &mut kept, path);
             kept
         }
     }
+}
+
+/// The selector of a workload, which is a `LabelSelector`, the labels themselves or a text already.
+fn selector_text(object: &Value) -> String {
+    let selector = &object["spec"]["selector"];
+    if let Some(text) = selector.as_str() {
+        return text.to_owned();
+    }
+    let is_structured = ["matchLabels", "matchExpressions"].iter().any(|part| selector.get(part).is_some());
+    let structured = if is_structured { selector.clone() } else { json!({"matchLabels": selector.clone()}) };
+    Selector::from_value(&structured).map(|selector| selector.to_string()).unwrap_or_default()
 }
 
 /// Metadata that only the server sets.
