@@ -117,7 +117,7 @@ impl Platform {
         let aggregation = platform.server.aggregate(platform.components.clone());
         platform.tasks.push(rt::spawn("aggregation", aggregation));
         platform.start_controllers(authority, config);
-        platform.start_scheduler();
+        platform.start_scheduler(&config.server.apis.features);
         platform.start_nodes(config.sim_nodes);
         Ok(platform)
     }
@@ -188,14 +188,18 @@ impl Platform {
         self.server.door().endpoint(resource).is_ok()
     }
 
-    fn start_scheduler(&mut self) {
+    fn start_scheduler(&mut self, features: &api::Features) {
         let user = UserInfo::new(user::KUBE_SCHEDULER).authenticated();
         let api: Arc<dyn client::Api> = self.server.client(user);
         let informers = client::Informers::new(api.clone(), self.components.clone());
         let (ready, became_ready) = tokio::sync::oneshot::channel();
         let shutdown = self.components.clone();
+        let groups = self.serves(&api::gvr::POD_GROUPS).then(|| scheduler::GroupFeatures {
+            gangs: features.enabled("GangScheduling"),
+            topology: features.enabled("TopologyAwareWorkloadScheduling"),
+        });
         self.tasks.push(rt::spawn("scheduler", async move {
-            let options = scheduler::Options::default();
+            let options = scheduler::Options { groups, ..scheduler::Options::default() };
             if let Err(error) = scheduler::run(api, &informers, options, ready, shutdown).await {
                 tracing::error!(error = %telemetry::chain(&error), "Scheduler did not start");
             }

@@ -11,6 +11,9 @@
 //!
 //! Start at [`Engine::next`].
 
+mod group;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use api::view::{Node, Pod, PodDisruptionBudget};
@@ -21,13 +24,16 @@ use crate::budget::Budget;
 use crate::cache::{Cache, Slot};
 use crate::diagnosis::{Cause, Diagnosis, NO_NODES};
 use crate::framework::{
-    Code, CycleState, Event, EventSet, Nomination, PermitOutcome, PluginId, PluginSet, Profiles, Status,
-    Watched,
+    Code, CycleState, Event, EventSet, Nomination, PermitOutcome, PluginId, PluginSet, Profile, Profiles,
+    Status, Watched,
 };
+use crate::groups::{GroupKey, Groups};
 use crate::permit::{Waiting, WaitingPod};
 use crate::pod::PodInfo;
 use crate::queue::{Failure, Queue};
 use crate::shared::Shortlists;
+
+pub use group::Verdict;
 
 /// Scheduling of the pods of some profiles.
 pub struct Engine {
@@ -36,6 +42,10 @@ pub struct Engine {
     queue: Queue,
     shortlists: Shortlists,
     waiting: Waiting,
+    /// Where pods are scheduled in groups.
+    groups: Option<Groups>,
+    /// What was decided about a group and not handed out yet.
+    decided: VecDeque<Decision>,
     /// Of a generator that only has to choose among equals.
     random: u64,
 }
@@ -48,6 +58,8 @@ pub enum Decision {
     Held,
     /// It found no place and is queued again; tell the user.
     Unschedulable { pod: Arc<PodInfo>, reason: &'static str, message: String, nomination: Nomination },
+    /// A group was tried, and what to do about its pods has been said; tell the user.
+    Group(Verdict),
 }
 
 /// Reasons of the condition `PodScheduled`, upstream's.
@@ -85,10 +97,17 @@ impl Engine {
             cache: Cache::default(),
             shortlists: Shortlists::default(),
             waiting: Waiting::default(),
+            groups: None,
+            decided: VecDeque::new(),
             // Xorshift never leaves zero.
             random: seed | 1,
             profiles,
         }
+    }
+
+    /// Schedules pods that are in one of these groups together.
+    pub fn with_groups(self, groups: Option<Groups>) -> Self {
+        Self { groups, ..self }
     }
 
     pub fn cache(&self) -> &Cache {
@@ -102,12 +121,18 @@ impl Engine {
     /// Handles the next pod; `None` when none is ready.
     pub fn next(&mut self, now: Instant) -> Option<Decision> {
         loop {
+            if let Some(decision) = self.decided.pop_front() {
+                return Some(decision);
+            }
             let pod = self.queue.pop(now)?;
             if pod.pod.is_deleting() || self.cache.is_assumed(pod.uid()) {
                 self.queue.remove(pod.uid());
                 continue;
             }
-            return Some(self.schedule(pod, now));
+            match self.groups.clone().zip(GroupKey::of(&pod)) {
+                Some((groups, key)) => self.schedule_group(&groups, pod, &key, now),
+                None => return Some(self.schedule(pod, now)),
+            }
         }
     }
 
@@ -135,22 +160,26 @@ impl Engine {
     }
 
     fn schedule(&mut self, pod: Arc<PodInfo>, now: Instant) -> Decision {
-        if self.cache.node_count() == 0 {
-            let failure = Failure::Rejected(self.profiles.serving(&pod).interested_in(EventSet::NODE_ADD));
-            return self.reject(pod, NoPlace::new(failure, NO_NODES.to_owned()), now);
-        }
-        match self.find_node(&pod) {
+        match self.find_node(&pod, Ok(())) {
             Ok(slot) => self.assume(pod, slot, now),
             Err(no_place) => self.reject(pod, no_place, now),
         }
     }
 
-    /// The best node, or who rejected the pod and why.
-    fn find_node(&mut self, pod: &Arc<PodInfo>) -> Result<Slot, NoPlace> {
+    /// The best node, or who rejected the pod and why. `preemption` says why others may not be evicted for it.
+    fn find_node(
+        &mut self,
+        pod: &Arc<PodInfo>,
+        preemption: Result<(), &'static str>,
+    ) -> Result<Slot, NoPlace> {
+        if self.cache.node_count() == 0 {
+            let failure = Failure::Rejected(self.profiles.serving(pod).interested_in(EventSet::NODE_ADD));
+            return Err(NoPlace::new(failure, NO_NODES.to_owned()));
+        }
         let random = self.next_random();
         let Self { profiles, cache, shortlists, .. } = self;
         let profile = profiles.serving(pod);
-        let node_count = cache.node_count();
+        let node_count = shortlists.node_count(cache);
         let cause = match shortlists.of(profile, pod, cache) {
             Err((plugin, status)) => Cause::PreFilter { plugins: PluginSet::from_iter([plugin]), status },
             Ok(shortlist) => {
@@ -168,38 +197,40 @@ impl Engine {
         if diagnosis.is_error() {
             return Err(NoPlace::new(Failure::Error, diagnosis.message("")));
         }
-        let mut told = Vec::new();
-        let mut nomination = Nomination::Keep;
-        for (_, plugin) in &profile.post_filter {
-            let outcome = plugin.post_filter(pod, cache, &diagnosis);
-            told.extend(Some(outcome.message).filter(|text| !text.is_empty()));
-            if !matches!(outcome.nomination, Nomination::Keep) {
-                nomination = outcome.nomination;
-            }
-            if matches!(nomination, Nomination::Make { .. }) {
-                break;
-            }
-        }
+        let (told, nomination) = match preemption {
+            Ok(()) => run_post_filters(profile, pod, cache, &diagnosis),
+            Err(why) => (why.to_owned(), Nomination::Keep),
+        };
         let failure = Failure::Rejected(diagnosis.rejectors());
-        Err(NoPlace { failure, message: diagnosis.message(&told.join(", ")), nomination })
+        Err(NoPlace { failure, message: diagnosis.message(&told), nomination })
     }
 
     fn assume(&mut self, pod: Arc<PodInfo>, slot: Slot, now: Instant) -> Decision {
-        let node = self.cache.node(slot).map(|info| info.name.clone()).unwrap_or_default();
-        self.cache.assume(pod.clone(), slot);
-        let mut placement = Placement { pod, node, state: CycleState::default() };
+        let mut placement = self.occupy(pod, slot);
         if let Err((plugin, status)) = self.reserve(&mut placement) {
             return self.reject_placed(placement, plugin, &status, now);
         }
         match self.permit(&mut placement) {
             Ok(None) => Decision::Bind(placement),
-            Ok(Some(timeout)) => {
-                let Placement { pod, node, state } = placement;
-                self.waiting.hold(WaitingPod { pod, node, deadline: now + timeout, state });
-                Decision::Held
-            }
+            Ok(Some(timeout)) => self.hold(placement, now + timeout),
             Err((plugin, status)) => self.reject_placed(placement, plugin, &status, now),
         }
+    }
+
+    /// Counts a pod on a node; [`Engine::unreserve`] undoes it.
+    fn occupy(&mut self, pod: Arc<PodInfo>, slot: Slot) -> Placement {
+        let node = self.cache.node(slot).map(|info| info.name.clone()).unwrap_or_default();
+        self.cache.assume(pod.clone(), slot);
+        if let Some(groups) = &self.groups {
+            groups.mark(&pod, true);
+        }
+        Placement { pod, node, state: CycleState::default() }
+    }
+
+    fn hold(&mut self, placement: Placement, deadline: Instant) -> Decision {
+        let Placement { pod, node, state } = placement;
+        self.waiting.hold(WaitingPod { pod, node, deadline, state });
+        Decision::Held
     }
 
     fn reserve(&self, placement: &mut Placement) -> Result<(), (PluginId, Status)> {
@@ -259,13 +290,7 @@ impl Engine {
         now: Instant,
     ) -> Decision {
         self.unreserve(&mut placement);
-        let no_place = match status.code {
-            Code::Error => NoPlace::new(Failure::Error, status.message()),
-            _ => {
-                let message = format!("0/1 nodes are available: 1 {}.", status.message());
-                NoPlace::new(Failure::Rejected(rejectors), message)
-            }
-        };
+        let no_place = turned_away(rejectors, status);
         self.reject(placement.pod, no_place, now)
     }
 
@@ -274,6 +299,9 @@ impl Engine {
             plugin.unreserve(&mut placement.state, &placement.pod, &placement.node);
         }
         self.cache.forget(placement.pod.uid());
+        if let Some(groups) = self.groups.as_ref().filter(|_| self.cache.pod(placement.pod.uid()).is_none()) {
+            groups.mark(&placement.pod, false);
+        }
     }
 
     fn reject(&mut self, pod: Arc<PodInfo>, no_place: NoPlace, now: Instant) -> Decision {
@@ -293,6 +321,39 @@ impl Engine {
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
         self.random
+    }
+}
+
+/// Runs the `PostFilter` plugins up to one that makes room: what they say, and what becomes of the nomination.
+fn run_post_filters(
+    profile: &Profile,
+    pod: &PodInfo,
+    cache: &Cache,
+    diagnosis: &Diagnosis<'_>,
+) -> (String, Nomination) {
+    let mut told = Vec::new();
+    let mut nomination = Nomination::Keep;
+    for (_, plugin) in &profile.post_filter {
+        let outcome = plugin.post_filter(pod, cache, diagnosis);
+        told.extend(Some(outcome.message).filter(|text| !text.is_empty()));
+        if !matches!(outcome.nomination, Nomination::Keep) {
+            nomination = outcome.nomination;
+        }
+        if matches!(nomination, Nomination::Make { .. }) {
+            break;
+        }
+    }
+    (told.join(", "), nomination)
+}
+
+/// What comes of a pod that plugins turned away from the node that had been found for it.
+fn turned_away(rejectors: PluginSet, status: &Status) -> NoPlace {
+    match status.code {
+        Code::Error => NoPlace::new(Failure::Error, status.message()),
+        _ => {
+            let message = format!("0/1 nodes are available: 1 {}.", status.message());
+            NoPlace::new(Failure::Rejected(rejectors), message)
+        }
     }
 }
 
@@ -323,15 +384,33 @@ impl Engine {
                 false => self.cache.nominate(pod.clone(), nominated),
             }
         }
-        self.queue.upsert(pod, now);
+        let is_new = self.queue.pod(pod.uid()).is_none();
+        let helps = self.joins_ready_group(&pod) && is_new;
+        self.queue.upsert(pod.clone(), now);
+        if helps {
+            self.queue.on_event(&Event::PodAdded(&pod), now);
+        }
+    }
+
+    /// Notes that a pod waits, and says whether its group has enough of them now. Before that, others of the group have
+    /// nothing from one more: asking all of them each time would cost the square of their number.
+    fn joins_ready_group(&self, pod: &PodInfo) -> bool {
+        let Some((groups, key)) = self.groups.as_ref().zip(GroupKey::of(pod)) else { return false };
+        groups.note(pod, false);
+        groups.not_ready(&key).is_none()
     }
 
     /// A pod was deleted or has ended.
     pub fn on_pod_gone(&mut self, uid: &str, now: Instant) {
-        self.queue.remove(uid);
+        let queued = self.queue.remove(uid);
         self.waiting.forget(uid);
         self.cache.clear_nomination(uid);
-        if let Some(pod) = self.cache.remove_pod(uid) {
+        let placed = self.cache.remove_pod(uid);
+        if let Some(groups) = &self.groups {
+            placed.iter().chain(&queued).for_each(|pod| groups.forget(pod));
+            groups.pod_gone(uid);
+        }
+        if let Some(pod) = placed {
             self.queue.on_event(&Event::AssignedPodDeleted(&pod), now);
         }
     }
@@ -339,6 +418,9 @@ impl Engine {
     fn on_bound_pod(&mut self, pod: PodInfo, now: Instant) {
         let pod = Arc::new(pod);
         self.queue.remove(pod.uid());
+        if let Some(groups) = &self.groups {
+            groups.note(&pod, true);
+        }
         let was_assumed = self.cache.is_assumed(pod.uid());
         match self.cache.upsert_pod(pod.clone()) {
             Some(old) if !was_assumed => {

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Where to start: `engine` for a cycle, `framework` for what plugins may do, `plugins::registry` for which there are,
-//! `shortlist` for why it is fast, `run` for the loop. A new plugin is a file under `plugins` and a line in the
-//! registry; a program may also bring its own list and call [`run_profiles`].
+//! `shortlist` for why it is fast, `run` for the loop, `groups` for pods that are placed together. A new plugin is a
+//! file under `plugins` and a line in the registry; a program may also bring its own list and call [`run_profiles`].
 
 pub mod affinity;
 pub mod budget;
@@ -19,6 +19,7 @@ pub mod cache;
 pub mod diagnosis;
 mod engine;
 pub mod framework;
+pub mod groups;
 mod metrics;
 pub mod permit;
 pub mod plugins;
@@ -32,4 +33,5 @@ pub mod shortlist;
 #[cfg(test)]
 mod testing;
 
+pub use groups::GroupFeatures;
 pub use run::{DEFAULT_SCHEDULER, Options, run, run_profiles};

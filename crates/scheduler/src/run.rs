@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use api::gvr::{NAMESPACES, NODES, POD_DISRUPTION_BUDGETS, PODS};
+use api::gvr::{NAMESPACES, NODES, POD_DISRUPTION_BUDGETS, POD_GROUPS, PODS};
 use apimachinery::{Str, json, time};
 use client::events::{Recorder, Reference};
 use client::informer::Subscription;
@@ -19,8 +19,9 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
 use crate::diagnosis::truncated;
-use crate::engine::{Decision, Engine, Placement, SCHEDULER_ERROR};
+use crate::engine::{Decision, Engine, Placement, SCHEDULER_ERROR, Verdict};
 use crate::framework::{Handle, Nomination, Profile, ProfileError, Profiles, WATCHED, Watched};
+use crate::groups::{GroupFeatures, Groups};
 use crate::metrics::Metrics;
 use crate::plugins::{PREEMPTION_REASON, default_profile};
 use crate::pod::PodInfo;
@@ -42,11 +43,13 @@ pub struct Options {
     pub scheduler_name: Str,
     /// Bindings and status patches under way at the same time.
     pub writes_in_flight: usize,
+    /// Where the API has groups of pods: what of them is on.
+    pub groups: Option<GroupFeatures>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { scheduler_name: DEFAULT_SCHEDULER.into(), writes_in_flight: 256 }
+        Self { scheduler_name: DEFAULT_SCHEDULER.into(), writes_in_flight: 256, groups: None }
     }
 }
 
@@ -59,7 +62,8 @@ pub async fn run(
     shutdown: Shutdown,
 ) -> Result<(), ProfileError> {
     let recorder = Recorder::new(api.clone(), &options.scheduler_name, shutdown.clone());
-    let handle = Handle { api, informers: informers.clone(), recorder };
+    let groups = options.groups.map(Groups::new);
+    let handle = Handle { api, informers: informers.clone(), recorder, groups };
     let profile = default_profile(&options.scheduler_name, &handle)?;
     run_profiles(vec![(profile, handle)], options, ready, shutdown).await
 }
@@ -73,7 +77,7 @@ pub async fn run_profiles(
 ) -> Result<(), ProfileError> {
     let (profiles, handles): (Vec<_>, Vec<_>) = profiles.into_iter().unzip();
     let profiles = Profiles::new(profiles)?;
-    let Some(Handle { api, informers, .. }) = handles.first().cloned() else {
+    let Some(Handle { api, informers, groups, .. }) = handles.first().cloned() else {
         return Err(ProfileError::NoProfiles);
     };
     let seed = (rt::jitter() * u64::MAX as f64) as u64;
@@ -90,7 +94,7 @@ pub async fn run_profiles(
             metrics: Metrics::new(&profiles),
             profiles: profiles.clone(),
         }),
-        engine: Engine::new(profiles, seed),
+        engine: Engine::new(profiles, seed).with_groups(groups),
         pod_deltas: pods.subscribe(),
         node_deltas: nodes.subscribe(),
         namespace_deltas: namespaces.subscribe(),
@@ -370,6 +374,13 @@ impl Task {
                     guard.written = Some(written);
                 });
             }
+            Decision::Group(verdict) => {
+                rt::spawn("tell-group", async move {
+                    let _in_flight = writer.metrics.telling();
+                    let _guard = Answer { done, written: Some(Written::Told) };
+                    writer.tell_group(&verdict).await;
+                });
+            }
             Decision::Unschedulable { pod, reason, message, nomination } => {
                 rt::spawn("tell-unschedulable", async move {
                     let _in_flight = writer.metrics.telling();
@@ -470,6 +481,21 @@ impl Writer {
         }
     }
 
+    /// The condition `PodGroupScheduled`, unless the group says so already.
+    async fn tell_group(&self, verdict: &Verdict) {
+        let Some(condition) = group_condition(verdict) else { return };
+        let metadata = &verdict.group.metadata;
+        let patch = Patch::Strategic(json!({"status": {"conditions": [condition]}}));
+        let (namespace, name) = (&metadata.namespace, &metadata.name);
+        let options = WriteOptions::default();
+        match self.api.patch(&POD_GROUPS, namespace, name, Some("status"), patch, &options).await {
+            Err(status) if !status.is_not_found() => {
+                warn!(%namespace, %name, error = %status, "Patched no status of a pod group");
+            }
+            _ => debug!(%namespace, %name, scheduled = verdict.is_scheduled, "Tried pod group"),
+        }
+    }
+
     /// Evicts the victims of a preemption. One that cannot be evicted now is a victim again the next time.
     async fn evict_all(&self, preemptor: &PodInfo, node: &str, victims: &[Arc<PodInfo>]) {
         let evictions: Vec<_> = victims.iter().map(|victim| self.evict(preemptor, node, victim)).collect();
@@ -529,6 +555,26 @@ fn failed_condition(pod: &PodInfo, reason: &str, message: &str) -> Option<serde_
         "observedGeneration": generation,
     });
     if old.is_none_or(|old| old.status != "False") {
+        condition["lastTransitionTime"] = time::format_seconds(rt::now()).into();
+    }
+    Some(condition)
+}
+
+/// The condition to write; `None` when the group has it, or was scheduled and this is about more of its pods.
+fn group_condition(verdict: &Verdict) -> Option<serde_json::Value> {
+    const TYPE: &str = "PodGroupScheduled";
+    let status = if verdict.is_scheduled { "True" } else { "False" };
+    let old = verdict.group.status.conditions.iter().find(|own| own.type_ == TYPE);
+    if old.is_some_and(|old| {
+        let regresses = old.status == "True" && !verdict.is_scheduled;
+        regresses || (old.status == status && old.reason == verdict.reason && old.message == verdict.message)
+    }) {
+        return None;
+    }
+    let mut condition = serde_json::json!({
+        "type": TYPE, "status": status, "reason": verdict.reason, "message": verdict.message,
+    });
+    if old.is_none_or(|old| old.status != status) {
         condition["lastTransitionTime"] = time::format_seconds(rt::now()).into();
     }
     Some(condition)

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Slot};
 use crate::framework::{PluginId, Profile, Signature, Status};
 use crate::pod::PodInfo;
 use crate::shortlist::Shortlist;
@@ -23,6 +23,8 @@ pub struct Shortlists {
     signature: Signature,
     /// Of the last pod that shared nothing; kept for its memory.
     unshared: Option<Shortlist>,
+    /// The only nodes there are; `None` is all.
+    within: Option<Arc<[Slot]>>,
 }
 
 struct Kept {
@@ -31,6 +33,16 @@ struct Kept {
 }
 
 impl Shortlists {
+    /// Shortlists as if there were no other nodes.
+    pub fn within(nodes: Arc<[Slot]>) -> Self {
+        Self { within: Some(nodes), ..Self::default() }
+    }
+
+    /// How many nodes there are for the pods.
+    pub fn node_count(&self, cache: &Cache) -> usize {
+        self.within.as_ref().map_or(cache.node_count(), |within| within.len())
+    }
+
     /// The up-to-date shortlist for a pod: shared if its signature allows. An error when a `PreFilter` plugin
     /// rejects the pod for all nodes.
     pub fn of(
@@ -41,7 +53,7 @@ impl Shortlists {
     ) -> Result<&mut Shortlist, (PluginId, Status)> {
         if profile.sign(pod, cache, &mut self.signature).is_err() {
             let list = match self.unshared.take() {
-                None => Shortlist::new(profile, pod.clone(), cache)?,
+                None => Shortlist::within(self.within.clone(), profile, pod.clone(), cache)?,
                 Some(mut last) => {
                     last.renew(profile, pod.clone(), cache)?;
                     last
@@ -51,7 +63,7 @@ impl Shortlists {
         }
         self.uses += 1;
         if !self.kept.contains_key(self.signature.bytes()) {
-            let made = Shortlist::new(profile, pod.clone(), cache)?;
+            let made = Shortlist::within(self.within.clone(), profile, pod.clone(), cache)?;
             self.make_room(cache.slot_count());
             self.kept.insert(self.signature.bytes().into(), Kept { shortlist: made, used: 0 });
         }

@@ -32,7 +32,9 @@ pub struct Shortlist {
     state: CycleState,
     skip_filter: PluginSet,
     skip_score: PluginSet,
-    /// Nodes that `PreFilter` left; `None` is all.
+    /// The only nodes there are for these pods; `None` is all.
+    within: Option<Arc<[Slot]>>,
+    /// Those of them that `PreFilter` left.
     only: Option<Vec<Slot>>,
     /// Plugins that restricted the nodes.
     restricted_by: PluginSet,
@@ -104,7 +106,18 @@ impl Answer {
 impl Shortlist {
     /// Asks every node. An error when a `PreFilter` plugin rejects the pod for all of them.
     pub fn new(profile: &Profile, pod: Arc<PodInfo>, cache: &Cache) -> Result<Self, (PluginId, Status)> {
+        Self::within(None, profile, pod, cache)
+    }
+
+    /// Asks these nodes, as if there were no others.
+    pub fn within(
+        within: Option<Arc<[Slot]>>,
+        profile: &Profile,
+        pod: Arc<PodInfo>,
+        cache: &Cache,
+    ) -> Result<Self, (PluginId, Status)> {
         let mut made = Self {
+            within,
             pod,
             state: CycleState::default(),
             skip_filter: PluginSet::default(),
@@ -284,7 +297,7 @@ impl Shortlist {
     /// Runs `PreFilter`.
     fn prepare_filters(&mut self, profile: &Profile, cache: &Cache) -> Result<(), (PluginId, Status)> {
         (self.skip_filter, self.skip_score) = Default::default();
-        self.only = None;
+        self.only = self.within.as_deref().map(<[Slot]>::to_vec);
         self.restricted_by = PluginSet::default();
         for (id, plugin) in &profile.pre_filter {
             let relevance = plugin.pre_filter(&mut self.state, &self.pod, cache);

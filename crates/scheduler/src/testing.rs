@@ -21,7 +21,7 @@ pub fn handle() -> Handle {
 /// A handle whose informers, asked inside a runtime, read what was seeded.
 pub fn handle_of(api: Arc<FakeApi>) -> Handle {
     let informers = Informers::new(api.clone(), Shutdown::new());
-    Handle { api, informers, recorder: Recorder::silent() }
+    Handle { api, informers, recorder: Recorder::silent(), groups: None }
 }
 
 /// The default profile of the default scheduler.

@@ -55,6 +55,19 @@ impl Server {
     /// # Errors
     /// The process ends, or takes too long; with what it said.
     pub fn start(binary: &Utf8Path, folder: &Folder, sim_nodes: u32) -> anyhow::Result<Self> {
+        Self::start_with(binary, folder, sim_nodes, &[])
+    }
+
+    /// As [`Server::start`], with more flags.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn start_with(
+        binary: &Utf8Path,
+        folder: &Folder,
+        sim_nodes: u32,
+        flags: &[&str],
+    ) -> anyhow::Result<Self> {
         let kubeconfig = folder.kubeconfig();
         let listen = listening(&kubeconfig).unwrap_or_else(|| "127.0.0.1:0".to_owned());
         // The old one is set aside, so that its coming back says that this start wrote it.
@@ -66,6 +79,7 @@ impl Server {
         let mut child = Command::new(binary)
             .args(["up", "--listen", &listen, "--data-dir", folder.path.join("data").as_str()])
             .args(["--kubeconfig", kubeconfig.as_str(), "--sim-nodes", &sim_nodes.to_string()])
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(file.try_clone().context("sharing the log")?)
             .stderr(file)

@@ -70,6 +70,14 @@ struct Placed {
     assumed: bool,
 }
 
+/// A pod that was taken off its node for a while.
+#[derive(Debug)]
+pub struct SetAside {
+    slot: Slot,
+    pod: Arc<PodInfo>,
+    assumed: bool,
+}
+
 /// Placed pods that say the same about other pods. Deployments make many of those: terms are matched once for all.
 #[derive(Debug)]
 pub struct AffinityGroup {
@@ -277,6 +285,22 @@ impl Cache {
         if self.is_assumed(uid) {
             self.remove_pod(uid);
         }
+    }
+
+    /// Where a pod is counted.
+    pub fn slot_of_pod(&self, uid: &str) -> Option<Slot> {
+        self.pods.get(uid).map(|placed| placed.slot)
+    }
+
+    /// Takes a pod off its node for a what-if; [`Cache::put_back`] undoes it.
+    pub fn set_aside(&mut self, uid: &str) -> Option<SetAside> {
+        let Placed { slot, assumed, .. } = *self.pods.get(uid)?;
+        let pod = self.remove_pod(uid)?;
+        Some(SetAside { slot, pod, assumed })
+    }
+
+    pub fn put_back(&mut self, SetAside { slot, pod, assumed }: SetAside) {
+        self.place_at(pod, slot, assumed);
     }
 
     pub fn remove_pod(&mut self, uid: &str) -> Option<Arc<PodInfo>> {

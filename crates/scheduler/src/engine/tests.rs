@@ -63,6 +63,7 @@ impl World {
             Decision::Bind(placement) => Some(format!("{} -> {}", placement.pod.name(), placement.node)),
             Decision::Held => Some("held".to_owned()),
             Decision::Unschedulable { pod, message, .. } => Some(format!("{}: {message}", pod.name())),
+            Decision::Group(_) => panic!("no pod here is in a group"),
         }
     }
 }

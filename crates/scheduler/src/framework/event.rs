@@ -23,6 +23,8 @@ pub enum Event<'a> {
         new: &'a Node,
     },
     NodeDeleted(&'a Node),
+    /// A pod that waits for a node appeared.
+    PodAdded(&'a PodInfo),
     /// A pod was bound (also by others).
     PodAssigned(&'a PodInfo),
     AssignedPodUpdated {
@@ -111,6 +113,8 @@ impl EventSet {
     pub const DEVICE_CLASS: Self = Self(1 << 23);
     pub const POD_GROUP: Self = Self(1 << 24);
     pub const WORKLOAD: Self = Self(1 << 25);
+    /// Of a pod without a node.
+    pub const POD_ADD: Self = Self(1 << 26);
 
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -145,6 +149,7 @@ impl Event<'_> {
             Self::NodeAdded(_) => "NodeAdd",
             Self::NodeUpdated { .. } => "NodeUpdate",
             Self::NodeDeleted(_) => "NodeDelete",
+            Self::PodAdded(_) => "UnscheduledPodAdd",
             Self::PodAssigned(_) => "AssignedPodAdd",
             Self::AssignedPodUpdated { .. } => "AssignedPodUpdate",
             Self::AssignedPodDeleted(_) => "AssignedPodDelete",
@@ -168,6 +173,7 @@ impl Event<'_> {
             Self::NodeAdded(_) => EventSet::NODE_ADD,
             Self::NodeUpdated { old, new } => node_changes(old, new),
             Self::NodeDeleted(_) => EventSet::NODE_DELETE,
+            Self::PodAdded(_) => EventSet::POD_ADD,
             Self::PodAssigned(_) => EventSet::POD_ASSIGNED,
             Self::AssignedPodUpdated { old, new } | Self::PodUpdated { old, new } => {
                 pod_changes(&old.pod, &new.pod)

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use client::{Api, Informers, Recorder};
 use serde::de::DeserializeOwned;
 
+use crate::groups::Groups;
+
 /// What the plugins of a profile may use. Cloning shares it.
 #[derive(Clone)]
 pub struct Handle {
@@ -14,6 +16,8 @@ pub struct Handle {
     pub informers: Informers,
     /// Speaks in the name of the profile's scheduler.
     pub recorder: Recorder,
+    /// Where pods are scheduled in groups: what is known of those.
+    pub groups: Option<Groups>,
 }
 
 /// The arguments that a profile has for a plugin; empty where it says nothing.

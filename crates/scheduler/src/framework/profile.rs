@@ -130,6 +130,11 @@ impl PluginSet {
         self.0 & other.0 != 0
     }
 
+    /// The plugins in either.
+    pub fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// The plugins in both.
     pub fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
@@ -327,6 +332,11 @@ impl Profile {
 
     pub fn plugin_name(&self, id: PluginId) -> &'static str {
         self.names.get(id as usize).copied().unwrap_or_default()
+    }
+
+    /// The plugin of a name, if the profile has it.
+    pub fn plugin_id(&self, name: &str) -> Option<PluginId> {
+        (0..).zip(&self.names).find(|(_, own)| **own == name).map(|(id, _)| id)
     }
 
     /// The first plugin that does not let the pod into the active queue.

@@ -229,7 +229,7 @@ impl EnqueueExtensions for InterPodAffinity {
             // reason enough to look again.
             Event::AssignedPodDeleted(_) | Event::AssignedPodUpdated { .. } => true,
             Event::PodUpdated { new, .. } => new.uid() == pod.uid(),
-            Event::NodeDeleted(_) | Event::Object { .. } => false,
+            Event::NodeDeleted(_) | Event::PodAdded(_) | Event::Object { .. } => false,
         };
         if helps { Hint::Queue } else { Hint::Skip }
     }

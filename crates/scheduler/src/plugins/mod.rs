@@ -2,6 +2,7 @@
 
 mod default_binder;
 mod default_preemption;
+mod gang_scheduling;
 mod image_locality;
 mod inter_pod_affinity;
 mod node_affinity;
@@ -16,6 +17,7 @@ mod scheduling_gates;
 mod taint_toleration;
 
 pub use default_preemption::PREEMPTION_REASON;
+pub use gang_scheduling::GANG_SCHEDULING;
 pub use registry::{DEFAULT, Factory, Row, default_plugins, default_profile};
 
 #[cfg(test)]

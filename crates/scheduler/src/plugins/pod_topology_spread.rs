@@ -259,7 +259,7 @@ impl EnqueueExtensions for PodTopologySpread {
             Event::PodUpdated { new, .. } => new.uid() == pod.uid(),
             Event::NodeAdded(node) | Event::NodeDeleted(node) => in_domains(node),
             Event::NodeUpdated { old, new } => in_domains(old) || in_domains(new),
-            Event::Object { .. } => false,
+            Event::PodAdded(_) | Event::Object { .. } => false,
         };
         if helps { Hint::Queue } else { Hint::Skip }
     }

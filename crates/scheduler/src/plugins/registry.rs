@@ -2,6 +2,7 @@
 
 use super::default_binder::DefaultBinder;
 use super::default_preemption::DefaultPreemption;
+use super::gang_scheduling::{GANG_SCHEDULING, GangScheduling};
 use super::image_locality::ImageLocality;
 use super::inter_pod_affinity::InterPodAffinity;
 use super::node_affinity::NodeAffinity;
@@ -59,10 +60,22 @@ const fn row(name: &'static str, weight: i64, factory: Factory) -> Row {
     Row { name, weight, factory }
 }
 
+/// What the default profile has besides where pods are scheduled in groups.
+const GROUPS: &[Row] = &[row(GANG_SCHEDULING, 0, |handle, _| {
+    let groups = handle.groups.clone().unwrap_or_default();
+    Ok(Registration::of(GangScheduling::new(groups)).pre_enqueue().done())
+})];
+
+/// The rows of the default profile.
+fn default_rows(handle: &Handle) -> impl Iterator<Item = &'static Row> {
+    let groups: &[Row] = if handle.groups.is_some() { GROUPS } else { &[] };
+    DEFAULT.iter().chain(groups)
+}
+
 /// The plugins of the default profile.
 pub fn default_plugins(handle: &Handle) -> Vec<Registration> {
     let make = |row: &Row| (row.factory)(handle, &Arguments::default()).map(|made| made.weighing(row.weight));
-    DEFAULT.iter().map(|row| make(row).expect("plugins take their defaults")).collect()
+    default_rows(handle).map(|row| make(row).expect("plugins take their defaults")).collect()
 }
 
 /// The default profile for pods that name `scheduler_name`.

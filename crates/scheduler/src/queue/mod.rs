@@ -102,6 +102,15 @@ struct Entry {
     due: Instant,
 }
 
+// === impl QueuedPod ===
+
+impl QueuedPod {
+    /// Some event may have helped it. One of a group has all of that tried again, which is not done for every event.
+    fn need_not_back_off(&self) -> bool {
+        !self.rejectors.is_empty() && self.pod.pod.spec.scheduling_group.is_none()
+    }
+}
+
 // === impl Queue ===
 
 impl Queue {
@@ -168,13 +177,25 @@ impl Queue {
         self.flush(now);
         let slot = match self.active.peek() {
             Some(slot) => slot,
-            None => self.backing_off.peek().filter(|&slot| !self.entry(slot).queued.rejectors.is_empty())?,
+            None => self.backing_off.peek().filter(|&slot| self.entry(slot).queued.need_not_back_off())?,
         };
+        Some(self.take_out(slot))
+    }
+
+    /// Takes a certain pod as [`Queue::pop`] takes the next; `None` when it is gated or in flight.
+    pub fn take(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
+        let slot = *self.by_uid.get(uid)?;
+        let waits =
+            matches!(self.entry(slot).place, Place::Active | Place::BackingOff | Place::Unschedulable);
+        waits.then(|| self.take_out(slot))
+    }
+
+    fn take_out(&mut self, slot: u32) -> Arc<PodInfo> {
         self.leave(slot);
         let entry = self.entry_mut(slot);
         entry.place = Place::InFlight;
         entry.queued.attempts += 1;
-        Some(entry.queued.pod.clone())
+        entry.queued.pod.clone()
     }
 
     /// Takes back a pod that was popped and found no place, with why.

@@ -27,11 +27,15 @@ fn seed_pod(api: &FakeApi, name: &str, cpu: &str) {
 }
 
 async fn start(api: &Arc<FakeApi>, shutdown: &Shutdown) {
+    start_with(Options::default(), api, shutdown).await;
+}
+
+async fn start_with(options: Options, api: &Arc<FakeApi>, shutdown: &Shutdown) {
     let (ready, is_ready) = oneshot::channel();
     let (api, shutdown) = (api.clone(), shutdown.clone());
     rt::spawn("scheduler", async move {
         let informers = Informers::new(api.clone(), shutdown.clone());
-        run(api, &informers, Options::default(), ready, shutdown).await.unwrap();
+        run(api, &informers, options, ready, shutdown).await.unwrap();
     });
     is_ready.await.unwrap();
 }
@@ -211,4 +215,42 @@ async fn objects_that_a_plugin_waits_for_are_there_when_it_starts_and_help_when_
         assert_eq!(refusals, usize::from(!before));
         shutdown.cancel();
     }
+}
+
+#[tokio::test]
+async fn a_gang_is_bound_when_it_is_whole_and_its_group_says_so_from_then_on() {
+    let (api, shutdown) = (FakeApi::new(), Shutdown::new());
+    seed_node(&api, "a", "4");
+    api.seed(json!({"apiVersion": "scheduling.k8s.io/v1alpha2", "kind": "PodGroup",
+        "metadata": {"name": "g", "namespace": "default"}, "spec": {"schedulingPolicy": {"gang": {"minCount": 2}}}}));
+    let seed_member = |name: &str, cpu: &str| {
+        api.seed(
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"},
+            "spec": {"schedulerName": "default-scheduler", "schedulingGroup": {"podGroupName": "g"},
+                "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]},
+            "status": {"phase": "Pending"}}),
+        );
+    };
+    let groups = Some(GroupFeatures { gangs: true, topology: false });
+    seed_member("one", "1");
+    start_with(Options { groups, ..Options::default() }, &api, &shutdown).await;
+    seed_pod(&api, "other", "1");
+    until("the other bound", || node_of(&api, "other") == "a").await;
+    assert_eq!(node_of(&api, "one"), "");
+    seed_member("two", "1");
+    until("both bound", || node_of(&api, "one") == "a" && node_of(&api, "two") == "a").await;
+    let told = || {
+        let group = api.peek(&POD_GROUPS, "default", "g").unwrap().to_value();
+        let condition = group.array_at(&["status", "conditions"]).first().cloned().unwrap_or_default();
+        (condition.str_at(&["status"]).to_owned(), condition.str_at(&["reason"]).to_owned())
+    };
+    until("the group told", || told() == ("True".to_owned(), "Scheduled".to_owned())).await;
+    seed_member("large", "100");
+    let refused = || {
+        let pod = api.peek(&PODS, "default", "large").unwrap().to_value();
+        !pod.array_at(&["status", "conditions"]).is_empty()
+    };
+    until("the large one refused", refused).await;
+    assert_eq!(told().0, "True");
+    shutdown.cancel();
 }

@@ -11,6 +11,7 @@ mod crash;
 mod custom;
 mod daemons;
 mod explore;
+mod groups;
 mod jobs;
 mod objects;
 mod output;
@@ -97,6 +98,9 @@ fn run_all(binary: &Utf8Path, boutique: &Utf8Path, kubectls: Vec<(Utf8PathBuf, S
     if let Some((program, version)) = newest {
         let mut checks = Checks::new(format!("kubectl {version}, crash"));
         crash::crash(binary, boutique, &program, &version, &mut checks);
+        runs.push(checks);
+        let mut checks = Checks::new(format!("kubectl {version}, groups"));
+        groups::groups(binary, &program, &version, &mut checks);
         runs.push(checks);
     }
     runs
