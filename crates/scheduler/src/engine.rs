@@ -12,6 +12,8 @@
 //! Start at [`Engine::next`].
 
 mod group;
+#[cfg(test)]
+mod plain;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -220,7 +220,8 @@ impl Shortlist {
         self.restricted_by
     }
 
-    /// Whether `pod`, which is of this signature, would fit the node in `slot` if it were as `node` describes.
+    /// Whether `pod`, which is of this signature, would fit the node in `slot` if it were as `node` describes: without
+    /// the pods that are `gone`.
     pub fn try_filters(
         &self,
         profile: &Profile,
@@ -228,12 +229,14 @@ impl Shortlist {
         cache: &Cache,
         slot: Slot,
         node: &NodeInfo,
+        gone: &[Arc<PodInfo>],
     ) -> Result<(), Status> {
-        self.filter_as(profile, pod, cache, slot, node).map_err(|(_, status)| status)
+        let run = |node: &NodeInfo| {
+            profile.run_filters_without(gone, cache, self.skip_filter, &self.state, pod, node)
+        };
+        self.also_crowded(pod, cache, slot, node, run).map_err(|(_, status)| status)
     }
 
-    /// Also with the pods that are nominated for the node and not of lower priority, as if they were there. And
-    /// without, because a filter may be satisfied only by their presence, which is not certain.
     fn filter_as(
         &self,
         profile: &Profile,
@@ -242,6 +245,20 @@ impl Shortlist {
         slot: Slot,
         node: &NodeInfo,
     ) -> Result<(), (PluginId, Status)> {
+        let run = |node: &NodeInfo| profile.run_filters(self.skip_filter, &self.state, pod, node);
+        self.also_crowded(pod, cache, slot, node, run)
+    }
+
+    /// Also with the pods that are nominated for the node and not of lower priority, as if they were there. And
+    /// without, because a filter may be satisfied only by their presence, which is not certain.
+    fn also_crowded(
+        &self,
+        pod: &PodInfo,
+        cache: &Cache,
+        slot: Slot,
+        node: &NodeInfo,
+        run: impl Fn(&NodeInfo) -> Result<(), (PluginId, Status)>,
+    ) -> Result<(), (PluginId, Status)> {
         if cache.has_nominations() {
             let stronger =
                 |other: &&Arc<PodInfo>| other.priority() >= pod.priority() && other.uid() != pod.uid();
@@ -249,10 +266,10 @@ impl Shortlist {
             if !nominated.is_empty() {
                 let mut crowded = node.clone();
                 nominated.into_iter().for_each(|other| crowded.add_pod(other));
-                profile.run_filters(self.skip_filter, &self.state, pod, &crowded)?;
+                run(&crowded)?;
             }
         }
-        profile.run_filters(self.skip_filter, &self.state, pod, node)
+        run(node)
     }
 
     fn build(&mut self, profile: &Profile, cache: &Cache) -> Result<(), (PluginId, Status)> {

@@ -120,6 +120,20 @@ pub trait PreFilter: Plugin {
 /// Decides whether a pod fits a node. Must depend on nothing but what was signed, the node and what `PreFilter` kept.
 pub trait Filter: Sign + EnqueueExtensions {
     fn filter(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<(), Status>;
+
+    /// The same if these pods were gone from the node, which is without them here. What `PreFilter` kept counts them
+    /// still: for plugins that kept something about other pods.
+    fn filter_without(
+        &self,
+        gone: &[Arc<PodInfo>],
+        cluster: &Cache,
+        state: &CycleState,
+        pod: &PodInfo,
+        node: &NodeInfo,
+    ) -> Result<(), Status> {
+        let _ = (gone, cluster);
+        self.filter(state, pod, node)
+    }
 }
 
 /// Called when no node is feasible, in order; the answers are told to the user one after the other.

@@ -427,6 +427,22 @@ impl Profile {
         Ok(())
     }
 
+    /// As [`Profile::run_filters`], for a node that some pods are gone from.
+    pub fn run_filters_without(
+        &self,
+        gone: &[Arc<PodInfo>],
+        cluster: &Cache,
+        skip: PluginSet,
+        state: &CycleState,
+        pod: &PodInfo,
+        node: &NodeInfo,
+    ) -> Result<(), (PluginId, Status)> {
+        for (id, plugin) in self.filter.iter().filter(|(id, _)| !skip.contains(*id)) {
+            plugin.filter_without(gone, cluster, state, pod, node).map_err(|status| (*id, status))?;
+        }
+        Ok(())
+    }
+
     /// Scores a feasible node with the plugins that were not skipped.
     pub fn run_scores(&self, skip: PluginSet, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Scores {
         let mut scores = Scores::default();

@@ -119,7 +119,9 @@ fn run_on(
     let start = cluster.generation() as usize % nodes.len().max(1);
     for &slot in nodes[start..].iter().chain(&nodes[..start]) {
         let Some(node) = cluster.node(slot) else { continue };
-        let fits = |node: &NodeInfo| shortlist.try_filters(diagnosis.profile, pod, cluster, slot, node);
+        let fits = |node: &NodeInfo, gone: &[Arc<PodInfo>]| {
+            shortlist.try_filters(diagnosis.profile, pod, cluster, slot, node, gone)
+        };
         match candidate(node, pod, cluster, fits) {
             Ok(candidate) => runs.candidates.push(candidate),
             Err(status) => {
@@ -139,7 +141,7 @@ fn candidate(
     node: &NodeInfo,
     pod: &PodInfo,
     cluster: &Cache,
-    fits: impl Fn(&NodeInfo) -> Result<(), Status>,
+    fits: impl Fn(&NodeInfo, &[Arc<PodInfo>]) -> Result<(), Status>,
 ) -> Result<Candidate, Status> {
     let mut lower: Vec<Arc<PodInfo>> =
         node.pods.iter().filter(|placed| placed.priority() < pod.priority()).cloned().collect();
@@ -148,7 +150,8 @@ fn candidate(
     }
     let mut what_if = node.clone();
     lower.iter().for_each(|placed| _ = what_if.remove_pod(placed.uid()));
-    fits(&what_if)?;
+    let mut gone = lower.clone();
+    fits(&what_if, &gone)?;
     lower.sort_by_key(|placed| importance(placed));
     let mut budgets: Vec<Budget> = cluster.budgets().cloned().collect();
     let (within, beyond): (Vec<_>, Vec<_>) = lower.into_iter().partition(|placed| {
@@ -157,9 +160,11 @@ fn candidate(
     });
     let mut must_go = |placed: &Arc<PodInfo>| {
         what_if.add_pod(placed.clone());
-        let refused = fits(&what_if).is_err();
+        gone.retain(|own| own.uid() != placed.uid());
+        let refused = fits(&what_if, &gone).is_err();
         if refused {
             what_if.remove_pod(placed.uid());
+            gone.push(placed.clone());
         }
         refused
     };

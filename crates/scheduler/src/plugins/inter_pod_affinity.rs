@@ -4,6 +4,7 @@
 //! are about, share no results.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use api::view::Node;
 use apimachinery::Str;
@@ -22,9 +23,10 @@ pub struct InterPodAffinity;
 const HARD_AFFINITY_WEIGHT: i64 = 1;
 
 /// Numbers by topology key and value.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Domains(HashMap<Str, HashMap<Str, i64>>);
 
+#[derive(Clone)]
 struct Counts {
     /// Placed pods whose anti-affinity is about the pod.
     existing_anti: Domains,
@@ -58,7 +60,7 @@ impl Domains {
     }
 
     fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.values().flat_map(HashMap::values).all(|amount| *amount == 0)
     }
 }
 
@@ -133,32 +135,76 @@ fn add_group(
 
 fn count_placed(terms: &AffinityTerms, cluster: &Cache, counts: &mut Counts) {
     for (_, node) in cluster.nodes() {
-        for placed in &node.pods {
-            if terms.all_required_match(placed, cluster) {
-                terms.required.iter().for_each(|term| counts.affinity.add(node, &term.topology_key, 1));
+        node.pods.iter().for_each(|placed| counts.add(terms, placed, node, 1, cluster));
+    }
+}
+
+// === impl Counts ===
+
+impl Counts {
+    /// Counts what a pod's terms say of one that is on a node.
+    fn add(
+        &mut self,
+        terms: &AffinityTerms,
+        placed: &PodInfo,
+        node: &NodeInfo,
+        amount: i64,
+        cluster: &Cache,
+    ) {
+        if terms.all_required_match(placed, cluster) {
+            terms.required.iter().for_each(|term| self.affinity.add(node, &term.topology_key, amount));
+        }
+        for term in terms.required_anti.iter().filter(|term| term.matches(placed, cluster)) {
+            self.anti.add(node, &term.topology_key, amount);
+        }
+    }
+
+    /// Counts pods out that are gone from a node.
+    fn without(&self, gone: &[Arc<PodInfo>], pod: &PodInfo, node: &NodeInfo, cluster: &Cache) -> Self {
+        let mut counts = self.clone();
+        for placed in gone {
+            if let Some(terms) = &pod.affinity {
+                counts.add(terms, placed, node, -1, cluster);
             }
-            for term in terms.required_anti.iter().filter(|term| term.matches(placed, cluster)) {
-                counts.anti.add(node, &term.topology_key, 1);
+            let anti = placed.affinity.iter().flat_map(|own| &own.required_anti);
+            for term in anti.filter(|term| term.matches(pod, cluster)) {
+                counts.existing_anti.add(node, &term.topology_key, -1);
             }
         }
+        counts
+    }
+
+    fn check(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), Status> {
+        if let Some(terms) = &pod.affinity {
+            if !is_near(terms, self, node) {
+                return Err(Status::unresolvable("node(s) didn't match pod affinity rules"));
+            }
+            if terms.required_anti.iter().any(|term| self.anti.of(node, &term.topology_key) > 0) {
+                return Err(Status::unschedulable("node(s) didn't match pod anti-affinity rules"));
+            }
+        }
+        if self.existing_anti.0.keys().any(|key| self.existing_anti.of(node, key) > 0) {
+            return Err(Status::unschedulable("node(s) didn't satisfy existing pods anti-affinity rules"));
+        }
+        Ok(())
     }
 }
 
 impl Filter for InterPodAffinity {
     fn filter(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<(), Status> {
+        state.get::<Counts>().map_or(Ok(()), |counts| counts.check(pod, node))
+    }
+
+    fn filter_without(
+        &self,
+        gone: &[Arc<PodInfo>],
+        cluster: &Cache,
+        state: &CycleState,
+        pod: &PodInfo,
+        node: &NodeInfo,
+    ) -> Result<(), Status> {
         let Some(counts) = state.get::<Counts>() else { return Ok(()) };
-        if let Some(terms) = &pod.affinity {
-            if !is_near(terms, counts, node) {
-                return Err(Status::unresolvable("node(s) didn't match pod affinity rules"));
-            }
-            if terms.required_anti.iter().any(|term| counts.anti.of(node, &term.topology_key) > 0) {
-                return Err(Status::unschedulable("node(s) didn't match pod anti-affinity rules"));
-            }
-        }
-        if counts.existing_anti.0.keys().any(|key| counts.existing_anti.of(node, key) > 0) {
-            return Err(Status::unschedulable("node(s) didn't satisfy existing pods anti-affinity rules"));
-        }
-        Ok(())
+        counts.without(gone, pod, node, cluster).check(pod, node)
     }
 }
 

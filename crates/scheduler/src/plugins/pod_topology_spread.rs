@@ -7,6 +7,7 @@
 //! zone). Here the resource scores alone spread those.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use api::placement::{is_kept_away, is_required_match};
 use api::view::{Node, TopologySpreadConstraint};
@@ -83,10 +84,11 @@ impl Constraint {
         if self.selector.is_everything() {
             return 0;
         }
-        let counts = |placed: &PodInfo| {
-            placed.namespace() == pod.namespace() && !placed.pod.is_deleting() && self.selects(placed)
-        };
-        node.pods.iter().filter(|placed| counts(placed)).count() as i64
+        node.pods.iter().filter(|placed| self.counts(pod, placed)).count() as i64
+    }
+
+    fn counts(&self, pod: &PodInfo, placed: &PodInfo) -> bool {
+        placed.namespace() == pod.namespace() && !placed.pod.is_deleting() && self.selects(placed)
     }
 }
 
@@ -154,25 +156,49 @@ impl PreFilter for PodTopologySpread {
     }
 }
 
+impl Spread {
+    /// `gone` are pods that are counted and no longer on the node.
+    fn check(&self, pod: &PodInfo, node: &NodeInfo, gone: &[Arc<PodInfo>]) -> Result<(), Status> {
+        let Self { constraint, pods } = self;
+        let object = node.node.as_deref();
+        let value = object.and_then(|object| object.metadata.labels.get(&constraint.topology_key));
+        let (Some(object), Some(value)) = (object, value) else {
+            return Err(Status::unresolvable(
+                "node(s) didn't match pod topology spread constraints (missing required label)",
+            ));
+        };
+        let counted_out = match constraint.includes(pod, object) && !constraint.selector.is_everything() {
+            true => gone.iter().filter(|placed| constraint.counts(pod, placed)).count() as i64,
+            false => 0,
+        };
+        let left = |(domain, count): (&Str, &i64)| if domain == value { count - counted_out } else { *count };
+        let enough_domains = pods.len() >= constraint.min_domains;
+        let fewest = pods.iter().map(left).min().filter(|_| enough_domains).unwrap_or(0);
+        let own = i64::from(constraint.selects(pod));
+        let there = pods.get(value).map_or(0, |count| count - counted_out);
+        match there + own - fewest > constraint.max_skew {
+            true => Err(Status::unschedulable("node(s) didn't match pod topology spread constraints")),
+            false => Ok(()),
+        }
+    }
+}
+
 impl Filter for PodTopologySpread {
     fn filter(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<(), Status> {
-        let Some(Hard(spreads)) = state.get::<Hard>() else { return Ok(()) };
-        for Spread { constraint, pods } in spreads {
-            let value =
-                node.node.as_ref().and_then(|node| node.metadata.labels.get(&constraint.topology_key));
-            let Some(value) = value else {
-                return Err(Status::unresolvable(
-                    "node(s) didn't match pod topology spread constraints (missing required label)",
-                ));
-            };
-            let enough_domains = pods.len() >= constraint.min_domains;
-            let fewest = pods.values().min().copied().filter(|_| enough_domains).unwrap_or(0);
-            let own = i64::from(constraint.selects(pod));
-            if pods.get(value).copied().unwrap_or(0) + own - fewest > constraint.max_skew {
-                return Err(Status::unschedulable("node(s) didn't match pod topology spread constraints"));
-            }
-        }
-        Ok(())
+        let spreads = state.get::<Hard>().into_iter().flat_map(|Hard(spreads)| spreads);
+        spreads.into_iter().try_for_each(|spread| spread.check(pod, node, &[]))
+    }
+
+    fn filter_without(
+        &self,
+        gone: &[Arc<PodInfo>],
+        _: &Cache,
+        state: &CycleState,
+        pod: &PodInfo,
+        node: &NodeInfo,
+    ) -> Result<(), Status> {
+        let spreads = state.get::<Hard>().into_iter().flat_map(|Hard(spreads)| spreads);
+        spreads.into_iter().try_for_each(|spread| spread.check(pod, node, gone))
     }
 }
 
