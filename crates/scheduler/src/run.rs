@@ -6,6 +6,7 @@
 //! Writes run in tasks of their own, at most [`Options::writes_in_flight`] at a time; while all are taken, no pod is
 //! popped, so that a slow API server shows as a long queue and not as memory.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use api::gvr::{NAMESPACES, NODES, POD_DISRUPTION_BUDGETS, POD_GROUPS, PODS};
@@ -30,6 +31,10 @@ use crate::pod::PodInfo;
 const EVENTS_PER_TURN: usize = 256;
 const PODS_PER_TURN: usize = 128;
 
+/// Pods with work before their binding at the same time. It may take minutes, e.g. until a volume is made, so they hold
+/// up nobody until there are so many.
+const PREPARING_MAX: usize = 16_384;
+
 /// Victims of one preemption evicted at the same time.
 const EVICTIONS_MAX: usize = 16;
 
@@ -41,7 +46,7 @@ pub const DEFAULT_SCHEDULER: &str = "default-scheduler";
 pub struct Options {
     /// Pods with this `spec.schedulerName` are scheduled.
     pub scheduler_name: Str,
-    /// Bindings and status patches under way at the same time.
+    /// Bindings and status patches under way at the same time, without those that others must prepare.
     pub writes_in_flight: usize,
     /// Where the API has groups of pods: what of them is on.
     pub groups: Option<GroupFeatures>,
@@ -81,7 +86,7 @@ pub async fn run_profiles(
         return Err(ProfileError::NoProfiles);
     };
     let seed = (rt::jitter() * u64::MAX as f64) as u64;
-    let (done, results) = mpsc::channel(options.writes_in_flight.max(1));
+    let (done, results) = mpsc::channel(options.writes_in_flight.max(1) + PREPARING_MAX);
     let (pods, nodes, namespaces) = (informers.of(&PODS), informers.of(&NODES), informers.of(&NAMESPACES));
     let budgets = informers.of(&POD_DISRUPTION_BUDGETS);
     let awaited =
@@ -92,6 +97,7 @@ pub async fn run_profiles(
             api,
             recorders: handles.into_iter().map(|handle| handle.recorder).collect(),
             metrics: Metrics::new(&profiles),
+            shutdown: shutdown.clone(),
             profiles: profiles.clone(),
         }),
         engine: Engine::new(profiles, seed).with_groups(groups),
@@ -106,6 +112,7 @@ pub async fn run_profiles(
         done,
         results,
         in_flight: 0,
+        preparing: HashMap::new(),
         in_flight_max: options.writes_in_flight.max(1),
     };
     tokio::select! {
@@ -128,9 +135,11 @@ struct Task {
     budget_deltas: Subscription,
     /// Of the resources that plugins wait for.
     objects: Vec<Objects>,
-    done: mpsc::Sender<Written>,
-    results: mpsc::Receiver<Written>,
+    done: mpsc::Sender<(Place, Written)>,
+    results: mpsc::Receiver<(Place, Written)>,
     in_flight: usize,
+    /// Nodes of pods, by uid, that have work before their binding.
+    preparing: HashMap<Str, Str>,
     in_flight_max: usize,
 }
 
@@ -139,6 +148,14 @@ struct Objects {
     watched: &'static Watched,
     informer: Arc<Informer>,
     deltas: Subscription,
+}
+
+/// What a task counts against.
+enum Place {
+    /// The writes in flight.
+    Write,
+    /// The pods that are being prepared: this one.
+    Preparing(Str),
 }
 
 /// The end of a write.
@@ -155,6 +172,7 @@ struct Writer {
     /// Of each profile.
     recorders: Vec<Recorder>,
     metrics: Metrics,
+    shutdown: Shutdown,
 }
 
 // === impl Objects ===
@@ -261,7 +279,7 @@ impl Task {
 
     fn schedule_batch(&mut self) -> usize {
         let mut scheduled = 0;
-        while scheduled < PODS_PER_TURN && self.in_flight < self.in_flight_max {
+        while scheduled < PODS_PER_TURN && self.has_room() {
             let now = rt::instant();
             for decision in self.engine.next_permitted(now) {
                 self.carry_out(decision, now);
@@ -273,9 +291,13 @@ impl Task {
         scheduled
     }
 
+    fn has_room(&self) -> bool {
+        self.in_flight < self.in_flight_max && self.preparing.len() < PREPARING_MAX
+    }
+
     /// Waits for something to do; false when the informers have stopped.
     async fn wait(&mut self) -> bool {
-        let due = self.engine.next_due().filter(|_| self.in_flight < self.in_flight_max);
+        let due = self.engine.next_due().filter(|_| self.has_room());
         let timer = async {
             match due {
                 Some(due) => rt::sleep_until(due).await,
@@ -314,21 +336,43 @@ impl Task {
         match delta {
             Delta::Upsert { old, new } => {
                 if let Some(old) = old.filter(|old| old.uid() != new.uid()) {
-                    self.engine.on_pod_gone(old.uid(), now);
+                    self.on_pod_gone(old.uid(), now);
                 }
                 self.engine.on_pod(&new, now);
             }
-            Delta::Delete { old } => self.engine.on_pod_gone(old.uid(), now),
-            Delta::Resync => self.engine.on_pods(&self.pods.list(), now),
+            Delta::Delete { old } => self.on_pod_gone(old.uid(), now),
+            Delta::Resync => {
+                self.engine.on_pods(&self.pods.list(), now);
+                self.wake(|_, _| true);
+            }
         }
+    }
+
+    fn on_pod_gone(&mut self, uid: &str, now: Instant) {
+        self.engine.on_pod_gone(uid, now);
+        if self.preparing.contains_key(uid) {
+            self.wake(|own, _| own == uid);
+        }
+    }
+
+    /// Tells plugins about pods, by uid and node, that are prepared for their binding, and perhaps in vain.
+    fn wake(&self, concerns: impl Fn(&str, &str) -> bool) {
+        let concerned = self.preparing.iter().filter(|(uid, node)| concerns(uid, node));
+        concerned.for_each(|(uid, _)| self.writer.profiles.iter().for_each(|profile| profile.wake(uid)));
     }
 
     fn on_node_delta(&mut self, delta: Delta) {
         let now = rt::instant();
         match delta {
             Delta::Upsert { new, .. } => self.engine.on_node(&new, now),
-            Delta::Delete { old } => self.engine.on_node_gone(old.name(), now),
-            Delta::Resync => self.engine.on_nodes(&self.nodes.list(), now),
+            Delta::Delete { old } => {
+                self.engine.on_node_gone(old.name(), now);
+                self.wake(|_, node| node == old.name());
+            }
+            Delta::Resync => {
+                self.engine.on_nodes(&self.nodes.list(), now);
+                self.wake(|_, _| true);
+            }
         }
     }
 
@@ -349,8 +393,11 @@ impl Task {
         }
     }
 
-    fn on_written(&mut self, written: Written) {
-        self.in_flight -= 1;
+    fn on_written(&mut self, (place, written): (Place, Written)) {
+        match place {
+            Place::Write => self.in_flight -= 1,
+            Place::Preparing(uid) => drop(self.preparing.remove(&uid)),
+        }
         match written {
             Written::Bound { uid } => self.engine.bound(&uid),
             Written::BindFailed(placement) => self.engine.bind_failed(placement, rt::instant()),
@@ -363,13 +410,24 @@ impl Task {
         let (writer, done) = (self.writer.clone(), self.done.clone());
         writer.metrics.decided(&decision, since);
         match decision {
-            Decision::Held => return,
+            Decision::Held => {}
             Decision::Bind(placement) => {
-                let pod = placement.pod.clone();
+                let (pod, place) = (placement.pod.clone(), self.take_place(&placement));
+                // What others prepare may take long; a mere binding is finished.
+                let shutdown = matches!(place, Place::Preparing(_)).then(|| writer.shutdown.clone());
+                let stop = async move {
+                    match shutdown {
+                        Some(shutdown) => shutdown.cancelled().await,
+                        None => std::future::pending().await,
+                    }
+                };
                 rt::spawn("bind", async move {
                     let _in_flight = writer.metrics.binding();
-                    let mut guard = Answer { done, written: None };
-                    let written = writer.bind(placement).await;
+                    let mut guard = Answer { done, place, written: None };
+                    let written = tokio::select! {
+                        written = writer.bind(placement) => written,
+                        () = stop => return,
+                    };
                     writer.metrics.bound(&pod, matches!(written, Written::Bound { .. }), since);
                     guard.written = Some(written);
                 });
@@ -382,9 +440,10 @@ impl Task {
                 });
             }
             Decision::Unschedulable { pod, reason, message, nomination } => {
+                self.in_flight += 1;
                 rt::spawn("tell-unschedulable", async move {
                     let _in_flight = writer.metrics.telling();
-                    let _guard = Answer { done, written: Some(Written::Told) };
+                    let _guard = Answer { done, place: Place::Write, written: Some(Written::Told) };
                     if let Nomination::Make { node, victims } = &nomination {
                         writer.evict_all(&pod, node, victims).await;
                     }
@@ -392,20 +451,31 @@ impl Task {
                 });
             }
         }
+    }
+
+    fn take_place(&mut self, placement: &Placement) -> Place {
+        let Placement { pod, node, state } = placement;
+        if self.writer.profiles.serving(pod).needs_pre_bind(state, pod) {
+            self.preparing.insert(pod.uid().clone(), node.clone());
+            return Place::Preparing(pod.uid().clone());
+        }
         self.in_flight += 1;
+        Place::Write
     }
 }
 
 /// Answers when dropped, so that a task that panics does not take a place in flight with it.
 struct Answer {
-    done: mpsc::Sender<Written>,
+    done: mpsc::Sender<(Place, Written)>,
+    place: Place,
     written: Option<Written>,
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        // The channel holds as many as can be in flight. It is closed only when the scheduler stops.
-        let _ = self.done.try_send(self.written.take().unwrap_or(Written::Told));
+        // The channel holds as many as can be under way. It is closed only when the scheduler stops.
+        let place = std::mem::replace(&mut self.place, Place::Write);
+        let _ = self.done.try_send((place, self.written.take().unwrap_or(Written::Told)));
     }
 }
 

@@ -50,6 +50,8 @@ const BUILT_IN: &[(&str, &str, &str, &str, bool)] = &[
     ("resource.k8s.io", "v1", "resourceclaims", "ResourceClaim", true),
     ("resource.k8s.io", "v1", "resourceclaimtemplates", "ResourceClaimTemplate", true),
     ("storage.k8s.io", "v1", "csidrivers", "CSIDriver", false),
+    ("storage.k8s.io", "v1", "csinodes", "CSINode", false),
+    ("storage.k8s.io", "v1", "csistoragecapacities", "CSIStorageCapacity", true),
     ("storage.k8s.io", "v1", "storageclasses", "StorageClass", false),
     ("storage.k8s.io", "v1", "volumeattachments", "VolumeAttachment", false),
     ("storage.k8s.io", "v1", "volumeattributesclasses", "VolumeAttributesClass", false),

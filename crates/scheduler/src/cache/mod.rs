@@ -42,6 +42,8 @@ pub struct Cache {
     images: BTreeMap<Str, ImageState>,
     /// Placed pods with affinity, by what they say.
     affinity: HashMap<Str, AffinityGroup>,
+    /// Where the pods are that name a claim, by its namespace and name.
+    claims: HashMap<(Str, Str), Vec<Slot>>,
     namespaces: HashMap<Str, StringMap>,
     /// By namespace and name.
     budgets: HashMap<(Str, Str), Budget>,
@@ -104,6 +106,7 @@ impl Default for Cache {
             pods: HashMap::new(),
             images: BTreeMap::new(),
             affinity: HashMap::new(),
+            claims: HashMap::new(),
             namespaces: HashMap::new(),
             budgets: HashMap::new(),
             nominated: HashMap::new(),
@@ -216,6 +219,12 @@ impl Cache {
         }
     }
 
+    /// Names of the nodes of pods that use a claim, one for each pod.
+    pub fn claim_users(&self, namespace: &Str, claim: &Str) -> impl Iterator<Item = &Str> {
+        let users = self.claims.get(&(namespace.clone(), claim.clone())).into_iter().flatten();
+        users.filter_map(|&slot| self.entries.get(slot as usize).map(|entry| &entry.info.name))
+    }
+
     pub fn affinity_groups(&self) -> impl Iterator<Item = &AffinityGroup> {
         self.affinity.values()
     }
@@ -306,6 +315,7 @@ impl Cache {
     pub fn remove_pod(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
         let placed = self.pods.remove(uid)?;
         self.leave_affinity_group(&placed.pod, placed.slot);
+        self.leave_claims(&placed.pod, placed.slot);
         if let btree_map::Entry::Occupied(mut count) = self.priorities.entry(placed.pod.priority()) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
@@ -349,10 +359,33 @@ impl Cache {
         };
         self.entries[slot as usize].info.add_pod(pod.clone());
         self.join_affinity_group(&pod, slot);
+        self.join_claims(&pod, slot);
         *self.priorities.entry(pod.priority()).or_default() += 1;
         self.pods.insert(pod.uid().clone(), Placed { slot, pod, assumed });
         self.touch(slot);
         old
+    }
+
+    fn join_claims(&mut self, pod: &PodInfo, slot: Slot) {
+        for claim in claims_of(pod) {
+            self.claims.entry((pod.namespace().clone(), claim.clone())).or_default().push(slot);
+        }
+    }
+
+    fn leave_claims(&mut self, pod: &PodInfo, slot: Slot) {
+        for claim in claims_of(pod) {
+            let hash_map::Entry::Occupied(mut users) =
+                self.claims.entry((pod.namespace().clone(), claim.clone()))
+            else {
+                continue;
+            };
+            if let Some(at) = users.get().iter().position(|own| *own == slot) {
+                users.get_mut().swap_remove(at);
+            }
+            if users.get().is_empty() {
+                users.remove();
+            }
+        }
     }
 
     fn join_affinity_group(&mut self, pod: &PodInfo, slot: Slot) {
@@ -487,6 +520,12 @@ impl AffinityGroup {
     pub fn nodes(&self) -> impl Iterator<Item = (Slot, usize)> {
         self.nodes.iter().map(|(slot, pods)| (*slot, *pods))
     }
+}
+
+/// The claims that a pod names; those that are made for it are its own.
+fn claims_of(pod: &PodInfo) -> impl Iterator<Item = &Str> {
+    let volumes = pod.pod.spec.volumes.iter();
+    volumes.filter_map(|volume| Some(&volume.persistent_volume_claim.as_ref()?.claim_name))
 }
 
 /// The two states of one pod weigh the same on a node.

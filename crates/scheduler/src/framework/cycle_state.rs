@@ -23,4 +23,8 @@ impl CycleState {
         // A handful of entries: a walk is quicker than hashing.
         self.entries.iter().find(|(own, _)| *own == TypeId::of::<T>())?.1.downcast_ref()
     }
+
+    pub fn get_mut<T: Any + Send + Sync>(&mut self) -> Option<&mut T> {
+        self.entries.iter_mut().find(|(own, _)| *own == TypeId::of::<T>())?.1.downcast_mut()
+    }
 }

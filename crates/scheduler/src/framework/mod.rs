@@ -248,7 +248,18 @@ pub enum PermitOutcome {
 /// wait for what comes of it.
 #[async_trait]
 pub trait PreBind: Plugin {
+    /// Whether there is work for this pod. One with none is bound at once, and is among those whose number is limited.
+    fn is_needed(&self, state: &CycleState, pod: &PodInfo) -> bool {
+        let _ = (state, pod);
+        true
+    }
+
     async fn pre_bind(&self, state: &mut CycleState, pod: &PodInfo, node: &str) -> Result<(), Status>;
+
+    /// The pod with this uid, or its node, is gone while its `pre_bind` runs: look again whether to wait any longer.
+    fn wake(&self, uid: &str) {
+        let _ = uid;
+    }
 }
 
 /// Tells the API where the pod goes. Runs in the binding task; the first bind plugin that handles the pod is the last.

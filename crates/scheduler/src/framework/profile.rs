@@ -344,6 +344,16 @@ impl Profile {
         self.pre_enqueue.iter().find(|(_, plugin)| plugin.pre_enqueue(pod).is_err()).map(|(id, _)| *id)
     }
 
+    /// Whether some plugin has work to do before the pod can be bound.
+    pub fn needs_pre_bind(&self, state: &CycleState, pod: &PodInfo) -> bool {
+        self.pre_bind.iter().any(|(_, plugin)| plugin.is_needed(state, pod))
+    }
+
+    /// Tells plugins that a pod, or its node, is gone before it is bound.
+    pub fn wake(&self, uid: &str) {
+        self.pre_bind.iter().for_each(|(_, plugin)| plugin.wake(uid));
+    }
+
     /// Whether some plugin waits for any of these events.
     pub fn awaits(&self, kinds: EventSet) -> bool {
         self.enqueue.iter().any(|(_, plugin)| plugin.events().intersects(kinds))

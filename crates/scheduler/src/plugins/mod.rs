@@ -15,6 +15,7 @@ mod priority_sort;
 mod registry;
 mod scheduling_gates;
 mod taint_toleration;
+mod volumes;
 
 pub use default_preemption::PREEMPTION_REASON;
 pub use gang_scheduling::GANG_SCHEDULING;

@@ -14,6 +14,7 @@ use super::pod_topology_spread::PodTopologySpread;
 use super::priority_sort::PrioritySort;
 use super::scheduling_gates::SchedulingGates;
 use super::taint_toleration::TaintToleration;
+use super::volumes::{NodeVolumeLimits, VolumeBinding, VolumeRestrictions, VolumeZone};
 use crate::framework::{ArgumentError, Arguments, Handle, Profile, ProfileError, Registration};
 
 /// Makes a plugin with the points it can serve.
@@ -42,6 +43,19 @@ pub const DEFAULT: &[Row] = &[
     }),
     row("NodePorts", 0, |_, _| Ok(Registration::of(NodePorts).pre_filter().filter().done())),
     row("NodeResourcesFit", 1, |_, _| Ok(Registration::of(Fit).pre_filter().filter().score().done())),
+    row("VolumeRestrictions", 0, |handle, _| {
+        Ok(Registration::of(VolumeRestrictions::new(handle)).pre_filter().filter().done())
+    }),
+    row("NodeVolumeLimits", 0, |handle, _| {
+        Ok(Registration::of(NodeVolumeLimits::new(handle)).pre_filter().filter().done())
+    }),
+    row("VolumeBinding", 0, |handle, arguments| {
+        let plugin = Registration::of(VolumeBinding::new(handle, arguments)?);
+        Ok(plugin.pre_filter().filter().reserve().pre_bind().done())
+    }),
+    row("VolumeZone", 0, |handle, _| {
+        Ok(Registration::of(VolumeZone::new(handle)).pre_filter().filter().done())
+    }),
     row("PodTopologySpread", 2, |_, _| {
         Ok(Registration::of(PodTopologySpread).pre_filter().filter().pre_score().score().done())
     }),
