@@ -3,20 +3,21 @@
 //! Owns: the volumes annotated `pintle.io/simulated`, and the StorageClass `standard` of a cluster that has no class.
 //! It does what an external provisioner does: the binder asks by annotation on a claim, it makes the volume, and
 //! deletes it once the claim is gone and the policy says so. It answers for every class's provisioner, as the nodes
-//! answer for every image, except where a `CSIDriver` of that name says that somebody serves it.
+//! answer for every image, except where a `CSIDriver` of that name says that somebody serves it. A volume for a claim
+//! whose pod has a node can be reached from the zone and region of that node, as the disk of a cloud can.
 //!
 //! Why not a provisioner of one name only? Manifests name the provisioner of the cluster they were written for.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::gvr::{CSI_DRIVERS, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, STORAGE_CLASSES};
-use api::view::{PersistentVolume, PersistentVolumeClaim, StorageClass};
+use api::gvr::{CSI_DRIVERS, NODES, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, STORAGE_CLASSES};
+use api::view::{Node, PersistentVolume, PersistentVolumeClaim, StorageClass};
 use api::volumes::{PROVISIONED_BY, SELECTED_NODE, STORAGE_PROVISIONER};
-use apimachinery::{Object, Status, Value, json};
+use apimachinery::{Object, Status, Str, Value, json};
 use client::events::Reference;
 use client::typed::view;
-use client::{Api, DeleteOptions, Delta, Informer, Informers, Recorder};
+use client::{Api, DeleteOptions, Delta, Informer, Informers, Patch, Recorder, WriteOptions};
 use futures::stream::{self, Stream, StreamExt};
 use rt::Shutdown;
 use tokio::sync::Semaphore;
@@ -28,6 +29,9 @@ const CLASS: &str = "standard";
 
 /// Marks the volumes that are made here, whoever they say provisioned them.
 const SIMULATED: &str = "pintle.io/simulated";
+
+/// Labels by which disks of clouds are bound to a place, where nodes have them.
+const PLACES: [&str; 2] = ["topology.kubernetes.io/region", "topology.kubernetes.io/zone"];
 
 /// Writes under way at the same time.
 const WRITES_MAX: usize = 32;
@@ -115,11 +119,16 @@ impl Provisioner {
         // From the API: the claim may be known here before its class is.
         let Some(class) = self.api.find(&STORAGE_CLASSES, "", claim.class()).await? else { return Ok(()) };
         let class = view::<StorageClass>(&class)?;
-        if class.waits_for_consumer() && !claim.metadata.annotations.contains_key(SELECTED_NODE) {
-            return Ok(());
-        }
+        let terms = match claim.metadata.annotations.get(SELECTED_NODE) {
+            None if class.waits_for_consumer() => return Ok(()),
+            None => allowed_terms(&class),
+            Some(node) => match self.api.find(&NODES, "", node).await? {
+                Some(node) => terms_of_node(&*view::<Node>(&node)?, &class),
+                None => return self.give_back(&object).await,
+            },
+        };
         let reference = Reference::of(&object);
-        let volume = volume_for(&object, &claim, &class);
+        let volume = volume_for(&object, &claim, &class, terms);
         let message = format!("External provisioner is provisioning volume for claim \"{namespace}/{name}\"");
         self.recorder.normal(&reference, "Provisioning", message);
         if let Some(made) = self.api.create_if_absent(&PERSISTENT_VOLUMES, "", volume).await? {
@@ -127,6 +136,20 @@ impl Provisioner {
             self.recorder.normal(&reference, "ProvisioningSucceeded", message);
         }
         Ok(())
+    }
+
+    /// Lets the scheduler choose again: the node it chose is gone.
+    async fn give_back(&self, claim: &Object) -> Result<(), Status> {
+        let patch = Patch::Merge(json!({"metadata": {
+            "annotations": {SELECTED_NODE: null}, "resourceVersion": claim.revision().to_string(),
+        }}));
+        let (namespace, name) = (claim.namespace(), claim.name());
+        let options = WriteOptions::default();
+        match self.api.patch(&PERSISTENT_VOLUME_CLAIMS, namespace, name, None, patch, &options).await {
+            // Its next change is looked at anew.
+            Err(status) if status.is_not_found() || status.is_conflict() => Ok(()),
+            result => result.map(drop),
+        }
     }
 
     /// The claim, if it waits for a volume that nobody else makes.
@@ -202,7 +225,39 @@ fn volume_name(claim: &Object) -> String {
     format!("pvc-{}", claim.uid())
 }
 
-fn volume_for(object: &Object, claim: &PersistentVolumeClaim, class: &StorageClass) -> Value {
+/// Node selector terms for where the class allows volumes; none for everywhere.
+fn allowed_terms(class: &StorageClass) -> Vec<Value> {
+    let expressions = class.allowed_topologies.iter().map(|term| &term.match_label_expressions);
+    let stated = expressions.filter(|expressions| !expressions.is_empty());
+    stated.map(|own| term(own.iter().map(|own| (own.key.as_str(), own.values.as_slice())))).collect()
+}
+
+/// A node selector term for the place of the node; none when its labels say nothing of one.
+fn terms_of_node(node: &Node, class: &StorageClass) -> Vec<Value> {
+    let allowed = class.allowed_topologies.iter().flat_map(|term| &term.match_label_expressions);
+    let mut keys: Vec<&str> = allowed.map(|own| own.key.as_str()).chain(PLACES).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let labels = &node.metadata.labels;
+    let mut known =
+        keys.into_iter().filter_map(|key| Some((key, std::slice::from_ref(labels.get(key)?)))).peekable();
+    known.peek().is_some().then(|| term(known)).into_iter().collect()
+}
+
+fn term<'a>(labels: impl Iterator<Item = (&'a str, &'a [Str])>) -> Value {
+    let expressions = labels.map(|(key, values)| {
+        let values: Vec<Value> = values.iter().cloned().map(Value::from).collect();
+        json!({"key": key, "operator": "In", "values": values})
+    });
+    json!({"matchExpressions": expressions.collect::<Vec<_>>()})
+}
+
+fn volume_for(
+    object: &Object,
+    claim: &PersistentVolumeClaim,
+    class: &StorageClass,
+    terms: Vec<Value>,
+) -> Value {
     let tree = object.to_value();
     let name = volume_name(object);
     let mut volume = json!({
@@ -223,6 +278,9 @@ fn volume_for(object: &Object, claim: &PersistentVolumeClaim, class: &StorageCla
     volume.set_at(&["spec", "accessModes"], tree["spec"]["accessModes"].clone());
     let size = tree["spec"]["resources"]["requests"]["storage"].clone();
     volume.set_at(&["spec", "capacity", "storage"], size);
+    if !terms.is_empty() {
+        volume.set_at(&["spec", "nodeAffinity", "required", "nodeSelectorTerms"], terms);
+    }
     let attributes = &tree["spec"]["volumeAttributesClassName"];
     if !attributes.is_null() {
         volume.set_at(&["spec", "volumeAttributesClassName"], attributes.clone());
@@ -238,7 +296,7 @@ fn standard_class() -> Value {
     json!({
         "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
         "metadata": {"name": CLASS, "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
-        "provisioner": PROVISIONER, "reclaimPolicy": "Delete", "volumeBindingMode": "Immediate",
+        "provisioner": PROVISIONER, "reclaimPolicy": "Delete", "volumeBindingMode": "WaitForFirstConsumer",
         "allowVolumeExpansion": false,
     })
 }
@@ -260,6 +318,13 @@ mod tests {
     fn class(name: &str, provisioner: &str, mode: &str) -> Value {
         json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": name},
             "provisioner": provisioner, "reclaimPolicy": "Delete", "volumeBindingMode": mode})
+    }
+
+    /// As `class`, for volumes in two racks.
+    fn racked(mut class: Value) -> Value {
+        let racks = json!({"key": "rack", "values": ["q", "r"]});
+        class.set_at(&["allowedTopologies"], json!([{"matchLabelExpressions": [racks]}]));
+        class
     }
 
     fn start(seeds: Vec<Value>) -> (Arc<FakeApi>, Shutdown) {
@@ -291,8 +356,8 @@ mod tests {
         let driver = json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver",
             "metadata": {"name": "real.example.com"}, "spec": {}});
         let (fake, shutdown) = start(vec![
-            class("fast", "k8s.io/minikube-hostpath", "Immediate"),
-            class("late", "pintle.io/sim", "WaitForFirstConsumer"),
+            racked(class("fast", "k8s.io/minikube-hostpath", "Immediate")),
+            racked(class("late", "pintle.io/sim", "WaitForFirstConsumer")),
             class("real", "real.example.com", "Immediate"),
             driver,
             claim("served", "real", "real.example.com"),
@@ -307,12 +372,33 @@ mod tests {
         assert_eq!(made.str_at(&["spec", "storageClassName"]), "fast");
         assert_eq!(made.str_at(&["spec", "capacity", "storage"]), "1Gi");
         assert_eq!(made.str_at(&["spec", "claimRef", "uid"]), "data");
+        let racks = json!({"key": "rack", "operator": "In", "values": ["q", "r"]});
+        assert_eq!(
+            made["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"],
+            json!([{"matchExpressions": [racks]}])
+        );
         assert!(volume("pvc-waits").is_none());
 
-        fake.edit(&PERSISTENT_VOLUME_CLAIMS, "ns", "waits", |claim| {
-            claim.set_at(&["metadata", "annotations", SELECTED_NODE], "n");
-        });
+        let select = || {
+            fake.edit(&PERSISTENT_VOLUME_CLAIMS, "ns", "waits", |claim| {
+                claim.set_at(&["metadata", "annotations", SELECTED_NODE], "n");
+            })
+        };
+        select();
+        let selected = || {
+            let claim = fake.peek(&PERSISTENT_VOLUME_CLAIMS, "ns", "waits").map(|claim| claim.to_value());
+            claim.is_some_and(|claim| !claim.str_at(&["metadata", "annotations", SELECTED_NODE]).is_empty())
+        };
+        until("its node is not there", || !selected()).await;
+        fake.seed(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n",
+            "labels": {"topology.kubernetes.io/zone": "z", "rack": "r"}}}));
+        select();
         until("its consumer came", || volume("pvc-waits").is_some()).await;
+        let terms =
+            &volume("pvc-waits").unwrap_or_default()["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"];
+        let in_zone = json!({"key": "topology.kubernetes.io/zone", "operator": "In", "values": ["z"]});
+        let on_rack = json!({"key": "rack", "operator": "In", "values": ["r"]});
+        assert_eq!(*terms, json!([{"matchExpressions": [on_rack, in_zone]}]));
         assert!(volume("pvc-served").is_none(), "the driver's own");
         assert!(volume("pvc-early").is_none());
         fake.seed(class("later", "pintle.io/sim", "Immediate"));

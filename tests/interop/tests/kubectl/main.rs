@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods, reason = "a suite looks at another process, in real time")]
 
 mod boutique;
+mod cassandra;
 mod collect;
 mod crash;
 mod custom;
@@ -36,7 +37,7 @@ struct World<'a> {
 type Part = fn(&World<'_>, &mut Checks);
 
 /// What every kubectl must be able to do.
-const PARTS: [(&str, Part); 11] = [
+const PARTS: [(&str, Part); 12] = [
     ("explore", explore::explore),
     ("boutique, client-side", boutique::client_side),
     ("boutique, server-side", boutique::server_side),
@@ -46,6 +47,7 @@ const PARTS: [(&str, Part); 11] = [
     ("custom", custom::custom),
     ("jobs", jobs::jobs),
     ("stateful", stateful::stateful),
+    ("cassandra", cassandra::cassandra),
     ("volumes", volumes::volumes),
     ("daemons", daemons::daemons),
 ];

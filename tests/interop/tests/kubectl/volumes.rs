@@ -12,7 +12,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) fn volumes(world: &World<'_>, checks: &mut Checks) {
     let kubectl = world.kubectl;
-    checks.check("a claim without a class gets a volume of the default one", || provisioned(kubectl));
+    checks.check("a claim without a class gets a volume of the default one, with its first pod", || {
+        provisioned(kubectl)
+    });
+    checks.check("a volume made by hand is waited for, and decides for the node", || local(kubectl));
     checks.check("a claim takes the smallest volume that was made by hand", || by_hand(kubectl));
     checks.check("a claim of a class that is not there says so", || unknown_class(kubectl));
     checks.check("the class of a manifest is served whoever it names", || any_provisioner(kubectl));
@@ -41,15 +44,70 @@ fn is_gone(kubectl: &Kubectl, resource: &str, name: &str) -> anyhow::Result<()> 
     eventually(PATIENCE, || kubectl.refused(&["get", resource, name]).map(drop))
 }
 
+/// A pod that uses the claim.
+fn consumer(name: &str, claim: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
+        "containers": [{"name": "c", "image": "worker"}],
+        "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": claim}}]}})
+}
+
 fn provisioned(kubectl: &Kubectl) -> anyhow::Result<()> {
     create(kubectl, &claim("plain", None))?;
+    let standard = kubectl.json(&["get", "storageclass", "standard"])?;
+    ensure!(standard["volumeBindingMode"] == "WaitForFirstConsumer", "{standard}");
+    eventually(PATIENCE, || {
+        let said = kubectl.ok(&["describe", "pvc", "plain"])?;
+        ensure!(said.contains("waiting for first consumer to be created before binding"), "{said}");
+        Ok(())
+    })?;
+    create(kubectl, &consumer("first", "plain"))?;
     let volume = volume_of(kubectl, "plain")?;
+    kubectl.ok(&["wait", "--for=condition=Ready", "--timeout=20s", "pod/first"])?;
+    let own = kubectl.json(&["get", "pvc", "plain"])?;
+    let pod = kubectl.json(&["get", "pod", "first"])?;
+    let selected = &own["metadata"]["annotations"]["volume.kubernetes.io/selected-node"];
+    ensure!(*selected == pod["spec"]["nodeName"], "{own}");
     let row = kubectl.ok(&["get", "pv", &volume, "--no-headers"])?;
     let words: Vec<&str> = row.split_whitespace().collect();
     let reference = format!("{}/plain", kubectl.namespace());
     ensure!(words[1..7] == ["1Gi", "RWO", "Delete", "Bound", &reference, "standard"], "{row}");
+    kubectl.ok(&["delete", "pod", "first"])?;
     kubectl.ok(&["delete", "pvc", "plain", "--wait=false"])?;
     is_gone(kubectl, "pv", &volume)
+}
+
+fn local(kubectl: &Kubectl) -> anyhow::Result<()> {
+    let class = format!("{}-local", kubectl.namespace());
+    create(
+        kubectl,
+        &json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": class},
+        "provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": "WaitForFirstConsumer"}),
+    )?;
+    create(kubectl, &claim("here", Some(&class)))?;
+    create(kubectl, &consumer("local", "here"))?;
+    eventually(PATIENCE, || {
+        let said = kubectl.ok(&["describe", "pod", "local"])?;
+        ensure!(said.contains("node(s) didn't find available persistent volumes to bind"), "{said}");
+        Ok(())
+    })?;
+    let nodes = kubectl.ok(&["get", "nodes", "-o", "jsonpath={.items[*].metadata.name}"])?;
+    let node = nodes.split(' ').next_back().unwrap_or_default();
+    let on_node = json!({"key": "kubernetes.io/hostname", "operator": "In", "values": [node]});
+    create(
+        kubectl,
+        &json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": class}, "spec": {
+        "capacity": {"storage": "2Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": class,
+        "local": {"path": "/data"},
+        "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [on_node]}]}}}}),
+    )?;
+    ensure!(volume_of(kubectl, "here")? == class);
+    kubectl.ok(&["wait", "--for=condition=Ready", "--timeout=20s", "pod/local"])?;
+    let pod = kubectl.json(&["get", "pod", "local"])?;
+    ensure!(pod["spec"]["nodeName"] == node, "{}", pod["spec"]["nodeName"]);
+    kubectl.ok(&["delete", "pod", "local"])?;
+    kubectl.ok(&["delete", "pvc", "here"])?;
+    kubectl.ok(&["delete", "pv", &class])?;
+    kubectl.ok(&["delete", "storageclass", &class]).map(drop)
 }
 
 fn by_hand(kubectl: &Kubectl) -> anyhow::Result<()> {
