@@ -320,7 +320,8 @@ impl Object {
             return Ok(typed);
         }
         // One check of the whole text instead of one of every string in it.
-        let json = simdutf8::basic::from_utf8(&self.json).map_err(<DecodeError as serde::de::Error>::custom)?;
+        let json =
+            simdutf8::basic::from_utf8(&self.json).map_err(<DecodeError as serde::de::Error>::custom)?;
         let typed: T = serde_json::from_str(json).map_err(<DecodeError as serde::de::Error>::custom)?;
         let typed = Arc::new(typed);
         // Losing the race is fine: both decoded the same bytes.

@@ -433,9 +433,10 @@ impl Task {
                 });
             }
             Decision::Group(verdict) => {
+                self.in_flight += 1;
                 rt::spawn("tell-group", async move {
                     let _in_flight = writer.metrics.telling();
-                    let _guard = Answer { done, written: Some(Written::Told) };
+                    let _guard = Answer { done, place: Place::Write, written: Some(Written::Told) };
                     writer.tell_group(&verdict).await;
                 });
             }

@@ -47,6 +47,7 @@ const BUILT_IN: &[(&str, &str, &str, &str, bool)] = &[
     ("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding", true),
     ("rbac.authorization.k8s.io", "v1", "roles", "Role", true),
     ("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", false),
+    ("scheduling.k8s.io", "v1alpha2", "podgroups", "PodGroup", true),
     ("resource.k8s.io", "v1", "resourceclaims", "ResourceClaim", true),
     ("resource.k8s.io", "v1", "resourceclaimtemplates", "ResourceClaimTemplate", true),
     ("storage.k8s.io", "v1", "csidrivers", "CSIDriver", false),

@@ -351,7 +351,7 @@ async fn a_claim_for_one_pod_only_is_used_by_one_pod_only() {
         let slot = world.cache.slot(node).expect("a node of the test");
         let mut what_if = world.cache.node(slot).expect("a node of the test").clone();
         what_if.remove_pod("first");
-        let answer = shortlist.try_filters(&world.profile, &pod, &world.cache, slot, &what_if);
+        let answer = shortlist.try_filters(&world.profile, &pod, &world.cache, slot, &what_if, &[]);
         assert_eq!(answer.is_ok(), fits, "{node}");
     }
     world.cache.remove_pod("first");
