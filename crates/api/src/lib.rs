@@ -11,6 +11,7 @@ pub mod builtin;
 pub mod columns;
 pub mod conditions;
 pub mod conversion;
+pub mod devices;
 pub mod discovery;
 pub mod features;
 pub mod gvr;

@@ -383,6 +383,35 @@ fn is_kept(parts: &Parts<'_>, format: Format, exponent: i32, magnitude: i128) ->
     }
 }
 
+/// From its text; a whole number will do.
+impl<'de> serde::Deserialize<'de> for Quantity {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Amount;
+
+        impl serde::de::Visitor<'_> for Amount {
+            type Value = Quantity;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a quantity")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Quantity, E> {
+                Quantity::parse(text).map_err(E::custom)
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Quantity, E> {
+                Ok(Quantity::new(number, Format::DecimalSi))
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Quantity, E> {
+                i64::try_from(number).map_err(E::custom).and_then(|number| self.visit_i64(number))
+            }
+        }
+
+        deserializer.deserialize_any(Amount)
+    }
+}
+
 impl FromStr for Quantity {
     type Err = QuantityError;
     fn from_str(text: &str) -> Result<Self, QuantityError> {

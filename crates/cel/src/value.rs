@@ -79,6 +79,20 @@ impl<'a> Value<'a> {
         Self::List(List::owned(items))
     }
 
+    /// A map of these entries. With `absent`, looking up a key that is not there gives that, although it is not there.
+    pub fn map(entries: impl IntoIterator<Item = (Text<'a>, Value<'a>)>, absent: Option<Value<'a>>) -> Self {
+        Self::Map(Map::of_names(entries, absent))
+    }
+
+    pub fn quantity(amount: apimachinery::Quantity) -> Self {
+        Self::opaque(Opaques::Quantity(amount))
+    }
+
+    /// A semantic version, strictly read; an error says what is wrong with it.
+    pub fn semver(text: &str) -> Result<Self, String> {
+        crate::library::semver::Semver::parse(text).map(|version| Self::opaque(Opaques::Semver(version)))
+    }
+
     pub fn some(value: Value<'a>) -> Self {
         Self::Optional(Some(Arc::new(value)))
     }

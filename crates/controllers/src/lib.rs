@@ -21,6 +21,7 @@ mod clusterrole_aggregation;
 mod cronjob;
 mod daemonset;
 mod deployment;
+mod device_taint_eviction;
 mod disruption;
 mod endpoints;
 mod endpointslice;
@@ -108,6 +109,7 @@ pub fn descriptors() -> Vec<ControllerDescriptor<Options>> {
         cronjob::descriptor(),
         daemonset::descriptor(),
         deployment::descriptor(),
+        device_taint_eviction::descriptor(),
         disruption::descriptor(),
         disruption::stale::descriptor(),
         endpoints::descriptor(),

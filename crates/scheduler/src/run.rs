@@ -651,7 +651,7 @@ fn group_condition(verdict: &Verdict) -> Option<serde_json::Value> {
     Some(condition)
 }
 
-fn reference(pod: &PodInfo) -> Reference {
+pub(crate) fn reference(pod: &PodInfo) -> Reference {
     Reference {
         api_version: "v1".into(),
         kind: "Pod".into(),

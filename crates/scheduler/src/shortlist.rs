@@ -190,6 +190,11 @@ impl Shortlist {
         places.filter_map(|(slot, place)| place.map(|(bucket, _)| (slot, i64::from(bucket)))).collect()
     }
 
+    /// What plugins found out about the pod before they were asked about nodes.
+    pub fn state(&self) -> &CycleState {
+        &self.state
+    }
+
     pub fn is_feasible(&self, slot: Slot) -> bool {
         matches!(self.answers.get(slot as usize), Some(Answer::Feasible(_)))
     }

@@ -15,6 +15,7 @@ mod meta;
 mod node;
 mod pod;
 mod policy;
+mod resource;
 mod scheduling;
 mod service;
 mod storage;
@@ -49,11 +50,19 @@ pub use pod::{
     ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, EphemeralVolumeSource,
     InlineCsiVolumeSource, IscsiVolumeSource, NodeAffinity, NodeSelector, NodeSelectorRequirement,
     NodeSelectorTerm, PersistentVolumeClaimVolumeSource, Pod, PodAffinity, PodAffinityTerm, PodIp,
-    PodReadinessGate, PodResourceClaim, PodSchedulingGate, PodSchedulingGroup, PodSpec, PodStatus,
-    PreferredSchedulingTerm, RbdVolumeSource, ResourceList, ResourceRequirements, Toleration,
-    TopologySpreadConstraint, Volume, WeightedPodAffinityTerm,
+    PodReadinessGate, PodResourceClaim, PodResourceClaimStatus, PodSchedulingGate, PodSchedulingGroup,
+    PodSpec, PodStatus, PreferredSchedulingTerm, RbdVolumeSource, ResourceList, ResourceRequirements,
+    Toleration, TopologySpreadConstraint, Volume, WeightedPodAffinityTerm,
 };
 pub use policy::{PodDisruptionBudget, PodDisruptionBudgetSpec, PodDisruptionBudgetStatus};
+pub use resource::{
+    AllocatedDeviceStatus, AllocationResult, CapacityRequestPolicy, CapacityRequestPolicyRange,
+    CapacityRequirements, CelDeviceSelector, Counter, CounterSet, Device, DeviceAllocationResult,
+    DeviceAttribute, DeviceCapacity, DeviceClaim, DeviceClass, DeviceClassSpec, DeviceConstraint,
+    DeviceCounterConsumption, DeviceRequest, DeviceRequestAllocationResult, DeviceSelector, DeviceTaint,
+    DeviceToleration, ExactDeviceRequest, ResourceClaim, ResourceClaimConsumerReference, ResourceClaimSpec,
+    ResourceClaimStatus, ResourcePool, ResourceSlice, ResourceSliceSpec,
+};
 pub use scheduling::{
     GangSchedulingPolicy, PodGroup, PodGroupSchedulingConstraints, PodGroupSchedulingPolicy, PodGroupSpec,
     PodGroupStatus, TopologyConstraint,

@@ -290,6 +290,15 @@ pub struct PodResourceClaim {
     pub resource_claim_template_name: Str,
 }
 
+/// `v1.PodResourceClaimStatus`: what was made for an entry of `spec.resourceClaims` with a template.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct PodResourceClaimStatus {
+    pub name: Str,
+    /// Not set when no claim is needed.
+    pub resource_claim_name: Option<Str>,
+}
+
 /// `v1.PodStatus`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default, rename_all = "camelCase")]
@@ -315,6 +324,8 @@ pub struct PodStatus {
     pub container_statuses: Vec<ContainerStatus>,
     #[serde(deserialize_with = "exact")]
     pub init_container_statuses: Vec<ContainerStatus>,
+    #[serde(deserialize_with = "exact")]
+    pub resource_claim_statuses: Vec<PodResourceClaimStatus>,
 }
 
 /// `v1.PodIP`.

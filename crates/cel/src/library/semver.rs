@@ -76,7 +76,7 @@ pub(super) fn compare(a: &Semver, b: &Semver) -> Ordering {
 }
 
 impl Semver {
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() {
             return Err("Version string empty".into());
         }

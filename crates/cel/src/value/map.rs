@@ -36,6 +36,8 @@ struct Owned<'a> {
     index: HashMap<Key<'a>, usize>,
     /// Of what was constructed as a message.
     object: Option<Arc<ObjectType>>,
+    /// What a key that is not there reads as.
+    absent: Option<Value<'a>>,
 }
 
 /// A key of a map: equal numbers are equal keys, whatever their type.
@@ -127,6 +129,20 @@ impl<'a> Map<'a> {
         Ok(Self(Entries::Owned(Arc::new(owned))))
     }
 
+    /// A map of these entries, and what other keys read as.
+    pub(super) fn of_names(
+        entries: impl IntoIterator<Item = (Text<'a>, Value<'a>)>,
+        absent: Option<Value<'a>>,
+    ) -> Self {
+        let mut owned = Owned { absent, ..Owned::default() };
+        for (name, value) in entries {
+            let key = Key::String(name);
+            owned.index.insert(key.clone(), owned.entries.len());
+            owned.entries.push((key, value));
+        }
+        Self(Entries::Owned(Arc::new(owned)))
+    }
+
     /// A message with these fields.
     pub(crate) fn message(object: &Arc<ObjectType>, fields: Vec<(Arc<str>, Value<'a>)>) -> Self {
         let mut owned = Owned { object: Some(object.clone()), ..Owned::default() };
@@ -173,7 +189,7 @@ impl<'a> Map<'a> {
                     Some(json) => Value::declared(json, &field.decl).map(Some),
                 }
             }
-            Entries::Owned(owned) => Ok(owned.get(&Key::String(Text::Shared(name.into()))).cloned()),
+            Entries::Owned(owned) => Ok(owned.read(&Key::String(Text::Shared(name.into()))).cloned()),
         }
     }
 
@@ -182,7 +198,7 @@ impl<'a> Map<'a> {
         match (&self.0, key) {
             (Entries::Tree { .. } | Entries::Object { .. }, Value::String(name)) => self.field(name),
             (Entries::Owned(owned), key) => match Key::of(key) {
-                Some(key) => Ok(owned.get(&key).cloned()),
+                Some(key) => Ok(owned.read(&key).cloned()),
                 None => Ok(None),
             },
             _ => Ok(None),
@@ -192,6 +208,7 @@ impl<'a> Map<'a> {
     pub(crate) fn contains(&self, key: &Value<'a>) -> Result<bool, EvalError> {
         match (&self.0, key) {
             (Entries::Tree { map, .. }, Value::String(name)) => Ok(map.contains_key(name)),
+            (Entries::Owned(owned), key) => Ok(Key::of(key).is_some_and(|key| owned.get(&key).is_some())),
             _ => Ok(self.get(key)?.is_some()),
         }
     }
@@ -258,6 +275,10 @@ impl<'a> Map<'a> {
 impl<'a> Owned<'a> {
     fn get(&self, key: &Key<'a>) -> Option<&Value<'a>> {
         self.index.get(key).map(|&at| &self.entries[at].1)
+    }
+
+    fn read(&self, key: &Key<'a>) -> Option<&Value<'a>> {
+        self.get(key).or(self.absent.as_ref())
     }
 
     fn insert(&mut self, key: Value<'a>, value: Value<'a>, replace: bool) -> Result<(), EvalError> {

@@ -18,6 +18,7 @@ mod reflector;
 mod store;
 mod subscription;
 
+use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -48,6 +49,7 @@ struct Shared {
     api: Arc<dyn Api>,
     shutdown: Shutdown,
     informers: Mutex<HashMap<(GroupVersionResource, Scope), Arc<Informer>>>,
+    common: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
 }
 
 /// A live copy of one collection, or of the part of it in a [`Scope`].
@@ -66,7 +68,9 @@ pub struct Informer {
 impl Informers {
     /// Informers that read through `api` until `shutdown`.
     pub fn new(api: Arc<dyn Api>, shutdown: Shutdown) -> Self {
-        Self { shared: Arc::new(Shared { api, shutdown, informers: Mutex::default() }) }
+        Self {
+            shared: Arc::new(Shared { api, shutdown, informers: Mutex::default(), common: Mutex::default() }),
+        }
     }
 
     /// The informer of a whole collection; it starts with the first call. Call inside a tokio runtime.
@@ -95,6 +99,14 @@ impl Informers {
             }
             keep
         });
+    }
+
+    /// The one state of this type that all who read through these informers have in common: books about objects that
+    /// several of them keep together. Made empty when it is first asked for.
+    pub fn common<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
+        let mut common = self.shared.common.lock();
+        let state = common.entry(TypeId::of::<T>()).or_insert_with(|| Arc::new(T::default()));
+        state.clone().downcast().expect("states are kept by their type")
     }
 
     /// The API through which the informers read.

@@ -80,13 +80,13 @@ fn pods_fill_nodes_and_the_rest_is_told_why_in_upstreams_words() {
     world.pod("huge", cpu("5"));
     assert_eq!(
         world.next().unwrap(),
-        "large: 0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: \
-         1 No preemption victims found for incoming pod."
+        "large: 0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, \
+         preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
     );
     assert_eq!(
         world.next().unwrap(),
-        "huge: 0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: \
-         1 Preemption is not helpful for scheduling."
+        "huge: 0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, \
+         preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
     );
     assert_eq!(world.next(), None);
 }
@@ -103,7 +103,7 @@ fn reasons_are_counted_over_nodes() {
     world.pod("p", cpu("2"));
     assert_eq!(
         world.next().unwrap(),
-        "p: 0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint(s). preemption: \
+        "p: 0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint(s). no new claims to deallocate, preemption: \
          0/3 nodes are available: 3 Preemption is not helpful for scheduling."
     );
 }
@@ -122,7 +122,7 @@ fn a_daemon_pod_whose_node_is_unfit_is_told_about_that_node_only() {
     assert_eq!(
         world.next().unwrap(),
         "daemon: 0/2 nodes are available: 1 Insufficient cpu, 1 node(s) didn't satisfy plugin(s) [NodeAffinity]. \
-         preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
+         no new claims to deallocate, preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
     );
 }
 
@@ -229,7 +229,7 @@ fn pods_that_never_preempt_and_pods_without_victims_say_so() {
     world.pod("polite", polite);
     assert_eq!(
         world.next().unwrap(),
-        "polite: 0/1 nodes are available: 1 Insufficient cpu. preemption: not eligible due to preemptionPolicy=Never."
+        "polite: 0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: not eligible due to preemptionPolicy=Never."
     );
     world.pod("equal", ranked("1", 0));
     assert!(world.next().unwrap().ends_with("1 No preemption victims found for incoming pod."));
@@ -439,8 +439,8 @@ fn every_profile_places_its_own_pods_by_its_own_plugins() {
     }
     let told = |name: &str| {
         format!(
-            "{name}: 0/1 nodes are available: 1 node(s) were unschedulable. preemption: 0/1 nodes are available: \
-             1 Preemption is not helpful for scheduling."
+            "{name}: 0/1 nodes are available: 1 node(s) were unschedulable. no new claims to deallocate, \
+             preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
         )
     };
     assert_eq!(world.next(), Some(told("a")));

@@ -115,6 +115,8 @@ impl EventSet {
     pub const WORKLOAD: Self = Self(1 << 25);
     /// Of a pod without a node.
     pub const POD_ADD: Self = Self(1 << 26);
+    /// Claims were made for the pod from templates.
+    pub const POD_GENERATED_CLAIM: Self = Self(1 << 27);
 
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -220,6 +222,10 @@ fn pod_changes(old: &Pod, new: &Pod) -> EventSet {
         | EventSet::when(scaled_down(old, new), EventSet::POD_SCALE_DOWN)
         | EventSet::when(gates_gone, EventSet::POD_GATES_ELIMINATED)
         | EventSet::when(old.spec.tolerations.len() != new.spec.tolerations.len(), EventSet::POD_TOLERATION)
+        | EventSet::when(
+            old.status.resource_claim_statuses != new.status.resource_claim_statuses,
+            EventSet::POD_GENERATED_CLAIM,
+        )
 }
 
 fn scaled_down(old: &Pod, new: &Pod) -> bool {

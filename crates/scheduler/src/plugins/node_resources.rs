@@ -2,21 +2,33 @@
 //! ([`BalancedAllocation`]). Both score CPU and memory with weight 1, upstream's default.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use api::view::Node;
+use parking_lot::Mutex;
 use smallvec::SmallVec;
 
+use super::dynamic_resources::{self, BackedResources, Cluster};
 use crate::cache::{Cache, NodeInfo, Slot};
 use crate::framework::{
-    Code, CycleState, EnqueueExtensions, Event, EventSet, Filter, Fragment, Hint, MAX_NODE_SCORE,
+    Code, CycleState, EnqueueExtensions, Event, EventSet, Filter, Fragment, Handle, Hint, MAX_NODE_SCORE,
     NotShareable, Plugin, PreFilter, PreScore, Reason, Relevance, Score, Sign, Signature, Status,
 };
 use crate::pod::PodInfo;
 use crate::resource::Resources;
 
-pub struct Fit;
+pub struct Fit {
+    /// Knows which extended resources devices can serve.
+    devices: Arc<Mutex<Cluster>>,
+}
 
 pub struct BalancedAllocation;
+
+impl Fit {
+    pub fn new(handle: &Handle) -> Self {
+        Self { devices: handle.informers.common() }
+    }
+}
 
 impl Plugin for Fit {
     fn name(&self) -> &'static str {
@@ -65,18 +77,22 @@ impl PreFilter for Fit {
 }
 
 impl Filter for Fit {
-    fn filter(&self, _: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<(), Status> {
-        let (code, reasons) = shortages(&pod.requests, &node.allocatable, &node.requested, node.pods.len());
+    fn filter(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<(), Status> {
+        let backed = state.get::<BackedResources>();
+        let (code, reasons) =
+            shortages(&pod.requests, &node.allocatable, &node.requested, node.pods.len(), backed);
         if reasons.is_empty() { Ok(()) } else { Err(Status { code, reasons }) }
     }
 }
 
-/// What is missing, and whether eviction could help (it cannot where the whole node is too small).
+/// What is missing, and whether eviction could help (it cannot where the whole node is too small). What devices are to
+/// serve is not missing.
 fn shortages(
     wanted: &Resources,
     allocatable: &Resources,
     used: &Resources,
     pods: usize,
+    backed: Option<&BackedResources>,
 ) -> (Code, SmallVec<[Reason; 1]>) {
     let mut reasons = SmallVec::new();
     let mut code = Code::Unschedulable;
@@ -96,7 +112,8 @@ fn shortages(
     check(wanted.ephemeral_storage, allocatable.ephemeral_storage, used.ephemeral_storage, &|| {
         Cow::Borrowed("Insufficient ephemeral-storage")
     });
-    for (name, amount) in &wanted.extended {
+    let is_left = |name: &str| backed.is_some_and(|backed| backed.is_left_to_devices(name, allocatable));
+    for (name, amount) in wanted.extended.iter().filter(|(name, _)| !is_left(name)) {
         check(*amount, allocatable.extended(name), used.extended(name), &|| {
             Cow::Owned(format!("Insufficient {name}"))
         });
@@ -134,24 +151,31 @@ impl EnqueueExtensions for Fit {
             .with(EventSet::POD_SCALE_DOWN)
             .with(EventSet::NODE_ADD)
             .with(EventSet::NODE_ALLOCATABLE)
+            .with(EventSet::DEVICE_CLASS)
     }
 
     fn hint(&self, pod: &PodInfo, event: &Event<'_>) -> Hint {
         let helps = match event {
-            Event::NodeAdded(node) => fits_empty(pod, node),
-            Event::NodeUpdated { old, new } => fits_empty(pod, new) && gained_what_is_wanted(pod, old, new),
+            Event::NodeAdded(node) => self.fits_empty(pod, node),
+            Event::NodeUpdated { old, new } => {
+                self.fits_empty(pod, new) && gained_what_is_wanted(pod, old, new)
+            }
             Event::AssignedPodDeleted(_) => true,
             Event::AssignedPodUpdated { old, new } => shrank_what_is_wanted(pod, old, new),
             Event::PodUpdated { new, .. } => new.uid() == pod.uid(),
+            Event::Object { new: Some(class), .. } => dynamic_resources::stands_for_request(class, pod),
             _ => false,
         };
         if helps { Hint::Queue } else { Hint::Skip }
     }
 }
 
-fn fits_empty(pod: &PodInfo, node: &Node) -> bool {
-    let allocatable = Resources::from_list(&node.status.allocatable);
-    shortages(&pod.requests, &allocatable, &Resources::default(), 0).1.is_empty()
+impl Fit {
+    fn fits_empty(&self, pod: &PodInfo, node: &Node) -> bool {
+        let allocatable = Resources::from_list(&node.status.allocatable);
+        let backed = BackedResources::of(pod, &self.devices.lock().classes);
+        shortages(&pod.requests, &allocatable, &Resources::default(), 0, backed.as_ref()).1.is_empty()
+    }
 }
 
 fn gained_what_is_wanted(pod: &PodInfo, old: &Node, new: &Node) -> bool {

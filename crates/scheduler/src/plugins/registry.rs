@@ -2,6 +2,7 @@
 
 use super::default_binder::DefaultBinder;
 use super::default_preemption::DefaultPreemption;
+use super::dynamic_resources::DynamicResources;
 use super::gang_scheduling::{GANG_SCHEDULING, GangScheduling};
 use super::image_locality::ImageLocality;
 use super::inter_pod_affinity::InterPodAffinity;
@@ -42,7 +43,9 @@ pub const DEFAULT: &[Row] = &[
         Ok(Registration::of(NodeAffinity).pre_filter().filter().pre_score().score().done())
     }),
     row("NodePorts", 0, |_, _| Ok(Registration::of(NodePorts).pre_filter().filter().done())),
-    row("NodeResourcesFit", 1, |_, _| Ok(Registration::of(Fit).pre_filter().filter().score().done())),
+    row("NodeResourcesFit", 1, |handle, _| {
+        Ok(Registration::of(Fit::new(handle)).pre_filter().filter().score().done())
+    }),
     row("VolumeRestrictions", 0, |handle, _| {
         Ok(Registration::of(VolumeRestrictions::new(handle)).pre_filter().filter().done())
     }),
@@ -61,6 +64,11 @@ pub const DEFAULT: &[Row] = &[
     }),
     row("InterPodAffinity", 2, |_, _| {
         Ok(Registration::of(InterPodAffinity).pre_filter().filter().pre_score().score().done())
+    }),
+    row("DynamicResources", 2, |handle, arguments| {
+        let plugin = Registration::of(DynamicResources::new(handle, arguments)?);
+        let plugin = plugin.pre_enqueue().pre_filter().filter().post_filter().pre_score().score();
+        Ok(plugin.reserve().pre_bind().done())
     }),
     row("DefaultPreemption", 0, |_, _| Ok(Registration::of(DefaultPreemption).post_filter().done())),
     row("NodeResourcesBalancedAllocation", 1, |_, _| {

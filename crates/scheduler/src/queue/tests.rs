@@ -1,7 +1,6 @@
 use api::view::Node;
 
 use super::*;
-use crate::framework::EventSet;
 use crate::testing::{node, pod_info, profile};
 
 struct World {
@@ -28,9 +27,11 @@ impl World {
         self.now += Duration::from_secs(seconds);
     }
 
-    /// Rejected by all that wait for nodes' allocatable resources, which is `NodeResourcesFit`.
+    /// Rejected by `NodeResourcesFit`.
     fn reject(&mut self, name: &str) {
-        let fit = self.queue.profiles.at(0).interested_in(EventSet::NODE_ALLOCATABLE);
+        let profile = self.queue.profiles.at(0);
+        let ids = 0..PluginSet::CAPACITY as u8;
+        let fit = ids.filter(|id| profile.plugin_name(*id) == "NodeResourcesFit").collect();
         self.queue.fail(name, Failure::Rejected(fit), self.now);
     }
 

@@ -80,11 +80,9 @@ async fn a_pod_that_fits_nowhere_gets_a_condition_and_is_bound_when_a_node_comes
     };
     until("condition", || condition().str_at(&["reason"]) == "Unschedulable").await;
     assert_eq!(condition().str_at(&["status"]), "False");
-    assert!(
-        condition()
-            .str_at(&["message"])
-            .starts_with("0/1 nodes are available: 1 Insufficient cpu. preemption:")
-    );
+    assert!(condition().str_at(&["message"]).starts_with(
+        "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption:"
+    ));
     seed_node(&api, "large", "8");
     until("bound", || node_of(&api, "p") == "large").await;
     shutdown.cancel();

@@ -11,6 +11,7 @@ mod collect;
 mod crash;
 mod custom;
 mod daemons;
+mod devices;
 mod explore;
 mod groups;
 mod jobs;
@@ -37,7 +38,7 @@ struct World<'a> {
 type Part = fn(&World<'_>, &mut Checks);
 
 /// What every kubectl must be able to do.
-const PARTS: [(&str, Part); 12] = [
+const PARTS: [(&str, Part); 13] = [
     ("explore", explore::explore),
     ("boutique, client-side", boutique::client_side),
     ("boutique, server-side", boutique::server_side),
@@ -50,6 +51,7 @@ const PARTS: [(&str, Part); 12] = [
     ("cassandra", cassandra::cassandra),
     ("volumes", volumes::volumes),
     ("daemons", daemons::daemons),
+    ("devices", devices::devices),
 ];
 
 fn main() -> ExitCode {

@@ -20,18 +20,11 @@ use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path};
 
 use crate::conversion::resource::from_v1beta1;
+use crate::devices::{DOMAIN_MAX, ENTRIES_MAX, IDENTIFIER_MAX, VALUE_MAX};
 use crate::strategy::{Context, Strategy, keep_status_apart};
 use crate::validation::fields::{Fields, IMMUTABLE, immutable, invalid_each, same};
 use crate::validation::text;
 
-/// The longest domain of a name, and the longest name of a driver.
-const DOMAIN_MAX: usize = 63;
-/// The longest name of an attribute or a capacity within its domain.
-const IDENTIFIER_MAX: usize = 32;
-/// The longest value of an attribute.
-const VALUE_MAX: usize = 64;
-/// The most attributes and capacities of a device.
-const ENTRIES_MAX: usize = 32;
 const CONFIGURATIONS_MAX: usize = 32;
 /// Bytes of JSON that only the driver understands.
 const PARAMETERS_BYTES_MAX: usize = 10 * 1024;

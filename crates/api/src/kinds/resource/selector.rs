@@ -1,39 +1,15 @@
 //! Expressions that choose devices.
 
-use std::sync::{Arc, LazyLock};
-
 use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path};
-use cel::{Decl, Environment, Field, ObjectType, Opaque, Type};
 
-use super::{DOMAIN_MAX, ENTRIES_MAX, IDENTIFIER_MAX, VALUE_MAX, each};
+use super::each;
+use crate::devices::{Selector, SelectorError};
 use crate::validation::expression::refused;
 use crate::validation::fields::Fields;
 
 const SELECTORS_MAX: usize = 32;
 const EXPRESSION_BYTES_MAX: usize = 10 * 1024;
-/// What an expression may be estimated to cost for one device.
-const COST_MAX: u64 = 1_000_000;
-
-/// `device`: its driver, and by domain and name its attributes and capacities.
-static ENVIRONMENT: LazyLock<Environment> = LazyLock::new(|| {
-    let text = |length: usize| Decl::string().with_elements_max(length as u64);
-    let by_name = |value: Decl| {
-        let names = Decl::map(text(IDENTIFIER_MAX), value, ENTRIES_MAX as u64).with_named_entries();
-        Decl::map(text(DOMAIN_MAX), names, ENTRIES_MAX as u64)
-    };
-    let attribute = Decl::plain(Type::Any, 1).with_elements_max(VALUE_MAX as u64);
-    let capacity = Decl::plain(Type::Opaque(Opaque::Quantity), 8);
-    let fields = vec![
-        Field::new("driver", text(DOMAIN_MAX)),
-        Field::new("allowMultipleAllocations", Decl::bool().with_elements_max(1)),
-        Field::new("attributes", by_name(attribute)),
-        Field::new("capacity", by_name(capacity)),
-    ];
-    let device = Decl::object(Arc::new(ObjectType::new("kubernetes.DRADevice", fields)));
-    Environment::new().variable("device", device).bindings()
-});
-
 /// The selectors of a class or of a request.
 pub(super) fn selectors(errors: &mut ErrorList, holder: &Value, path: &Path<'_>) {
     let path = path.child("selectors");
@@ -51,14 +27,10 @@ fn expression(errors: &mut ErrorList, text: &str, path: &Path<'_>) {
         errors.push(Error::too_long(path, EXPRESSION_BYTES_MAX));
         return;
     }
-    match ENVIRONMENT.compile_as(text, &[]) {
-        Err(refusal) => refused(errors, refusal, text, path),
-        Ok(program) if !matches!(program.output(), Type::Bool | Type::Any) => {
-            let why =
-                format!("must evaluate to bool or the unknown type, not {}", program.output().declared());
-            errors.push(Error::invalid(path, text, why));
-        }
-        Ok(program) if program.estimate().max > COST_MAX => {
+    match Selector::compile(text) {
+        Err(SelectorError::Refused(refusal)) => refused(errors, refusal, text, path),
+        Err(why @ SelectorError::Output(_)) => errors.push(Error::invalid(path, text, why.to_string())),
+        Ok(selector) if selector.is_too_complex() => {
             errors.push(Error::forbidden(path, "too complex, exceeds cost limit"));
         }
         Ok(_) => {}
@@ -68,6 +40,7 @@ fn expression(errors: &mut ErrorList, text: &str, path: &Path<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::devices::ENVIRONMENT;
 
     fn complaints(text: &str) -> Vec<String> {
         let mut errors = ErrorList::new();
