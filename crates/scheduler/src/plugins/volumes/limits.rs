@@ -123,6 +123,15 @@ impl NodeVolumeLimits {
         Some(Counted { driver, handle: handle.into() }).filter(is_known)
     }
 
+    /// How many volumes the node would have if each were another one and of the same driver. Mostly there is room for
+    /// them, and nothing needs to be looked up.
+    fn at_most(&self, wanted: usize, node: &NodeInfo) -> i64 {
+        let used =
+            node.pods.iter().flat_map(|placed| &placed.pod.spec.volumes).filter(|volume| is_counted(volume));
+        let attached = self.attachments.informer().index_len(OF_NODE, &node.name);
+        (wanted + used.count() + attached) as i64
+    }
+
     fn attached_to<'a>(&'a self, node: &str) -> impl Iterator<Item = Counted> + 'a {
         let attachments = self.attachments.informer().by_index(OF_NODE, node);
         attachments.into_iter().filter_map(|attachment| {
@@ -133,6 +142,11 @@ impl NodeVolumeLimits {
             (!spec.attacher.is_empty()).then(|| Counted { driver: spec.attacher.clone(), handle })
         })
     }
+}
+
+/// It may be a volume of a driver.
+fn is_counted(volume: &Volume) -> bool {
+    has_claim(volume) || Disk::of_pod(volume).is_some()
 }
 
 fn is_known(volume: &Counted) -> bool {
@@ -172,7 +186,7 @@ impl Sign for NodeVolumeLimits {
 impl PreFilter for NodeVolumeLimits {
     fn pre_filter(&self, state: &mut CycleState, pod: &PodInfo, _: &Cache) -> Result<Relevance, Status> {
         let volumes = &pod.pod.spec.volumes;
-        if !volumes.iter().any(|volume| has_claim(volume) || Disk::of_pod(volume).is_some()) {
+        if !volumes.iter().any(is_counted) {
             return Ok(Relevance::Skip);
         }
         state.insert(Wanted(self.volumes_of(&pod.pod, Whose::New)));
@@ -186,7 +200,8 @@ impl Filter for NodeVolumeLimits {
         let wanted = wanted.as_ref().map_err(Status::clone)?;
         let Some(csi_node) = self.nodes.get::<CsiNode>("", &node.name) else { return Ok(()) };
         let limits = limits(&csi_node);
-        if !wanted.iter().any(|volume| limits.contains_key(volume.driver.as_str())) {
+        let lowest = wanted.iter().filter_map(|volume| limits.get(volume.driver.as_str())).min();
+        if lowest.is_none_or(|lowest| self.at_most(wanted.len(), node) <= *lowest) {
             return Ok(());
         }
         let mut present = HashSet::new();
@@ -226,7 +241,7 @@ impl EnqueueExtensions for NodeVolumeLimits {
         } else if let Some(change) = Change::<VolumeAttachment>::of(event, &VOLUME_ATTACHMENTS) {
             change.new.is_none() && change.old.is_some_and(|gone| may_use(&pod.pod, &gone.spec.attacher))
         } else if let Event::AssignedPodDeleted(gone) = event {
-            gone.pod.spec.volumes.iter().any(|volume| has_claim(volume) || Disk::of_pod(volume).is_some())
+            gone.pod.spec.volumes.iter().any(is_counted)
         } else {
             false
         };

@@ -6,7 +6,7 @@ use api::view::{
     CsiNode, CsiStorageCapacity, Node, PersistentVolume, PersistentVolumeClaim, StorageClass, StringMap,
     VolumeNodeAffinity,
 };
-use api::volumes::in_tree::translated_affinity;
+use api::volumes::in_tree::{Disk, translated_affinity};
 use api::volumes::{NO_PROVISIONER, SELECTED_NODE, is_allowed, is_reachable, match_on_node};
 use apimachinery::{Object, Selector, Str};
 
@@ -70,6 +70,11 @@ impl AsRef<PersistentVolume> for Candidate {
 // === impl PodClaims ===
 
 impl PodClaims {
+    /// Whether the node's CSINode matters: it does where a driver took over from an old plugin.
+    pub fn ask_drivers(&self) -> bool {
+        self.bound.iter().flatten().any(|volume| Disk::of_volume(volume).is_some())
+    }
+
     /// What the claims get on a node, or all reasons why it is none for the pod.
     pub fn on_node(&self, node: &Node, csi_node: Option<&CsiNode>) -> Result<PodVolumes<'_>, Status> {
         let bound = self.check_bound(&node.metadata.labels, csi_node);

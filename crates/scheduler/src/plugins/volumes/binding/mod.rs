@@ -129,7 +129,8 @@ impl PreFilter for VolumeBinding {
 impl Filter for VolumeBinding {
     fn filter(&self, state: &CycleState, _: &PodInfo, node: &NodeInfo) -> Result<(), Status> {
         let (Some(claims), Some(node)) = (state.get::<PodClaims>(), &node.node) else { return Ok(()) };
-        let csi_node = self.csi_nodes.get::<CsiNode>("", &node.metadata.name);
+        let csi_node = || self.csi_nodes.get::<CsiNode>("", &node.metadata.name);
+        let csi_node = if claims.ask_drivers() { csi_node() } else { None };
         claims.on_node(node, csi_node.as_deref()).map(drop)
     }
 }
