@@ -251,7 +251,7 @@ fn a_group_that_fits_in_no_domain_says_so() {
     world.pods("g", 2, 1);
     expect![[r#"
         g-0: pod group is unschedulable, waiting for minCount pods from a gang to be scheduled (cleared)
-        g-1: 0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: not eligible due to placement-based pod group scheduling limitation
+        g-1: 0/1 nodes are available: 1 Insufficient cpu. preemption: not eligible due to placement-based pod group scheduling limitation
         g is false: Unschedulable 0/2 placements are available, first placement status: pod group is unschedulable"#]]
     .assert_eq(&world.run());
     let mut world = World::new(ALL);

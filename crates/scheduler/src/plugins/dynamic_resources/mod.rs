@@ -40,7 +40,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::devices::FIRST_AVAILABLE_MAX;
-use api::gvr::RESOURCE_CLAIMS;
+use api::gvr::{PODS, RESOURCE_CLAIMS};
 use api::view::{AllocationResult, DeviceClass, ResourceClaim};
 use apimachinery::value::from_value;
 use apimachinery::{GroupVersionResource, Object, Str, Value, duration};
@@ -48,6 +48,7 @@ use async_trait::async_trait;
 use client::ObjectKey;
 use parking_lot::Mutex;
 use serde::Deserialize;
+use tokio::sync::Notify;
 
 use crate::cache::{Cache, NodeInfo, Slot};
 use crate::diagnosis::{Cause, Diagnosis};
@@ -78,6 +79,8 @@ pub struct DynamicResources {
     filter_timeout: Duration,
     /// How long drivers have to make devices ready.
     binding_timeout: Duration,
+    /// Pods whose devices are being made ready, by uid; told when the pod or its node is gone.
+    waiting: Mutex<HashMap<Str, Arc<Notify>>>,
 }
 
 /// `DynamicResourcesArgs`.
@@ -112,12 +115,11 @@ struct Reserved {
     claims: Vec<ReservedClaim>,
 }
 
-#[derive(Clone)]
 struct ReservedClaim {
     /// As last written or seen.
     object: Arc<Object>,
     allocation: Option<Value>,
-    promise: Option<Arc<Promise>>,
+    promise: Option<Promise>,
     /// Of a claim for extended resources: what serves what.
     mappings: Option<Vec<Value>>,
 }
@@ -146,7 +148,8 @@ impl DynamicResources {
             return Err(ArgumentError("bindingTimeout: must be at least 1 second".to_owned()));
         }
         let cluster = handle.informers.common();
-        Ok(Self { handle: handle.clone(), cluster, filter_timeout, binding_timeout })
+        let waiting = Mutex::default();
+        Ok(Self { handle: handle.clone(), cluster, filter_timeout, binding_timeout, waiting })
     }
 
     fn situation<'a>(
@@ -238,7 +241,7 @@ impl DynamicResources {
         // Nothing can fail any more: a promise that goes while the lock is held would wait for it.
         for (claim, allocation, read) in written {
             cluster.claims.promise(claim.object.uid().into(), read);
-            claim.promise = Some(Arc::new(Promise::new(&self.cluster, claim.object.uid())));
+            claim.promise = Some(Promise::new(&self.cluster, claim.object.uid()));
             claim.allocation = Some(allocation);
         }
         Ok(Some(Reserved { claims: reserved }))
@@ -287,6 +290,19 @@ impl DynamicResources {
         }
         let text = format!("waiting for binding conditions for device on node {node}");
         self.handle.recorder.normal(&crate::run::reference(pod), "BindingConditionsPending", text);
+        let gone = Arc::new(Notify::new());
+        self.waiting.lock().insert(pod.uid().clone(), gone.clone());
+        // From now on it is told when the pod goes.
+        let current = self.handle.informers.of(&PODS).get(pod.namespace(), pod.name());
+        if current.is_none_or(|current| current.uid() != pod.uid().as_str()) {
+            gone.notify_one();
+        }
+        let result = self.wait_for_devices(claims, &gone).await;
+        self.waiting.lock().remove(pod.uid());
+        result
+    }
+
+    async fn wait_for_devices(&self, claims: &mut [ReservedClaim], gone: &Notify) -> Result<(), String> {
         let informer = self.handle.informers.of(&RESOURCE_CLAIMS);
         let mut changes = informer.subscribe();
         let deadline = rt::instant() + self.binding_timeout;
@@ -304,6 +320,7 @@ impl DynamicResources {
             }
             tokio::select! {
                 change = changes.recv() => change.map(drop).ok_or("the scheduler is stopping")?,
+                () = gone.notified() => return Err("the pod or its node is gone".to_owned()),
                 () = rt::sleep_until(deadline) => {
                     return Err(format!("{}: context deadline exceeded", binding::BINDING_TIMEOUT));
                 }
@@ -675,15 +692,20 @@ impl Reserve for DynamicResources {
 
 #[async_trait]
 impl PreBind for DynamicResources {
+    fn is_needed(&self, state: &CycleState, _: &PodInfo) -> bool {
+        state.get::<Reserved>().is_some()
+    }
+
     async fn pre_bind(&self, state: &mut CycleState, pod: &PodInfo, node: &str) -> Result<(), Status> {
-        let claims = state.get::<Reserved>().map(|reserved| reserved.claims.clone());
-        let Some(mut claims) = claims.filter(|claims| !claims.is_empty()) else { return Ok(()) };
-        let mut result = self.write(&mut claims, pod).await;
-        if result.is_ok() {
-            result = self.until_ready(&mut claims, pod, node).await;
+        let Some(Reserved { claims }) = state.get_mut() else { return Ok(()) };
+        self.write(claims, pod).await.map_err(Status::error)?;
+        self.until_ready(claims, pod, node).await.map_err(Status::error)
+    }
+
+    fn wake(&self, uid: &str) {
+        if let Some(waiting) = self.waiting.lock().get(uid) {
+            waiting.notify_one();
         }
-        state.insert(Reserved { claims });
-        result.map_err(Status::error)
     }
 }
 
