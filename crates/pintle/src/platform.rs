@@ -213,7 +213,7 @@ impl Platform {
         let informers = client::Informers::new(api.clone(), self.components.clone());
         let (ready, became_ready) = tokio::sync::oneshot::channel();
         let shutdown = self.components.clone();
-        let options = node::sim::SimOptions { count: count as usize, ..node::sim::SimOptions::default() };
+        let options = node::sim::SimOptions::of(count as usize);
         self.tasks.push(rt::spawn("simulated nodes", async move {
             if let Err(error) = node::sim::run(api, &informers, options, ready, shutdown).await {
                 tracing::error!(error = %telemetry::chain(&error), "Simulated nodes did not start");

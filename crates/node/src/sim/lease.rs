@@ -3,6 +3,7 @@
 //! Owns: the `Lease`s of simulated nodes, renewed by one task. A wheel spreads the nodes over the interval, so that
 //! a few are written at a time and nothing happens per node in between.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,12 +33,11 @@ const WRITES_MAX: usize = 32;
 /// Which nodes are renewed when.
 pub(super) struct Wheel {
     slots: Mutex<Slots>,
-    interval: Duration,
 }
 
-#[derive(Default)]
 struct Slots {
-    nodes: Vec<Vec<Holder>>,
+    /// The uid of each node by its name.
+    nodes: Vec<HashMap<Str, Str>>,
     next: usize,
 }
 
@@ -50,12 +50,8 @@ struct Holder {
 // === impl Wheel ===
 
 impl Wheel {
-    /// `count` nodes are expected.
-    pub fn new(count: usize) -> Arc<Self> {
-        let seconds = (count / RENEWALS_PER_SECOND) as u64;
-        let interval = Duration::from_secs(seconds).clamp(RENEW_MIN, RENEW_MAX);
-        let slots = Slots { nodes: vec![Vec::new(); SLOTS], next: 0 };
-        Arc::new(Self { slots: Mutex::new(slots), interval })
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { slots: Mutex::new(Slots { nodes: vec![HashMap::new(); SLOTS], next: 0 }) })
     }
 
     /// Keeps a node alive from now on.
@@ -63,28 +59,39 @@ impl Wheel {
         let mut slots = self.slots.lock();
         let next = slots.next;
         slots.next = (next + 1) % SLOTS;
-        slots.nodes[next].push(Holder { name: name.clone(), uid: uid.clone() });
+        slots.nodes[next].insert(name.clone(), uid.clone());
     }
 
     pub fn remove(&self, name: &str) {
-        self.slots.lock().nodes.iter_mut().for_each(|slot| slot.retain(|holder| holder.name != name));
+        self.slots.lock().nodes.iter_mut().for_each(|slot| _ = slot.remove(name));
     }
 
     fn at(&self, slot: usize) -> Vec<Holder> {
-        self.slots.lock().nodes[slot].clone()
+        let slots = self.slots.lock();
+        slots.nodes[slot].iter().map(|(name, uid)| Holder { name: name.clone(), uid: uid.clone() }).collect()
     }
+
+    /// From one slot to the next, for as many nodes as there are now: they come and go.
+    fn tick(&self) -> Duration {
+        interval(self.slots.lock().nodes.iter().map(HashMap::len).sum()) / SLOTS as u32
+    }
+}
+
+/// How often each of so many nodes renews.
+fn interval(nodes: usize) -> Duration {
+    Duration::from_secs((nodes / RENEWALS_PER_SECOND) as u64).clamp(RENEW_MIN, RENEW_MAX)
 }
 
 /// Renews leases for ever.
 pub(super) async fn keep(api: Arc<dyn Api>, wheel: Arc<Wheel>) {
-    let mut ticks = rt::interval(wheel.interval / SLOTS as u32);
-    // When the API server is slow, later ticks come later instead of all at once.
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut due = rt::instant();
     for slot in (0..SLOTS).cycle() {
-        ticks.tick().await;
+        rt::sleep_until(due).await;
         futures::stream::iter(wheel.at(slot))
             .for_each_concurrent(WRITES_MAX, |holder| renew(&*api, holder))
             .await;
+        // When the API server is slow, later ticks come later instead of all at once.
+        due = (due + wheel.tick()).max(rt::instant());
     }
 }
 
@@ -130,7 +137,7 @@ mod tests {
 
     #[test]
     fn nodes_are_spread_over_the_wheel_and_leave_it() {
-        let wheel = Wheel::new(0);
+        let wheel = Wheel::new();
         (0..SLOTS * 2).for_each(|n| wheel.add(&format!("n{n}").into(), &"u".into()));
         assert!((0..SLOTS).all(|slot| wheel.at(slot).len() == 2));
         wheel.remove("n0");
@@ -140,8 +147,18 @@ mod tests {
     #[test]
     fn many_nodes_renew_less_often_but_in_time() {
         for (count, seconds) in [(0, 10), (5_000, 10), (10_000, 20), (100_000, 30)] {
-            assert_eq!(Wheel::new(count).interval, Duration::from_secs(seconds));
+            assert_eq!(interval(count), Duration::from_secs(seconds));
         }
         assert!(RENEW_MAX.as_secs() < DURATION_SECONDS as u64);
+    }
+
+    #[test]
+    fn the_wheel_turns_for_as_many_nodes_as_there_are() {
+        let wheel = Wheel::new();
+        assert_eq!(wheel.tick(), RENEW_MIN / SLOTS as u32);
+        (0..20_000).for_each(|n| wheel.add(&format!("n{n}").into(), &"u".into()));
+        assert_eq!(wheel.tick(), RENEW_MAX / SLOTS as u32);
+        (0..15_000).for_each(|n| wheel.remove(&format!("n{n}")));
+        assert_eq!(wheel.tick(), RENEW_MIN / SLOTS as u32);
     }
 }

@@ -72,6 +72,18 @@ impl Default for SimOptions {
     }
 }
 
+impl SimOptions {
+    /// So many nodes. Where the pod range has not room enough for all, each is for fewer pods.
+    pub fn of(count: usize) -> Self {
+        let mut options = Self { count, ..Self::default() };
+        let Some(range) = Cidr::parse(&options.pod_cidr) else { return options };
+        while range.subnets(Cidr::prefix_for(options.pods)) < count && options.pods > 1 {
+            options.pods /= 2;
+        }
+        options
+    }
+}
+
 /// Options that cannot be met.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SimError {
@@ -132,7 +144,7 @@ pub async fn run(
     shutdown: Shutdown,
 ) -> Result<(), SimError> {
     let plan = Arc::new(Plan::new(options)?);
-    let wheel = lease::Wheel::new(plan.options.count);
+    let wheel = lease::Wheel::new();
     let agent =
         Agent::new(api.clone(), informers.of(&PODS), informers.of(&NODES), plan.clone(), wheel.clone());
     // A cluster without simulated nodes has somebody else's storage, too.

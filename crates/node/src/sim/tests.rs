@@ -210,3 +210,12 @@ fn options_that_cannot_be_met_are_refused_by_name() {
     );
     assert_eq!(error(options(65_536)), "");
 }
+
+#[test]
+fn many_nodes_are_for_fewer_pods_each() {
+    for (count, pods) in [(1, 110), (65_536, 110), (65_537, 55), (100_000, 55)] {
+        let options = SimOptions::of(count);
+        assert_eq!(options.pods, pods, "{count} nodes");
+        assert!(Plan::new(options).is_ok(), "{count} nodes");
+    }
+}
