@@ -9,6 +9,7 @@ mod kubeconfig;
 mod manifest;
 mod platform;
 mod progress;
+mod sim;
 mod up;
 
 use std::process::ExitCode;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     }
     let outcome = match cli.command {
         Command::Up(arguments) => up::run(*arguments),
+        Command::Sim(command) => sim::run(*command),
         Command::Kubeconfig(arguments) => kubeconfig::run(&arguments),
         Command::Version => {
             let (_, _, kubernetes) = apiserver::KUBERNETES_VERSION;

@@ -150,6 +150,24 @@ impl Client {
         self.http.request(request).await.map_err(|error| failed(request_problem(&error)))
     }
 
+    /// Sends a request under the configuration's own credential and returns when its answer begins, for answers that
+    /// are read while they come. Its path begins behind that of the configuration; time and size are the caller's
+    /// business.
+    pub async fn open(&self, mut request: Request<Body>) -> Result<Response<Incoming>, Error> {
+        let own = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+        let path = format!("{}{own}", self.path);
+        let method = request.method().clone();
+        let failed = |problem| Error::Transport { call: self.shown(&method, &path), problem };
+        *request.uri_mut() = self.uri(&path).map_err(failed)?;
+        let headers = request.headers_mut();
+        headers.insert(HOST, self.host());
+        headers.insert(USER_AGENT, self.user_agent.clone());
+        if let Some(value) = self.authorization.header().map_err(failed)? {
+            headers.insert(AUTHORIZATION, value);
+        }
+        self.http.request(request).await.map_err(|error| failed(request_problem(&error)))
+    }
+
     /// As [`Client::forward`], to another address: for peers that are many and are trusted alike, as kubelets are.
     /// `authority` is `host:port`.
     pub async fn forward_to(

@@ -9,6 +9,7 @@ mod controllers;
 mod kubelets;
 mod network;
 mod requests;
+mod sim;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -25,6 +26,7 @@ use authorization::AuthorizationArguments;
 use kubelets::KubeletArguments;
 use network::NetworkArguments;
 use requests::RequestArguments;
+pub use sim::{ClusterArguments, DeleteArguments, NodeArguments, PodArguments, SimCommand, SimTarget};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -48,6 +50,9 @@ pub struct Cli {
 pub enum Command {
     /// Start a cluster and stay in the foreground
     Up(Box<UpArguments>),
+    /// Make and remove simulated nodes and pods in a running cluster
+    #[command(subcommand)]
+    Sim(Box<SimCommand>),
     /// Print where the kubeconfig of a cluster is
     Kubeconfig(KubeconfigArguments),
     /// Print the version
@@ -147,7 +152,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// `$XDG_DATA_HOME/pintle`, else `~/.local/share/pintle`, else `./pintle-data`.
-fn default_data_dir() -> Utf8PathBuf {
+pub fn default_data_dir() -> Utf8PathBuf {
     let from = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty()).map(Utf8PathBuf::from);
     match (from("XDG_DATA_HOME"), from("HOME")) {
         (Some(data), _) => data.join("pintle"),
@@ -175,6 +180,12 @@ mod tests {
             (&["pintle", "up", "--feature-gates", "NoSuchGate=true"][..], "NoSuchGate"),
             (&["pintle", "up", "--controllers", "*,-no-such"][..], "no-such"),
             (&["pintle", "up", "--runtime-config", "apps/v7=true"][..], "apps/v7"),
+            (&["pintle", "sim", "nodes"][..], "--count"),
+            (&["pintle", "sim", "nodes", "--count", "1", "--cpu", "much"][..], "--cpu"),
+            (&["pintle", "sim", "nodes", "--count", "1", "--labels", "a b=c"][..], "--labels"),
+            (&["pintle", "sim", "nodes", "--count", "1", "--taints", "a=b:Never"][..], "PreferNoSchedule"),
+            (&["pintle", "sim", "pods", "--count", "1", "--prefix", "A_B"][..], "--prefix"),
+            (&["pintle", "sim", "delete", "nodes"][..], "--prefix"),
             (&["pintle", "down"][..], "down"),
         ] {
             let error = Cli::try_parse_from(arguments).err().expect("refused").to_string();

@@ -90,6 +90,7 @@ pub fn write(folder: &Path, name: &str, text: &str) -> String {
 }
 
 /// Two replicas in a namespace of their own.
+#[allow(dead_code, reason = "not every suite runs an application")]
 pub const DEPLOYMENT: &str = "
 apiVersion: apps/v1
 kind: Deployment
