@@ -34,9 +34,10 @@ enum Command {
         /// The crate's folder of one Kubernetes version, `src/v1_36`
         source: Utf8PathBuf,
     },
-    /// Measure the release binary; names of scenarios choose some
+    /// Measure the release binary
     Bench {
-        /// Scenarios to run; all by default
+        /// A suite (`server`, `scheduler` or `sim`; `server` by default), then scenarios of it by name or part of a
+        /// name; all by default
         names: Vec<String>,
         /// The binary to measure; `target/release/pintle` by default
         #[arg(long)]
@@ -47,6 +48,12 @@ enum Command {
         /// Small numbers, to see that everything works
         #[arg(long)]
         smoke: bool,
+        /// Nodes of the large cluster of the suite `sim`
+        #[arg(long)]
+        nodes: Option<u32>,
+        /// Pods on them
+        #[arg(long)]
+        pods: Option<u64>,
         /// Only list the scenarios
         #[arg(long)]
         list: bool,
@@ -75,15 +82,15 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Bench { list: true, .. } => {
-            for (name, about) in bench::scenarios() {
-                println!("{name:20} {about}");
+            for (suite, name, about) in bench::list() {
+                println!("{suite:10} {name:60} {about}");
             }
             Ok(ExitCode::SUCCESS)
         }
         // An unoptimized client takes the CPU that the server would need; a smoke run does not care.
         Command::Bench { smoke: false, .. } if cfg!(debug_assertions) => run_again_optimized(),
-        Command::Bench { names, binary, json, smoke, list: false } => {
-            let options = bench::Options { names, binary, json, smoke };
+        Command::Bench { names, binary, json, smoke, nodes, pods, list: false } => {
+            let options = bench::Options { names, binary, json, smoke, nodes, pods };
             println!("{}", bench::run(&options)?);
             Ok(ExitCode::SUCCESS)
         }

@@ -141,6 +141,11 @@ impl Connection {
         self.call(Method::GET, path, "", Bytes::new()).await
     }
 
+    /// Whether the server closed it, as it does with one that is not used for a while.
+    pub(super) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
     /// The same, for answers in another form.
     pub(super) fn accepting(self, accept: &'static str) -> Self {
         Self { accept, ..self }

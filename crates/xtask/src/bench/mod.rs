@@ -1,18 +1,22 @@
 //! `cargo xtask bench`: the release binary measured from outside, over HTTPS, by a client on the same machine.
 //!
 //! Owns: starting and watching the server process ([`server`]), a load client ([`connection`], [`load`]), what is
-//! sent ([`objects`], [`definition`]), the scenarios, the report. Never touches: the server's crates; it sees what a user sees.
+//! sent ([`objects`], [`definition`]), the scenarios in their suites ([`suite`]), the report. Never touches: the server's crates; it sees what a user sees.
 //!
 //! Client and server share the machine's cores, so a figure is what both together reach. The server's own cost is in
 //! the CPU columns, read from `/proc`.
 
+mod arrivals;
 mod connection;
 mod definition;
 mod load;
 mod objects;
 mod report;
 mod scenarios;
+mod scheduler;
 mod server;
+mod sim;
+mod suite;
 
 use anyhow::{Context, bail};
 use camino::Utf8PathBuf;
@@ -22,7 +26,7 @@ use report::Report;
 /// What to measure, and how to show it.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Scenario names; empty for all.
+    /// Perhaps a suite, then names of its scenarios; empty for all of the server.
     pub names: Vec<String>,
     /// The binary; by default the release build in `target`.
     pub binary: Option<Utf8PathBuf>,
@@ -30,48 +34,33 @@ pub struct Options {
     pub json: bool,
     /// Short runs with small numbers, to see that everything works; the figures mean nothing.
     pub smoke: bool,
+    /// Nodes and pods of the large cluster of the suite `sim`.
+    pub nodes: Option<u32>,
+    pub pods: Option<u64>,
 }
 
-/// Name and description of every scenario, in the order they run.
-pub fn scenarios() -> impl Iterator<Item = (&'static str, &'static str)> {
-    scenarios::ALL.iter().map(|scenario| (scenario.name, scenario.about))
-}
+pub use suite::list;
 
 /// Runs the scenarios and returns the report's text. What is done shows on standard error meanwhile.
 ///
 /// # Errors
 /// A name that no scenario has, a binary that is missing or does not become ready, a request that fails.
 pub fn run(options: &Options) -> anyhow::Result<String> {
-    let chosen = choose(&options.names)?;
+    let chosen = suite::choose(&options.names)?;
     let binary = binary(options)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     let mut report = Report::new(&binary, options.smoke)?;
     for scenario in chosen {
         eprintln!("bench: {} …", scenario.name);
-        let world = scenarios::World { binary: binary.clone(), sizes: scenarios::Sizes::new(options.smoke) };
-        let measured =
-            runtime.block_on((scenario.run)(world)).with_context(|| format!("scenario {}", scenario.name))?;
-        for measurement in measured {
+        let &Options { smoke, nodes, pods, .. } = options;
+        let world = suite::World { binary: binary.clone(), smoke, nodes, pods };
+        for measurement in runtime.block_on(suite::named(&scenario, world))? {
             eprintln!("bench: {measurement}");
             report.add(measurement);
         }
     }
     Ok(if options.json { report.json() } else { report.markdown() })
-}
-
-fn choose(names: &[String]) -> anyhow::Result<Vec<&'static scenarios::Scenario>> {
-    if names.is_empty() {
-        return Ok(scenarios::ALL.iter().collect());
-    }
-    let find = |name: &String| {
-        let known = scenarios::ALL.iter().find(|scenario| scenario.name == name);
-        known.with_context(|| {
-            let all: Vec<_> = scenarios::ALL.iter().map(|scenario| scenario.name).collect();
-            format!("no scenario is called {name}; there are {}", all.join(", "))
-        })
-    };
-    names.iter().map(find).collect()
 }
 
 fn binary(options: &Options) -> anyhow::Result<Utf8PathBuf> {

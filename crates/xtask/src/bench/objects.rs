@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 /// Stands where the name belongs until a body is made.
-const HOLE: &str = "NAME-OF-OBJECT";
+pub(super) const HOLE: &str = "NAME-OF-OBJECT";
 
 /// An object of which only names differ.
 #[derive(Clone)]
@@ -13,7 +13,7 @@ pub(super) struct Template {
 }
 
 impl Template {
-    fn new(object: &Value) -> Self {
+    pub(super) fn new(object: &Value) -> Self {
         let text = object.to_string();
         Self { parts: text.split(HOLE).map(|part| Bytes::copy_from_slice(part.as_bytes())).collect() }
     }

@@ -53,7 +53,7 @@ pub(super) async fn memory(world: World) -> Measured {
     let before = server.resident()?;
     // Nobody schedules them: what is measured is the store and the API.
     let template = objects::service_pod("nobody");
-    let until = Until { requests: world.sizes.list_second, elapsed: NO_TIME_LIMIT };
+    let until = Until { requests: world.sizes().list_second, elapsed: NO_TIME_LIMIT };
     let rate = load::run(&server, FILLING_CONNECTIONS, 0, until, move |connection, number| {
         apply(connection, PODS, format!("pod-{number}"), template.clone())
     })
@@ -61,7 +61,7 @@ pub(super) async fn memory(world: World) -> Measured {
     let after = server.resident()?;
     let bytes = server.endpoint.connect().await?.measure(PODS).await?;
     server.stop().await?;
-    let what = format!("memory with {} applied pods against their JSON", world.sizes.list_second);
+    let what = format!("memory with {} applied pods against their JSON", world.sizes().list_second);
     Ok(vec![memory_row(what, before, after, bytes, &rate).at_most(MEMORY_RATIO_MAX)])
 }
 

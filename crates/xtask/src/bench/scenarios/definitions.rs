@@ -26,7 +26,7 @@ const LAST: usize = 50;
 
 pub(super) async fn crds(world: World) -> Measured {
     let mut measured = Vec::new();
-    for count in [world.sizes.definitions_first, world.sizes.definitions_second] {
+    for count in [world.sizes().definitions_first, world.sizes().definitions_second] {
         measured.extend(definitions(&world, count).await?);
     }
     Ok(measured)
@@ -68,7 +68,7 @@ async fn definitions(world: &World, count: usize) -> Measured {
     measured.push(
         Measurement::new(what, each(after.saturating_sub(before)), "KiB").note(note).at_most(MEMORY_KIB_MAX),
     );
-    measured.push(fill(&server, count, world.sizes.custom_objects).await?);
+    measured.push(fill(&server, count, world.sizes().custom_objects).await?);
     measured.push(one_more(&mut connection, count + 1).await?);
     server.stop().await?;
     measured.push(restart(world, &folder, count).await?);

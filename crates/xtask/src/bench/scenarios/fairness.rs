@@ -55,7 +55,7 @@ pub(super) async fn fairness(world: World) -> Measured {
     let server = world.start(&folder, 1).await?;
     create_namespace(&server, NAMESPACE).await?;
     allow_everything(&server, &[SMALL_USER, FLOOD_USER]).await?;
-    let pods = world.sizes.flood_pods;
+    let pods = world.sizes().flood_pods;
     fill(&server, PODS, objects::service_pod("nobody"), "pod", 0..pods).await?;
     let alone = small_requests(&world, &server, "alone", pods).await?;
     let flooded = under_flood(&world, &server, pods).await?;
@@ -72,7 +72,7 @@ pub(super) async fn fairness(world: World) -> Measured {
     measured.extend(rows("while another floods", &flooded.small));
     measured.push(
         Measurement::new(format!("LISTs of {pods} pods that the flood gets"), flooded.served, "/s")
-            .note(format!("{} connections", world.sizes.flood_connections)),
+            .note(format!("{} connections", world.sizes().flood_connections)),
     );
     let what = "LISTs of the flood refused with 429 and Retry-After";
     measured.push(Measurement::new(what, flooded.refused, "/s"));
@@ -92,7 +92,7 @@ async fn under_flood(world: &World, server: &Server, pods: u64) -> anyhow::Resul
     };
     tokio::select! {
         measured = measuring => measured,
-        ended = lists(server, world.sizes.flood_connections, flood.clone()) => {
+        ended = lists(server, world.sizes().flood_connections, flood.clone()) => {
             ended.context("flooding")?;
             bail!("the flood ended before what is measured under it")
         }

@@ -48,7 +48,7 @@ struct Status {
 /// From the first create to the last pod seen Running by a watcher.
 pub(super) async fn running(world: World) -> Measured {
     let folder = Folder::new()?;
-    let (pods, nodes) = (world.sizes.running_pods, world.sizes.running_nodes);
+    let (pods, nodes) = (world.sizes().running_pods, world.sizes().running_nodes);
     let server = world.start(&folder, nodes).await?;
     create_namespace(&server, NAMESPACE).await?;
     let watching = watch(&server, PODS).await?;
@@ -76,8 +76,8 @@ pub(super) async fn running(world: World) -> Measured {
 /// From creating the Deployment to its last pod existing, and to all of them ready.
 pub(super) async fn deployment(world: World) -> Measured {
     let folder = Folder::new()?;
-    let replicas = world.sizes.replicas;
-    let server = world.start(&folder, world.sizes.running_nodes).await?;
+    let replicas = world.sizes().replicas;
+    let server = world.start(&folder, world.sizes().running_nodes).await?;
     create_namespace(&server, NAMESPACE).await?;
     let pods = watch(&server, PODS).await?;
     let deployments = watch(&server, "/apis/apps/v1/namespaces/bench/deployments").await?;
@@ -100,13 +100,13 @@ pub(super) async fn deployment(world: World) -> Measured {
 /// From the DELETE of the namespace to its end.
 pub(super) async fn namespace(world: World) -> Measured {
     let folder = Folder::new()?;
-    let server = world.start(&folder, world.sizes.running_nodes).await?;
-    let config_maps = world.sizes.namespace_config_maps;
+    let server = world.start(&folder, world.sizes().running_nodes).await?;
+    let config_maps = world.sizes().namespace_config_maps;
     create_namespace(&server, "maps").await?;
     fill(&server, "/api/v1/namespaces/maps/configmaps", objects::config_map(), "map", 0..config_maps).await?;
     let maps_gone = delete_namespace(&server, "maps").await?;
 
-    let pods = world.sizes.namespace_pods;
+    let pods = world.sizes().namespace_pods;
     create_namespace(&server, NAMESPACE).await?;
     let watching = tokio::spawn(until_running(watch(&server, PODS).await?, pods));
     fill(&server, PODS, objects::small_pod(), "pod", 0..pods).await?;
@@ -120,7 +120,7 @@ pub(super) async fn namespace(world: World) -> Measured {
     ])
 }
 
-async fn delete_namespace(server: &Server, name: &str) -> anyhow::Result<f64> {
+pub(in super::super) async fn delete_namespace(server: &Server, name: &str) -> anyhow::Result<f64> {
     let selector = format!("&fieldSelector=metadata.name%3D{name}");
     let mut lines = Lines::watch(server.endpoint.connect().await?, "/api/v1/namespaces", &selector).await?;
     let mut connection = server.endpoint.connect().await?;

@@ -16,7 +16,7 @@ const REPETITIONS: usize = 3;
 
 pub(super) async fn lists(world: World) -> Measured {
     let folder = Folder::new()?;
-    let sizes = world.sizes;
+    let sizes = world.sizes();
     let mut measured = Vec::new();
     let server = world.start(&folder, 1).await?;
     create_namespace(&server, NAMESPACE).await?;

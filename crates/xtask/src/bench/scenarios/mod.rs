@@ -10,83 +10,77 @@ mod requests;
 mod start;
 mod watch;
 
-use std::future::Future;
-use std::pin::Pin;
-
 use anyhow::Context;
 use camino::{Utf8Path, Utf8PathBuf};
 use tempfile::TempDir;
+
+pub(super) use lifecycle::delete_namespace;
 
 use super::connection::Connection;
 use super::load::{self, Until};
 use super::objects::{self, Template};
 use super::report::{MIB, Measurement};
 use super::server::Server;
-
-pub(super) type Measured = anyhow::Result<Vec<Measurement>>;
-
-/// Something to measure.
-pub(super) struct Scenario {
-    pub(super) name: &'static str,
-    pub(super) about: &'static str,
-    pub(super) run: fn(World) -> Pin<Box<dyn Future<Output = Measured>>>,
-}
+use super::suite::{Measured, Scenario, World};
 
 macro_rules! scenario {
     ($name:literal, $function:path, $about:literal) => {
-        Scenario { name: $name, about: $about, run: |world| Box::pin($function(world)) }
+        Scenario {
+            name: $name.to_owned(),
+            about: $about.to_owned(),
+            run: Box::new(|world| Box::pin($function(world))),
+        }
     };
 }
 
 /// Every scenario, in the order they run.
-pub(super) static ALL: &[Scenario] = &[
-    scenario!("start", start::start, "start to ready, cold and warm"),
-    scenario!("idle", start::idle, "resident memory of an idle server after 60 s"),
-    scenario!(
-        "configmap-creates",
-        requests::config_map_creates,
-        "durable ConfigMap creates/s on 1, 16, 64 connections"
-    ),
-    scenario!("pod-creates", requests::pod_creates, "durable pod creates/s on 1, 16, 64 connections"),
-    scenario!(
-        "policies",
-        policies::policies,
-        "server CPU of a ConfigMap create without and with 20 CEL policies"
-    ),
-    scenario!(
-        "fairness",
-        fairness::fairness,
-        "small requests of one user while another floods the server with LISTs"
-    ),
-    scenario!("applies", applies::deployments, "server CPU of a server-side apply of a Deployment of 4 KiB"),
-    scenario!(
-        "gets",
-        requests::gets,
-        "GETs of a pod per second on 16 and 64 connections, as JSON and protobuf"
-    ),
-    scenario!("status-patches", requests::status_patches, "strategic patches of pod status per second"),
-    scenario!(
-        "lists",
-        lists::lists,
-        "LIST of 10,000 and 100,000 pods; memory against JSON; restart with 50,000"
-    ),
-    scenario!(
-        "crds",
-        definitions::crds,
-        "300 and 1,000 CustomResourceDefinitions: how soon each is served, memory for each"
-    ),
-    scenario!("applied-memory", applies::memory, "memory of 100,000 applied pods against their JSON"),
-    scenario!("watch", watch::watch, "delay of events to 100 watchers"),
-    scenario!("running", lifecycle::running, "create to Running of 10,000 pods on 100 simulated nodes"),
-    scenario!("deployment", lifecycle::deployment, "a Deployment of 1,000 replicas"),
-    scenario!("namespace", lifecycle::namespace, "deletion of namespaces with 1,000 and 2,000 objects"),
-];
-
-/// What a scenario starts from.
-#[derive(Clone)]
-pub(super) struct World {
-    pub(super) binary: Utf8PathBuf,
-    pub(super) sizes: Sizes,
+pub(super) fn all() -> Vec<Scenario> {
+    vec![
+        scenario!("start", start::start, "start to ready, cold and warm"),
+        scenario!("idle", start::idle, "resident memory of an idle server after 60 s"),
+        scenario!(
+            "configmap-creates",
+            requests::config_map_creates,
+            "durable ConfigMap creates/s on 1, 16, 64 connections"
+        ),
+        scenario!("pod-creates", requests::pod_creates, "durable pod creates/s on 1, 16, 64 connections"),
+        scenario!(
+            "policies",
+            policies::policies,
+            "server CPU of a ConfigMap create without and with 20 CEL policies"
+        ),
+        scenario!(
+            "fairness",
+            fairness::fairness,
+            "small requests of one user while another floods the server with LISTs"
+        ),
+        scenario!(
+            "applies",
+            applies::deployments,
+            "server CPU of a server-side apply of a Deployment of 4 KiB"
+        ),
+        scenario!(
+            "gets",
+            requests::gets,
+            "GETs of a pod per second on 16 and 64 connections, as JSON and protobuf"
+        ),
+        scenario!("status-patches", requests::status_patches, "strategic patches of pod status per second"),
+        scenario!(
+            "lists",
+            lists::lists,
+            "LIST of 10,000 and 100,000 pods; memory against JSON; restart with 50,000"
+        ),
+        scenario!(
+            "crds",
+            definitions::crds,
+            "300 and 1,000 CustomResourceDefinitions: how soon each is served, memory for each"
+        ),
+        scenario!("applied-memory", applies::memory, "memory of 100,000 applied pods against their JSON"),
+        scenario!("watch", watch::watch, "delay of events to 100 watchers"),
+        scenario!("running", lifecycle::running, "create to Running of 10,000 pods on 100 simulated nodes"),
+        scenario!("deployment", lifecycle::deployment, "a Deployment of 1,000 replicas"),
+        scenario!("namespace", lifecycle::namespace, "deletion of namespaces with 1,000 and 2,000 objects"),
+    ]
 }
 
 /// How much of everything.
@@ -171,26 +165,40 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    fn new() -> anyhow::Result<Self> {
+    pub(super) fn new() -> anyhow::Result<Self> {
         let temporary =
             tempfile::Builder::new().prefix("pintle-bench").tempdir().context("making a data directory")?;
         let path =
             Utf8Path::from_path(temporary.path()).context("the temporary folder's name is not UTF-8")?;
         Ok(Self { data: path.join("data"), _temporary: temporary })
     }
+
+    /// A file that is not the server's own.
+    pub(super) fn beside(&self, name: &str) -> Utf8PathBuf {
+        self.data.with_file_name(name)
+    }
 }
 
 impl World {
-    async fn start(&self, folder: &Folder, sim_nodes: u32) -> anyhow::Result<Server> {
+    fn sizes(&self) -> Sizes {
+        Sizes::new(self.smoke)
+    }
+
+    pub(super) async fn start(&self, folder: &Folder, sim_nodes: u32) -> anyhow::Result<Server> {
         self.start_with(folder, sim_nodes, &[]).await
     }
 
-    async fn start_with(&self, folder: &Folder, sim_nodes: u32, flags: &[&str]) -> anyhow::Result<Server> {
+    pub(super) async fn start_with(
+        &self,
+        folder: &Folder,
+        sim_nodes: u32,
+        flags: &[&str],
+    ) -> anyhow::Result<Server> {
         Server::start(&self.binary, &folder.data, sim_nodes, flags).await
     }
 
     fn until(&self) -> Until {
-        Until { requests: u64::MAX, elapsed: std::time::Duration::from_secs(self.sizes.load_seconds) }
+        Until { requests: u64::MAX, elapsed: std::time::Duration::from_secs(self.sizes().load_seconds) }
     }
 }
 
@@ -199,7 +207,7 @@ const FILLING_CONNECTIONS: usize = 64;
 /// A load by number has no end in time.
 const NO_TIME_LIMIT: std::time::Duration = std::time::Duration::from_secs(3600);
 
-async fn create_namespace(server: &Server, name: &str) -> anyhow::Result<()> {
+pub(super) async fn create_namespace(server: &Server, name: &str) -> anyhow::Result<()> {
     let mut connection = server.endpoint.connect().await?;
     connection.create("/api/v1/namespaces", objects::namespace(name)).await?;
     wait_for_default_account(&mut connection, name).await
@@ -219,7 +227,7 @@ async fn wait_for_default_account(connection: &mut Connection, namespace: &str) 
 }
 
 /// Creates objects of a template, named `{prefix}-{number}`, as fast as it goes.
-async fn fill(
+pub(super) async fn fill(
     server: &Server,
     collection: &str,
     template: Template,
@@ -249,17 +257,4 @@ fn memory_row(what: String, before: u64, after: u64, json_bytes: u64, filling: &
         filling.per_second(),
     );
     Measurement::new(what, ratio, "×").note(note)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_scenario_has_a_name_of_its_own() {
-        let mut names: Vec<_> = ALL.iter().map(|scenario| scenario.name).collect();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), ALL.len());
-    }
 }

@@ -9,7 +9,7 @@ use super::{Folder, Measured, World};
 pub(super) async fn start(world: World) -> Measured {
     let mut cold = Vec::new();
     let mut warm = Vec::new();
-    for _ in 0..world.sizes.starts {
+    for _ in 0..world.sizes().starts {
         let folder = Folder::new()?;
         for times in [&mut cold, &mut warm] {
             let server = world.start(&folder, 1).await?;
@@ -32,15 +32,15 @@ pub(super) async fn idle(world: World) -> Measured {
     let folder = Folder::new()?;
     let server = world.start(&folder, 1).await?;
     let cpu_before = server.cpu()?;
-    tokio::time::sleep(Duration::from_secs(world.sizes.idle_seconds)).await;
+    tokio::time::sleep(Duration::from_secs(world.sizes().idle_seconds)).await;
     let cpu = server.cpu()? - cpu_before;
     let resident = server.resident()? as f64 / MIB;
     server.stop().await?;
     let note = format!(
         "one simulated node; {:.2} % of one core meanwhile",
-        cpu.as_secs_f64() * 100.0 / world.sizes.idle_seconds as f64
+        cpu.as_secs_f64() * 100.0 / world.sizes().idle_seconds as f64
     );
-    let what = format!("idle memory after {} s", world.sizes.idle_seconds);
+    let what = format!("idle memory after {} s", world.sizes().idle_seconds);
     Ok(vec![Measurement::new(what, resident, "MiB").note(note).at_most(60.0)])
 }
 

@@ -38,10 +38,10 @@ pub(super) async fn watch(world: World) -> Measured {
     let folder = Folder::new()?;
     let server = world.start(&folder, 1).await?;
     create_namespace(&server, "bench").await?;
-    let writes = world.sizes.watched_writes;
+    let writes = world.sizes().watched_writes;
     let start = Instant::now();
     let mut watchers = tokio::task::JoinSet::new();
-    for _ in 0..world.sizes.watchers {
+    for _ in 0..world.sizes().watchers {
         let lines = Lines::watch(server.endpoint.connect().await?, COLLECTION, "").await?;
         watchers.spawn(arrivals(lines, writes, start));
     }
@@ -55,7 +55,7 @@ pub(super) async fn watch(world: World) -> Measured {
     server.stop().await?;
     delays.sort_unstable();
     let millis = |quantile: f64| at_quantile(&delays, quantile).as_secs_f64() * 1e3;
-    let what = format!("delay of an event to {} watchers, p50", world.sizes.watchers);
+    let what = format!("delay of an event to {} watchers, p50", world.sizes().watchers);
     let note = format!(
         "p99 {:.2} ms, slowest {:.2} ms; from sending the write, {writes} writes, one each {} ms",
         millis(0.99),
