@@ -14,6 +14,7 @@ mod daemons;
 mod devices;
 mod explore;
 mod groups;
+mod idle;
 mod jobs;
 mod objects;
 mod output;
@@ -89,6 +90,15 @@ fn run_all(binary: &Utf8Path, boutique: &Utf8Path, kubectls: Vec<(Utf8PathBuf, S
     let done = Mutex::new(Vec::new());
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
+        // It does next to nothing for more than a minute, so others need not wait for it.
+        if let Some((program, version)) = &newest {
+            let done = &done;
+            scope.spawn(move || {
+                let mut checks = Checks::new(format!("kubectl {version}, idle"));
+                idle::idle(binary, program, version, &mut checks);
+                done.lock().push(checks);
+            });
+        }
         for _ in 0..workers {
             scope.spawn(|| {
                 while let Some((program, version)) = next(&waiting) {
