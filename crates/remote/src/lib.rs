@@ -89,6 +89,10 @@ impl Api for RemoteApi {
         self.call(Request::get(Path::subresource(gvr, namespace, name, Some(subresource)))).await
     }
 
+    async fn get_raw(&self, path: &str) -> Result<Value, Status> {
+        self.call(Request::get(path)).await
+    }
+
     async fn list(
         &self,
         gvr: &GroupVersionResource,
@@ -156,7 +160,7 @@ impl Api for RemoteApi {
     ) -> Result<Arc<Object>, Status> {
         let path = Path::subresource(gvr, namespace, name, subresource);
         let (content_type, body) = request::patch(patch);
-        let request = Request::sending(Method::PATCH, path, &body).as_type(content_type);
+        let request = Request::sending(Method::PATCH, path, &body).typed(content_type);
         object(self.call(request.with(Query::of_write(options))).await?)
     }
 

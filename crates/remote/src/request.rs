@@ -35,7 +35,7 @@ impl Request {
         Self { accept, ..self }
     }
 
-    pub(crate) fn as_type(self, content_type: &'static str) -> Self {
+    pub(crate) fn typed(self, content_type: &'static str) -> Self {
         Self { content_type, ..self }
     }
 
