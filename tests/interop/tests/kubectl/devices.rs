@@ -96,7 +96,8 @@ fn pending(kubectl: &Kubectl) -> anyhow::Result<()> {
     create(kubectl, &pod("third"))?;
     eventually(PATIENCE, || {
         let said = kubectl.ok(&["describe", "pod", "third"])?;
-        let wanted = "0/3 nodes are available: 3 cannot allocate all claims. still not schedulable, preemption:";
+        let wanted =
+            "0/3 nodes are available: 3 cannot allocate all claims. still not schedulable, preemption:";
         ensure!(said.contains("FailedScheduling") && said.contains(wanted), "{said}");
         Ok(())
     })

@@ -109,6 +109,18 @@ struct Seen {
     with_extended: Option<(Vec<Str>, Arc<Wanted>)>,
 }
 
+/// What a node has for a pod.
+struct Found {
+    wanted: Arc<Wanted>,
+    allocations: Vec<Allocation>,
+}
+
+/// The claim for a pod's extended resources on a node, with what serves what.
+struct ExtendedOnNode {
+    claim: PodClaim,
+    mappings: Vec<Value>,
+}
+
 /// The claims of a pod that has a place.
 #[derive(Default)]
 struct Reserved {
@@ -183,19 +195,14 @@ impl DynamicResources {
     }
 
     /// Devices for what the pod wants on a node; `None` where it wants nothing.
-    fn allocations(
-        &self,
-        state: &State,
-        pod: &PodInfo,
-        node: &NodeInfo,
-    ) -> Result<Option<(Arc<Wanted>, Vec<Allocation>)>, Status> {
+    fn allocations(&self, state: &State, pod: &PodInfo, node: &NodeInfo) -> Result<Option<Found>, Status> {
         let Some(object) = &node.node else { return Ok(None) };
         let mut cluster = self.cluster.lock();
         let Some(wanted) = wanted_on(state, &mut cluster, pod, &node.allocatable)? else { return Ok(None) };
         let pools = cluster.inventory.pools_of(object);
         let Cluster { selectors, claims, .. } = &mut *cluster;
         match allocate(&wanted, &self.situation(object, &pools, claims), selectors) {
-            Ok(Some(found)) => Ok(Some((wanted, found))),
+            Ok(Some(allocations)) => Ok(Some(Found { wanted, allocations })),
             Ok(None) => Err(Status::unresolvable("cannot allocate all claims")),
             Err(Failure::OnNode(why)) => Err(Status::unresolvable(why)),
             Err(Failure::Fatal(why)) => {
@@ -226,7 +233,7 @@ impl DynamicResources {
         let Ok(Some(found)) = found else {
             return Err(Status::error("claim allocation not found for node"));
         };
-        if let Some((claim, mappings)) = extended {
+        if let Some(ExtendedOnNode { claim, mappings }) = extended {
             reserved.push(ReservedClaim { mappings: Some(mappings), ..ReservedClaim::of(&claim.object) });
         }
         let unallocated = reserved.iter_mut().filter(|claim| claim.needs_devices());
@@ -399,7 +406,7 @@ fn wanted_in_full(
     pod: &PodInfo,
     claims: &PodClaims,
     allocatable: &Resources,
-) -> Result<(Wanted, Option<(PodClaim, Vec<Value>)>), Status> {
+) -> Result<(Wanted, Option<ExtendedOnNode>), Status> {
     let left = claims.extended.as_ref().map(|extended| extended.backed.left_to_devices(allocatable));
     let (Some(extended), Some(resources)) = (&claims.extended, left) else {
         return Ok((claims.wanted.clone(), None));
@@ -410,7 +417,7 @@ fn wanted_in_full(
     let made = cluster.wanted_with(&pod.pod, claims, &resources).map_err(Status::error)?;
     let (wanted, requests) = made;
     let claim = extended.with_requests(requests.requests).map_err(Status::error)?;
-    Ok((wanted, Some((claim, requests.mappings))))
+    Ok((wanted, Some(ExtendedOnNode { claim, mappings: requests.mappings })))
 }
 
 /// `status.allocation` for a claim.
@@ -595,10 +602,10 @@ impl Filter for DynamicResources {
             state.seen.lock().unavailable.extend(unavailable);
             return Err(Status::unresolvable("resourceclaim not available on the node"));
         }
-        if let Some((wanted, found)) = found
+        if let Some(Found { wanted, allocations }) = found
             && wanted.has_lists()
         {
-            let score = score(&state.claims, &wanted, &found);
+            let score = score(&state.claims, &wanted, &allocations);
             state.seen.lock().scores.insert(node.name.clone(), score);
         }
         Ok(())

@@ -48,7 +48,7 @@ fn selectors_of_class_and_request_choose() {
         class("broken", &chooses("nothing")),
     ];
     let request = |fields: &str| format!(r#"{{"requests":[{{"name":"r","exactly":{{{fields}}}}}]}}"#);
-    let with = |expression: &str| request(&chooses(expression)[1..chooses(expression).len() - 1].to_owned());
+    let with = |expression: &str| request(&chooses(expression)[1..chooses(expression).len() - 1]);
     check(&objects, &request(r#""deviceClassName":"large""#), "r=p/large");
     check(&objects, &with("device.attributes['d.io'].size < 5"), "r=p/small");
     check(&objects, &with("device.driver == 'other'"), "none");
