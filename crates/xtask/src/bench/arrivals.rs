@@ -13,6 +13,9 @@ pub(super) const SCHEDULED: &str = "spec.nodeName%21%3D";
 /// Pods that run.
 pub(super) const RUNNING: &str = "status.phase%3DRunning";
 
+/// What goes on, but slowly, is waited for so many times as long as what does not.
+const PATIENCES_MAX: u32 = 10;
+
 /// When each object was seen to match, in order.
 ///
 /// The server tells of an object that begins to match as `ADDED`, so that only the beginning of an event is looked at:
@@ -43,10 +46,13 @@ impl Arrivals {
         self.seen.borrow().len()
     }
 
-    /// Waits until there are so many, or until for `patience` nothing happened, and says how many there are.
+    /// Waits until there are so many, or until for `patience` nothing happened or it takes too long altogether, and
+    /// says how many there are.
     pub(super) async fn wait(&mut self, count: usize, patience: Duration) -> usize {
+        let deadline = Instant::now() + patience * PATIENCES_MAX;
         while self.seen.borrow_and_update().len() < count {
-            match tokio::time::timeout(patience, self.seen.changed()).await {
+            let next = (Instant::now() + patience).min(deadline);
+            match tokio::time::timeout_at(next.into(), self.seen.changed()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) | Err(_) => break,
             }
