@@ -32,4 +32,5 @@ mod services;
 mod watches;
 mod webhooks;
 mod wire;
+mod workloads;
 mod writes;
