@@ -162,7 +162,6 @@ fn kinds() -> Vec<Kind> {
             is_fixed: Some(|| json!({"value": 11})),
             status: None,
             has_scale: false,
-            ..base
         },
         base,
     ]
