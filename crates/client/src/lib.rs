@@ -164,6 +164,13 @@ pub struct DeleteOptions {
     pub resource_version: Option<u64>,
 }
 
+impl DeleteOptions {
+    /// Deletes this incarnation of an object, and no other that has its name by then.
+    pub fn of(object: &Object) -> Self {
+        Self { uid: Some(object.uid().into()), ..Self::default() }
+    }
+}
+
 /// `DeletionPropagation`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Propagation {

@@ -13,7 +13,7 @@ use apimachinery::{GroupVersionResource, Object, Status, Value, json};
 use client::typed::view;
 use client::{Api, DeleteOptions, Informer, WriteOptions};
 
-use crate::ownership::{self, Parent};
+use crate::ownership::{self, Family, Parent};
 
 /// The label by which a pod says of which revision it is: the name for StatefulSets, the hash for DaemonSets.
 pub const REVISION_HASH: &str = "controller-revision-hash";
@@ -101,6 +101,9 @@ pub fn name(parent: &str, hash: &str) -> String {
     format!("{}-{hash}", parent.get(..PREFIX_MAX).unwrap_or(parent))
 }
 
+/// The default of `revisionHistoryLimit`.
+pub const LIMIT: i32 = 10;
+
 /// Oldest first.
 pub fn sort(revisions: &mut [Revision]) {
     revisions.sort_by(|a, b| {
@@ -131,12 +134,11 @@ impl History {
         parent_resource: &GroupVersionResource,
         strays: Strays,
     ) -> Result<Vec<Revision>, Status> {
-        let mut claim = ownership::claim(parent, ownership::candidates(&self.revisions, parent.object));
-        if strays == Strays::Ignored {
-            claim.release.clear();
-        }
-        let owned =
-            ownership::settle(&*self.api, parent, parent_resource, &CONTROLLER_REVISIONS, claim).await?;
+        let family = Family {
+            releases: strays == Strays::Released,
+            ..Family::new(&*self.api, parent_resource.clone(), &self.revisions)
+        };
+        let owned = family.claim(parent).await?.children;
         let mut revisions = owned.into_iter().map(Revision::read).collect::<Result<Vec<_>, _>>()?;
         sort(&mut revisions);
         Ok(revisions)
@@ -179,7 +181,7 @@ impl History {
     /// Deletes a revision, unless it is gone.
     pub async fn delete(&self, revision: &Revision) -> Result<(), Status> {
         let object = &revision.object;
-        let options = DeleteOptions { uid: Some(object.uid().into()), ..DeleteOptions::default() };
+        let options = DeleteOptions::of(object);
         match self.api.delete(&CONTROLLER_REVISIONS, object.namespace(), object.name(), &options).await {
             Err(status) if !status.is_not_found() => Err(status),
             _ => Ok(()),

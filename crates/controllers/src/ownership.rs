@@ -1,6 +1,7 @@
 //! Which children belong to a parent: controller references, adoption and release.
 //!
-//! Owns: the decision ([`claim`]), the patches, and the indexes by which children are found. The rules are those of
+//! Owns: the decision ([`claim`]), the patches, and the indexes by which children are found. Start at
+//! [`Family::claim`], which all controllers use. The rules are those of
 //! upstream's controller reference managers: what is owned and no longer selected is released, what is selected and
 //! has no controller is adopted, and neither happens for a parent or child that is being deleted.
 
@@ -8,6 +9,7 @@ use std::sync::Arc;
 
 use apimachinery::{GroupVersionResource, Object, Selector, Status, Str, Value, json};
 use client::{Api, Delta, Informer, ObjectKey, Patch, WriteOptions};
+use controller_runtime::Expectations;
 
 /// Index of objects by the uid of every owner.
 pub const BY_OWNER: &str = "owner-uid";
@@ -58,17 +60,71 @@ pub struct Parent<'a> {
     pub selector: &'a Selector,
 }
 
+/// Parents of one kind, and their children of another.
+pub struct Family<'a> {
+    pub api: &'a dyn Api,
+    pub parents: GroupVersionResource,
+    /// With [`BY_OWNER`] and [`ORPHANS`].
+    pub children: &'a Informer,
+    /// Deletions of children that the cache may not show yet.
+    pub deletions: Option<&'a Expectations<ObjectKey>>,
+    /// Children get and lose it with their owner.
+    pub finalizer: Option<&'a str>,
+    /// Which children are nobody's business any more.
+    pub leaves_out: fn(&Object) -> bool,
+    /// Whether a child has a name that its parent's children have.
+    pub is_named: fn(parent: &str, child: &str) -> bool,
+    /// Whether what is not selected is let go.
+    pub releases: bool,
+}
+
+/// What belongs to a parent after a claim.
+pub struct Claimed {
+    pub children: Vec<Arc<Object>>,
+    /// The cache shows all deletions that are known of.
+    pub is_current: bool,
+}
+
 /// What [`claim`] found.
 #[derive(Debug, Default)]
-pub struct Claim {
+struct Claim {
     /// Belong to the parent already.
-    pub owned: Vec<Arc<Object>>,
-    pub adopt: Vec<Arc<Object>>,
-    pub release: Vec<Arc<Object>>,
+    owned: Vec<Arc<Object>>,
+    adopt: Vec<Arc<Object>>,
+    release: Vec<Arc<Object>>,
+}
+
+impl<'a> Family<'a> {
+    pub fn new(api: &'a dyn Api, parents: GroupVersionResource, children: &'a Informer) -> Self {
+        Self {
+            api,
+            parents,
+            children,
+            deletions: None,
+            finalizer: None,
+            leaves_out: |_| false,
+            is_named: |_, _| true,
+            releases: true,
+        }
+    }
+
+    /// Adopts and releases as needed and returns the children that belong to the parent now.
+    pub async fn claim(&self, parent: &Parent<'_>) -> Result<Claimed, Status> {
+        let mut candidates = candidates(self.children, parent.object);
+        candidates.retain(|child| !(self.leaves_out)(child));
+        let alive = candidates.iter().filter(|child| !child.is_deleting()).map(|child| child.uid());
+        let key = ObjectKey::from(parent.object);
+        let is_current = self.deletions.is_none_or(|deletions| deletions.settle(&key, alive));
+        let mut claim = claim(parent, candidates, self.is_named);
+        if !self.releases {
+            claim.release.clear();
+        }
+        Ok(Claimed { children: self.settle(parent, claim).await?, is_current })
+    }
 }
 
 /// The children of `parent` and the orphans it may adopt, from an informer with both indexes.
-pub fn candidates(informer: &Informer, parent: &Object) -> Vec<Arc<Object>> {
+fn candidates(informer: &Informer, parent: &Object) -> Vec<Arc<Object>> {
     let mut found = informer.by_index(BY_OWNER, parent.uid());
     found.retain(|child| child.namespace() == parent.namespace() && is_controlled_by(child, parent.uid()));
     found.extend(informer.by_index(ORPHANS, parent.namespace()));
@@ -80,10 +136,10 @@ pub fn is_controlled_by(child: &Object, uid: &str) -> bool {
 }
 
 /// Sorts candidates into those owned, to be adopted and to be released.
-pub fn claim(parent: &Parent<'_>, candidates: Vec<Arc<Object>>) -> Claim {
+fn claim(parent: &Parent<'_>, candidates: Vec<Arc<Object>>, is_named: fn(&str, &str) -> bool) -> Claim {
     let mut claim = Claim::default();
     for child in candidates {
-        let selected = parent.selector.matches_object(&child);
+        let selected = parent.selector.matches_object(&child) && is_named(parent.object.name(), child.name());
         match child.controller_owner() {
             Some(owner) if owner.uid != parent.object.uid() => {}
             Some(_) if selected => claim.owned.push(child),
@@ -96,66 +152,46 @@ pub fn claim(parent: &Parent<'_>, candidates: Vec<Arc<Object>>) -> Claim {
     claim
 }
 
-/// Carries a claim out and returns the children that belong to the parent now. `resource` is the children's.
-///
-/// Before the first adoption the parent is read from the API: a parent that the cache still shows but that is gone,
-/// or going, must not take children with it.
-pub async fn settle(
-    api: &dyn Api,
-    parent: &Parent<'_>,
-    parent_resource: &GroupVersionResource,
-    resource: &GroupVersionResource,
-    claim: Claim,
-) -> Result<Vec<Arc<Object>>, Status> {
-    settle_with(api, parent, parent_resource, resource, claim, None).await
-}
-
-/// As [`settle`]; the children of the parent also have a finalizer, which they get and lose with their owner.
-pub async fn settle_with(
-    api: &dyn Api,
-    parent: &Parent<'_>,
-    parent_resource: &GroupVersionResource,
-    resource: &GroupVersionResource,
-    claim: Claim,
-    finalizer: Option<&str>,
-) -> Result<Vec<Arc<Object>>, Status> {
-    let object = parent.object;
-    let mut owned = claim.owned;
-    for child in claim.release {
-        let patch = release_patch(child.uid(), object.uid(), finalizer);
-        match patch_child(api, resource, &child, patch).await {
-            Ok(_) => {}
-            // It is gone, or somebody released it and its uid precondition no longer holds.
-            Err(status) if status.is_not_found() || status.is_invalid() => {}
-            Err(status) => return Err(status),
+impl Family<'_> {
+    /// Carries a claim out and returns the children that belong to the parent now.
+    ///
+    /// Before the first adoption the parent is read from the API: a parent that the cache still shows but that is
+    /// gone, or going, must not take children with it.
+    async fn settle(&self, parent: &Parent<'_>, claim: Claim) -> Result<Vec<Arc<Object>>, Status> {
+        let object = parent.object;
+        let mut owned = claim.owned;
+        for child in claim.release {
+            let patch = release_patch(child.uid(), object.uid(), self.finalizer);
+            match self.patch(&child, patch).await {
+                Ok(_) => {}
+                // It is gone, or somebody released it and its uid precondition no longer holds.
+                Err(status) if status.is_not_found() || status.is_invalid() => {}
+                Err(status) => return Err(status),
+            }
         }
-    }
-    if claim.adopt.is_empty() {
-        return Ok(owned);
-    }
-    let fresh = api.find(parent_resource, object.namespace(), object.name()).await?;
-    if fresh.is_none_or(|fresh| fresh.uid() != object.uid() || fresh.is_deleting()) {
-        let why = format!("{} is gone or being deleted and adopts nothing", object.name());
-        return Err(Status::conflict(&parent_resource.group_resource(), object.name(), why));
-    }
-    for child in claim.adopt {
-        let patch = adopt_patch(child.uid(), controller_reference(object), finalizer);
-        match patch_child(api, resource, &child, patch).await {
-            Ok(adopted) => owned.push(adopted),
-            Err(status) if status.is_not_found() => {}
-            Err(status) => return Err(status),
+        if claim.adopt.is_empty() {
+            return Ok(owned);
         }
+        let fresh = self.api.find(&self.parents, object.namespace(), object.name()).await?;
+        if fresh.is_none_or(|fresh| fresh.uid() != object.uid() || fresh.is_deleting()) {
+            let why = format!("{} is gone or being deleted and adopts nothing", object.name());
+            return Err(Status::conflict(&self.parents.group_resource(), object.name(), why));
+        }
+        for child in claim.adopt {
+            let patch = adopt_patch(child.uid(), controller_reference(object), self.finalizer);
+            match self.patch(&child, patch).await {
+                Ok(adopted) => owned.push(adopted),
+                Err(status) if status.is_not_found() => {}
+                Err(status) => return Err(status),
+            }
+        }
+        Ok(owned)
     }
-    Ok(owned)
-}
 
-async fn patch_child(
-    api: &dyn Api,
-    resource: &GroupVersionResource,
-    child: &Object,
-    patch: Patch,
-) -> Result<Arc<Object>, Status> {
-    api.patch(resource, child.namespace(), child.name(), None, patch, &WriteOptions::default()).await
+    async fn patch(&self, child: &Object, patch: Patch) -> Result<Arc<Object>, Status> {
+        let (namespace, name, options) = (child.namespace(), child.name(), WriteOptions::default());
+        self.api.patch(self.children.resource(), namespace, name, None, patch, &options).await
+    }
 }
 
 /// The `metav1.OwnerReference` of a child whose controller is `parent`.
@@ -246,12 +282,19 @@ mod tests {
                 child("other's", "a", Some("q"), false),
             ]
         };
-        let alive = claim(&Parent { object: &parent(false), selector: &selector }, candidates());
+        let every: fn(&str, &str) -> bool = |_, _| true;
+        let alive = claim(&Parent { object: &parent(false), selector: &selector }, candidates(), every);
         assert_eq!(names(&alive.owned), ["mine"]);
         assert_eq!(names(&alive.adopt), ["orphan"]);
         assert_eq!(names(&alive.release), ["mine-unselected"]);
 
-        let dying = claim(&Parent { object: &parent(true), selector: &selector }, candidates());
+        let mine: fn(&str, &str) -> bool = |parent, child| parent == "p" && child.starts_with("orphan");
+        let named = claim(&Parent { object: &parent(false), selector: &selector }, candidates(), mine);
+        assert!(named.owned.is_empty());
+        assert_eq!(names(&named.adopt), ["orphan"]);
+        assert_eq!(names(&named.release), ["mine", "mine-unselected"]);
+
+        let dying = claim(&Parent { object: &parent(true), selector: &selector }, candidates(), every);
         assert_eq!(names(&dying.owned), ["mine"]);
         assert!(dying.adopt.is_empty() && dying.release.is_empty());
     }

@@ -77,7 +77,7 @@ impl PodControl {
     }
 
     pub async fn delete(&self, key: &ObjectKey, parent: &Reference, pod: &Object) -> Result<(), Status> {
-        let options = DeleteOptions { uid: Some(pod.uid().into()), ..DeleteOptions::default() };
+        let options = DeleteOptions::of(pod);
         match self.api.delete(&PODS, pod.namespace(), pod.name(), &options).await {
             Ok(()) => {
                 self.expectations.deleted(key, pod.uid());

@@ -76,6 +76,24 @@ impl World {
         }
     }
 
+    /// Runs pods until `reached` holds.
+    pub(crate) async fn run_until(&self, what: &str, reached: impl Fn(&FakeApi) -> bool) {
+        self.wait_for(what, |fake| {
+            self.run_pods();
+            reached(fake)
+        })
+        .await;
+    }
+
+    /// The numbers of all ControllerRevisions, in ascending order.
+    pub(crate) fn revision_numbers(&self) -> Vec<i64> {
+        let revisions = self.fake.peek_all(&api::gvr::CONTROLLER_REVISIONS);
+        let mut numbers: Vec<i64> =
+            revisions.iter().filter_map(|own| own.to_value()["revision"].as_i64()).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
     /// Events' reasons and messages, in order of name.
     pub(crate) fn events(&self) -> Vec<String> {
         let events = self.fake.peek_all(&api::gvr::EVENTS);
@@ -100,6 +118,13 @@ pub(crate) fn make_ready(pod: &mut Value) {
         &["status", "conditions"],
         apimachinery::json!([{"type": "Ready", "status": "True", "lastTransitionTime": now}]),
     );
+}
+
+/// Gives the first container of a workload's template another image.
+pub(crate) fn change_image(workload: &mut Value, image: &str) {
+    let containers = workload.at_mut(&["spec", "template", "spec", "containers"]);
+    let first = containers.and_then(Value::as_array_mut).and_then(|all| all.first_mut());
+    first.expect("the workload has a container").set_at(&["image"], image);
 }
 
 /// An object for pure tests.

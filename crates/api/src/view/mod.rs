@@ -70,10 +70,11 @@ pub use scheduling::{
 pub use service::{Service, ServicePort, ServiceSpec};
 pub use storage::{
     AwsElasticBlockStoreVolumeSource, AzureDiskVolumeSource, CLASS_BETA, CinderVolumeSource, ClaimReference,
-    CsiDriver, CsiNode, CsiNodeDriver, CsiStorageCapacity, CsiVolumeSource, GcePersistentDiskVolumeSource,
-    HostPathVolumeSource, OtherVolumeSource, PersistentVolume, PersistentVolumeClaim,
-    PersistentVolumeClaimSpec, PersistentVolumeClaimStatus, PersistentVolumeSpec, PersistentVolumeStatus,
-    PortworxVolumeSource, StorageClass, TopologySelectorLabelRequirement, TopologySelectorTerm,
-    VolumeAttachment, VolumeNodeAffinity,
+    CsiDriver, CsiDriverSpec, CsiNode, CsiNodeDriver, CsiStorageCapacity, CsiVolumeSource,
+    GcePersistentDiskVolumeSource, HostPathVolumeSource, OtherVolumeSource, PersistentVolume,
+    PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimStatus, PersistentVolumeSpec,
+    PersistentVolumeStatus, PortworxVolumeSource, StorageClass, TopologySelectorLabelRequirement,
+    TopologySelectorTerm, VolumeAttachment, VolumeAttachmentSource, VolumeAttachmentSpec,
+    VolumeAttachmentStatus, VolumeError, VolumeNodeAffinity,
 };
 pub use string_map::StringMap;

@@ -235,6 +235,8 @@ pub struct CsiDriver {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default, rename_all = "camelCase")]
 pub struct CsiDriverSpec {
+    /// Absent is true.
+    pub attach_required: Option<bool>,
     /// The driver says by [`CsiStorageCapacity`] where there is how much room.
     pub storage_capacity: Option<bool>,
 }
@@ -257,6 +259,7 @@ pub struct CsiStorageCapacity {
 pub struct VolumeAttachment {
     pub metadata: ObjectMeta,
     pub spec: VolumeAttachmentSpec,
+    pub status: VolumeAttachmentStatus,
 }
 
 /// `storage/v1.VolumeAttachmentSpec`.
@@ -273,7 +276,23 @@ pub struct VolumeAttachmentSpec {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default, rename_all = "camelCase")]
 pub struct VolumeAttachmentSource {
+    /// Absent for a volume that is written out in the attachment itself.
     pub persistent_volume_name: Option<Str>,
+}
+
+/// `storage/v1.VolumeAttachmentStatus`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct VolumeAttachmentStatus {
+    pub attached: bool,
+    pub attach_error: Option<VolumeError>,
+}
+
+/// `storage/v1.VolumeError`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct VolumeError {
+    pub message: Str,
 }
 
 // === impl PersistentVolumeClaim ===

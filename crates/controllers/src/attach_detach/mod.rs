@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::gvr::{CSI_DRIVERS, NODES, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, VOLUME_ATTACHMENTS};
-use api::view::{PersistentVolume, PersistentVolumeClaim, Pod};
+use api::view::{CsiDriver, PersistentVolume, PersistentVolumeClaim, Pod, VolumeAttachment};
 use api::volumes::own_claim;
 use apimachinery::{Object, Status, Str, Value, json};
 use async_trait::async_trait;
@@ -27,7 +27,7 @@ use client::events::Reference;
 use client::{Api, DeleteOptions, Delta, Informer, ObjectKey, Patch, Recorder, WriteOptions};
 use controller_runtime::controller::boxed;
 use controller_runtime::expectations::shown;
-use controller_runtime::{Action, Context, ControllerDescriptor, Reconcile, Result};
+use controller_runtime::{Action, Context, ControllerDescriptor, Expectations, Reconcile, Result};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rt::Instant;
@@ -65,6 +65,7 @@ fn start(context: Context<Options>) -> BoxFuture<'static, ()> {
         volumes: informers.of(&PERSISTENT_VOLUMES),
         drivers: informers.of(&CSI_DRIVERS),
         attachments: informers.of(&VOLUME_ATTACHMENTS),
+        detached: Expectations::default(),
         unmounting: Mutex::default(),
         told: Mutex::default(),
     });
@@ -110,12 +111,12 @@ fn is_managed(node: &Object) -> bool {
 }
 
 fn node_of(attachment: &Object) -> Str {
-    attachment.to_value().str_at(&["spec", "nodeName"]).into()
+    attachment.view::<VolumeAttachment>().map(|own| own.spec.node_name.clone()).unwrap_or_default()
 }
 
 fn volume_of(attachment: &Object) -> Option<Str> {
-    let tree = attachment.to_value();
-    Some(Str::from(tree.str_at(&["spec", "source", "persistentVolumeName"]))).filter(|name| !name.is_empty())
+    let attachment = attachment.view::<VolumeAttachment>().ok()?;
+    attachment.spec.source.persistent_volume_name.clone().filter(|name| !name.is_empty())
 }
 
 fn node_of_pod(pod: &Object) -> Option<Str> {
@@ -132,6 +133,8 @@ struct Controller {
     volumes: Arc<Informer>,
     drivers: Arc<Informer>,
     attachments: Arc<Informer>,
+    /// Own deletions, by node, that the cache has still to show.
+    detached: Expectations<Str>,
     /// Attachments that nobody wants and whose node has the volume mounted, and since when.
     unmounting: Mutex<HashMap<Str, Instant>>,
     /// The last complaint of each node's volumes and whom it was made to, which is not repeated.
@@ -208,7 +211,7 @@ impl Controller {
             let mounted = self.mounted_meanwhile(name, &state).await?;
             for own in attachments.iter().filter(|own| plan.detach.contains(&own.name)) {
                 if !mounted.contains(&own.reported_as) {
-                    self.detach(&own.name).await?;
+                    self.detach(name, own).await?;
                 }
             }
         }
@@ -253,13 +256,18 @@ impl Controller {
 
     /// A driver that says nothing wants its volumes attached.
     fn must_attach(&self, driver: &str) -> bool {
-        let driver = self.drivers.get("", driver).map(|driver| driver.to_value());
-        driver.is_none_or(|driver| driver["spec"]["attachRequired"].as_bool() != Some(false))
+        let driver = self.drivers.get("", driver).and_then(|driver| driver.view::<CsiDriver>().ok());
+        driver.is_none_or(|driver| driver.spec.attach_required != Some(false))
     }
 
     /// Those that were made here or could have been: others are somebody else's.
     fn attachments_of(&self, node: &str) -> Vec<Attachment> {
         let own = self.attachments.by_index(OF_NODE, node);
+        let alive = own.iter().filter(|own| !own.is_deleting()).map(|own| own.uid());
+        self.detached.settle(&node.into(), alive);
+        if own.is_empty() {
+            self.detached.forget(&node.into());
+        }
         own.iter().filter_map(|object| self.attachment(object, node)).collect()
     }
 
@@ -272,15 +280,16 @@ impl Controller {
             // Nobody can tell whose it is and whether it is mounted.
             None => return None,
         };
-        let status = &object.to_value()["status"];
-        let error = status.str_at(&["attachError", "message"]);
+        let view = object.view::<VolumeAttachment>().ok()?;
+        let status = &view.status;
         Some(Attachment {
             name: object.name().into(),
+            uid: object.uid().into(),
             reported_as,
             volume,
-            attached: status["attached"].as_bool() == Some(true),
-            deleting: object.is_deleting(),
-            error: status.get("attachError").map(|_| error.into()),
+            attached: status.attached,
+            deleting: object.is_deleting() || self.detached.is_deleted(&node.into(), object.uid()),
+            error: status.attach_error.as_ref().map(|error| error.message.clone()),
         })
     }
 
@@ -353,10 +362,14 @@ impl Controller {
         Ok(now.in_use.into_iter().filter(|own| !known.in_use.contains(own)).collect())
     }
 
-    async fn detach(&self, attachment: &str) -> Result<(), Status> {
-        match self.api.delete(&VOLUME_ATTACHMENTS, "", attachment, &DeleteOptions::default()).await {
+    async fn detach(&self, node: &Str, attachment: &Attachment) -> Result<(), Status> {
+        match self.api.delete(&VOLUME_ATTACHMENTS, "", &attachment.name, &DeleteOptions::default()).await {
+            Ok(()) => {
+                self.detached.deleted(node, &attachment.uid);
+                Ok(())
+            }
             Err(status) if status.is_not_found() => Ok(()),
-            result => result,
+            Err(status) => Err(status),
         }
     }
 

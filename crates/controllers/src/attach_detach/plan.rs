@@ -30,6 +30,7 @@ pub(super) struct Volume {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Attachment {
     pub name: Str,
+    pub uid: Str,
     /// The volume's name in the node's status; empty when there is no such volume any more.
     pub reported_as: Str,
     pub volume: Str,

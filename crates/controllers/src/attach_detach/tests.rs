@@ -58,6 +58,7 @@ fn state(change: impl FnOnce(&mut NodeState)) -> NodeState {
 
 fn attachment(change: impl FnOnce(&mut Attachment)) -> Attachment {
     let mut own = Attachment {
+        uid: Str::default(),
         name: "csi-1".into(),
         reported_as: NAME_ON_NODE.into(),
         volume: "pv".into(),

@@ -67,7 +67,7 @@ impl Reconcile for Controller {
 
 impl Controller {
     async fn delete(&self, secret: &Object) -> Result<()> {
-        let options = DeleteOptions { uid: Some(secret.uid().into()), ..DeleteOptions::default() };
+        let options = DeleteOptions::of(secret);
         match self.api.delete(&SECRETS, secret.namespace(), secret.name(), &options).await {
             // Gone, or another one of its name by now.
             Err(status) if status.is_not_found() || status.is_conflict() => Ok(()),

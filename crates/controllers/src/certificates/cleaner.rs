@@ -58,7 +58,7 @@ impl Reconcile for Controller {
         if left.is_positive() {
             return Ok(Action::requeue(Duration::try_from(left).unwrap_or_default()));
         }
-        let options = DeleteOptions { uid: Some(object.uid().into()), ..DeleteOptions::default() };
+        let options = DeleteOptions::of(&object);
         match self.api.delete(&CERTIFICATE_SIGNING_REQUESTS, "", &key.name, &options).await {
             Err(status) if !status.is_not_found() => Err(status.into()),
             _ => Ok(Action::await_change()),

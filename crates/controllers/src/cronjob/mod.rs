@@ -170,11 +170,8 @@ impl Run<'_> {
 
     /// Deletes a Job with its pods; says whether it is gone from the active ones.
     async fn delete(&mut self, job: &Object) -> bool {
-        let options = DeleteOptions {
-            propagation: Some(Propagation::Background),
-            uid: Some(job.uid().into()),
-            ..DeleteOptions::default()
-        };
+        let propagation = Some(Propagation::Background);
+        let options = DeleteOptions { propagation, ..DeleteOptions::of(job) };
         let Controller { api, own_jobs, .. } = self.controller;
         if let Err(status) = api.delete(&JOBS, job.namespace(), job.name(), &options).await {
             self.warn("FailedDelete", format!("Deleted job: {status}"));

@@ -20,26 +20,27 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::gvr::{CONTROLLER_REVISIONS, DAEMON_SETS, NODES, PODS};
 use api::view::{DaemonSet, DaemonSetStatus, Node, Pod};
-use apimachinery::{Object, Selector, Status};
+use apimachinery::{Object, Selector, Status, Str};
 use async_trait::async_trait;
 use client::events::Reference;
 use client::typed::view;
 use client::{Api, Delta, Informer, ObjectKey, Recorder, WriteOptions};
 use controller_runtime::controller::{boxed, owner_key};
-use controller_runtime::{Action, Context, ControllerDescriptor, Error, Reconcile, Result};
+use controller_runtime::{Action, Context, ControllerDescriptor, Error, Expectations, Reconcile, Result};
 use futures::future::BoxFuture;
 
 use crate::history::{History, REVISION_HASH};
-use crate::ownership::{self, Parent};
+use crate::ownership::{self, Family, Parent};
 use crate::pod_control::{PodControl, run_all};
 use crate::{Options, pods};
 use backoff::FailedPods;
-use plan::{Change, Daemon, Member, Placement};
+use plan::{ByNode, Change, Daemon, Member, Place, Placement};
 
 const NAME: &str = "daemonset-controller";
 
@@ -72,6 +73,7 @@ fn start(context: Context<Options>) -> BoxFuture<'static, ()> {
         control: PodControl::new(context.api.clone(), context.recorder.clone()),
         history: History::new(context.api.clone(), revisions.clone()),
         failed_pods: FailedPods::default(),
+        statuses: Expectations::default(),
         sets: sets.clone(),
         pods: pods.clone(),
         nodes: nodes.clone(),
@@ -88,7 +90,10 @@ fn start(context: Context<Options>) -> BoxFuture<'static, ()> {
         .watches(&pods, wake_adopters())
         .owns(&revisions, "apps", "DaemonSet")
         .watches(&revisions, wake_adopters())
-        .watches(&nodes, move |delta, keys| wake_daemons(&sets, &pods, delta, keys));
+        .watches(&nodes, {
+            let mut placements = Placements::default();
+            move |delta, keys| wake_daemons(&sets, &pods, &mut placements, delta, keys)
+        });
     boxed(controller.run())
 }
 
@@ -98,7 +103,13 @@ fn selector_of(object: &Object) -> Option<Selector> {
 
 /// A node that comes, goes, or changes its labels or taints concerns the sets that want it now and did not have it, or
 /// have it and may not. Heartbeats concern nobody.
-fn wake_daemons(sets: &Informer, pods: &Informer, delta: &Delta, keys: &mut Vec<ObjectKey>) {
+fn wake_daemons(
+    sets: &Informer,
+    pods: &Informer,
+    placements: &mut Placements,
+    delta: &Delta,
+    keys: &mut Vec<ObjectKey>,
+) {
     let (node, is_gone) = match delta {
         Delta::Upsert { old: Some(old), new } if is_same_place(old, new) => return,
         Delta::Upsert { new, .. } => (new, false),
@@ -109,9 +120,10 @@ fn wake_daemons(sets: &Informer, pods: &Informer, delta: &Delta, keys: &mut Vec<
     let there = pods.by_index(pods::BY_NODE, node.name());
     let with_pod: Vec<ObjectKey> =
         there.iter().filter_map(|pod| owner_key(pod, "apps", "DaemonSet")).collect();
+    placements.bound(sets.len());
     sets.for_each(|object| {
         let Ok(set) = object.view::<DaemonSet>() else { return };
-        let verdict = Placement::of(&set).verdict(&typed);
+        let verdict = placements.of(object, &set).verdict(&typed);
         let key = ObjectKey::from(&**object);
         let has_pod = with_pod.contains(&key);
         let is_concerned = match (has_pod, is_gone) {
@@ -121,6 +133,28 @@ fn wake_daemons(sets: &Informer, pods: &Informer, delta: &Delta, keys: &mut Vec<
         };
         keys.extend(is_concerned.then_some(key));
     });
+}
+
+/// The placements of sets, by their uid and as of a version, for nodes that come and change many at a time.
+#[derive(Default)]
+struct Placements(HashMap<Str, (u64, Placement)>);
+
+impl Placements {
+    fn of(&mut self, object: &Object, set: &DaemonSet) -> &Placement {
+        let version = object.revision();
+        let own = self.0.entry(object.uid().into()).or_insert_with(|| (version, Placement::of(set)));
+        if own.0 != version {
+            *own = (version, Placement::of(set));
+        }
+        &own.1
+    }
+
+    /// Begins anew when there are some of sets that are gone.
+    fn bound(&mut self, sets: usize) {
+        if self.0.len() > sets {
+            self.0.clear();
+        }
+    }
 }
 
 /// Nothing that decides about daemon pods differs.
@@ -135,6 +169,8 @@ struct Controller {
     control: PodControl,
     history: History,
     failed_pods: FailedPods,
+    /// Own writes of statuses that the cache has still to show.
+    statuses: Expectations<ObjectKey>,
     sets: Arc<Informer>,
     pods: Arc<Informer>,
     nodes: Arc<Informer>,
@@ -146,8 +182,8 @@ struct Sync<'a> {
     key: &'a ObjectKey,
     object: &'a Arc<Object>,
     daemon: &'a Daemon<'a>,
-    nodes: &'a [Arc<Node>],
-    members: &'a [Member],
+    places: &'a [Place],
+    pods: &'a ByNode,
     reference: Reference,
 }
 
@@ -159,13 +195,14 @@ impl Reconcile for Controller {
         match self.sets.get(&key.namespace, &key.name) {
             None => {
                 self.control.expectations.forget(key);
+                self.statuses.forget(key);
                 self.failed_pods.forget(key);
                 Ok(Action::await_change())
             }
             // Nothing is told of its pods any more: its history may be gone already.
             Some(object) if object.is_deleting() => Ok(Action::await_change()),
-            // The cache lacks our own last write, whose event brings the key back.
-            Some(_) if !self.control.expectations.met(key, &self.pods) => Ok(Action::await_change()),
+            // A cache lacks our own last write, whose event brings the key back.
+            Some(_) if !self.shows_own_writes(key) => Ok(Action::await_change()),
             Some(object) => self.sync(key, &object).await,
         }
     }
@@ -174,6 +211,10 @@ impl Reconcile for Controller {
 // === impl Controller ===
 
 impl Controller {
+    fn shows_own_writes(&self, key: &ObjectKey) -> bool {
+        self.control.expectations.met(key, &self.pods) && self.statuses.met(key, &self.sets)
+    }
+
     async fn sync(&self, key: &ObjectKey, object: &Arc<Object>) -> Result {
         let set = view::<DaemonSet>(object)?;
         let reference = Reference::of(object);
@@ -192,15 +233,9 @@ impl Controller {
         let placement = Placement::of(&set);
         let daemon = Daemon { set: &set, placement, hash, now: rt::now() };
         let nodes = self.nodes.list().iter().map(|node| view(node)).collect::<Result<Vec<_>, Status>>()?;
-        let sync = Sync {
-            controller: self,
-            key,
-            object,
-            daemon: &daemon,
-            nodes: &nodes,
-            members: &members,
-            reference,
-        };
+        let (places, pods) = (daemon.places(nodes), plan::by_node(&members));
+        let sync =
+            Sync { controller: self, key, object, daemon: &daemon, places: &places, pods: &pods, reference };
         let updated = sync.update().await;
         let cleaned = match updated {
             Ok(_) => revision::clean_up(&self.history, &set, old, &members).await,
@@ -216,11 +251,11 @@ impl Controller {
     }
 
     async fn members(&self, key: &ObjectKey, parent: &Parent<'_>) -> Result<Vec<Member>, Error> {
-        let candidates = ownership::candidates(&self.pods, parent.object);
-        let alive = candidates.iter().filter(|pod| !pod.is_deleting()).map(|pod| pod.uid());
-        self.control.expectations.settle(key, alive);
-        let claim = ownership::claim(parent, candidates);
-        let owned = ownership::settle(&*self.api, parent, &DAEMON_SETS, &PODS, claim).await?;
+        let family = Family {
+            deletions: Some(&self.control.expectations),
+            ..Family::new(&*self.api, DAEMON_SETS, &self.pods)
+        };
+        let owned = family.claim(parent).await?.children;
         let member = |object: Arc<Object>| {
             let is_deleting = object.is_deleting() || self.control.expectations.is_deleted(key, object.uid());
             view::<Pod>(&object).map(|pod| Member { is_deleting, pod, object })
@@ -243,14 +278,13 @@ fn sooner(action: Action, wait: Option<Duration>) -> Action {
 impl Sync<'_> {
     /// Brings every node its pod, and goes on with the update when they all have it. Says when a failed pod may go.
     async fn update(&self) -> Result<Option<Duration>, Error> {
-        let pods = plan::by_node(self.members);
-        let mut change = self.daemon.manage(self.nodes, &pods);
+        let mut change = self.daemon.manage(self.places, self.pods);
         let wait = self.take_ended(&mut change);
         let is_settled = change.create.is_empty() && change.delete.is_empty();
         if !is_settled {
             self.apply(change).await?;
         } else if self.daemon.set.spec.update_strategy.type_ == "RollingUpdate" {
-            let change = self.daemon.roll(self.nodes, pods).map_err(Error::Failed)?;
+            let change = self.daemon.roll(self.places, self.pods).map_err(Error::Failed)?;
             self.apply(change).await?;
         }
         Ok(wait)
@@ -296,8 +330,7 @@ impl Sync<'_> {
 
     async fn write_status(&self) -> Result<(), Error> {
         let set = self.daemon.set;
-        let wanted: DaemonSetStatus =
-            status::calculate(self.daemon, self.nodes, &plan::by_node(self.members));
+        let wanted: DaemonSetStatus = status::calculate(self.daemon, self.places, self.pods);
         if wanted == set.status {
             return Ok(());
         }
@@ -306,8 +339,12 @@ impl Sync<'_> {
         let (namespace, name) = (self.object.namespace(), self.object.name());
         let (api, options) = (&self.controller.api, WriteOptions::default());
         match api.update(&DAEMON_SETS, namespace, name, Some("status"), tree, &options).await {
-            Err(status) if !status.is_not_found() => Err(status.into()),
-            _ => Ok(()),
+            Ok(written) => {
+                self.controller.statuses.written(self.key, written.revision());
+                Ok(())
+            }
+            Err(status) if status.is_not_found() => Ok(()),
+            Err(status) => Err(status.into()),
         }
     }
 }

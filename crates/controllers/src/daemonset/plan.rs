@@ -1,6 +1,6 @@
 //! What a DaemonSet needs: which nodes want its pod, which pods go, and what a new one looks like. Pure.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use api::placement::{NAME_FIELD, is_kept_away, is_required_match, is_tolerated, required};
@@ -62,6 +62,13 @@ pub(super) struct Verdict {
     pub(super) may_stay: bool,
 }
 
+/// A node, judged once.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    node: Arc<Node>,
+    pub(super) verdict: Verdict,
+}
+
 /// What is to be done.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Change {
@@ -102,6 +109,14 @@ impl Placement {
 
 fn tolerated(host_network: bool) -> impl Iterator<Item = (&'static str, &'static str)> {
     TOLERATED.into_iter().chain(host_network.then_some(TOLERATED_BY_HOST_NETWORK))
+}
+
+// === impl Place ===
+
+impl Place {
+    pub(super) fn name(&self) -> &Str {
+        &self.node.metadata.name
+    }
 }
 
 // === impl Member ===
@@ -163,22 +178,26 @@ impl Daemon<'_> {
         is_available(&member.pod, self.set.spec.min_ready_seconds, self.now)
     }
 
+    pub(super) fn places(&self, nodes: Vec<Arc<Node>>) -> Vec<Place> {
+        let judge = |node: Arc<Node>| Place { verdict: self.placement.verdict(&node), node };
+        nodes.into_iter().map(judge).collect()
+    }
+
     /// What brings every node what it wants, updates aside.
-    pub(super) fn manage(&self, nodes: &[Arc<Node>], pods: &ByNode) -> Change {
+    pub(super) fn manage(&self, places: &[Place], pods: &ByNode) -> Change {
         let mut change = Change::default();
-        for node in nodes {
-            self.manage_node(node, pods.get(&node.metadata.name), &mut change);
+        for place in places {
+            self.manage_place(place, pods.get(place.name()), &mut change);
         }
         // A pod that no scheduler will ever place, and so no collector of pods will ever find.
-        let names: HashSet<&Str> = nodes.iter().map(|node| &node.metadata.name).collect();
+        let names: HashSet<&Str> = places.iter().map(Place::name).collect();
         let lost = pods.iter().filter(|(name, _)| !names.contains(name)).flat_map(|(_, members)| members);
         change.delete.extend(lost.filter(|own| !own.is_scheduled()).cloned());
         change
     }
 
-    fn manage_node(&self, node: &Node, members: Option<&Vec<Member>>, change: &mut Change) {
-        let verdict = self.placement.verdict(node);
-        let name = &node.metadata.name;
+    fn manage_place(&self, place: &Place, members: Option<&Vec<Member>>, change: &mut Change) {
+        let (verdict, name) = (place.verdict, place.name());
         let Some(members) = members else {
             change.create.extend(verdict.should_run.then(|| name.clone()));
             return;
@@ -214,24 +233,21 @@ impl Daemon<'_> {
     }
 
     /// The next part of a rolling update.
-    pub(super) fn roll(&self, nodes: &[Arc<Node>], mut pods: ByNode) -> Result<Change, String> {
-        let wanting = nodes.iter().filter(|node| self.placement.verdict(node).should_run);
-        let mut desired = 0;
-        for node in wanting {
-            desired += 1;
-            pods.entry(node.metadata.name.clone()).or_default();
-        }
-        let Limits { surge, unavailable } = limits(self.set, desired)?;
+    pub(super) fn roll(&self, places: &[Place], pods: &ByNode) -> Result<Change, String> {
+        let wanting: HashSet<&Str> =
+            places.iter().filter(|place| place.verdict.should_run).map(Place::name).collect();
+        let Limits { surge, unavailable } = limits(self.set, wanting.len())?;
         if surge == 0 {
-            Ok(self.replace(&pods, unavailable))
+            let vacant = wanting.iter().filter(|name| !pods.contains_key(**name)).count();
+            Ok(self.replace(pods, vacant, unavailable))
         } else {
-            Ok(self.surge(nodes, &pods, surge, desired))
+            Ok(self.surge(&wanting, pods, surge))
         }
     }
 
     /// Without surge: old pods go, as many as may be unavailable; those that are not available anyway go at once.
-    fn replace(&self, pods: &ByNode, max_unavailable: usize) -> Change {
-        let (mut unavailable, mut allowed, mut candidates) = (0, Vec::new(), Vec::new());
+    fn replace(&self, pods: &ByNode, vacant: usize, max_unavailable: usize) -> Change {
+        let (mut unavailable, mut allowed, mut candidates) = (vacant, Vec::new(), Vec::new());
         for members in pods.values() {
             match self.pair(members) {
                 Some(Pair { new: Some(new), old: None }) if self.is_available(new) => {}
@@ -250,9 +266,7 @@ impl Daemon<'_> {
     }
 
     /// With surge: new pods come beside old ones, and the old one goes when the new one is available.
-    fn surge(&self, nodes: &[Arc<Node>], pods: &ByNode, max_surge: usize, desired: usize) -> Change {
-        let by_name: HashMap<&Str, &Arc<Node>> =
-            nodes.iter().map(|node| (&node.metadata.name, node)).collect();
+    fn surge(&self, wanting: &HashSet<&Str>, pods: &ByNode, max_surge: usize) -> Change {
         let (mut surging, mut available) = (0_usize, 0_usize);
         let (mut allowed, mut candidates, mut misplaced) = (Vec::new(), Vec::new(), Vec::new());
         let mut change = Change::default();
@@ -263,18 +277,18 @@ impl Daemon<'_> {
             };
             available += usize::from(old.or(new).is_some_and(|own| self.is_available(own)));
             let Some(old) = old else { continue };
-            let should_run = || by_name.get(name).is_some_and(|node| self.placement.verdict(node).should_run);
+            let should_run = wanting.contains(name);
             match new {
                 Some(new) if self.is_available(new) => change.delete.push(old.clone()),
                 Some(_) => surging += 1,
-                None if self.is_available(old) && should_run() => candidates.push(name.clone()),
+                None if self.is_available(old) && should_run => candidates.push(name.clone()),
                 None if self.is_available(old) => misplaced.push(old),
-                None if should_run() => allowed.push(name.clone()),
+                None if should_run => allowed.push(name.clone()),
                 None => change.delete.push(old.clone()),
             }
         }
         // Pods on nodes that are not wanted any more serve until others are there for them.
-        let spare = available.saturating_sub(desired);
+        let spare = available.saturating_sub(wanting.len());
         change.delete.extend(misplaced.into_iter().take(spare).cloned());
         let more = max_surge.saturating_sub(surging);
         change.create = allowed.into_iter().chain(candidates.into_iter().take(more)).collect();

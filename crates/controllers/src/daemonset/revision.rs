@@ -14,9 +14,6 @@ use crate::hash;
 use crate::history::{self, History, REVISION_HASH, Revision, Strays};
 use crate::ownership::Parent;
 
-/// The default of `revisionHistoryLimit`.
-const HISTORY_LIMIT: i32 = 10;
-
 /// The revision of the present template, made or renumbered as needed, and all others, the oldest first.
 pub(super) async fn settle(
     controller: &Controller,
@@ -120,7 +117,7 @@ pub(super) fn beyond_history<'a>(
     old: &'a [Revision],
     members: &[Member],
 ) -> impl Iterator<Item = &'a Revision> {
-    let limit = set.spec.revision_history_limit.unwrap_or(HISTORY_LIMIT);
+    let limit = set.spec.revision_history_limit.unwrap_or(history::LIMIT);
     let surplus = old.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
     let live: HashSet<String> =
         members.iter().filter_map(|own| own.object.label(REVISION_HASH)).map(str::to_owned).collect();

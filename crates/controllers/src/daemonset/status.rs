@@ -1,22 +1,20 @@
 //! A DaemonSet's status: counted, compared, written. Pure.
 
-use std::sync::Arc;
-
-use api::view::{DaemonSetStatus, Node};
+use api::view::DaemonSetStatus;
 use apimachinery::Value;
 
-use super::plan::{ByNode, Daemon};
+use super::plan::{ByNode, Daemon, Place};
 
 /// Counts nodes by what their oldest pod is.
-pub(super) fn calculate(daemon: &Daemon<'_>, nodes: &[Arc<Node>], pods: &ByNode) -> DaemonSetStatus {
+pub(super) fn calculate(daemon: &Daemon<'_>, places: &[Place], pods: &ByNode) -> DaemonSetStatus {
     let mut status = DaemonSetStatus {
         observed_generation: daemon.set.metadata.generation,
         collision_count: daemon.set.status.collision_count,
         ..DaemonSetStatus::default()
     };
-    for node in nodes {
-        let oldest = pods.get(&node.metadata.name).and_then(|members| members.first());
-        if !daemon.placement.verdict(node).should_run {
+    for place in places {
+        let oldest = pods.get(place.name()).and_then(|members| members.first());
+        if !place.verdict.should_run {
             status.number_misscheduled += i32::from(oldest.is_some());
             continue;
         }

@@ -191,7 +191,8 @@ fn every_node_gets_what_it_lacks_and_loses_what_is_too_much() {
     ];
     for (tree, pods, wanted) in rows {
         let set = typed(&tree);
-        let change = daemon(&set).manage(&nodes(&["a"]), &plan::by_node(&members(pods)));
+        let daemon = daemon(&set);
+        let change = daemon.manage(&daemon.places(nodes(&["a"])), &plan::by_node(&members(pods)));
         assert_eq!(shown(&change), wanted, "{pods:?}");
     }
 }
@@ -210,7 +211,9 @@ fn a_rolling_update_keeps_within_what_may_be_unavailable() {
     ];
     for (pods, wanted) in rows {
         let set = typed(&set());
-        let change = daemon(&set).roll(&nodes(&["a", "b", "c"]), plan::by_node(&members(pods))).unwrap();
+        let daemon = daemon(&set);
+        let places = daemon.places(nodes(&["a", "b", "c"]));
+        let change = daemon.roll(&places, &plan::by_node(&members(pods))).unwrap();
         assert_eq!(shown(&change), wanted, "{pods:?}");
     }
 }
@@ -234,7 +237,9 @@ fn a_surge_puts_new_pods_beside_old_ones() {
     ];
     for (tree, pods, wanted) in rows {
         let set = typed(&tree);
-        let change = daemon(&set).roll(&nodes(&["a", "b", "c"]), plan::by_node(&members(pods))).unwrap();
+        let daemon = daemon(&set);
+        let places = daemon.places(nodes(&["a", "b", "c"]));
+        let change = daemon.roll(&places, &plan::by_node(&members(pods))).unwrap();
         assert_eq!(shown(&change), wanted, "{pods:?}");
     }
 }
@@ -268,7 +273,8 @@ fn the_status_counts_nodes_by_their_oldest_pod() {
     );
     let set = typed(&narrow);
     let pods = plan::by_node(&members(&["p a ready", "x a new", "q b new ready", "s d", "t d"]));
-    let status = status::calculate(&daemon(&set), &nodes(&["a", "b", "c", "d"]), &pods);
+    let daemon = daemon(&set);
+    let status = status::calculate(&daemon, &daemon.places(nodes(&["a", "b", "c", "d"])), &pods);
     let wanted = DaemonSetStatus {
         observed_generation: 1,
         desired_number_scheduled: 3,
@@ -321,21 +327,9 @@ fn is_done(fake: &FakeApi) -> bool {
         && own.number_available == own.desired_number_scheduled
 }
 
-/// Runs pods until `reached`.
-async fn run_until(world: &World, what: &str, reached: impl Fn(&FakeApi) -> bool) {
-    world
-        .wait_for(what, |fake| {
-            world.run_pods();
-            reached(fake)
-        })
-        .await;
-}
-
 fn set_image(world: &World, image: &str) {
     world.fake.edit(&DAEMON_SETS, "ns", "agent", |tree| {
-        let containers =
-            tree.at_mut(&["spec", "template", "spec", "containers"]).and_then(Value::as_array_mut);
-        containers.unwrap()[0].set_at(&["image"], image);
+        crate::testing::change_image(tree, image);
         let generation = tree["metadata"]["generation"].as_i64().unwrap_or_default() + 1;
         tree.set_at(&["metadata", "generation"], generation);
         tree.set_at(
@@ -345,34 +339,26 @@ fn set_image(world: &World, image: &str) {
     });
 }
 
-fn history_numbers(world: &World) -> Vec<i64> {
-    let revisions = world.fake.peek_all(&CONTROLLER_REVISIONS);
-    let mut numbers: Vec<i64> =
-        revisions.iter().map(|own| own.to_value()["revision"].as_i64().unwrap()).collect();
-    numbers.sort_unstable();
-    numbers
-}
-
 #[tokio::test]
 async fn every_node_gets_a_pod_also_those_that_come_later() {
     let world = world(set(), &["a", "b"]);
-    run_until(&world, "two", is_done).await;
+    world.run_until("two", is_done).await;
     assert_eq!(images(&world.fake), ["a v1", "b v1"]);
     world.fake.seed(node("c"));
     world.fake.seed(tainted("d", "mine", "NoSchedule"));
-    run_until(&world, "the third", |fake| images(fake) == ["a v1", "b v1", "c v1"]).await;
-    run_until(&world, "its status", |fake| status_of(fake)["numberReady"].as_i64() == Some(3)).await;
+    world.run_until("the third", |fake| images(fake) == ["a v1", "b v1", "c v1"]).await;
+    world.run_until("its status", |fake| status_of(fake)["numberReady"].as_i64() == Some(3)).await;
     assert_eq!(
         status_of(&world.fake),
         json!({"currentNumberScheduled": 3, "desiredNumberScheduled": 3, "numberAvailable": 3, "numberMisscheduled": 0,
             "numberReady": 3, "observedGeneration": 1, "updatedNumberScheduled": 3})
     );
     world.fake.edit(&NODES, "", "d", |node| drop(node.remove_at(&["spec", "taints"])));
-    run_until(&world, "the fourth", |fake| images(fake).len() == 4).await;
+    world.run_until("the fourth", |fake| images(fake).len() == 4).await;
     world.fake.edit(&NODES, "", "a", |node| {
         node.set_at(&["spec", "taints"], json!([{"key": "mine", "effect": "NoExecute"}]));
     });
-    run_until(&world, "three", |fake| images(fake) == ["b v1", "c v1", "d v1"]).await;
+    world.run_until("three", |fake| images(fake) == ["b v1", "c v1", "d v1"]).await;
     world
         .wait_for("events", |_| world.events().iter().any(|own| own.starts_with("SuccessfulDelete: ")))
         .await;
@@ -381,54 +367,58 @@ async fn every_node_gets_a_pod_also_those_that_come_later() {
 #[tokio::test]
 async fn an_update_rolls_node_by_node_and_an_undo_goes_back() {
     let world = world(set(), &["a", "b", "c"]);
-    run_until(&world, "revision 1", is_done).await;
+    world.run_until("revision 1", is_done).await;
     let revision = world.fake.peek_all(&CONTROLLER_REVISIONS)[0].clone();
     let hash = revision.label(REVISION_HASH).unwrap().to_owned();
     assert_eq!(revision.name(), format!("agent-{hash}"));
     assert!(world.fake.peek_all(&PODS).iter().all(|pod| pod.label(REVISION_HASH) == Some(&hash)));
     set_image(&world, "v2");
-    run_until(&world, "revision 2", |fake| {
-        let ready = fake.peek_all(&PODS).iter().filter(|pod| pod.view::<Pod>().unwrap().is_ready()).count();
-        assert!(ready >= 2, "more than one node is without a pod");
-        is_done(fake)
-    })
-    .await;
+    world
+        .run_until("revision 2", |fake| {
+            let ready =
+                fake.peek_all(&PODS).iter().filter(|pod| pod.view::<Pod>().unwrap().is_ready()).count();
+            assert!(ready >= 2, "more than one node is without a pod");
+            is_done(fake)
+        })
+        .await;
     assert_eq!(images(&world.fake), ["a v2", "b v2", "c v2"]);
-    assert_eq!(history_numbers(&world), [1, 2]);
+    assert_eq!(world.revision_numbers(), [1, 2]);
     set_image(&world, "v1");
-    run_until(&world, "undone", is_done).await;
+    world.run_until("undone", is_done).await;
     assert_eq!(images(&world.fake), ["a v1", "b v1", "c v1"]);
-    assert_eq!(history_numbers(&world), [2, 3], "the old revision is used again");
+    assert_eq!(world.revision_numbers(), [2, 3], "the old revision is used again");
     for image in ["v3", "v4", "v5"] {
         set_image(&world, image);
-        run_until(&world, image, is_done).await;
+        world.run_until(image, is_done).await;
     }
-    world.wait_for("two past revisions", |_| history_numbers(&world) == [4, 5, 6]).await;
+    world.wait_for("two past revisions", |_| world.revision_numbers() == [4, 5, 6]).await;
 }
 
 #[tokio::test]
 async fn a_surging_update_leaves_no_node_without_a_ready_pod() {
     let world = world(surging(), &["a", "b"]);
-    run_until(&world, "revision 1", is_done).await;
+    world.run_until("revision 1", is_done).await;
     set_image(&world, "v2");
-    run_until(&world, "revision 2", |fake| {
-        let ready = fake.peek_all(&PODS).iter().filter(|pod| pod.view::<Pod>().unwrap().is_ready()).count();
-        assert!(ready >= 2, "a node lost its pod before it had another");
-        is_done(fake) && images(fake) == ["a v2", "b v2"]
-    })
-    .await;
+    world
+        .run_until("revision 2", |fake| {
+            let ready =
+                fake.peek_all(&PODS).iter().filter(|pod| pod.view::<Pod>().unwrap().is_ready()).count();
+            assert!(ready >= 2, "a node lost its pod before it had another");
+            is_done(fake) && images(fake) == ["a v2", "b v2"]
+        })
+        .await;
 }
 
 #[tokio::test]
 async fn an_update_goes_on_after_a_restart() {
     let mut world = world(set(), &["a", "b", "c"]);
-    run_until(&world, "revision 1", is_done).await;
+    world.run_until("revision 1", is_done).await;
     set_image(&world, "v2");
-    run_until(&world, "the first of them", |fake| images(fake).iter().any(|own| own.ends_with("v2"))).await;
+    world.run_until("the first of them", |fake| images(fake).iter().any(|own| own.ends_with("v2"))).await;
     world.restart(vec![descriptor()]);
-    run_until(&world, "revision 2", is_done).await;
+    world.run_until("revision 2", is_done).await;
     assert_eq!(images(&world.fake), ["a v2", "b v2", "c v2"]);
-    assert_eq!(history_numbers(&world), [1, 2]);
+    assert_eq!(world.revision_numbers(), [1, 2]);
 }
 
 #[tokio::test]
@@ -436,14 +426,14 @@ async fn on_delete_updates_only_what_is_deleted() {
     let mut tree = set();
     tree.set_at(&["spec", "updateStrategy"], json!({"type": "OnDelete"}));
     let world = world(tree, &["a", "b"]);
-    run_until(&world, "two", is_done).await;
+    world.run_until("two", is_done).await;
     set_image(&world, "v2");
     world.wait_for("seen", |fake| status_of(fake)["observedGeneration"].as_i64() == Some(2)).await;
     assert_eq!(images(&world.fake), ["a v1", "b v1"]);
     let pods = world.fake.peek_all(&PODS);
     let first = pods.iter().find(|pod| member_of(pod).node().is_some_and(|node| node == "a")).unwrap();
     world.fake.drop_object(&PODS, "ns", first.name());
-    run_until(&world, "the new one", |fake| images(fake) == ["a v2", "b v1"]).await;
+    world.run_until("the new one", |fake| images(fake) == ["a v2", "b v1"]).await;
 }
 
 fn member_of(pod: &Arc<Object>) -> Member {
@@ -453,7 +443,7 @@ fn member_of(pod: &Arc<Object>) -> Member {
 #[tokio::test]
 async fn failed_pods_are_replaced_with_an_event() {
     let world = world(set(), &["a"]);
-    run_until(&world, "one", is_done).await;
+    world.run_until("one", is_done).await;
     let fail = || {
         let pod = world.fake.peek_all(&PODS)[0].name().to_owned();
         world.fake.edit(&PODS, "ns", &pod, |pod| pod.set_at(&["status", "phase"], "Failed"));
@@ -492,7 +482,7 @@ async fn orphans_are_adopted_with_their_history() {
     let world = World::start(vec![descriptor()], vec![set(), node("a"), orphan, revision]);
     world.wait_for("done", is_done).await;
     assert_eq!(world.fake.peek_all(&PODS).len(), 1);
-    assert_eq!(history_numbers(&world), [7]);
+    assert_eq!(world.revision_numbers(), [7]);
     let owners = |tree: Value| tree["metadata"]["ownerReferences"][0].str_at(&["uid"]).to_owned();
     assert_eq!(owners(world.tree(&PODS, "ns", "orphan")), "set-uid");
     assert_eq!(owners(world.tree(&CONTROLLER_REVISIONS, "ns", "agent-x")), "set-uid");
@@ -512,7 +502,7 @@ async fn duplicates_of_a_revision_are_dropped_and_their_pods_relabelled() {
     let seeds = vec![set(), node("a"), pod, revision("x", 1), revision("y", 2)];
     let world = World::start(vec![descriptor()], seeds);
     world.wait_for("done", is_done).await;
-    assert_eq!(history_numbers(&world), [2]);
+    assert_eq!(world.revision_numbers(), [2]);
     assert_eq!(world.fake.peek(&PODS, "ns", "p").unwrap().label(REVISION_HASH), Some("y"));
 }
 
@@ -522,7 +512,7 @@ async fn a_taken_revision_name_counts_as_a_collision() {
     let foreign = json!({"apiVersion": "apps/v1", "kind": "ControllerRevision", "revision": 1, "data": {"a": 1},
         "metadata": {"name": format!("agent-{taken}"), "namespace": "ns"}});
     let world = World::start(vec![descriptor()], vec![set(), node("a"), foreign]);
-    run_until(&world, "done", is_done).await;
+    world.run_until("done", is_done).await;
     assert_eq!(status_of(&world.fake)["collisionCount"].as_i64(), Some(1));
 }
 
@@ -537,7 +527,7 @@ async fn a_refused_pod_is_an_event_and_tried_again() {
     });
     world.fake.seed(node("a"));
     world.fake.seed(set());
-    run_until(&world, "done", is_done).await;
+    world.run_until("done", is_done).await;
     let message = "FailedCreate: Error creating: exceeded quota";
     world.wait_for("an event", |_| world.events().iter().any(|own| own == message)).await;
 }

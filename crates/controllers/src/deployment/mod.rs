@@ -33,7 +33,7 @@ use controller_runtime::{Action, Context, ControllerDescriptor, Error, Expectati
 use futures::future::BoxFuture;
 
 use crate::Options;
-use crate::ownership::{self, Parent};
+use crate::ownership::{self, Family, Parent};
 use plan::{Fleet, Set};
 
 const NAME: &str = "deployment-controller";
@@ -137,9 +137,8 @@ impl Controller {
             return self.refuse_to_select_all(&object, &deployment).await;
         }
         let parent = Parent { object: &object, selector: &selector };
-        let claim = ownership::claim(&parent, ownership::candidates(&self.sets, &object));
-        let sets = ownership::settle(&*self.api, &parent, &DEPLOYMENTS, &REPLICA_SETS, claim).await?;
-        let sets = sets.into_iter().map(Set::read).collect::<Result<Vec<_>, Status>>()?;
+        let claimed = Family::new(&*self.api, DEPLOYMENTS, &self.sets).claim(&parent).await?;
+        let sets = claimed.children.into_iter().map(Set::read).collect::<Result<Vec<_>, Status>>()?;
         let fleet = Fleet::of(&deployment, sets);
         let conditions = deployment.status.conditions.clone();
         Sync { controller: self, key, object, deployment, fleet, conditions, now: rt::now() }.run().await
@@ -339,7 +338,7 @@ impl Sync<'_> {
     /// Deletes old ReplicaSets beyond `revisionHistoryLimit`.
     async fn clean_up(&mut self) -> Result<(), Error> {
         for set in plan::beyond_history(&self.deployment, &self.fleet.old) {
-            let options = DeleteOptions { uid: Some(set.object.uid().into()), ..DeleteOptions::default() };
+            let options = DeleteOptions::of(&set.object);
             let (namespace, name) = (set.object.namespace(), set.object.name());
             match self.controller.api.delete(&REPLICA_SETS, namespace, name, &options).await {
                 Err(status) if !status.is_not_found() => return Err(status.into()),

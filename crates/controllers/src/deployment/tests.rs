@@ -43,9 +43,7 @@ fn is_done(fake: &FakeApi) -> bool {
 
 fn set_image(world: &World, image: &str) {
     world.fake.edit(&DEPLOYMENTS, "ns", "web", |tree| {
-        let containers =
-            tree.at_mut(&["spec", "template", "spec", "containers"]).and_then(Value::as_array_mut).unwrap();
-        containers[0].set_at(&["image"], image);
+        crate::testing::change_image(tree, image);
         let generation = tree["metadata"]["generation"].as_i64().unwrap_or_default();
         tree.set_at(&["metadata", "generation"], generation + 1);
     });

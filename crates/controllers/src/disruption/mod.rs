@@ -19,7 +19,9 @@ mod tests;
 
 use std::sync::Arc;
 
-use api::gvr::{DEPLOYMENTS, POD_DISRUPTION_BUDGETS, PODS, REPLICA_SETS};
+use api::gvr::{
+    DEPLOYMENTS, POD_DISRUPTION_BUDGETS, PODS, REPLICA_SETS, REPLICATION_CONTROLLERS, STATEFUL_SETS,
+};
 use api::view::{Pod, PodDisruptionBudget};
 use apimachinery::{Object, Selector, Str};
 use async_trait::async_trait;
@@ -47,14 +49,22 @@ pub fn descriptor() -> ControllerDescriptor<Options> {
 }
 
 fn start(context: Context<Options>) -> BoxFuture<'static, ()> {
-    let [budgets, pods, sets, deployments] =
-        [&POD_DISRUPTION_BUDGETS, &PODS, &REPLICA_SETS, &DEPLOYMENTS].map(|gvr| context.informers.of(gvr));
+    let [budgets, pods] = [&POD_DISRUPTION_BUDGETS, &PODS].map(|gvr| context.informers.of(gvr));
+    let workloads = [&REPLICA_SETS, &DEPLOYMENTS, &STATEFUL_SETS, &REPLICATION_CONTROLLERS];
+    let [sets, deployments, stateful_sets, replication_controllers] =
+        workloads.map(|gvr| context.informers.of(gvr));
     let reconciler = Arc::new(Controller {
         api: context.api.clone(),
         recorder: context.recorder.clone(),
         budgets: budgets.clone(),
         pods: pods.clone(),
-        scales: Scales { api: context.api.clone(), sets: sets.clone(), deployments: deployments.clone() },
+        scales: Scales {
+            api: context.api.clone(),
+            sets: sets.clone(),
+            deployments: deployments.clone(),
+            stateful_sets: stateful_sets.clone(),
+            replication_controllers: replication_controllers.clone(),
+        },
     });
     let all = budgets.clone();
     let controller = controller_runtime::Controller::new(&context, reconciler)
@@ -68,7 +78,9 @@ fn start(context: Context<Options>) -> BoxFuture<'static, ()> {
             Delta::Resync => {}
         })
         .reads(&sets)
-        .reads(&deployments);
+        .reads(&deployments)
+        .reads(&stateful_sets)
+        .reads(&replication_controllers);
     boxed(controller.run())
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use api::view::ReplicaSet;
+use api::view::{Deployment, ReplicaSet, ReplicationController, StatefulSet};
 use apimachinery::field::go_quote;
 use apimachinery::object::OwnerReference;
 use apimachinery::{GroupVersion, GroupVersionResource, Object, Status, Str};
@@ -12,12 +12,14 @@ use client::{Api, Discovered, Informer};
 use controller_runtime::{Error, Result};
 use tokio::sync::OnceCell;
 
-/// Reads the scales of workloads: of ReplicaSets and Deployments from the caches, of all others, custom resources
-/// among them, through the `scale` subresource.
+/// Reads the scales of workloads: of ReplicaSets, Deployments, StatefulSets and ReplicationControllers from the caches,
+/// of all others, custom resources among them, through the `scale` subresource.
 pub(super) struct Scales {
     pub(super) api: Arc<dyn Api>,
     pub(super) sets: Arc<Informer>,
     pub(super) deployments: Arc<Informer>,
+    pub(super) stateful_sets: Arc<Informer>,
+    pub(super) replication_controllers: Arc<Informer>,
 }
 
 /// The sum of the scales.
@@ -61,10 +63,8 @@ impl Scales {
         owner: &OwnerReference<'_>,
         served: &OnceCell<Vec<Discovered>>,
     ) -> Result<Option<(Str, i32)>> {
-        if is_workload(owner, "ReplicaSet")
-            && let Some(set) = same(self.sets.get(namespace, owner.name), owner)
-        {
-            return self.of_replica_set(&set).map(Some);
+        if let Some(cached) = self.cached(namespace, owner)? {
+            return Ok(Some(cached));
         }
         let group = group(owner);
         let served = served.get_or_try_init(|| self.api.discover()).await?;
@@ -75,14 +75,36 @@ impl Scales {
         self.of_scale(&found.gvr, namespace, owner).await
     }
 
+    /// What the caches say of the very workload that owns the pod.
+    fn cached(&self, namespace: &str, owner: &OwnerReference<'_>) -> Result<Option<(Str, i32)>> {
+        let find = |cache: &Informer| same(cache.get(namespace, owner.name), owner);
+        let of_set = |set: Arc<Object>| Ok::<_, Status>(view::<StatefulSet>(&set)?.spec.replicas);
+        let of_controller = |own: Arc<Object>| {
+            Ok::<_, Status>(view::<ReplicationController>(&own)?.as_replica_set().spec.replicas)
+        };
+        let replicas = if is_workload(owner, "ReplicaSet") {
+            return find(&self.sets).map(|set| self.of_replica_set(&set)).transpose();
+        } else if is_workload(owner, "StatefulSet") {
+            find(&self.stateful_sets).map(of_set).transpose()?
+        } else if owner.api_version == "v1" && owner.kind == "ReplicationController" {
+            find(&self.replication_controllers).map(of_controller).transpose()?
+        } else {
+            None
+        };
+        Ok(replicas.map(|replicas| (owner.uid.into(), replicas.unwrap_or(1))))
+    }
+
     /// That of the Deployment, if the set is one of a Deployment that is there.
     fn of_replica_set(&self, set: &Object) -> Result<(Str, i32)> {
         let deployment = set
             .controller_owner()
             .filter(|above| is_workload(above, "Deployment"))
             .and_then(|above| same(self.deployments.get(set.namespace(), above.name), &above));
-        let counted = deployment.as_deref().unwrap_or(set);
-        Ok((counted.uid().into(), replicas(counted)?))
+        let (uid, replicas) = match &deployment {
+            Some(deployment) => (deployment.uid(), view::<Deployment>(deployment)?.spec.replicas),
+            None => (set.uid(), view::<ReplicaSet>(set)?.spec.replicas),
+        };
+        Ok((uid.into(), replicas.unwrap_or(1)))
     }
 
     async fn of_scale(
@@ -120,11 +142,6 @@ fn is_workload(owner: &OwnerReference<'_>, kind: &str) -> bool {
 /// The object, if it is the one that was meant.
 fn same(object: Option<Arc<Object>>, owner: &OwnerReference<'_>) -> Option<Arc<Object>> {
     object.filter(|object| object.uid() == owner.uid)
-}
-
-/// Deployments and ReplicaSets keep them in the same place.
-fn replicas(workload: &Object) -> Result<i32> {
-    Ok(view::<ReplicaSet>(workload)?.spec.replicas.unwrap_or(1))
 }
 
 /// An object that is not there is named; a path that is not served is not.

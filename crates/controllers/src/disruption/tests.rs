@@ -106,6 +106,8 @@ async fn scales_come_from_the_workload_on_top() {
     ];
     let world = World::start(vec![descriptor()], seeds);
     world.wait_for("both scales", |fake| numbers(&status(fake)) == [3, 2, 10, 1]).await;
+    let asked: Vec<_> = world.fake.calls().into_iter().filter(|call| call.subresource == "scale").collect();
+    assert!(asked.is_empty(), "the caches know them all: {asked:?}");
 }
 
 #[tokio::test]

@@ -42,7 +42,7 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 
 use crate::Options;
-use crate::ownership::{self, Parent};
+use crate::ownership::{self, Family, Parent};
 use crate::pod_control::{self, PodControl};
 use crate::pods::PodOf;
 use backoff::Backoffs;
@@ -188,7 +188,7 @@ impl Controller {
         }
         let selector =
             job.spec.selector.selector().map_err(|error| Error::Stalled { reason: error.to_string() })?;
-        let Some(pods) = self.claimed_pods(key, &object, &selector).await? else {
+        let Some(pods) = self.claimed_pods(&object, &selector).await? else {
             return Ok(Action::await_change());
         };
         let tally = Tally::of(&job, &pods, self.backoffs.get(key));
@@ -202,23 +202,15 @@ impl Controller {
     }
 
     /// The pods of a Job; `None` while the cache still shows one as it was before we deleted it.
-    async fn claimed_pods(
-        &self,
-        key: &ObjectKey,
-        object: &Arc<Object>,
-        selector: &Selector,
-    ) -> Result<Option<Vec<PodOf>>, Error> {
-        let parent = Parent { object, selector };
-        let candidates = ownership::candidates(&self.pods, object);
-        let alive = candidates.iter().filter(|pod| !pod.is_deleting()).map(|pod| pod.uid());
-        if !self.control.expectations.settle(key, alive) {
-            return Ok(None);
-        }
-        let claim = ownership::claim(&parent, candidates);
-        let api = &*self.control.api;
-        let pods =
-            ownership::settle_with(api, &parent, &JOBS, &PODS, claim, Some(TRACKING_FINALIZER)).await?;
-        Ok(Some(pods.into_iter().map(PodOf::read).collect::<Result<_, Status>>()?))
+    async fn claimed_pods(&self, object: &Object, selector: &Selector) -> Result<Option<Vec<PodOf>>, Status> {
+        let family = Family {
+            deletions: Some(&self.control.expectations),
+            finalizer: Some(TRACKING_FINALIZER),
+            ..Family::new(&*self.control.api, JOBS, &self.pods)
+        };
+        let claimed = family.claim(&Parent { object, selector }).await?;
+        let pods = claimed.children.into_iter().map(PodOf::read);
+        claimed.is_current.then(|| pods.collect()).transpose()
     }
 
     /// Removes the finalizer of a pod that no Job will count.

@@ -217,11 +217,7 @@ impl Controller {
     }
 
     async fn delete(&self, object: &Object) -> Result<(), Status> {
-        let options = DeleteOptions {
-            grace_period_seconds: Some(0),
-            uid: Some(object.uid().into()),
-            ..DeleteOptions::default()
-        };
+        let options = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::of(object) };
         match self.api.delete(&PODS, object.namespace(), object.name(), &options).await {
             Err(status) if !(status.is_not_found() || status.is_conflict()) => Err(status),
             _ => Ok(()),

@@ -1,6 +1,6 @@
 //! What is left of volume plugins inside Kubernetes: names that stand for CSI drivers by now, and `hostPath`, `nfs`.
 
-use api::view::PersistentVolume;
+use api::view::{PersistentVolume, StringMap};
 use api::volumes::in_tree::{MIGRATED_TO, plugin};
 use api::volumes::{PROVISIONED_BY, STORAGE_PROVISIONER, STORAGE_PROVISIONER_BETA};
 use apimachinery::{Str, Value};
@@ -75,6 +75,13 @@ pub(super) fn migrate_claim(claim: &mut Value) -> bool {
 /// As [`migrate_claim`], for a volume and who made it.
 pub(super) fn migrate_volume(volume: &mut Value) -> bool {
     migrate(volume, &[PROVISIONED_BY])
+}
+
+/// Whether there is anything to note or to take back, as far as annotations tell.
+pub(super) fn may_migrate(annotations: &StringMap) -> bool {
+    let is_plugin = |key: &&str| annotations.get(key).is_some_and(|plugin| driver_of(plugin).is_some());
+    annotations.contains_key(MIGRATED_TO)
+        || [STORAGE_PROVISIONER, STORAGE_PROVISIONER_BETA, PROVISIONED_BY].iter().any(is_plugin)
 }
 
 fn migrate(object: &mut Value, provisioner: &[&str]) -> bool {

@@ -79,19 +79,12 @@ fn start(context: Context<Options>) -> BoxFuture<'static, ()> {
     });
     claims::index_by_claim(pods);
     let (on_volume, on_class) = (reconciler.clone(), reconciler.clone());
-    let on_claim = reconciler.clone();
+    let (on_claim, on_pod) = (reconciler.clone(), reconciler.clone());
     let controller = controller_runtime::Controller::new(&context, reconciler.clone())
         .watches(claims, move |delta, keys| on_claim.observe_claim(delta, keys))
         .watches(volumes, move |delta, keys| on_volume.observe_volume(delta, keys))
         .watches(classes, move |delta, keys| on_class.observe_class(delta, keys))
-        // A first consumer appears, and the claim's event can name it.
-        .watches(pods, |delta, keys| {
-            if let Delta::Upsert { old: None, new } = delta
-                && new.view::<Pod>().is_ok_and(|pod| pod.spec.node_name.is_empty())
-            {
-                keys.extend(claims::claims_of(new).into_iter().map(Key::Claim));
-            }
-        });
+        .watches(pods, move |delta, keys| on_pod.observe_pod(delta, keys));
     boxed(controller.run())
 }
 
@@ -184,6 +177,19 @@ impl Controller {
         }
     }
 
+    /// A first consumer appears, and the event of a claim that waits for it can name it.
+    fn observe_pod(&self, delta: &Delta, keys: &mut Vec<Key>) {
+        let Delta::Upsert { old: None, new } = delta else { return };
+        if !new.view::<Pod>().is_ok_and(|pod| pod.spec.node_name.is_empty()) {
+            return;
+        }
+        let waits = |key: &ObjectKey| {
+            let claim = self.claims.get(&key.namespace, &key.name);
+            claim.is_some_and(|claim| named_volume(&claim).is_none())
+        };
+        keys.extend(claims::claims_of(new).into_iter().filter(waits).map(Key::Claim));
+    }
+
     fn observe_class(&self, delta: &Delta, keys: &mut Vec<Key>) {
         let Delta::Upsert { new, .. } = delta else { return };
         keys.extend(claim_keys(&self.claims.by_index(UNBOUND_OF_CLASS, new.name())));
@@ -204,8 +210,12 @@ fn volume_keys(volumes: &[Arc<Object>]) -> impl Iterator<Item = Key> {
 /// Claims.
 impl Controller {
     async fn sync_claim(&self, object: Arc<Object>) -> Result<()> {
-        let object = self.edit(&self.claims, object, in_tree::migrate_claim).await?;
-        let claim = view::<PersistentVolumeClaim>(&object)?;
+        let mut claim = view::<PersistentVolumeClaim>(&object)?;
+        let mut object = object;
+        if in_tree::may_migrate(&claim.metadata.annotations) {
+            object = self.edit(&self.claims, object, in_tree::migrate_claim).await?;
+            claim = view::<PersistentVolumeClaim>(&object)?;
+        }
         let mut around = self.around(&claim);
         let mut plan = plan::claim(&claim, &around);
         if matches!(plan, ClaimPlan::Lost(_)) && around.named.is_none() && !claim.spec.volume_name.is_empty()
@@ -215,6 +225,7 @@ impl Controller {
             plan = plan::claim(&claim, &around);
         }
         match plan {
+            ClaimPlan::Bind(volume) if plan::is_bound(&*view::<PersistentVolume>(&volume)?, &claim) => Ok(()),
             ClaimPlan::Bind(volume) => self.bind(volume, object).await,
             ClaimPlan::AssignClass(class) => {
                 let assign = |tree: &mut Value| {
@@ -329,8 +340,12 @@ impl Controller {
 /// Volumes.
 impl Controller {
     async fn sync_volume(&self, object: Arc<Object>) -> Result<()> {
-        let object = self.edit(&self.volumes, object, in_tree::migrate_volume).await?;
-        let volume = view::<PersistentVolume>(&object)?;
+        let mut volume = view::<PersistentVolume>(&object)?;
+        let mut object = object;
+        if in_tree::may_migrate(&volume.metadata.annotations) {
+            object = self.edit(&self.volumes, object, in_tree::migrate_volume).await?;
+            volume = view::<PersistentVolume>(&object)?;
+        }
         let claim = self.claim_of(&volume).await?;
         let claim_view = claim.as_deref().map(view::<PersistentVolumeClaim>).transpose()?;
         match plan::volume(&volume, claim_view.as_deref()) {
@@ -377,10 +392,13 @@ impl Controller {
                 self.tell(&object, event);
                 Ok(())
             }
+            // It waits for its finalizers.
+            Reclaim::Delete if object.is_deleting() => Ok(()),
             Reclaim::Delete => {
-                let options = DeleteOptions { uid: Some(object.uid().into()), ..DeleteOptions::default() };
+                let options = DeleteOptions::of(&object);
                 match self.api.delete(&PERSISTENT_VOLUMES, "", object.name(), &options).await {
-                    Err(status) if status.is_not_found() => Ok(()),
+                    // Gone, or another one of its name by now.
+                    Err(status) if status.is_not_found() || status.is_conflict() => Ok(()),
                     result => Ok(result?),
                 }
             }
@@ -388,6 +406,9 @@ impl Controller {
     }
 
     async fn write_phase(&self, volume: Arc<Object>, phase: &str, message: &str) -> Result<Arc<Object>> {
+        if view::<PersistentVolume>(&volume)?.status.phase == phase {
+            return Ok(volume);
+        }
         let mut tree = volume.to_value();
         if !status::write_volume(&mut tree, phase, message) {
             return Ok(volume);

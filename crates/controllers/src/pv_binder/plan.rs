@@ -230,6 +230,19 @@ struct Rank {
     name: Str,
 }
 
+/// Volume and claim name each other and say so: nothing is left to be written.
+pub(super) fn is_bound(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
+    let names_incarnation =
+        volume.spec.claim_ref.as_ref().is_some_and(|reference| reference.uid == claim.metadata.uid);
+    is_reserved_for(volume, claim)
+        && names_incarnation
+        && volume.status.phase == "Bound"
+        && claim.spec.volume_name == volume.metadata.name
+        && claim.metadata.annotations.contains_key(BIND_COMPLETED)
+        && claim.status.phase == "Bound"
+        && claim.status.access_modes == volume.spec.access_modes
+}
+
 /// Why a volume that a claim names cannot serve it.
 fn mismatch(claim: &PersistentVolumeClaim, volume: &PersistentVolume) -> Option<String> {
     let rules = [

@@ -510,3 +510,48 @@ async fn two_claims_never_share_a_volume_and_a_lost_one_is_told() {
         })
         .await;
 }
+
+#[tokio::test]
+async fn a_volume_on_its_way_out_is_not_deleted_again() {
+    let released = |name: &str, finalizers: Value| {
+        volume(name, |tree| {
+            tree.set_at(&["metadata", "finalizers"], finalizers);
+            tree.set_at(&["spec", "claimRef"], named_by("data", "gone"));
+            tree.set_at(&["spec", "persistentVolumeReclaimPolicy"], "Delete");
+            tree.remove_at(&["spec", "csi"]);
+            tree.set_at(&["spec", "hostPath", "path"], "/tmp/data");
+            tree.set_at(&["status", "phase"], "Released");
+        })
+    };
+    let held = released("held", json!(["kubernetes.io/pv-protection"]));
+    let world = World::start(vec![descriptor()], vec![held]);
+    let find = |fake: &client::fake::FakeApi, name: &str| fake.peek(&PERSISTENT_VOLUMES, "", name);
+    world.wait_for("the deletion", |fake| find(fake, "held").is_some_and(|own| own.is_deleting())).await;
+    world.fake.edit(&PERSISTENT_VOLUMES, "", "held", |tree| {
+        tree.set_at(&["metadata", "labels", "a"], "b");
+    });
+    // What comes later is looked at later.
+    world.fake.seed(released("other", json!([])));
+    world.wait_for("the other gone", |fake| find(fake, "other").is_none()).await;
+    let calls = world.fake.calls();
+    let deletes = calls.iter().filter(|call| call.verb == "delete" && call.name == "held").count();
+    assert_eq!(deletes, 1);
+}
+
+#[tokio::test]
+async fn what_is_bound_is_left_alone() {
+    let world =
+        World::start(vec![descriptor()], vec![claim(|_| {}), volume("v", set(&["status"], json!({})))]);
+    let is_bound = |fake: &client::fake::FakeApi, name: &str| {
+        let claim = fake.peek(&PERSISTENT_VOLUME_CLAIMS, "ns", name).map(|own| own.to_value());
+        claim.is_some_and(|claim| claim.str_at(&["status", "phase"]) == "Bound")
+    };
+    world.wait_for("bound", |fake| is_bound(fake, "data")).await;
+    world.fake.take_writes();
+    world.fake.edit(&PERSISTENT_VOLUMES, "", "v", |tree| tree.set_at(&["metadata", "labels", "a"], "b"));
+    world.fake.seed(claim(set(&["metadata", "name"], "more")));
+    world.fake.seed(volume("w", |_| {}));
+    world.wait_for("another pair", |fake| is_bound(fake, "more")).await;
+    let writes = world.fake.take_writes();
+    assert!(writes.iter().all(|write| write.ends_with("/more") || write.ends_with(" w")), "{writes:?}");
+}

@@ -29,7 +29,7 @@ use futures::future::BoxFuture;
 use tracing::warn;
 
 use crate::Options;
-use crate::ownership::{self, Parent};
+use crate::ownership::{self, Family, Parent};
 use crate::pod_control::{self, PodControl};
 use crate::pods::{self, PodOf};
 use kind::{Kind, Replicated};
@@ -117,7 +117,7 @@ impl<V: Replicated> Controller<V> {
             set.spec.selector.selector().map_err(|error| Error::Stalled { reason: error.to_string() })?;
         // Read before the pods, so that the pods are at least as new as what the answer is about.
         let current = self.control.expectations.met(key, &self.pods);
-        let pods = self.claimed_pods(key, object, &selector).await?;
+        let pods = self.claimed_pods(object, &selector).await?;
         let (active, terminating): (Vec<_>, Vec<_>) =
             pods.into_iter().filter(|own| !own.pod.is_terminal()).partition(|own| {
                 !own.pod.is_deleting() && !self.control.expectations.is_deleted(key, own.object.uid())
@@ -141,21 +141,14 @@ impl<V: Replicated> Controller<V> {
         }
     }
 
-    async fn claimed_pods(
-        &self,
-        key: &ObjectKey,
-        object: &Arc<Object>,
-        selector: &Selector,
-    ) -> Result<Vec<PodOf>, Error> {
-        let parent = Parent { object, selector };
-        let mut candidates = ownership::candidates(&self.pods, object);
-        // Pods that are done are nobody's business any more.
-        candidates.retain(|pod| pod.view::<Pod>().is_ok_and(|pod| !pod.is_terminal()));
-        let alive = candidates.iter().filter(|pod| !pod.is_deleting()).map(|pod| pod.uid());
-        self.control.expectations.settle(key, alive);
-        let claim = ownership::claim(&parent, candidates);
-        let pods = ownership::settle(&*self.control.api, &parent, &V::kind().resource, &PODS, claim).await?;
-        Ok(pods.into_iter().map(PodOf::read).collect::<Result<_, Status>>()?)
+    async fn claimed_pods(&self, object: &Object, selector: &Selector) -> Result<Vec<PodOf>, Status> {
+        let family = Family {
+            deletions: Some(&self.control.expectations),
+            leaves_out: |pod| pod.view::<Pod>().map_or(true, |pod| pod.is_terminal()),
+            ..Family::new(&*self.control.api, V::kind().resource.clone(), &self.pods)
+        };
+        let pods = family.claim(&Parent { object, selector }).await?.children;
+        pods.into_iter().map(PodOf::read).collect()
     }
 
     /// Creates or deletes pods; the first failure is the reconcile's.

@@ -107,17 +107,39 @@ struct Controller {
 
 impl Controller {
     fn observe_claim(&self, delta: &Delta, keys: &mut Vec<Key>) {
-        let (Delta::Upsert { new: claim, .. } | Delta::Delete { old: claim }) = delta else { return };
-        if matches!(delta, Delta::Upsert { .. }) {
-            keys.push(Key::Claim(ObjectKey::from(&**claim)));
+        match delta {
+            Delta::Upsert { old, new } => {
+                keys.push(Key::Claim(ObjectKey::from(&**new)));
+                let is_as_before = old.as_ref().is_some_and(|old| is_of_same_owner(old, new));
+                keys.extend(if is_as_before { self.unreserved(new) } else { self.pods_with(BY_CLAIM, new) });
+            }
+            Delta::Delete { old } => keys.extend(self.pods_with(BY_CLAIM, old)),
+            Delta::Resync => {}
         }
-        keys.extend(self.pods_with(BY_CLAIM, claim));
+    }
+
+    /// Pods that are on their nodes and still to be entered in a claim.
+    fn unreserved(&self, claim: &Object) -> Vec<Key> {
+        let mut pods = self.pods.by_index(BY_CLAIM, &ObjectKey::from(claim).to_string());
+        pods.retain(|pod| pod.view::<Pod>().is_ok_and(|pod| !pod.spec.node_name.is_empty()));
+        if pods.is_empty() {
+            return Vec::new();
+        }
+        let tree = claim.to_value();
+        pods.retain(|pod| plan::needs_reservation(pod, &tree));
+        pods.iter().map(|pod| Key::Pod(ObjectKey::from(&**pod))).collect()
     }
 
     fn pods_with(&self, index: &str, object: &Object) -> Vec<Key> {
         let pods = self.pods.by_index(index, &ObjectKey::from(object).to_string());
         pods.iter().map(|pod| Key::Pod(ObjectKey::from(&**pod))).collect()
     }
+}
+
+/// The same claim, made for the same pod.
+fn is_of_same_owner(old: &Object, new: &Object) -> bool {
+    let owner = |claim: &Object| claim.controller_owner().map(|owner| Str::from(owner.uid));
+    old.uid() == new.uid() && owner(old) == owner(new)
 }
 
 #[async_trait]
@@ -325,7 +347,7 @@ impl Controller {
     }
 
     async fn delete(&self, claim: &Object) {
-        let options = DeleteOptions { uid: Some(claim.uid().into()), ..DeleteOptions::default() };
+        let options = DeleteOptions::of(claim);
         let (namespace, name) = (claim.namespace(), claim.name());
         if let Err(status) = self.api.delete(&RESOURCE_CLAIMS, namespace, name, &options).await {
             // The pod's end deletes it as well.

@@ -96,7 +96,7 @@ impl Slices {
 
     pub async fn delete(&self, service: &ObjectKey, slices: &[Arc<Object>]) -> Result<(), Status> {
         for slice in slices {
-            let options = DeleteOptions { uid: Some(slice.uid().into()), ..DeleteOptions::default() };
+            let options = DeleteOptions::of(slice);
             match self.api.delete(&ENDPOINT_SLICES, slice.namespace(), slice.name(), &options).await {
                 Ok(()) => self.expectations.deleted(service, slice.uid()),
                 Err(status) if status.is_not_found() => {}

@@ -122,7 +122,7 @@ impl Controller {
     }
 
     async fn delete(&self, secret: &Object) -> Result {
-        let options = DeleteOptions { uid: Some(secret.uid().into()), ..DeleteOptions::default() };
+        let options = DeleteOptions::of(secret);
         match self.api.delete(&SECRETS, secret.namespace(), secret.name(), &options).await {
             Err(status) if !status.is_not_found() && !status.is_conflict() => Err(status.into()),
             _ => Ok(Action::await_change()),

@@ -40,7 +40,7 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 
 use crate::history::{History, Strays};
-use crate::ownership::{self, Parent};
+use crate::ownership::{self, Family, Parent};
 use crate::pod_control::run_doubling;
 use crate::{Options, pods};
 use plan::{Fate, Fleet, Member, Place, Revisions, Step};
@@ -64,11 +64,12 @@ fn start(context: Context<Options>) -> BoxFuture<'static, ()> {
         sets: Watched::new(&sets),
         pods: Watched::new(&pods),
         claims: Watched::new(&claims),
+        revisions: Watched::new(&revisions),
     });
     let controller = controller_runtime::Controller::new(&context, reconciler)
         .for_kind(&sets)
         .owns(&pods, "apps", "StatefulSet")
-        .reads(&revisions)
+        .owns(&revisions, "apps", "StatefulSet")
         .watches(&pods, {
             let sets = sets.clone();
             move |delta, keys| ownership::wake_adopters(&sets, delta, keys, selector_of)
@@ -109,6 +110,7 @@ struct Controller {
     sets: Watched,
     pods: Watched,
     claims: Watched,
+    revisions: Watched,
 }
 
 /// One reconcile of one StatefulSet.
@@ -134,7 +136,7 @@ impl Reconcile for Controller {
     type Key = ObjectKey;
 
     async fn reconcile(&self, key: &ObjectKey) -> Result {
-        let watched = [&self.sets, &self.pods, &self.claims];
+        let watched = [&self.sets, &self.pods, &self.claims, &self.revisions];
         match self.sets.informer.get(&key.namespace, &key.name) {
             None => {
                 watched.iter().for_each(|own| own.expectations.forget(key));
@@ -170,6 +172,11 @@ impl Controller {
         let history = self.history.claim(&parent, &STATEFUL_SETS, Strays::Ignored).await?;
         let members = self.members(key, &parent).await?;
         let (revisions, collisions) = revision::settle(&self.history, object, &set, &history).await?;
+        // Only the events of those that the set owns bring it back.
+        let all = history.iter().chain([&revisions.update]);
+        let own = all.filter(|own| ownership::is_controlled_by(&own.object, object.uid()));
+        let written = own.map(|own| own.object.revision()).max().unwrap_or_default();
+        self.revisions.expectations.written(key, written);
 
         let now = rt::now();
         let fleet = Fleet::of(&set, members, now);
@@ -202,16 +209,12 @@ impl Controller {
     /// The set's pods: selected, controlled by it, and named for it.
     async fn members(&self, key: &ObjectKey, parent: &Parent<'_>) -> Result<Vec<Member>, Error> {
         let name = parent.object.name();
-        let is_named = |pod: &Arc<Object>| plan::ordinal_of(name, pod.name()).is_some();
-        let candidates = ownership::candidates(&self.pods.informer, parent.object);
-        let alive = candidates.iter().filter(|pod| !pod.is_deleting()).map(|pod| pod.uid());
-        self.pods.expectations.settle(key, alive);
-        let mut claim = ownership::claim(parent, candidates);
-        claim.adopt.retain(is_named);
-        if !parent.object.is_deleting() {
-            claim.release.extend(claim.owned.extract_if(.., |pod| !is_named(pod)));
-        }
-        let owned = ownership::settle(&*self.api, parent, &STATEFUL_SETS, &PODS, claim).await?;
+        let family = Family {
+            deletions: Some(&self.pods.expectations),
+            is_named: |set, pod| plan::ordinal_of(set, pod).is_some(),
+            ..Family::new(&*self.api, STATEFUL_SETS, &self.pods.informer)
+        };
+        let owned = family.claim(parent).await?.children;
         let member = |object: Arc<Object>| -> Option<Result<Member, Status>> {
             let ordinal = plan::ordinal_of(name, object.name())?;
             let is_deleting = object.is_deleting() || self.pods.expectations.is_deleted(key, object.uid());
@@ -365,7 +368,7 @@ impl Sync<'_> {
 
     async fn delete_pod(&self, member: &Member) -> Result<(), Error> {
         let object = &member.object;
-        let options = DeleteOptions { uid: Some(object.uid().into()), ..DeleteOptions::default() };
+        let options = DeleteOptions::of(object);
         let deleted = self.controller.api.delete(&PODS, object.namespace(), object.name(), &options).await;
         match deleted {
             Err(status) if !status.is_not_found() && !status.is_conflict() => {

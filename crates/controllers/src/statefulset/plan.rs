@@ -10,14 +10,11 @@ use api::view::{Pod, StatefulSet};
 use apimachinery::{Object, Str, Value, json};
 use jiff::Timestamp;
 
-use crate::history::{REVISION_HASH, Revision};
+use crate::history::{self, REVISION_HASH, Revision};
 use crate::pods::{self, is_available};
 
 const POD_NAME: &str = "statefulset.kubernetes.io/pod-name";
 const POD_INDEX: &str = "apps.kubernetes.io/pod-index";
-
-/// The default of `revisionHistoryLimit`.
-const HISTORY_LIMIT: i32 = 10;
 
 /// Vacant places that one reconcile looks at. A set may ask for two thousand million pods; those that are made bring it
 /// back for more.
@@ -259,7 +256,7 @@ pub(super) fn beyond_history<'a>(
     revisions: &Revisions,
     fleet: &Fleet,
 ) -> Vec<&'a Revision> {
-    let Ok(limit) = usize::try_from(set.spec.revision_history_limit.unwrap_or(HISTORY_LIMIT)) else {
+    let Ok(limit) = usize::try_from(set.spec.revision_history_limit.unwrap_or(history::LIMIT)) else {
         return Vec::new();
     };
     let is_live = |name: &str| {

@@ -312,16 +312,6 @@ fn images(fake: &FakeApi) -> Vec<String> {
     shown.collect()
 }
 
-/// Runs pods until `reached`.
-async fn run_until(world: &World, what: &str, reached: impl Fn(&FakeApi) -> bool) {
-    world
-        .wait_for(what, |fake| {
-            world.run_pods();
-            reached(fake)
-        })
-        .await;
-}
-
 fn is_done(fake: &FakeApi) -> bool {
     let Some(object) = fake.peek(&STATEFUL_SETS, "ns", "web") else { return false };
     let (set, own) =
@@ -344,18 +334,8 @@ fn edit(world: &World, change: impl FnOnce(&mut Value)) {
 
 fn set_image(world: &World, image: &str) {
     edit(world, |tree| {
-        let containers =
-            tree.at_mut(&["spec", "template", "spec", "containers"]).and_then(Value::as_array_mut);
-        containers.unwrap()[0].set_at(&["image"], image);
+        crate::testing::change_image(tree, image);
     });
-}
-
-fn history_numbers(world: &World) -> Vec<i64> {
-    let revisions = world.fake.peek_all(&CONTROLLER_REVISIONS);
-    let mut numbers: Vec<i64> =
-        revisions.iter().map(|own| own.to_value()["revision"].as_i64().unwrap()).collect();
-    numbers.sort_unstable();
-    numbers
 }
 
 #[tokio::test]
@@ -364,7 +344,7 @@ async fn pods_start_in_order_with_their_claims() {
     world.wait_for("the first pod", |fake| pod_names(fake) == ["web-0"]).await;
     world.wait_for("its count", |fake| status_of(fake)["replicas"].as_i64() == Some(1)).await;
     assert_eq!(pod_names(&world.fake), ["web-0"], "the second waits until the first is ready");
-    run_until(&world, "both", is_done).await;
+    world.run_until("both", is_done).await;
     assert_eq!(pod_names(&world.fake), ["web-0", "web-1"]);
 
     let pod = world.tree(&PODS, "ns", "web-1");
@@ -414,10 +394,10 @@ async fn a_parallel_set_starts_and_stops_all_at_once() {
 #[tokio::test]
 async fn scaling_down_takes_the_highest_first_and_keeps_the_claims() {
     let world = world(with_claims(set(3)));
-    run_until(&world, "three", is_done).await;
+    world.run_until("three", is_done).await;
     world.fake.take_writes();
     edit(&world, |tree| tree.set_at(&["spec", "replicas"], 1));
-    run_until(&world, "one", is_done).await;
+    world.run_until("one", is_done).await;
     let deletes: Vec<String> =
         world.fake.take_writes().into_iter().filter(|call| call.starts_with("delete pods")).collect();
     assert_eq!(deletes, ["delete pods ns/web-2", "delete pods ns/web-1"]);
@@ -445,7 +425,7 @@ async fn claims_go_with_the_pod_or_the_set_when_the_policy_says_so() {
         let reference = claim["metadata"]["ownerReferences"][0].clone();
         format!("{} {}", reference.str_at(&["kind"]), reference.str_at(&["uid"]))
     };
-    run_until(&world, "two", is_done).await;
+    world.run_until("two", is_done).await;
     world.wait_for("the set owns them", |fake| owner(fake, "data-web-1") == "StatefulSet set-uid").await;
     // The pod has a finalizer so that its claim can be seen while it goes.
     world.fake.edit(&PODS, "ns", "web-1", |pod| pod.set_at(&["metadata", "finalizers"], json!(["x/wait"])));
@@ -461,7 +441,7 @@ async fn claims_go_with_the_pod_or_the_set_when_the_policy_says_so() {
         .await;
     assert_eq!(pod_names(&world.fake), ["web-0"]);
     world.fake.drop_object(&PERSISTENT_VOLUME_CLAIMS, "ns", "data-web-1");
-    run_until(&world, "two again", is_done).await;
+    world.run_until("two again", is_done).await;
 }
 
 #[tokio::test]
@@ -469,56 +449,59 @@ async fn a_rollout_stops_at_its_partition_and_goes_back_with_an_undo() {
     let mut tree = set(3);
     tree.set_at(&["spec", "updateStrategy", "rollingUpdate", "partition"], 2);
     let world = world(tree);
-    run_until(&world, "revision 1", is_done).await;
+    world.run_until("revision 1", is_done).await;
     set_image(&world, "v2");
-    run_until(&world, "one updated", |fake| {
-        let status = status_of(fake);
-        images(fake) == ["web-0 v1", "web-1 v1", "web-2 v2"]
-            && (status["updatedReplicas"].as_i64(), status["readyReplicas"].as_i64()) == (Some(1), Some(3))
-    })
-    .await;
+    world
+        .run_until("one updated", |fake| {
+            let status = status_of(fake);
+            images(fake) == ["web-0 v1", "web-1 v1", "web-2 v2"]
+                && (status["updatedReplicas"].as_i64(), status["readyReplicas"].as_i64())
+                    == (Some(1), Some(3))
+        })
+        .await;
     let status = status_of(&world.fake);
     assert_ne!(status["currentRevision"], status["updateRevision"]);
     assert_eq!(status["currentReplicas"].as_i64(), Some(2));
 
     // A pod below the partition comes back as it was.
     world.fake.drop_object(&PODS, "ns", "web-0");
-    run_until(&world, "the pod again", |fake| images(fake) == ["web-0 v1", "web-1 v1", "web-2 v2"]).await;
+    world.run_until("the pod again", |fake| images(fake) == ["web-0 v1", "web-1 v1", "web-2 v2"]).await;
 
     edit(&world, |tree| tree.set_at(&["spec", "updateStrategy", "rollingUpdate", "partition"], 0));
-    run_until(&world, "revision 2", is_done).await;
+    world.run_until("revision 2", is_done).await;
     assert_eq!(images(&world.fake), ["web-0 v2", "web-1 v2", "web-2 v2"]);
-    assert_eq!(history_numbers(&world), [1, 2]);
+    assert_eq!(world.revision_numbers(), [1, 2]);
 
     set_image(&world, "v1");
-    run_until(&world, "undone", is_done).await;
+    world.run_until("undone", is_done).await;
     assert_eq!(images(&world.fake)[0], "web-0 v1");
-    assert_eq!(history_numbers(&world), [2, 3], "the old revision is used again");
+    assert_eq!(world.revision_numbers(), [2, 3], "the old revision is used again");
 
     for image in ["v3", "v4", "v5"] {
         set_image(&world, image);
-        run_until(&world, image, is_done).await;
+        world.run_until(image, is_done).await;
     }
-    world.wait_for("two past revisions", |_| history_numbers(&world) == [4, 5, 6]).await;
+    world.wait_for("two past revisions", |_| world.revision_numbers() == [4, 5, 6]).await;
 }
 
 #[tokio::test]
 async fn a_rollout_goes_on_after_a_restart() {
     let mut world = world(set(3));
-    run_until(&world, "revision 1", is_done).await;
+    world.run_until("revision 1", is_done).await;
     set_image(&world, "v2");
-    run_until(&world, "the first of them", |fake| images(fake).last().is_some_and(|own| own == "web-2 v2"))
+    world
+        .run_until("the first of them", |fake| images(fake).last().is_some_and(|own| own == "web-2 v2"))
         .await;
     world.restart(vec![descriptor()]);
-    run_until(&world, "revision 2", is_done).await;
+    world.run_until("revision 2", is_done).await;
     assert_eq!(images(&world.fake), ["web-0 v2", "web-1 v2", "web-2 v2"]);
-    assert_eq!(history_numbers(&world), [1, 2]);
+    assert_eq!(world.revision_numbers(), [1, 2]);
 }
 
 #[tokio::test]
 async fn lost_and_failed_pods_are_replaced() {
     let world = world(set(2));
-    run_until(&world, "two", is_done).await;
+    world.run_until("two", is_done).await;
     let uid = |name: &str| world.fake.peek(&PODS, "ns", name).map(|pod| pod.uid().to_owned());
     let (first, second) = (uid("web-0"), uid("web-1"));
     world.fake.drop_object(&PODS, "ns", "web-0");
@@ -538,12 +521,12 @@ async fn on_delete_updates_only_what_is_deleted() {
     let mut tree = set(2);
     tree.set_at(&["spec", "updateStrategy"], json!({"type": "OnDelete"}));
     let world = world(tree);
-    run_until(&world, "two", |fake| status_of(fake)["readyReplicas"].as_i64() == Some(2)).await;
+    world.run_until("two", |fake| status_of(fake)["readyReplicas"].as_i64() == Some(2)).await;
     set_image(&world, "v2");
     world.wait_for("seen", |fake| status_of(fake)["observedGeneration"].as_i64() == Some(2)).await;
     assert_eq!(images(&world.fake), ["web-0 v1", "web-1 v1"]);
     world.fake.drop_object(&PODS, "ns", "web-0");
-    run_until(&world, "the new one", |fake| images(fake) == ["web-0 v2", "web-1 v1"]).await;
+    world.run_until("the new one", |fake| images(fake) == ["web-0 v2", "web-1 v1"]).await;
 }
 
 #[tokio::test]
@@ -578,7 +561,7 @@ async fn a_taken_revision_name_is_counted_and_avoided() {
     let foreign = json!({"apiVersion": "apps/v1", "kind": "ControllerRevision", "revision": 1, "data": {"a": 1},
         "metadata": {"name": format!("web-{taken}"), "namespace": "ns"}});
     let world = World::start(vec![descriptor()], vec![set(1), foreign]);
-    run_until(&world, "one", is_done).await;
+    world.run_until("one", is_done).await;
     let status = status_of(&world.fake);
     assert_eq!(status["collisionCount"].as_i64(), Some(1));
     assert_ne!(status.str_at(&["updateRevision"]), format!("web-{taken}"));
@@ -594,7 +577,7 @@ async fn a_refused_pod_is_an_event_and_tried_again() {
         refused.then(|| Status::new(403, "Forbidden", "exceeded quota"))
     });
     world.fake.seed(set(1));
-    run_until(&world, "one", is_done).await;
+    world.run_until("one", is_done).await;
     let message = "FailedCreate: Create Pod web-0 in StatefulSet web failed error: exceeded quota";
     world.wait_for("an event", |_| world.events().iter().any(|own| own == message)).await;
 }
@@ -606,7 +589,21 @@ async fn a_pod_that_must_stay_ready_holds_the_next_one_back() {
     tree.set_at(&["spec", "minReadySeconds"], 2);
     let world = world(tree);
     let started = rt::instant();
-    run_until(&world, "the second pod", |fake| pod_names(fake).len() == 2).await;
+    world.run_until("the second pod", |fake| pod_names(fake).len() == 2).await;
     assert!(started.elapsed() > Duration::from_secs(1), "{:?}", started.elapsed());
-    run_until(&world, "both", |fake| status_of(fake)["availableReplicas"].as_i64() == Some(2)).await;
+    world.run_until("both", |fake| status_of(fake)["availableReplicas"].as_i64() == Some(2)).await;
+}
+
+#[tokio::test]
+async fn a_revision_that_is_lost_is_made_again() {
+    let world = world(set(1));
+    world.run_until("one", is_done).await;
+    let lost = world.fake.peek_all(&CONTROLLER_REVISIONS)[0].clone();
+    world.fake.drop_object(&CONTROLLER_REVISIONS, "ns", lost.name());
+    world
+        .wait_for("another", |fake| {
+            let all = fake.peek_all(&CONTROLLER_REVISIONS);
+            all.iter().any(|own| own.name() == lost.name() && own.uid() != lost.uid())
+        })
+        .await;
 }

@@ -157,7 +157,7 @@ impl Controller {
             .api
             .patch(&PODS, namespace, name, Some("status"), Patch::Strategic(condition), &options)
             .await;
-        let options = DeleteOptions { uid: Some(pod.uid().into()), ..DeleteOptions::default() };
+        let options = DeleteOptions::of(pod);
         let result = match marked {
             Ok(_) => self.api.delete(&PODS, namespace, name, &options).await,
             Err(status) => Err(status),

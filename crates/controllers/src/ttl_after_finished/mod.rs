@@ -55,11 +55,8 @@ impl Reconcile for Controller {
         if let Some(action) = before_end(&fresh, rt::now())? {
             return Ok(action);
         }
-        let options = DeleteOptions {
-            propagation: Some(Propagation::Foreground),
-            uid: Some(fresh.uid().into()),
-            ..DeleteOptions::default()
-        };
+        let propagation = Some(Propagation::Foreground);
+        let options = DeleteOptions { propagation, ..DeleteOptions::of(&fresh) };
         self.api.delete(&JOBS, &key.namespace, &key.name, &options).await?;
         Ok(Action::await_change())
     }
