@@ -36,6 +36,7 @@ pub struct Config {
     pub network: ServiceNetwork,
     pub controllers: controllers::Selection,
     pub autoscaler: controllers::AutoscalerSettings,
+    pub scheduler: scheduler::Options,
     pub server: apiserver::Options,
 }
 
@@ -90,6 +91,12 @@ impl Platform {
         for role in ROLES {
             server.readiness().expect(role);
         }
+        let scheduling = Scheduling::prepare(
+            &server,
+            config.scheduler.clone(),
+            &config.server.apis.features,
+            &components,
+        )?;
         write_kubeconfig(&authority, address, &config.kubeconfig)?;
         let https = rt::spawn("https", server.listen(listener, Arc::new(tls)).run(serving.clone()));
         bootstrap::run(server.door(), &facts, &serving)
@@ -117,7 +124,7 @@ impl Platform {
         let aggregation = platform.server.aggregate(platform.components.clone());
         platform.tasks.push(rt::spawn("aggregation", aggregation));
         platform.start_controllers(authority, config);
-        platform.start_scheduler(&config.server.apis.features);
+        platform.start_scheduler(scheduling);
         platform.start_nodes(config.sim_nodes);
         Ok(platform)
     }
@@ -185,22 +192,15 @@ impl Platform {
     }
 
     fn serves(&self, resource: &apimachinery::GroupVersionResource) -> bool {
-        self.server.door().endpoint(resource).is_ok()
+        serves(&self.server, resource)
     }
 
-    fn start_scheduler(&mut self, features: &api::Features) {
-        let user = UserInfo::new(user::KUBE_SCHEDULER).authenticated();
-        let api: Arc<dyn client::Api> = self.server.client(user);
-        let informers = client::Informers::new(api.clone(), self.components.clone());
+    fn start_scheduler(&mut self, scheduling: Scheduling) {
         let (ready, became_ready) = tokio::sync::oneshot::channel();
         let shutdown = self.components.clone();
-        let groups = self.serves(&api::gvr::POD_GROUPS).then(|| scheduler::GroupFeatures {
-            gangs: features.enabled("GangScheduling"),
-            topology: features.enabled("TopologyAwareWorkloadScheduling"),
-        });
         self.tasks.push(rt::spawn("scheduler", async move {
-            let options = scheduler::Options { groups, ..scheduler::Options::default() };
-            if let Err(error) = scheduler::run(api, &informers, options, ready, shutdown).await {
+            let Scheduling { profiles, options } = scheduling;
+            if let Err(error) = scheduler::run_profiles(profiles, options, ready, shutdown).await {
                 tracing::error!(error = %telemetry::chain(&error), "Scheduler did not start");
             }
         }));
@@ -229,6 +229,37 @@ impl Platform {
                 readiness.set_ready(role);
             }
         }));
+    }
+}
+
+fn serves(server: &ApiServer, resource: &apimachinery::GroupVersionResource) -> bool {
+    server.door().endpoint(resource).is_ok()
+}
+
+/// A scheduler that is ready to start.
+struct Scheduling {
+    profiles: Vec<(scheduler::framework::Profile, scheduler::framework::Handle)>,
+    options: scheduler::Options,
+}
+
+impl Scheduling {
+    /// Makes the plugins, so that what is wrong with their configuration is found before the first write.
+    fn prepare(
+        server: &ApiServer,
+        options: scheduler::Options,
+        features: &api::Features,
+        components: &rt::Shutdown,
+    ) -> anyhow::Result<Self> {
+        let user = UserInfo::new(user::KUBE_SCHEDULER).authenticated();
+        let api: Arc<dyn client::Api> = server.client(user);
+        let informers = client::Informers::new(api.clone(), components.clone());
+        let groups = serves(server, &api::gvr::POD_GROUPS).then(|| scheduler::GroupFeatures {
+            gangs: features.enabled("GangScheduling"),
+            topology: features.enabled("TopologyAwareWorkloadScheduling"),
+        });
+        let options = scheduler::Options { groups, ..options };
+        let profiles = scheduler::profiles(api, &informers, &options, components)?;
+        Ok(Self { profiles, options })
     }
 }
 

@@ -34,6 +34,7 @@ async fn serve(arguments: UpArguments, manifests: Vec<manifest::Manifest>) -> an
         network,
         autoscaler: arguments.controllers.autoscaler(),
         controllers: arguments.controllers.controllers,
+        scheduler: arguments.scheduler.options()?,
         server,
     };
     let platform = tokio::select! {

@@ -73,15 +73,21 @@ fn what_is_wrong_is_said_in_one_line_and_nothing_is_started() {
     let broken = write(path, "broken.yaml", &format!("{DEPLOYMENT}---\nkind: [\n"));
     let unknown =
         write(path, "unknown.yaml", "apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: w}\n");
+    let head = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n";
+    let shares = write(path, "shares.yaml", &format!("{head}percentageOfNodesToScore: 101\n"));
     let data_dir = path.join("data");
     let data = data_dir.to_str().expect("UTF-8");
-    let cases: [(&[&str], &[&str]); 4] = [
+    let cases: [(&[&str], &[&str]); 5] = [
         (&["--data-dir", data, "--apply", &broken], &["broken.yaml, document 3", "line 16"]),
         (
             &["--data-dir", data, "--apply", &unknown],
             &["unknown.yaml, document 1", "Widget", "example.com/v1"],
         ),
         (&["--data-dir", data, "--apply", "absent.yaml"], &["--apply absent.yaml", "No such file"]),
+        (
+            &["--data-dir", data, "--scheduler-config", &shares],
+            &["--scheduler-config", "shares.yaml", "percentageOfNodesToScore", "101", "[0-100]"],
+        ),
         (&["--data-dir", "/proc/pintle"], &["--data-dir /proc/pintle", "directory you can write"]),
     ];
     for (arguments, expected) in cases {
@@ -95,6 +101,13 @@ fn what_is_wrong_is_said_in_one_line_and_nothing_is_started() {
     let empty = path.join("empty");
     let text = failure(up(&data_dir).arg("--apply").arg(&empty));
     assert!(text.contains("no .yaml, .yml or .json file"), "{text}");
+
+    let plugins = "profiles: [{plugins: {score: {enabled: [{name: Nope}]}}}]";
+    let plugins = write(path, "plugins.yaml", &format!("{head}{plugins}\n"));
+    let text = failure(up(&data_dir).args(["--scheduler-config", &plugins]));
+    let expected =
+        "plugins.yaml: profiles[0].plugins.score.enabled[0].name: Unsupported value: \"Nope\": supported";
+    assert!(text.contains(expected) && text.contains("\"NodeAffinity\""), "{text}");
 }
 
 #[test]

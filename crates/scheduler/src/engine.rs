@@ -26,14 +26,16 @@ use crate::budget::Budget;
 use crate::cache::{Cache, Slot};
 use crate::diagnosis::{Cause, Diagnosis, NO_NODES};
 use crate::framework::{
-    Code, CycleState, Event, EventSet, Nomination, PermitOutcome, PluginId, PluginSet, Profile, Profiles,
-    Status, Watched,
+    Candidate, Code, CycleState, Event, EventSet, Nomination, Opinion, PermitOutcome, PluginId, PluginSet,
+    Profile, Profiles, Question, Status, Watched,
 };
 use crate::groups::{GroupKey, Groups};
 use crate::permit::{Waiting, WaitingPod};
+use crate::plugins::cheapest;
 use crate::pod::PodInfo;
-use crate::queue::{Failure, Queue};
+use crate::queue::{Backoff, Failure, Place, Queue};
 use crate::shared::Shortlists;
+use crate::shortlist::Shortlist;
 
 pub use group::Verdict;
 
@@ -48,6 +50,8 @@ pub struct Engine {
     groups: Option<Groups>,
     /// What was decided about a group and not handed out yet.
     decided: VecDeque<Decision>,
+    /// Somebody is asked about a pod; meanwhile no other one is placed. How many events there were before.
+    asking: Option<u64>,
     /// Of a generator that only has to choose among equals.
     random: u64,
 }
@@ -56,6 +60,10 @@ pub struct Engine {
 pub enum Decision {
     /// Bind it; answer with [`Engine::bound`] or [`Engine::bind_failed`].
     Bind(Placement),
+    /// Ask [`Profile::consult_about`] the pod; answer with [`Engine::answered`].
+    Ask(Question),
+    /// Ask [`Profile::consult_about_preemption`]; answer with [`Engine::chosen`].
+    AskPreemption(Preemption),
     /// It waits for leave of a `Permit` plugin.
     Held,
     /// It found no place and is queued again; tell the user.
@@ -67,6 +75,28 @@ pub enum Decision {
 /// Reasons of the condition `PodScheduled`, upstream's.
 pub const UNSCHEDULABLE: &str = "Unschedulable";
 pub const SCHEDULER_ERROR: &str = "SchedulerError";
+
+/// A pod that found no place, and whom it could be made room by.
+pub struct Preemption {
+    pub pod: Arc<PodInfo>,
+    pub candidates: Vec<Candidate>,
+    no_place: NoPlace,
+}
+
+/// The outcome of a search that did not fail.
+enum Found {
+    Node(Slot),
+    /// Others are to be asked about these nodes first.
+    Ask(Vec<Str>),
+}
+
+/// Whether others may be asked about a pod's nodes.
+#[derive(Clone, Copy)]
+enum Asking<'a> {
+    Allowed,
+    Forbidden,
+    Done(&'a Opinion),
+}
 
 /// Why a pod found no place.
 struct NoPlace {
@@ -93,14 +123,15 @@ pub struct Placement {
 
 impl Engine {
     /// `seed` decides among nodes of equal score.
-    pub fn new(profiles: Profiles, seed: u64) -> Self {
+    pub fn new(profiles: Profiles, backoff: Backoff, seed: u64) -> Self {
         Self {
-            queue: Queue::new(profiles.clone()),
+            queue: Queue::new(profiles.clone(), backoff),
             cache: Cache::default(),
             shortlists: Shortlists::default(),
             waiting: Waiting::default(),
             groups: None,
             decided: VecDeque::new(),
+            asking: None,
             // Xorshift never leaves zero.
             random: seed | 1,
             profiles,
@@ -120,8 +151,11 @@ impl Engine {
         &self.queue
     }
 
-    /// Handles the next pod; `None` when none is ready.
+    /// Handles the next pod; `None` when none is ready, and while others are asked about one.
     pub fn next(&mut self, now: Instant) -> Option<Decision> {
+        if self.asking.is_some() {
+            return None;
+        }
         loop {
             if let Some(decision) = self.decided.pop_front() {
                 return Some(decision);
@@ -146,7 +180,8 @@ impl Engine {
 
     /// When there may be work without an event; `None` for never.
     pub fn next_due(&self) -> Option<Instant> {
-        self.queue.next_due().into_iter().chain(self.waiting.next_deadline()).min()
+        let queued = self.queue.next_due().filter(|_| self.asking.is_none());
+        queued.into_iter().chain(self.waiting.next_deadline()).min()
     }
 
     /// The binding succeeded. The assumption stays until the pod is seen as bound.
@@ -162,18 +197,92 @@ impl Engine {
     }
 
     fn schedule(&mut self, pod: Arc<PodInfo>, now: Instant) -> Decision {
-        match self.find_node(&pod, Ok(())) {
-            Ok(slot) => self.assume(pod, slot, now),
+        match self.search(&pod, Ok(()), Asking::Allowed) {
+            Ok(Found::Node(slot)) => self.assume(pod, slot, now),
+            Ok(Found::Ask(nodes)) => {
+                self.asking = Some(self.queue.events());
+                Decision::Ask(Question { pod, nodes })
+            }
             Err(no_place) => self.reject(pod, no_place, now),
         }
     }
 
-    /// The best node, or who rejected the pod and why. `preemption` says why others may not be evicted for it.
+    /// What came of [`Decision::Ask`]. The cluster may have changed: the pod is judged anew, by the opinion besides.
+    pub fn answered(
+        &mut self,
+        pod: Arc<PodInfo>,
+        answer: Result<Opinion, String>,
+        now: Instant,
+    ) -> Option<Decision> {
+        let before = self.asking.take();
+        if self.queue.place(pod.uid()) != Some(Place::InFlight) {
+            return None;
+        }
+        let found = match &answer {
+            Ok(opinion) => self.search(&pod, Ok(()), Asking::Done(opinion)),
+            Err(error) => Err(NoPlace::new(Failure::Error, error.clone())),
+        };
+        let no_place = match found {
+            Ok(Found::Node(slot)) => return Some(self.assume(pod, slot, now)),
+            // Asked already.
+            Ok(Found::Ask(_)) => NoPlace::new(Failure::Error, "nobody has an opinion".to_owned()),
+            Err(no_place) => no_place,
+        };
+        let uid = pod.uid().clone();
+        let decision = self.reject(pod, no_place, now);
+        if before != Some(self.queue.events()) {
+            self.queue.wake(&uid, now);
+        }
+        Some(decision)
+    }
+
+    /// What came of [`Decision::AskPreemption`].
+    pub fn chosen(
+        &mut self,
+        preemption: Preemption,
+        answer: Result<Vec<Candidate>, Status>,
+        now: Instant,
+    ) -> Option<Decision> {
+        let before = self.asking.take();
+        let Preemption { pod, mut no_place, .. } = preemption;
+        if self.queue.place(pod.uid()) != Some(Place::InFlight) {
+            return None;
+        }
+        let told = match answer {
+            Ok(candidates) => {
+                no_place.nomination = make_room(&candidates);
+                candidates.is_empty().then(|| "no candidate node for preemption".to_owned())
+            }
+            Err(status) => Some(status.message()),
+        };
+        no_place.message.extend(told.map(|told| format!(" preemption: {told}")));
+        let uid = pod.uid().clone();
+        let decision = self.reject(pod, no_place, now);
+        if before != Some(self.queue.events()) {
+            self.queue.wake(&uid, now);
+        }
+        Some(decision)
+    }
+
+    /// The best node, or who rejected the pod and why; nobody is asked. `preemption` says why others may not be evicted
+    /// for it.
     fn find_node(
         &mut self,
         pod: &Arc<PodInfo>,
         preemption: Result<(), &'static str>,
     ) -> Result<Slot, NoPlace> {
+        match self.search(pod, preemption, Asking::Forbidden)? {
+            Found::Node(slot) => Ok(slot),
+            Found::Ask(_) => Err(NoPlace::new(Failure::Error, "nobody may be asked".to_owned())),
+        }
+    }
+
+    fn search(
+        &mut self,
+        pod: &Arc<PodInfo>,
+        preemption: Result<(), &'static str>,
+        asking: Asking<'_>,
+    ) -> Result<Found, NoPlace> {
         if self.cache.node_count() == 0 {
             let failure = Failure::Rejected(self.profiles.serving(pod).interested_in(EventSet::NODE_ADD));
             return Err(NoPlace::new(failure, NO_NODES.to_owned()));
@@ -185,12 +294,27 @@ impl Engine {
         let cause = match shortlists.of(profile, pod, cache) {
             Err((plugin, status)) => Cause::PreFilter { plugins: PluginSet::from_iter([plugin]), status },
             Ok(shortlist) => {
+                let name = |slot: Slot| cache.node(slot).map(|node| node.name.clone());
+                match (profile.consult_about(pod), asking) {
+                    (Some((id, _)), Asking::Done(opinion)) => heed(shortlist, id, opinion, name),
+                    (Some(_), Asking::Allowed) if shortlist.feasible_count() > 0 => {
+                        return Ok(Found::Ask(shortlist.feasible().filter_map(name).collect()));
+                    }
+                    _ => {}
+                }
                 let nominated = cache.nomination(pod.uid());
                 if let Some(slot) = nominated.filter(|&slot| shortlist.is_feasible(slot)) {
-                    return Ok(slot);
+                    return Ok(Found::Node(slot));
                 }
-                match shortlist.best(random) {
-                    Some(slot) => return Ok(slot),
+                let extra = |slot, opinion: &Opinion| {
+                    name(slot).and_then(|name| opinion.scores.get(&name).copied()).unwrap_or(0)
+                };
+                let best = match asking {
+                    Asking::Allowed | Asking::Forbidden => shortlist.best(random),
+                    Asking::Done(opinion) => shortlist.best_with(random, |slot| extra(slot, opinion)),
+                };
+                match best {
+                    Some(slot) => return Ok(Found::Node(slot)),
                     None => Cause::Nodes(shortlist),
                 }
             }
@@ -200,7 +324,12 @@ impl Engine {
             return Err(NoPlace::new(Failure::Error, diagnosis.message("")));
         }
         let (told, nomination) = match preemption {
-            Ok(()) => run_post_filters(profile, pod, cache, &diagnosis),
+            Ok(()) => match run_post_filters(profile, pod, cache, &diagnosis) {
+                (told, Nomination::Choose(candidates)) if matches!(asking, Asking::Forbidden) => {
+                    (told, make_room(&candidates))
+                }
+                outcome => outcome,
+            },
             Err(why) => (why.to_owned(), Nomination::Keep),
         };
         let failure = Failure::Rejected(diagnosis.rejectors());
@@ -309,6 +438,12 @@ impl Engine {
     fn reject(&mut self, pod: Arc<PodInfo>, no_place: NoPlace, now: Instant) -> Decision {
         let NoPlace { failure, message, nomination } = no_place;
         match &nomination {
+            Nomination::Choose(candidates) => {
+                let candidates = candidates.clone();
+                self.asking = Some(self.queue.events());
+                let no_place = NoPlace { failure, message, nomination: Nomination::Keep };
+                return Decision::AskPreemption(Preemption { pod, candidates, no_place });
+            }
             Nomination::Keep => {}
             Nomination::Clear => self.cache.clear_nomination(pod.uid()),
             Nomination::Make { node, .. } => self.cache.nominate(pod.clone(), node),
@@ -341,7 +476,7 @@ fn run_post_filters(
         if !matches!(outcome.nomination, Nomination::Keep) {
             nomination = outcome.nomination;
         }
-        if matches!(nomination, Nomination::Make { .. }) {
+        if matches!(nomination, Nomination::Make { .. } | Nomination::Choose(_)) {
             break;
         }
     }
@@ -507,6 +642,27 @@ impl Engine {
         gone.iter().for_each(|name| self.on_node_gone(name, now));
         nodes.iter().for_each(|node| self.on_node(node, now));
         self.queue.on_resync(now);
+    }
+}
+
+/// On the node where it costs least.
+fn make_room(candidates: &[Candidate]) -> Nomination {
+    match cheapest(candidates) {
+        Some(Candidate { node, victims, .. }) => {
+            Nomination::Make { node: node.clone(), victims: victims.clone() }
+        }
+        None => Nomination::Keep,
+    }
+}
+
+/// Refuses the nodes that an opinion leaves out, in its words.
+fn heed(shortlist: &mut Shortlist, plugin: PluginId, opinion: &Opinion, name: impl Fn(Slot) -> Option<Str>) {
+    let feasible: Vec<Slot> = shortlist.feasible().collect();
+    for slot in feasible {
+        let Some(node) = name(slot).filter(|node| !opinion.scores.contains_key(node)) else { continue };
+        let wordless = || Status { code: Code::UnschedulableAndUnresolvable, reasons: Default::default() };
+        let status = opinion.refusals.get(&node).cloned().unwrap_or_else(wordless);
+        shortlist.refuse(slot, plugin, status);
     }
 }
 

@@ -16,8 +16,10 @@
 pub mod affinity;
 pub mod budget;
 pub mod cache;
+pub mod configuration;
 pub mod diagnosis;
 mod engine;
+mod extender;
 pub mod framework;
 pub mod groups;
 mod metrics;
@@ -34,4 +36,4 @@ pub mod shortlist;
 mod testing;
 
 pub use groups::GroupFeatures;
-pub use run::{DEFAULT_SCHEDULER, Options, run, run_profiles};
+pub use run::{DEFAULT_SCHEDULER, Options, RunError, profiles, run, run_profiles};

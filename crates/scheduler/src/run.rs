@@ -19,12 +19,15 @@ use rt::{Instant, Shutdown};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
+use crate::configuration::{Configuration, ConfigurationError};
 use crate::diagnosis::truncated;
-use crate::engine::{Decision, Engine, Placement, SCHEDULER_ERROR, Verdict};
-use crate::framework::{Handle, Nomination, Profile, ProfileError, Profiles, WATCHED, Watched};
+use crate::engine::{Decision, Engine, Placement, Preemption, SCHEDULER_ERROR, Verdict};
+use crate::framework::{
+    Candidate, Handle, Nomination, Opinion, Profile, ProfileError, Profiles, Status, WATCHED, Watched,
+};
 use crate::groups::{GroupFeatures, Groups};
 use crate::metrics::Metrics;
-use crate::plugins::{PREEMPTION_REASON, default_profile};
+use crate::plugins::{PREEMPTION_REASON, Row, rows};
 use crate::pod::PodInfo;
 
 /// Events handled before pods get their turn, and pods scheduled before other tasks get theirs: about a millisecond.
@@ -44,8 +47,10 @@ pub const DEFAULT_SCHEDULER: &str = "default-scheduler";
 /// How to run.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Pods with this `spec.schedulerName` are scheduled.
-    pub scheduler_name: Str,
+    /// The profiles, and what else a file can say.
+    pub configuration: Configuration,
+    /// The plugins that a program adds to those that profiles can have.
+    pub plugins: Vec<Row>,
     /// Bindings and status patches under way at the same time, without those that others must prepare.
     pub writes_in_flight: usize,
     /// Where the API has groups of pods: what of them is on.
@@ -54,7 +59,12 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { scheduler_name: DEFAULT_SCHEDULER.into(), writes_in_flight: 256, groups: None }
+        Self {
+            configuration: Configuration::default(),
+            plugins: Vec::new(),
+            writes_in_flight: 256,
+            groups: None,
+        }
     }
 }
 
@@ -65,12 +75,38 @@ pub async fn run(
     options: Options,
     ready: oneshot::Sender<()>,
     shutdown: Shutdown,
-) -> Result<(), ProfileError> {
-    let recorder = Recorder::new(api.clone(), &options.scheduler_name, shutdown.clone());
+) -> Result<(), RunError> {
+    let profiles = profiles(api, informers, &options, &shutdown)?;
+    Ok(run_profiles(profiles, options, ready, shutdown).await?)
+}
+
+/// Why nothing was scheduled.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Configuration(#[from] ConfigurationError),
+    #[error(transparent)]
+    Profiles(#[from] ProfileError),
+}
+
+/// Makes the profiles of the configuration: what is wrong with it is known before anything is read. Call inside a
+/// tokio runtime.
+pub fn profiles(
+    api: Arc<dyn Api>,
+    informers: &Informers,
+    options: &Options,
+    shutdown: &Shutdown,
+) -> Result<Vec<(Profile, Handle)>, ConfigurationError> {
+    let mut rows = rows(options.groups.is_some());
+    rows.extend(&options.plugins);
+    // All profiles see the same groups.
     let groups = options.groups.map(Groups::new);
-    let handle = Handle { api, informers: informers.clone(), recorder, groups };
-    let profile = default_profile(&options.scheduler_name, &handle)?;
-    run_profiles(vec![(profile, handle)], options, ready, shutdown).await
+    options.configuration.profiles(&rows, |scheduler_name| Handle {
+        api: api.clone(),
+        informers: informers.clone(),
+        recorder: Recorder::new(api.clone(), scheduler_name, shutdown.clone()),
+        groups: groups.clone(),
+    })
 }
 
 /// [`run`] with plugins of the caller's choice. All profiles have handles of one API and its informers.
@@ -92,6 +128,7 @@ pub async fn run_profiles(
     let awaited =
         WATCHED.iter().filter(|watched| profiles.iter().any(|profile| profile.awaits(watched.events)));
     let task = Task {
+        looked_up: profiles.iter().flat_map(Profile::reads).map(|resource| informers.of(resource)).collect(),
         objects: awaited.map(|watched| Objects::of(watched, &informers)).collect(),
         writer: Arc::new(Writer {
             api,
@@ -100,7 +137,7 @@ pub async fn run_profiles(
             shutdown: shutdown.clone(),
             profiles: profiles.clone(),
         }),
-        engine: Engine::new(profiles, seed).with_groups(groups),
+        engine: Engine::new(profiles, options.configuration.backoff, seed).with_groups(groups),
         pod_deltas: pods.subscribe(),
         node_deltas: nodes.subscribe(),
         namespace_deltas: namespaces.subscribe(),
@@ -135,6 +172,8 @@ struct Task {
     budget_deltas: Subscription,
     /// Of the resources that plugins wait for.
     objects: Vec<Objects>,
+    /// Of those that plugins look up.
+    looked_up: Vec<Arc<Informer>>,
     done: mpsc::Sender<(Place, Written)>,
     results: mpsc::Receiver<(Place, Written)>,
     in_flight: usize,
@@ -162,6 +201,8 @@ enum Place {
 enum Written {
     Bound { uid: Str },
     BindFailed(Placement),
+    Answered { pod: Arc<PodInfo>, answer: Result<Opinion, String> },
+    Chosen { preemption: Preemption, answer: Result<Vec<Candidate>, Status> },
     Told,
 }
 
@@ -209,8 +250,8 @@ impl Task {
     async fn run(mut self, ready: oneshot::Sender<()>) {
         self.namespaces.synced().await;
         self.budgets.synced().await;
-        for objects in &self.objects {
-            objects.informer.synced().await;
+        for informer in self.objects.iter().map(|objects| &objects.informer).chain(&self.looked_up) {
+            informer.synced().await;
         }
         self.nodes.synced().await;
         self.pods.synced().await;
@@ -401,6 +442,18 @@ impl Task {
         match written {
             Written::Bound { uid } => self.engine.bound(&uid),
             Written::BindFailed(placement) => self.engine.bind_failed(placement, rt::instant()),
+            Written::Answered { pod, answer } => {
+                let now = rt::instant();
+                if let Some(decision) = self.engine.answered(pod, answer, now) {
+                    self.carry_out(decision, now);
+                }
+            }
+            Written::Chosen { preemption, answer } => {
+                let now = rt::instant();
+                if let Some(decision) = self.engine.chosen(preemption, answer, now) {
+                    self.carry_out(decision, now);
+                }
+            }
             Written::Told => {}
         }
     }
@@ -411,6 +464,33 @@ impl Task {
         writer.metrics.decided(&decision, since);
         match decision {
             Decision::Held => {}
+            Decision::Ask(question) => {
+                self.in_flight += 1;
+                rt::spawn("consult", async move {
+                    let (profiles, pod) = (&writer.profiles, question.pod.clone());
+                    let mut guard = Answer { done, place: Place::Write, written: Some(unanswered(&pod)) };
+                    if let Some((_, plugin)) = profiles.serving(&pod).consult_about(&pod) {
+                        let answer = plugin.consult(question).await;
+                        guard.written = Some(Written::Answered { pod: pod.clone(), answer });
+                    }
+                });
+            }
+            Decision::AskPreemption(mut preemption) => {
+                self.in_flight += 1;
+                rt::spawn("consult", async move {
+                    let (profiles, pod) = (&writer.profiles, preemption.pod.clone());
+                    let candidates = std::mem::take(&mut preemption.candidates);
+                    let failed = Err(Status::error(NO_ANSWER));
+                    let written = Some(Written::Chosen { preemption, answer: failed });
+                    let mut guard = Answer { done, place: Place::Write, written };
+                    if let Some(plugin) = profiles.serving(&pod).consult_about_preemption(&pod) {
+                        let chosen = plugin.consult_preemption(&pod, candidates).await;
+                        if let Some(Written::Chosen { answer, .. }) = &mut guard.written {
+                            *answer = chosen;
+                        }
+                    }
+                });
+            }
             Decision::Bind(placement) => {
                 let (pod, place) = (placement.pod.clone(), self.take_place(&placement));
                 // What others prepare may take long; a mere binding is finished.
@@ -463,6 +543,12 @@ impl Task {
         self.in_flight += 1;
         Place::Write
     }
+}
+
+const NO_ANSWER: &str = "those who were asked did not answer";
+
+fn unanswered(pod: &Arc<PodInfo>) -> Written {
+    Written::Answered { pod: pod.clone(), answer: Err(NO_ANSWER.to_owned()) }
 }
 
 /// Answers when dropped, so that a task that panics does not take a place in flight with it.

@@ -12,11 +12,12 @@
 //! ```
 //!
 //! Why buckets and not a heap? Totals are small integers (at most the sum of weights × 100), nodes move between them
-//! in O(1), and upstream's random choice among equals falls out of it.
+//! in O(1), and upstream's random choice among equals falls out of it. Only a profile of large weights has them in a map.
 //!
 //! **Invariant (shortlist-exact):** after a refresh every answer equals what evaluating the node anew would give; a
 //! property test compares the two.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::cache::{Cache, NodeInfo, Slot};
@@ -82,12 +83,27 @@ struct Counted {
 /// Slots by total score.
 #[derive(Debug, Default)]
 struct Ranking {
-    buckets: Vec<Vec<Slot>>,
+    buckets: Buckets,
+    /// The highest total there can be.
+    max: usize,
     /// Where a slot stands: its bucket and the position in it.
     places: Vec<Option<(u32, u32)>>,
-    /// No higher bucket has slots.
-    top: usize,
     len: usize,
+}
+
+/// Totals up to here have a bucket each: 400 kB.
+const DENSE_MAX: usize = 1 << 14;
+
+/// The slots of each total.
+#[derive(Debug)]
+enum Buckets {
+    Dense {
+        buckets: Vec<Vec<Slot>>,
+        /// No higher bucket has slots.
+        top: usize,
+    },
+    /// Those that have slots.
+    Sparse(BTreeMap<usize, Vec<Slot>>),
 }
 
 // === impl Answer ===
@@ -175,6 +191,33 @@ impl Shortlist {
         Some(bucket[(random % bucket.len() as u64) as usize])
     }
 
+    /// The feasible nodes.
+    pub fn feasible(&self) -> impl Iterator<Item = Slot> {
+        (0..).zip(&self.answers).filter(|(_, answer)| answer.scores().is_some()).map(|(slot, _)| slot)
+    }
+
+    /// Takes note that a feasible node is refused after all. It is one of a pod that shares nothing, and lasts until
+    /// the node is asked again.
+    pub fn refuse(&mut self, slot: Slot, plugin: PluginId, status: Status) {
+        if self.is_feasible(slot) {
+            self.answers[slot as usize] = Answer::Refused(self.refusals.index_of(plugin, status));
+            self.count_refusal(slot);
+            self.ranking.take(slot);
+        }
+    }
+
+    /// As [`Shortlist::best`], with what `extra` adds to the totals.
+    pub fn best_with(&self, random: u64, extra: impl Fn(Slot) -> i64) -> Option<Slot> {
+        let totals = (0..).zip(&self.ranking.places).filter_map(|(slot, place)| {
+            place.map(|(total, _)| (i64::from(total).saturating_add(extra(slot)), slot))
+        });
+        let totals: Vec<(i64, Slot)> = totals.collect();
+        let highest = totals.iter().map(|(total, _)| *total).max()?;
+        let best: Vec<Slot> =
+            totals.into_iter().filter(|(total, _)| *total == highest).map(|(_, slot)| slot).collect();
+        best.get((random % best.len() as u64) as usize).copied()
+    }
+
     /// All nodes with the highest total.
     #[cfg(test)]
     pub fn best_all(&mut self) -> Vec<Slot> {
@@ -185,7 +228,7 @@ impl Shortlist {
 
     /// Total scores of all feasible nodes.
     #[cfg(test)]
-    fn totals(&self) -> std::collections::BTreeMap<Slot, i64> {
+    fn totals(&self) -> BTreeMap<Slot, i64> {
         let places = (0..).zip(&self.ranking.places);
         places.filter_map(|(slot, place)| place.map(|(bucket, _)| (slot, i64::from(bucket)))).collect()
     }
@@ -407,7 +450,7 @@ impl Shortlist {
 
     fn rank_all(&mut self, profile: &Profile) {
         self.extents = extents(&self.answers);
-        self.ranking.clear(profile.max_total() as usize + 1, self.answers.len());
+        self.ranking.clear(profile.max_total() as usize, self.answers.len());
         for (slot, answer) in (0..).zip(&self.answers) {
             if let Some(scores) = answer.scores() {
                 self.ranking.put(slot, total(profile, &self.extents, scores, self.skip_score));
@@ -497,47 +540,106 @@ impl Refusals {
 // === impl Ranking ===
 
 impl Ranking {
-    fn clear(&mut self, buckets: usize, slots: usize) {
-        self.buckets.iter_mut().for_each(Vec::clear);
-        self.buckets.resize(buckets, Vec::new());
+    fn clear(&mut self, max: usize, slots: usize) {
+        self.buckets.clear(max);
+        self.max = max;
         self.places.clear();
         self.places.resize(slots, None);
-        (self.top, self.len) = (0, 0);
+        self.len = 0;
     }
 
     /// Puts a slot where its total belongs. Totals above the highest possible count as the highest.
     fn put(&mut self, slot: Slot, total: usize) {
-        let total = total.min(self.buckets.len().saturating_sub(1));
+        let total = total.min(self.max);
         if matches!(self.places[slot as usize], Some((bucket, _)) if bucket as usize == total) {
             return;
         }
         self.take(slot);
-        let bucket = &mut self.buckets[total];
+        let bucket = self.buckets.at(total);
         self.places[slot as usize] = Some((total as u32, bucket.len() as u32));
         bucket.push(slot);
-        self.top = self.top.max(total);
         self.len += 1;
     }
 
     fn take(&mut self, slot: Slot) {
-        let Some((bucket, position)) = self.places[slot as usize].take() else { return };
-        let slots = &mut self.buckets[bucket as usize];
-        slots.swap_remove(position as usize);
-        if let Some(&moved) = slots.get(position as usize) {
-            self.places[moved as usize] = Some((bucket, position));
+        let Some((total, position)) = self.places[slot as usize].take() else { return };
+        if let Some(moved) = self.buckets.remove(total as usize, position as usize) {
+            self.places[moved as usize] = Some((total, position));
         }
         self.len -= 1;
     }
 
     fn highest(&mut self) -> Option<&[Slot]> {
-        if self.len == 0 {
-            return None;
-        }
-        while self.buckets[self.top].is_empty() {
-            self.top -= 1;
-        }
-        Some(&self.buckets[self.top])
+        if self.len == 0 { None } else { self.buckets.highest() }
     }
+}
+
+// === impl Buckets ===
+
+impl Default for Buckets {
+    fn default() -> Self {
+        Self::Dense { buckets: Vec::new(), top: 0 }
+    }
+}
+
+impl Buckets {
+    /// Empties all, in the memory that is there, for totals up to `max`.
+    fn clear(&mut self, max: usize) {
+        match self {
+            Self::Dense { buckets, top } if max <= DENSE_MAX => {
+                buckets.iter_mut().for_each(Vec::clear);
+                buckets.resize(max + 1, Vec::new());
+                *top = 0;
+            }
+            Self::Sparse(buckets) if max > DENSE_MAX => buckets.clear(),
+            other if max > DENSE_MAX => *other = Self::Sparse(BTreeMap::new()),
+            other => *other = Self::Dense { buckets: vec![Vec::new(); max + 1], top: 0 },
+        }
+    }
+
+    /// The bucket to put a slot in.
+    fn at(&mut self, total: usize) -> &mut Vec<Slot> {
+        match self {
+            Self::Dense { buckets, top } => {
+                *top = (*top).max(total);
+                &mut buckets[total]
+            }
+            Self::Sparse(buckets) => buckets.entry(total).or_default(),
+        }
+    }
+
+    /// Takes the slot at a position out; the answer is the one that is there now.
+    fn remove(&mut self, total: usize, position: usize) -> Option<Slot> {
+        match self {
+            Self::Dense { buckets, .. } => remove_at(&mut buckets[total], position),
+            Self::Sparse(buckets) => {
+                let bucket = buckets.get_mut(&total)?;
+                let moved = remove_at(bucket, position);
+                if bucket.is_empty() {
+                    buckets.remove(&total);
+                }
+                moved
+            }
+        }
+    }
+
+    /// The slots of the highest total that has any; one must have.
+    fn highest(&mut self) -> Option<&[Slot]> {
+        match self {
+            Self::Dense { buckets, top } => {
+                while buckets[*top].is_empty() {
+                    *top -= 1;
+                }
+                Some(&buckets[*top])
+            }
+            Self::Sparse(buckets) => buckets.last_key_value().map(|(_, bucket)| bucket.as_slice()),
+        }
+    }
+}
+
+fn remove_at(bucket: &mut Vec<Slot>, position: usize) -> Option<Slot> {
+    bucket.swap_remove(position);
+    bucket.get(position).copied()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod controllers;
 mod kubelets;
 mod network;
 mod requests;
+mod scheduler;
 mod sim;
 
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use clap::{Args, Parser, Subcommand};
 use self::admission::AdmissionArguments;
 use self::audit::AuditArguments;
 use self::controllers::ControllerArguments;
+use self::scheduler::SchedulerArguments;
 use apis::ApiArguments;
 use authentication::AuthenticationArguments;
 use authorization::AuthorizationArguments;
@@ -107,6 +109,9 @@ pub struct UpArguments {
 
     #[command(flatten)]
     pub controllers: ControllerArguments,
+
+    #[command(flatten)]
+    pub scheduler: SchedulerArguments,
 
     /// Answer metrics.k8s.io, which `kubectl top` reads, without metrics-server
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]

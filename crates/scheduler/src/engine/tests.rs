@@ -5,10 +5,10 @@ use apimachinery::{Value, json};
 use super::*;
 use crate::cache::NodeInfo;
 use crate::framework::{
-    EnqueueExtensions, Filter, Hint, NotShareable, Permit, Plugin, PreEnqueue, Profile, Registration,
-    Reserve, Sign, Signature,
+    Arguments, EnqueueExtensions, Filter, Hint, NotShareable, Permit, Plugin, PreEnqueue, Profile,
+    Registration, Reserve, Sign, Signature,
 };
-use crate::plugins::default_plugins;
+use crate::plugins::{DEFAULT, default_plugins};
 use crate::queue::Place;
 use crate::testing::{handle, profile};
 
@@ -33,7 +33,7 @@ impl World {
 
     fn with_all(profiles: Vec<Profile>) -> Self {
         let profiles = Profiles::new(profiles).unwrap();
-        Self { engine: Engine::new(profiles, 7), now: rt::instant(), revision: 0 }
+        Self { engine: Engine::new(profiles, Backoff::default(), 7), now: rt::instant(), revision: 0 }
     }
 
     fn object(&mut self, value: Value) -> Object {
@@ -62,6 +62,7 @@ impl World {
         match self.engine.next(self.now)? {
             Decision::Bind(placement) => Some(format!("{} -> {}", placement.pod.name(), placement.node)),
             Decision::Held => Some("held".to_owned()),
+            Decision::Ask(_) | Decision::AskPreemption(_) => panic!("there is nobody to ask"),
             Decision::Unschedulable { pod, message, .. } => Some(format!("{}: {message}", pod.name())),
             Decision::Group(_) => panic!("no pod here is in a group"),
         }
@@ -564,4 +565,148 @@ fn a_gated_pod_is_let_in_when_what_it_waits_for_appears_and_not_before() {
     world.engine.on_objects(watched, &[Arc::new(q)], world.now);
     assert_eq!(world.next().unwrap(), "q -> n", "also when all are read anew");
     assert_eq!(classes.0.lock().len(), 2);
+}
+
+/// The default plugins with arguments for one of them.
+fn told(plugin: &str, arguments: serde_json::Value) -> Profile {
+    let serde_json::Value::Object(fields) = arguments else { panic!("arguments are an object") };
+    let arguments = Arguments::new(fields);
+    let made = DEFAULT.iter().map(|row| {
+        let arguments = if row.name == plugin { arguments.clone() } else { Arguments::default() };
+        (row.factory)(&handle(), &arguments).unwrap().weighing(row.weight.max(1))
+    });
+    Profile::new("default-scheduler", made.collect()).unwrap()
+}
+
+#[test]
+fn the_fullest_node_that_fits_is_filled_first_where_that_is_the_strategy() {
+    let strategy = serde_json::json!({"scoringStrategy": {"type": "MostAllocated", "resources": [{"name": "cpu", "weight": 100}]}});
+    let mut plugins = told("NodeResourcesFit", strategy);
+    // The balance would weigh against it.
+    plugins.score.retain(|score| score.plugin.name() == "NodeResourcesFit");
+    let mut world = World::with(plugins);
+    for node in ["a", "b", "c"] {
+        world.node(node, "4");
+    }
+    let mut bound = cpu("2");
+    bound.set_at(&["nodeName"], "b");
+    world.pod("bound", bound);
+    for name in ["p", "q"] {
+        world.pod(name, cpu("1"));
+        assert_eq!(world.next().unwrap(), format!("{name} -> b"));
+    }
+    world.pod("r", cpu("1"));
+    assert_ne!(world.next().unwrap(), "r -> b", "it is full");
+}
+
+#[test]
+fn resources_that_are_ignored_need_not_fit() {
+    let ignored = serde_json::json!({"ignoredResources": ["a.io/x"], "ignoredResourceGroups": ["b.io"]});
+    let mut world = World::with(told("NodeResourcesFit", ignored));
+    world.node("n", "4");
+    let wants = |name: &str| {
+        let requests: Value = [(Str::from(name), Value::from("1"))].into_iter().collect();
+        json!({"containers": [{"name": "c", "resources": {"requests": requests}}]})
+    };
+    for (name, resource) in [("p", "a.io/x"), ("q", "b.io/y")] {
+        world.pod(name, wants(resource));
+        assert_eq!(world.next().unwrap(), format!("{name} -> n"));
+    }
+    world.pod("r", wants("a.io/y"));
+    assert!(world.next().unwrap().starts_with("r: 0/1 nodes are available: 1 Insufficient a.io/y."));
+}
+
+impl World {
+    fn labelled_node(&mut self, name: &str, label: &str) {
+        let node = self.object(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name,
+            "labels": {"zone": label}}, "status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"}}}));
+        self.engine.on_node(&node, self.now);
+    }
+}
+
+#[test]
+fn affinity_that_a_profile_adds_is_every_pods() {
+    let terms = |zone: &str| serde_json::json!({"matchExpressions": [{"key": "zone", "operator": "In", "values": [zone]}]});
+    let required = serde_json::json!({"addedAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [terms("a")]}}});
+    let mut world = World::with(told("NodeAffinity", required));
+    world.labelled_node("b", "b");
+    world.pod("p", cpu("1"));
+    assert!(
+        world.next().unwrap().starts_with(
+            "p: 0/1 nodes are available: 1 node(s) didn't match scheduler-enforced node affinity."
+        )
+    );
+    world.now += Duration::from_secs(2);
+    world.labelled_node("c", "c");
+    assert_eq!(world.engine.queue().place("p"), Some(Place::Unschedulable), "no node for it");
+    world.labelled_node("b", "a");
+    assert_eq!(world.next().unwrap(), "p -> b");
+
+    let preferred = serde_json::json!({"addedAffinity": {"preferredDuringSchedulingIgnoredDuringExecution":
+        [{"weight": 5, "preference": terms("a")}]}});
+    let mut world = World::with(told("NodeAffinity", preferred));
+    for (node, zone) in [("x", "b"), ("y", "a"), ("z", "c")] {
+        world.labelled_node(node, zone);
+    }
+    world.pod("p", cpu("1"));
+    assert_eq!(world.next().unwrap(), "p -> y");
+}
+
+#[test]
+fn what_required_affinity_of_placed_pods_adds_to_a_score_can_be_told() {
+    for (arguments, attracted) in [
+        (serde_json::json!({"hardPodAffinityWeight": 100}), true),
+        (serde_json::json!({"hardPodAffinityWeight": 0}), false),
+        (
+            serde_json::json!({"hardPodAffinityWeight": 100, "ignorePreferredTermsOfExistingPods": true}),
+            false,
+        ),
+    ] {
+        let mut profile = told("InterPodAffinity", arguments.clone());
+        profile.score.retain(|score| score.plugin.name() == "InterPodAffinity");
+        profile.score.iter_mut().for_each(|score| score.normalized = Some(0));
+        let mut world = World::with(profile);
+        for at in 0..20 {
+            world.labelled_node(&format!("n{at}"), &format!("zone-{at}"));
+        }
+        let fan = world.object(json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "fan", "namespace": "default", "uid": "fan"},
+            "spec": {"nodeName": "n7", "affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+                [{"topologyKey": "zone", "labelSelector": {}}]}}}}));
+        world.engine.on_pod(&fan, world.now);
+        let placed: Vec<String> = (0..4)
+            .map(|at| {
+                world.pod(&format!("p{at}"), cpu("100m"));
+                world.next().unwrap()
+            })
+            .collect();
+        let all_there = placed.iter().all(|placed| placed.ends_with("-> n7"));
+        assert_eq!(all_there, attracted, "{arguments}: {placed:?}");
+    }
+}
+
+#[test]
+fn weights_of_any_size_rank_nodes() {
+    let weighty = DEFAULT.iter().map(|row| {
+        let weight = if row.name == "NodeAffinity" { 1_000_000 } else { row.weight.max(1) };
+        (row.factory)(&handle(), &Arguments::default()).unwrap().weighing(weight)
+    });
+    let mut world = World::with(Profile::new("default-scheduler", weighty.collect()).unwrap());
+    for (node, zone) in [("x", "b"), ("y", "a"), ("z", "c")] {
+        world.labelled_node(node, zone);
+    }
+    let spec = |amount: &str| {
+        let mut spec = cpu(amount);
+        spec.set_at(
+            &["affinity", "nodeAffinity", "preferredDuringSchedulingIgnoredDuringExecution"],
+            json!([{"weight": 1, "preference": {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]}}]),
+        );
+        spec
+    };
+    for name in ["p", "q", "r", "s"] {
+        world.pod(name, spec("1"));
+        assert_eq!(world.next().unwrap(), format!("{name} -> y"));
+    }
+    world.pod("t", spec("1"));
+    assert_ne!(world.next().unwrap(), "t -> y", "it is full");
 }

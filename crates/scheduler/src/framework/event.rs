@@ -85,6 +85,8 @@ pub enum Hint {
 
 impl EventSet {
     pub const NONE: Self = Self(0);
+    /// Whatever happens.
+    pub const ANY: Self = Self(u32::MAX);
     pub const NODE_ADD: Self = Self(1);
     pub const NODE_DELETE: Self = Self(1 << 1);
     pub const NODE_ALLOCATABLE: Self = Self(1 << 2);

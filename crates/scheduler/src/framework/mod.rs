@@ -12,9 +12,11 @@
 //! A plugin is made from a [`Handle`] and its [`Arguments`]. It reads the cache it is given and the handle's informers,
 //! does no I/O before `PreBind`, and keeps data in [`CycleState`]. All plugins stand in one list: `plugins::registry`.
 
+mod consult;
 mod cycle_state;
 mod event;
 mod handle;
+mod point;
 mod profile;
 mod profiles;
 mod signature;
@@ -31,9 +33,12 @@ use crate::diagnosis::Diagnosis;
 use crate::permit::Waiting;
 use crate::pod::PodInfo;
 use crate::queue::QueuedPod;
+pub use consult::{Candidate, Consult, Opinion, Question};
 pub use cycle_state::CycleState;
 pub use event::{Event, EventSet, Hint, WATCHED, Watched};
+pub(crate) use handle::misplaced;
 pub use handle::{ArgumentError, Arguments, Handle};
+pub use point::{Arrangement, Point};
 pub use profile::{
     NORMALIZED_MAX, PluginId, PluginSet, Profile, ProfileError, Registering, Registration, ScorePlugin,
     Scores,
@@ -70,6 +75,12 @@ pub trait EnqueueExtensions: Plugin {
     fn hint(&self, pod: &PodInfo, event: &Event<'_>) -> Hint {
         let _ = (pod, event);
         Hint::Queue
+    }
+
+    /// Resources that the plugin looks up without waiting for them: they have been read before the first pod is
+    /// scheduled.
+    fn reads(&self) -> &[GroupVersionResource] {
+        &[]
     }
 
     /// An [`Event::Object`] of a kind that the plugin waits for, before any pod is asked about with
@@ -153,6 +164,8 @@ pub enum Nomination {
     Keep,
     /// No node can be made to fit.
     Clear,
+    /// Those who have a say choose among these.
+    Choose(Vec<Candidate>),
     /// Room is made there: the victims are evicted, and the room is the pod's against those of lower priority.
     Make {
         node: Str,

@@ -18,6 +18,9 @@ pub struct PluginSet(u64);
 /// Most score plugins with a normalization in one profile: what every node's entry holds room for. Upstream has six.
 pub const NORMALIZED_MAX: usize = 6;
 
+/// The highest total score a profile's weights may lead to: what a node's place in the ranking holds.
+pub const TOTAL_MAX: i64 = i32::MAX as i64;
+
 /// The plugins that serve pods of one `schedulerName`.
 pub struct Profile {
     pub scheduler_name: Str,
@@ -37,6 +40,7 @@ pub struct Profile {
     pub(crate) bind: Vec<(PluginId, Arc<dyn Bind>)>,
     enqueue: Vec<(PluginId, Arc<dyn EnqueueExtensions>)>,
     sign: Vec<Arc<dyn Sign>>,
+    consult: Option<(PluginId, Arc<dyn Consult>)>,
 }
 
 /// A score plugin in its place.
@@ -74,6 +78,7 @@ pub struct Registration {
     bind: Option<Arc<dyn Bind>>,
     enqueue: Option<Arc<dyn EnqueueExtensions>>,
     sign: Option<Arc<dyn Sign>>,
+    consult: Option<Arc<dyn Consult>>,
 }
 
 /// A [`Registration`] in the making, which still knows the plugin's type.
@@ -83,7 +88,7 @@ pub struct Registering<P> {
 }
 
 /// Why a list of plugins makes no profile.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, thiserror::Error, PartialEq)]
 pub enum ProfileError {
     #[error("profile {profile:?}: plugin {name:?} is listed twice")]
     Duplicate { profile: Str, name: &'static str },
@@ -102,6 +107,8 @@ pub enum ProfileError {
         #[source]
         source: ArgumentError,
     },
+    #[error("profile {profile:?}: total score of Score plugins could overflow")]
+    Overflow { profile: Str },
     #[error("at least one profile is needed")]
     NoProfiles,
     #[error("two profiles are called {0:?}; pods find theirs by the name")]
@@ -169,12 +176,30 @@ impl Registration {
             bind: None,
             enqueue: None,
             sign: None,
+            consult: None,
         };
         Registering { plugin: Arc::new(plugin), registration }
     }
 
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// Whether the plugin can run at a point.
+    pub fn serves(&self, point: Point) -> bool {
+        match point {
+            Point::PreEnqueue => self.pre_enqueue.is_some(),
+            Point::QueueSort => self.queue_sort.is_some(),
+            Point::PreFilter => self.pre_filter.is_some(),
+            Point::Filter => self.filter.is_some(),
+            Point::PostFilter => self.post_filter.is_some(),
+            Point::PreScore => self.pre_score.is_some(),
+            Point::Score => self.score.is_some(),
+            Point::Reserve => self.reserve.is_some(),
+            Point::Permit => self.permit.is_some(),
+            Point::PreBind => self.pre_bind.is_some(),
+            Point::Bind => self.bind.is_some(),
+        }
     }
 
     /// How much its score counts; 1 unless said.
@@ -277,6 +302,17 @@ impl<P: Plugin> Registering<P> {
         self
     }
 
+    /// It is asked about the nodes of pods.
+    pub fn consult(mut self) -> Self
+    where
+        P: Consult,
+    {
+        self.registration.consult = Some(self.plugin.clone());
+        self.registration.enqueue = Some(self.plugin.clone());
+        self.registration.sign = Some(self.plugin.clone());
+        self
+    }
+
     pub fn done(self) -> Registration {
         self.registration
     }
@@ -285,19 +321,34 @@ impl<P: Plugin> Registering<P> {
 // === impl Profile ===
 
 impl Profile {
-    /// Makes a profile of plugins in the order in which they are to run.
+    /// Makes a profile of plugins which run, in their order, wherever they can.
     pub fn new(scheduler_name: &str, plugins: Vec<Registration>) -> Result<Self, ProfileError> {
+        let mut everywhere = Arrangement::default();
+        for point in Point::ALL {
+            let serving = (0..plugins.len()).filter(|&at| plugins[at].serves(point));
+            everywhere.set(point, serving.collect());
+        }
+        Self::arranged(scheduler_name, plugins, &everywhere)
+    }
+
+    /// Makes a profile of plugins which run where, and in the order in which, the arrangement has them.
+    pub fn arranged(
+        scheduler_name: &str,
+        plugins: Vec<Registration>,
+        arrangement: &Arrangement,
+    ) -> Result<Self, ProfileError> {
         let profile = || Str::from(scheduler_name);
         check_names(&profile(), &plugins)?;
-        let mut sorters: Vec<_> = plugins.iter().filter_map(|plugin| plugin.queue_sort.clone()).collect();
+        let at = Arranged { plugins: &plugins, arrangement };
+        let mut sorters = at.point(Point::QueueSort, |plugin| plugin.queue_sort.clone());
         let queue_sort = match (sorters.pop(), sorters.len()) {
-            (Some(only), 0) => only,
+            (Some((_, only)), 0) => only,
             (last, rest) => {
                 let count = rest + usize::from(last.is_some());
                 return Err(ProfileError::QueueSort { profile: profile(), count });
             }
         };
-        let score = score_plugins(&plugins);
+        let score = at.scores();
         let normalized = score.iter().filter(|score| score.normalized.is_some()).count();
         if normalized > NORMALIZED_MAX {
             return Err(ProfileError::TooManyNormalized { profile: profile(), count: normalized });
@@ -306,22 +357,29 @@ impl Profile {
             scheduler_name: profile(),
             id: 0,
             names: plugins.iter().map(|plugin| plugin.name).collect(),
-            pre_enqueue: at_point(&plugins, |plugin| plugin.pre_enqueue.clone()),
+            pre_enqueue: at.point(Point::PreEnqueue, |plugin| plugin.pre_enqueue.clone()),
             queue_sort,
-            pre_filter: at_point(&plugins, |plugin| plugin.pre_filter.clone()),
-            filter: at_point(&plugins, |plugin| plugin.filter.clone()),
-            post_filter: at_point(&plugins, |plugin| plugin.post_filter.clone()),
-            pre_score: at_point(&plugins, |plugin| plugin.pre_score.clone()),
+            pre_filter: at.point(Point::PreFilter, |plugin| plugin.pre_filter.clone()),
+            filter: at.point(Point::Filter, |plugin| plugin.filter.clone()),
+            post_filter: at.point(Point::PostFilter, |plugin| plugin.post_filter.clone()),
+            pre_score: at.point(Point::PreScore, |plugin| plugin.pre_score.clone()),
             score,
-            reserve: at_point(&plugins, |plugin| plugin.reserve.clone()),
-            permit: at_point(&plugins, |plugin| plugin.permit.clone()),
-            pre_bind: at_point(&plugins, |plugin| plugin.pre_bind.clone()),
-            bind: at_point(&plugins, |plugin| plugin.bind.clone()),
-            enqueue: at_point(&plugins, |plugin| plugin.enqueue.clone()),
+            reserve: at.point(Point::Reserve, |plugin| plugin.reserve.clone()),
+            permit: at.point(Point::Permit, |plugin| plugin.permit.clone()),
+            pre_bind: at.point(Point::PreBind, |plugin| plugin.pre_bind.clone()),
+            bind: at.point(Point::Bind, |plugin| plugin.bind.clone()),
+            enqueue: (0..)
+                .zip(&plugins)
+                .filter_map(|(id, plugin)| Some((id, plugin.enqueue.clone()?)))
+                .collect(),
             sign: plugins.iter().filter_map(|plugin| plugin.sign.clone()).collect(),
+            consult: (0..).zip(&plugins).find_map(|(id, plugin)| Some((id, plugin.consult.clone()?))),
         };
         if made.bind.is_empty() {
             return Err(ProfileError::NoBind { profile: profile() });
+        }
+        if made.checked_max_total().is_none_or(|total| total > TOTAL_MAX) {
+            return Err(ProfileError::Overflow { profile: profile() });
         }
         Ok(made)
     }
@@ -354,9 +412,26 @@ impl Profile {
         self.pre_bind.iter().for_each(|(_, plugin)| plugin.wake(uid));
     }
 
-    /// Whether some plugin waits for any of these events.
+    /// What plugins look up besides what they wait for.
+    pub fn reads(&self) -> impl Iterator<Item = &GroupVersionResource> {
+        self.enqueue.iter().flat_map(|(_, plugin)| plugin.reads())
+    }
+
+    /// Who is to be asked about the pod's nodes.
+    pub fn consult_about(&self, pod: &PodInfo) -> Option<(PluginId, &Arc<dyn Consult>)> {
+        self.consult.as_ref().filter(|(_, plugin)| plugin.concerns(pod)).map(|(id, plugin)| (*id, plugin))
+    }
+
+    /// Who is to be asked whom to evict for the pod.
+    pub fn consult_about_preemption(&self, pod: &PodInfo) -> Option<&Arc<dyn Consult>> {
+        self.consult.as_ref().map(|(_, plugin)| plugin).filter(|plugin| plugin.concerns_preemption(pod))
+    }
+
+    /// Whether some plugin waits for any of these events. One that takes whatever happens asks for none of them: an
+    /// API server need not have all resources.
     pub fn awaits(&self, kinds: EventSet) -> bool {
-        self.enqueue.iter().any(|(_, plugin)| plugin.events().intersects(kinds))
+        let mut awaited = self.enqueue.iter().map(|(_, plugin)| plugin.events());
+        awaited.any(|events| events != EventSet::ANY && events.intersects(kinds))
     }
 
     /// Hands an object's event to the plugins that wait for its kind.
@@ -416,9 +491,36 @@ impl Profile {
         self.sign.iter().try_for_each(|plugin| plugin.sign(pod, cluster, signature))
     }
 
+    /// The names of the plugins of a point in order, with the weights of scores.
+    #[cfg(test)]
+    pub fn at(&self, point: Point) -> Vec<(&'static str, i64)> {
+        fn ids<T: ?Sized>(plugins: &[(PluginId, Arc<T>)]) -> Vec<(PluginId, i64)> {
+            plugins.iter().map(|(id, _)| (*id, 0)).collect()
+        }
+        let ids = match point {
+            Point::PreEnqueue => ids(&self.pre_enqueue),
+            Point::QueueSort => return vec![(self.queue_sort.name(), 0)],
+            Point::PreFilter => ids(&self.pre_filter),
+            Point::Filter => ids(&self.filter),
+            Point::PostFilter => ids(&self.post_filter),
+            Point::PreScore => ids(&self.pre_score),
+            Point::Score => self.score.iter().map(|score| (score.id, score.weight)).collect(),
+            Point::Reserve => ids(&self.reserve),
+            Point::Permit => ids(&self.permit),
+            Point::PreBind => ids(&self.pre_bind),
+            Point::Bind => ids(&self.bind),
+        };
+        ids.into_iter().map(|(id, weight)| (self.plugin_name(id), weight)).collect()
+    }
+
     /// The highest total score a node can have.
     pub fn max_total(&self) -> i64 {
         self.score.iter().map(|score| score.weight * MAX_NODE_SCORE).sum()
+    }
+
+    fn checked_max_total(&self) -> Option<i64> {
+        let highest = |score: &ScorePlugin| score.weight.checked_mul(MAX_NODE_SCORE);
+        self.score.iter().try_fold(0_i64, |total, score| total.checked_add(highest(score)?))
     }
 
     /// Runs the filters that were not skipped, in order, up to the first refusal.
@@ -467,26 +569,35 @@ impl Profile {
     }
 }
 
-fn at_point<T: ?Sized>(
-    plugins: &[Registration],
-    point: impl Fn(&Registration) -> Option<Arc<T>>,
-) -> Vec<(PluginId, Arc<T>)> {
-    plugins.iter().zip(0..).filter_map(|(plugin, id)| Some((id, point(plugin)?))).collect()
+/// Plugins with where they run.
+struct Arranged<'a> {
+    plugins: &'a [Registration],
+    arrangement: &'a Arrangement,
 }
 
-fn score_plugins(plugins: &[Registration]) -> Vec<ScorePlugin> {
-    let mut next_normalized = 0..;
-    let scores =
-        plugins.iter().zip(0..).filter_map(|(plugin, id)| Some((id, plugin.score.clone()?, plugin.weight)));
-    scores
-        .map(|(id, plugin, weight)| {
-            let normalized = match plugin.normalization() {
-                Normalization::None => None,
-                Normalization::By(_) => next_normalized.next(),
-            };
-            ScorePlugin { id, plugin, weight, normalized }
-        })
-        .collect()
+impl Arranged<'_> {
+    fn point<T: ?Sized>(
+        &self,
+        point: Point,
+        serves: impl Fn(&Registration) -> Option<Arc<T>>,
+    ) -> Vec<(PluginId, Arc<T>)> {
+        let order = self.arrangement.at(point).iter();
+        order.filter_map(|&at| Some((at as PluginId, serves(self.plugins.get(at)?)?))).collect()
+    }
+
+    fn scores(&self) -> Vec<ScorePlugin> {
+        let mut next_normalized = 0..;
+        let scores = self.point(Point::Score, |plugin| plugin.score.clone()).into_iter();
+        scores
+            .map(|(id, plugin)| {
+                let normalized = match plugin.normalization() {
+                    Normalization::None => None,
+                    Normalization::By(_) => next_normalized.next(),
+                };
+                ScorePlugin { id, plugin, weight: self.plugins[id as usize].weight, normalized }
+            })
+            .collect()
+    }
 }
 
 fn check_names(profile: &Str, plugins: &[Registration]) -> Result<(), ProfileError> {

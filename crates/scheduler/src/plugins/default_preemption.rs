@@ -10,18 +10,63 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use apimachinery::Str;
+use apimachinery::field::{Error, ErrorList, Path};
+use serde::Deserialize;
 
 use crate::budget::Budget;
 use crate::cache::{Cache, NodeInfo, Slot};
 use crate::diagnosis::{Cause, Diagnosis, histogram};
-use crate::framework::{Code, Nomination, Plugin, PostFilter, PostFilterOutcome, Reason, Status};
+use crate::framework::{
+    ArgumentError, Arguments, Candidate, Code, Nomination, Plugin, PostFilter, PostFilterOutcome, Reason,
+    Status,
+};
 use crate::pod::PodInfo;
 use crate::shortlist::Shortlist;
 
-pub struct DefaultPreemption;
+/// Its arguments are `DefaultPreemptionArgs`: how many candidates are looked for. More would find hardly better ones.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct DefaultPreemption {
+    /// Of all nodes.
+    min_candidate_nodes_percentage: i32,
+    /// At least so many.
+    min_candidate_nodes_absolute: i32,
+}
 
-/// Candidates looked for: a tenth of the nodes, and at least so many. More would find hardly better ones.
-const CANDIDATES_MIN: usize = 100;
+impl Default for DefaultPreemption {
+    fn default() -> Self {
+        Self { min_candidate_nodes_percentage: 10, min_candidate_nodes_absolute: 100 }
+    }
+}
+
+impl DefaultPreemption {
+    pub fn new(arguments: &Arguments) -> Result<Self, ArgumentError> {
+        arguments.validated(Self::check)
+    }
+
+    fn check(&self, errors: &mut ErrorList) {
+        let (percentage, absolute) = (self.min_candidate_nodes_percentage, self.min_candidate_nodes_absolute);
+        let path = Path::root("minCandidateNodesPercentage");
+        let absolute_path = Path::root("minCandidateNodesAbsolute");
+        if !(0..=100).contains(&percentage) {
+            errors.push(Error::invalid(&path, percentage, "not in valid range [0, 100]"));
+        }
+        if absolute < 0 {
+            errors.push(Error::invalid(&absolute_path, absolute, "not in valid range [0, inf)"));
+        }
+        if percentage == 0 && absolute == 0 {
+            let detail = "cannot be zero at the same time as minCandidateNodesAbsolute";
+            errors.push(Error::invalid(&path, percentage, detail));
+            let detail = "cannot be zero at the same time as minCandidateNodesPercentage";
+            errors.push(Error::invalid(&absolute_path, absolute, detail));
+        }
+    }
+
+    fn candidates_wanted(&self, nodes: usize) -> usize {
+        let share = nodes * self.min_candidate_nodes_percentage as usize / 100;
+        share.max(self.min_candidate_nodes_absolute as usize)
+    }
+}
 
 /// Reason of the condition `DisruptionTarget` on a victim.
 pub const PREEMPTION_REASON: &str = "PreemptionByScheduler";
@@ -29,18 +74,11 @@ pub const PREEMPTION_REASON: &str = "PreemptionByScheduler";
 const NOT_HELPFUL: Reason = Reason::Borrowed("Preemption is not helpful for scheduling");
 const NO_VICTIMS: Reason = Reason::Borrowed("No preemption victims found for incoming pod");
 
-/// A node where eviction would help.
-struct Candidate {
-    node: Str,
-    /// The most important first.
-    victims: Vec<Arc<PodInfo>>,
-    /// Victims whose disruption budget does not allow it.
-    violations: usize,
-}
-
 /// What the dry runs found: candidates, and why the other nodes would still refuse.
 #[derive(Default)]
 struct DryRuns {
+    /// Enough candidates.
+    wanted: usize,
     candidates: Vec<Candidate>,
     refusals: BTreeMap<Reason, usize>,
 }
@@ -56,9 +94,16 @@ impl PostFilter for DefaultPreemption {
         if let Err(why) = eligible(pod, cluster) {
             return PostFilterOutcome { message: format!("preemption: {why}"), nomination: Nomination::Keep };
         }
-        let runs = dry_runs(pod, cluster, diagnosis);
-        match runs.candidates.into_iter().min_by_key(cost) {
-            Some(Candidate { node, victims, violations: _ }) => {
+        let wanted = self.candidates_wanted(diagnosis.node_count);
+        let runs = dry_runs(pod, cluster, diagnosis, wanted);
+        let choosers = diagnosis.profile.consult_about_preemption(pod);
+        match cheapest(&runs.candidates) {
+            Some(_) if choosers.is_some() => PostFilterOutcome {
+                message: String::new(),
+                nomination: Nomination::Choose(with_pods(runs.candidates, cluster)),
+            },
+            Some(Candidate { node, victims, .. }) => {
+                let (node, victims) = (node.clone(), victims.clone());
                 PostFilterOutcome { message: String::new(), nomination: Nomination::Make { node, victims } }
             }
             None => {
@@ -67,6 +112,19 @@ impl PostFilter for DefaultPreemption {
             }
         }
     }
+}
+
+/// The candidate that costs least.
+pub fn cheapest(candidates: &[Candidate]) -> Option<&Candidate> {
+    candidates.iter().min_by_key(|candidate| cost(candidate))
+}
+
+fn with_pods(mut candidates: Vec<Candidate>, cluster: &Cache) -> Vec<Candidate> {
+    for candidate in &mut candidates {
+        let node = cluster.slot(&candidate.node).and_then(|slot| cluster.node(slot));
+        candidate.pods = node.map(|node| node.pods.clone()).unwrap_or_default();
+    }
+    candidates
 }
 
 /// A pod whose victims are still on their way out waits for them.
@@ -88,8 +146,8 @@ fn is_leaving(pod: &PodInfo) -> bool {
         && target.is_some_and(|target| target.is_true() && target.reason == PREEMPTION_REASON)
 }
 
-fn dry_runs(pod: &PodInfo, cluster: &Cache, diagnosis: &Diagnosis<'_>) -> DryRuns {
-    let mut runs = DryRuns::default();
+fn dry_runs(pod: &PodInfo, cluster: &Cache, diagnosis: &Diagnosis<'_>, wanted: usize) -> DryRuns {
+    let mut runs = DryRuns { wanted, ..DryRuns::default() };
     if let Cause::Nodes(shortlist) = &diagnosis.cause {
         let refused = shortlist.refused().filter(|(_, refusal)| refusal.status.code == Code::Unschedulable);
         let resolvable: Vec<Slot> = refused.map(|(slot, _)| slot).collect();
@@ -114,7 +172,6 @@ fn run_on(
     diagnosis: &Diagnosis<'_>,
     runs: &mut DryRuns,
 ) {
-    let wanted = (diagnosis.node_count / 10).max(CANDIDATES_MIN);
     // Another start each time spreads victims over the nodes.
     let start = cluster.generation() as usize % nodes.len().max(1);
     for &slot in nodes[start..].iter().chain(&nodes[..start]) {
@@ -130,7 +187,7 @@ fn run_on(
                 *runs.refusals.entry(reason).or_default() += 1;
             }
         }
-        if runs.candidates.len() >= wanted {
+        if runs.candidates.len() >= runs.wanted {
             return;
         }
     }
@@ -172,7 +229,7 @@ fn candidate(
     let violations = victims.len();
     victims.extend(within.into_iter().filter(&mut must_go));
     victims.sort_by_key(|placed| importance(placed));
-    Ok(Candidate { node: node.name.clone(), victims, violations })
+    Ok(Candidate { node: node.name.clone(), victims, violations, pods: Vec::new() })
 }
 
 /// More important pods sort first: higher priority, then running for longer. Times are RFC 3339 in UTC, so their

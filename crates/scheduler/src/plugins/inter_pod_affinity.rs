@@ -8,19 +8,45 @@ use std::sync::Arc;
 
 use api::view::Node;
 use apimachinery::Str;
+use apimachinery::field::{self, Path};
+use serde::Deserialize;
 
 use crate::affinity::{AffinityTerm, AffinityTerms};
 use crate::cache::{Cache, NodeInfo, Slot};
 use crate::framework::{
-    CycleState, EnqueueExtensions, Event, EventSet, Extent, Filter, Hint, MAX_NODE_SCORE, Normalization,
-    NotShareable, Plugin, PreFilter, PreScore, Relevance, Score, Sign, Signature, Status,
+    ArgumentError, Arguments, CycleState, EnqueueExtensions, Event, EventSet, Extent, Filter, Hint,
+    MAX_NODE_SCORE, Normalization, NotShareable, Plugin, PreFilter, PreScore, Relevance, Score, Sign,
+    Signature, Status,
 };
 use crate::pod::PodInfo;
 
-pub struct InterPodAffinity;
+/// Its arguments are `InterPodAffinityArgs`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct InterPodAffinity {
+    /// What a placed pod's required affinity adds to the score of a domain.
+    hard_pod_affinity_weight: i32,
+    /// Whether what placed pods prefer counts only for pods that prefer something themselves.
+    ignore_preferred_terms_of_existing_pods: bool,
+}
 
-/// What a placed pod's required affinity adds to the score of a domain, upstream's default.
-const HARD_AFFINITY_WEIGHT: i64 = 1;
+impl Default for InterPodAffinity {
+    fn default() -> Self {
+        Self { hard_pod_affinity_weight: 1, ignore_preferred_terms_of_existing_pods: false }
+    }
+}
+
+impl InterPodAffinity {
+    pub fn new(arguments: &Arguments) -> Result<Self, ArgumentError> {
+        arguments.validated(|made: &Self, errors| {
+            let weight = made.hard_pod_affinity_weight;
+            if !(0..=100).contains(&weight) {
+                let path = Path::root("hardPodAffinityWeight");
+                errors.push(field::Error::invalid(&path, weight, "not in valid range [0, 100]"));
+            }
+        })
+    }
+}
 
 /// Numbers by topology key and value.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -218,7 +244,11 @@ fn is_near(terms: &AffinityTerms, counts: &Counts, node: &NodeInfo) -> bool {
 impl PreScore for InterPodAffinity {
     fn pre_score(&self, state: &mut CycleState, pod: &PodInfo, cluster: &Cache, _: &[Slot]) -> Relevance {
         let mut domains = Domains::default();
-        if let Some(own) = pod.affinity.as_deref().filter(|own| !own.preferred.is_empty()) {
+        let own = pod.affinity.as_deref().filter(|own| !own.preferred.is_empty());
+        if own.is_none() && self.ignore_preferred_terms_of_existing_pods {
+            return Relevance::Skip;
+        }
+        if let Some(own) = own {
             for (_, node) in cluster.nodes() {
                 for (placed, (weight, term)) in
                     node.pods.iter().flat_map(|placed| own.preferred.iter().map(move |t| (placed, t)))
@@ -230,9 +260,12 @@ impl PreScore for InterPodAffinity {
             }
         }
         for group in cluster.affinity_groups() {
-            let required = group.terms.required.iter().map(|term| (HARD_AFFINITY_WEIGHT, term));
+            let weight = i64::from(self.hard_pod_affinity_weight);
+            let required = group.terms.required.iter().map(|term| (weight, term));
             let preferred = group.terms.preferred.iter().map(|(weight, term)| (*weight, term));
-            for (weight, term) in required.chain(preferred).filter(|(_, term)| term.matches(pod, cluster)) {
+            let matching =
+                required.chain(preferred).filter(|(weight, term)| *weight != 0 && term.matches(pod, cluster));
+            for (weight, term) in matching {
                 add_group(&mut domains, term, weight, group.nodes(), cluster);
             }
         }

@@ -18,9 +18,9 @@ mod scheduling_gates;
 mod taint_toleration;
 mod volumes;
 
-pub use default_preemption::PREEMPTION_REASON;
+pub use default_preemption::{PREEMPTION_REASON, cheapest};
 pub use gang_scheduling::GANG_SCHEDULING;
-pub use registry::{DEFAULT, Factory, Row, default_plugins, default_profile};
+pub use registry::{DEFAULT, Factory, Row, default_plugins, default_profile, rows};
 
 #[cfg(test)]
 mod tests;

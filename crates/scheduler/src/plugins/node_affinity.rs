@@ -1,17 +1,63 @@
-//! `spec.nodeSelector` and node affinity: required terms filter, preferred terms score.
+//! `spec.nodeSelector` and node affinity: required terms filter, preferred terms score. The plugin's `addedAffinity` is
+//! every pod's besides.
 
+use api::kinds::core::pod::scheduling;
 use api::placement::{NAME_FIELD, is_required_match, matches, required};
-use api::view::{NodeAffinity as Affinity, NodeSelector, NodeSelectorTerm, Pod, PreferredSchedulingTerm};
-use apimachinery::Str;
+use api::view::{
+    Node, NodeAffinity as Affinity, NodeSelector, NodeSelectorTerm, Pod, PreferredSchedulingTerm,
+};
+use apimachinery::field::{ErrorList, Path};
+use apimachinery::{Str, Value};
+use serde::Deserialize;
 
 use crate::cache::{Cache, NodeInfo, Slot};
 use crate::framework::{
-    CycleState, EnqueueExtensions, Event, EventSet, Filter, Fragment, Hint, Normalization, NotShareable,
-    Plugin, PreFilter, PreScore, Relevance, Score, Sign, Signature, Status,
+    ArgumentError, Arguments, CycleState, EnqueueExtensions, Event, EventSet, Filter, Fragment, Hint,
+    Normalization, NotShareable, Plugin, PreFilter, PreScore, Relevance, Score, Sign, Signature, Status,
 };
 use crate::pod::PodInfo;
 
-pub struct NodeAffinity;
+#[derive(Default)]
+pub struct NodeAffinity {
+    added: Affinity,
+}
+
+/// `NodeAffinityArgs`.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+struct NodeAffinityArguments {
+    added_affinity: Affinity,
+}
+
+impl NodeAffinity {
+    pub fn new(arguments: &Arguments) -> Result<Self, ArgumentError> {
+        let NodeAffinityArguments { added_affinity } = arguments.validated(|_, errors| {
+            let affinity = Value::from(arguments.field("addedAffinity").clone());
+            check_affinity(errors, &affinity, &Path::root("addedAffinity"));
+        })?;
+        Ok(Self { added: added_affinity })
+    }
+
+    /// The node is one of those that all pods of the profile are kept on.
+    fn is_enforced(&self, node: &Node) -> bool {
+        let required = self.added.required.as_ref();
+        required.is_none_or(|required| required.node_selector_terms.iter().any(|term| matches(term, node)))
+    }
+}
+
+fn check_affinity(errors: &mut ErrorList, affinity: &Value, path: &Path<'_>) {
+    const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+    const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
+    if let Some(required) = affinity.get(REQUIRED) {
+        scheduling::node_selector(errors, required, &path.child(REQUIRED));
+    }
+    let path = path.child(PREFERRED);
+    for (index, term) in affinity.array_at(&[PREFERRED]).iter().enumerate() {
+        let path = path.index(index);
+        let preference = term.get("preference").cloned().unwrap_or_default();
+        scheduling::node_selector_term(errors, &preference, true, &path.child("preference"));
+    }
+}
 
 impl Plugin for NodeAffinity {
     fn name(&self) -> &'static str {
@@ -103,7 +149,7 @@ fn named_nodes(required: &NodeSelector) -> Named {
 impl PreFilter for NodeAffinity {
     fn pre_filter(&self, _: &mut CycleState, pod: &PodInfo, _: &Cache) -> Result<Relevance, Status> {
         let Some(required) = required(&pod.pod.spec) else {
-            let selects = !pod.pod.spec.node_selector.is_empty();
+            let selects = !pod.pod.spec.node_selector.is_empty() || self.added.required.is_some();
             return Ok(if selects { Relevance::EveryNode } else { Relevance::Skip });
         };
         match named_nodes(required) {
@@ -117,6 +163,9 @@ impl PreFilter for NodeAffinity {
 impl Filter for NodeAffinity {
     fn filter(&self, _: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<(), Status> {
         match &node.node {
+            Some(node) if !self.is_enforced(node) => {
+                Err(Status::unresolvable("node(s) didn't match scheduler-enforced node affinity"))
+            }
             Some(node) if is_required_match(&pod.pod.spec, node) => Ok(()),
             _ => Err(Status::unresolvable("node(s) didn't match Pod's node affinity/selector")),
         }
@@ -125,7 +174,8 @@ impl Filter for NodeAffinity {
 
 impl PreScore for NodeAffinity {
     fn pre_score(&self, _: &mut CycleState, pod: &PodInfo, _: &Cache, _: &[Slot]) -> Relevance {
-        if preferred(&pod.pod).is_empty() { Relevance::Skip } else { Relevance::EveryNode }
+        let nothing = preferred(&pod.pod).is_empty() && self.added.preferred.is_empty();
+        if nothing { Relevance::Skip } else { Relevance::EveryNode }
     }
 }
 
@@ -133,7 +183,8 @@ impl Score for NodeAffinity {
     /// The weights of the preferred terms that match.
     fn score(&self, _: &CycleState, pod: &PodInfo, node: &NodeInfo) -> i64 {
         let Some(node) = &node.node else { return 0 };
-        let matching = preferred(&pod.pod).iter().filter(|term| matches(&term.preference, node));
+        let terms = preferred(&pod.pod).iter().chain(&self.added.preferred);
+        let matching = terms.filter(|term| matches(&term.preference, node));
         matching.map(|term| i64::from(term.weight)).sum()
     }
 
@@ -149,9 +200,11 @@ impl EnqueueExtensions for NodeAffinity {
 
     fn hint(&self, pod: &PodInfo, event: &Event<'_>) -> Hint {
         let helps = match event {
+            Event::NodeAdded(node) | Event::NodeUpdated { new: node, .. } if !self.is_enforced(node) => false,
             Event::NodeAdded(node) => is_required_match(&pod.pod.spec, node),
             Event::NodeUpdated { old, new } => {
-                is_required_match(&pod.pod.spec, new) && !is_required_match(&pod.pod.spec, old)
+                let old_matched = self.is_enforced(old) && is_required_match(&pod.pod.spec, old);
+                is_required_match(&pod.pod.spec, new) && !old_matched
             }
             _ => false,
         };

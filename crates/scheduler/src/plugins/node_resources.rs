@@ -1,32 +1,130 @@
-//! Resources: what fits ([`Fit`]), the emptiest node first ([`Fit`] again), and CPU and memory used evenly
-//! ([`BalancedAllocation`]). Both score CPU and memory with weight 1, upstream's default.
+//! Resources: what fits ([`Fit`]), which nodes of those to fill first ([`Fit`] again, by its [`Strategy`]), and
+//! resources used evenly ([`BalancedAllocation`]). Both score CPU and memory with weight 1 unless told otherwise.
+
+mod scoring;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use api::validation::{resources, selector};
 use api::view::Node;
+use apimachinery::field::{self, ErrorList, Path};
 use parking_lot::Mutex;
+use serde::Deserialize;
 use smallvec::SmallVec;
 
 use super::dynamic_resources::{self, BackedResources, Cluster};
 use crate::cache::{Cache, NodeInfo, Slot};
 use crate::framework::{
-    Code, CycleState, EnqueueExtensions, Event, EventSet, Filter, Fragment, Handle, Hint, MAX_NODE_SCORE,
-    NotShareable, Plugin, PreFilter, PreScore, Reason, Relevance, Score, Sign, Signature, Status,
+    ArgumentError, Arguments, Code, CycleState, EnqueueExtensions, Event, EventSet, Filter, Fragment, Handle,
+    Hint, MAX_NODE_SCORE, NotShareable, Plugin, PreFilter, PreScore, Reason, Relevance, Score, Sign,
+    Signature, Status,
 };
 use crate::pod::PodInfo;
 use crate::resource::Resources;
+use scoring::{Basis, ResourceSpec, ScoringStrategy, Strategy, evenness, usages};
 
 pub struct Fit {
     /// Knows which extended resources devices can serve.
     devices: Arc<Mutex<Cluster>>,
+    /// Extended resources that need not fit: others see to them.
+    ignored: Vec<String>,
+    /// The same, for all of a domain.
+    ignored_groups: Vec<String>,
+    strategy: Strategy,
+    scored: Vec<ResourceSpec>,
 }
 
-pub struct BalancedAllocation;
+pub struct BalancedAllocation {
+    scored: Vec<ResourceSpec>,
+}
+
+/// `NodeResourcesFitArgs`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+struct FitArguments {
+    ignored_resources: Vec<String>,
+    ignored_resource_groups: Vec<String>,
+    scoring_strategy: ScoringStrategy,
+}
+
+/// `NodeResourcesBalancedAllocationArgs`.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct BalancedAllocationArguments {
+    resources: Vec<ResourceSpec>,
+}
+
+impl Default for FitArguments {
+    fn default() -> Self {
+        let scoring_strategy = ScoringStrategy::least_allocated();
+        Self { ignored_resources: Vec::new(), ignored_resource_groups: Vec::new(), scoring_strategy }
+    }
+}
+
+impl FitArguments {
+    fn check(&self, errors: &mut ErrorList) {
+        let path = Path::root("ignoredResources");
+        for (index, name) in self.ignored_resources.iter().enumerate() {
+            selector::label_name(errors, name, &path.index(index));
+        }
+        let path = Path::root("ignoredResourceGroups");
+        for (index, group) in self.ignored_resource_groups.iter().enumerate() {
+            let path = path.index(index);
+            if group.contains('/') {
+                errors.push(field::Error::invalid(&path, group, "resource group name can't contain '/'"));
+            }
+            selector::label_name(errors, group, &path);
+        }
+        self.scoring_strategy.check(errors, &Path::root("scoringStrategy"));
+    }
+}
+
+impl BalancedAllocationArguments {
+    fn check(&self, errors: &mut ErrorList) {
+        let path = Path::root("resources");
+        for (index, resource) in self.resources.iter().enumerate() {
+            let path = path.index(index);
+            if self.resources[..index].iter().any(|earlier| earlier.name == resource.name) {
+                errors.push(field::Error::duplicate(&path.child("name"), resource.name.as_str()));
+            }
+            if !matches!(resource.weight, 0 | 1) {
+                errors.push(field::Error::invalid(&path.child("weight"), resource.weight, "must be 1"));
+            }
+        }
+    }
+}
 
 impl Fit {
-    pub fn new(handle: &Handle) -> Self {
-        Self { devices: handle.informers.common() }
+    pub fn new(handle: &Handle, arguments: &Arguments) -> Result<Self, ArgumentError> {
+        let FitArguments { ignored_resources, ignored_resource_groups, scoring_strategy } =
+            arguments.validated(FitArguments::check)?;
+        let (strategy, scored) = scoring_strategy.into_parts();
+        let devices = handle.informers.common();
+        Ok(Self {
+            devices,
+            ignored: ignored_resources,
+            ignored_groups: ignored_resource_groups,
+            strategy,
+            scored,
+        })
+    }
+
+    fn ignores(&self, name: &str) -> bool {
+        let has = |names: &[String], name: &str| names.iter().any(|own| own == name);
+        let nothing = self.ignored.is_empty() && self.ignored_groups.is_empty();
+        let group = || name.split('/').next().unwrap_or(name);
+        !nothing
+            && resources::is_extended(name)
+            && (has(&self.ignored, name) || has(&self.ignored_groups, group()))
+    }
+}
+
+impl BalancedAllocation {
+    pub fn new(arguments: &Arguments) -> Result<Self, ArgumentError> {
+        let BalancedAllocationArguments { resources } =
+            arguments.validated(BalancedAllocationArguments::check)?;
+        Ok(Self { scored: scoring::with_defaults(resources) })
     }
 }
 
@@ -80,68 +178,60 @@ impl Filter for Fit {
     fn filter(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<(), Status> {
         let backed = state.get::<BackedResources>();
         let (code, reasons) =
-            shortages(&pod.requests, &node.allocatable, &node.requested, node.pods.len(), backed);
+            self.shortages(&pod.requests, &node.allocatable, &node.requested, node.pods.len(), backed);
         if reasons.is_empty() { Ok(()) } else { Err(Status { code, reasons }) }
     }
 }
 
-/// What is missing, and whether eviction could help (it cannot where the whole node is too small). What devices are to
-/// serve is not missing.
-fn shortages(
-    wanted: &Resources,
-    allocatable: &Resources,
-    used: &Resources,
-    pods: usize,
-    backed: Option<&BackedResources>,
-) -> (Code, SmallVec<[Reason; 1]>) {
-    let mut reasons = SmallVec::new();
-    let mut code = Code::Unschedulable;
-    if pods as i64 + 1 > allocatable.pods {
-        reasons.push(Reason::Borrowed("Too many pods"));
-    }
-    let mut check = |wanted: i64, allocatable: i64, used: i64, reason: &dyn Fn() -> Reason| {
-        if wanted > 0 && wanted > allocatable - used {
-            reasons.push(reason());
-            if wanted > allocatable {
-                code = Code::UnschedulableAndUnresolvable;
-            }
+impl Fit {
+    /// What is missing, and whether eviction could help (it cannot where the whole node is too small).
+    /// What others see to, devices or whom the arguments leave it to, is not missing.
+    fn shortages(
+        &self,
+        wanted: &Resources,
+        allocatable: &Resources,
+        used: &Resources,
+        pods: usize,
+        backed: Option<&BackedResources>,
+    ) -> (Code, SmallVec<[Reason; 1]>) {
+        let mut reasons = SmallVec::new();
+        let mut code = Code::Unschedulable;
+        if pods as i64 + 1 > allocatable.pods {
+            reasons.push(Reason::Borrowed("Too many pods"));
         }
-    };
-    check(wanted.cpu_milli, allocatable.cpu_milli, used.cpu_milli, &|| Cow::Borrowed("Insufficient cpu"));
-    check(wanted.memory, allocatable.memory, used.memory, &|| Cow::Borrowed("Insufficient memory"));
-    check(wanted.ephemeral_storage, allocatable.ephemeral_storage, used.ephemeral_storage, &|| {
-        Cow::Borrowed("Insufficient ephemeral-storage")
-    });
-    let is_left = |name: &str| backed.is_some_and(|backed| backed.is_left_to_devices(name, allocatable));
-    for (name, amount) in wanted.extended.iter().filter(|(name, _)| !is_left(name)) {
-        check(*amount, allocatable.extended(name), used.extended(name), &|| {
-            Cow::Owned(format!("Insufficient {name}"))
+        let mut check = |wanted: i64, allocatable: i64, used: i64, reason: &dyn Fn() -> Reason| {
+            if wanted > 0 && wanted > allocatable - used {
+                reasons.push(reason());
+                if wanted > allocatable {
+                    code = Code::UnschedulableAndUnresolvable;
+                }
+            }
+        };
+        check(wanted.cpu_milli, allocatable.cpu_milli, used.cpu_milli, &|| Cow::Borrowed("Insufficient cpu"));
+        check(wanted.memory, allocatable.memory, used.memory, &|| Cow::Borrowed("Insufficient memory"));
+        check(wanted.ephemeral_storage, allocatable.ephemeral_storage, used.ephemeral_storage, &|| {
+            Cow::Borrowed("Insufficient ephemeral-storage")
         });
+        let is_left = |name: &str| backed.is_some_and(|backed| backed.is_left_to_devices(name, allocatable));
+        let own = |name: &str| !is_left(name) && !self.ignores(name);
+        for (name, amount) in wanted.extended.iter().filter(|(name, _)| own(name)) {
+            check(*amount, allocatable.extended(name), used.extended(name), &|| {
+                Cow::Owned(format!("Insufficient {name}"))
+            });
+        }
+        (code, reasons)
     }
-    (code, reasons)
+}
+
+impl PreScore for Fit {
+    fn pre_score(&self, _: &mut CycleState, _: &PodInfo, _: &Cache, _: &[Slot]) -> Relevance {
+        Relevance::EveryNode
+    }
 }
 
 impl Score for Fit {
-    /// `LeastAllocated`: the mean of the free shares of CPU and memory, missing requests assumed.
     fn score(&self, _: &CycleState, pod: &PodInfo, node: &NodeInfo) -> i64 {
-        let cpu = free_share(node.scored_cpu_milli + pod.scored_cpu_milli, node.allocatable.cpu_milli);
-        let memory = free_share(node.scored_memory + pod.scored_memory, node.allocatable.memory);
-        let (sum, count) =
-            [cpu, memory].into_iter().flatten().fold((0, 0), |(sum, count), share| (sum + share, count + 1));
-        if count == 0 { 0 } else { sum / count }
-    }
-}
-
-/// Of 100, rounded down; `None` where the node has none of the resource.
-fn free_share(requested: i64, allocatable: i64) -> Option<i64> {
-    match allocatable {
-        0 => None,
-        _ if requested > allocatable => Some(0),
-        // In 128 bits: memory in bytes times 100 overflows 64 bits from 82 PiB on.
-        _ => Some(
-            ((i128::from(allocatable - requested) * i128::from(MAX_NODE_SCORE)) / i128::from(allocatable))
-                as i64,
-        ),
+        self.strategy.score(usages(&self.scored, pod, node, Basis::Assumed))
     }
 }
 
@@ -174,7 +264,7 @@ impl Fit {
     fn fits_empty(&self, pod: &PodInfo, node: &Node) -> bool {
         let allocatable = Resources::from_list(&node.status.allocatable);
         let backed = BackedResources::of(pod, &self.devices.lock().classes);
-        shortages(&pod.requests, &allocatable, &Resources::default(), 0, backed.as_ref()).1.is_empty()
+        self.shortages(&pod.requests, &allocatable, &Resources::default(), 0, backed.as_ref()).1.is_empty()
     }
 }
 
@@ -200,31 +290,19 @@ fn exceeds_in_wanted(wanted: &Resources, more: &Resources, less: &Resources) -> 
 }
 
 impl PreScore for BalancedAllocation {
-    /// A pod that requests neither CPU nor memory changes no balance.
+    /// A pod that requests none of the resources changes no balance.
     fn pre_score(&self, _: &mut CycleState, pod: &PodInfo, _: &Cache, _: &[Slot]) -> Relevance {
-        let best_effort = pod.requests.cpu_milli == 0 && pod.requests.memory == 0;
-        if best_effort { Relevance::Skip } else { Relevance::EveryNode }
+        let requests = |resource: &ResourceSpec| resource.requested_by(pod, Basis::Written) > 0;
+        if self.scored.iter().any(requests) { Relevance::EveryNode } else { Relevance::Skip }
     }
 }
 
 impl Score for BalancedAllocation {
-    /// How much more even the use of CPU and memory becomes with the pod: 75 when nothing changes on an even node.
+    /// How much more even the use of the resources becomes with the pod: 75 when nothing changes on an even node.
     fn score(&self, _: &CycleState, pod: &PodInfo, node: &NodeInfo) -> i64 {
-        let (used, all) = (&node.requested, &node.allocatable);
-        let without = evenness((used.cpu_milli, all.cpu_milli), (used.memory, all.memory));
-        let cpu = (used.cpu_milli + pod.requests.cpu_milli, all.cpu_milli);
-        let memory = (used.memory + pod.requests.memory, all.memory);
-        let with = evenness(cpu, memory);
+        let usages = || usages(&self.scored, pod, node, Basis::Written);
+        let without = evenness(usages().map(|usage| (usage.allocated, usage.allocatable)));
+        let with = evenness(usages().map(|usage| (usage.requested, usage.allocatable)));
         MAX_NODE_SCORE / 2 + (MAX_NODE_SCORE / 2 + with - without) / 2
     }
-}
-
-/// 100 less the standard deviation of the used shares; resources that the node lacks are left out.
-fn evenness(cpu: (i64, i64), memory: (i64, i64)) -> i64 {
-    let share = |(requested, allocatable): (i64, i64)| (requested as f64 / allocatable as f64).min(1.0);
-    let deviation = match (cpu.1, memory.1) {
-        (0, _) | (_, 0) => 0.0,
-        _ => ((share(cpu) - share(memory)) / 2.0).abs(),
-    };
-    ((1.0 - deviation) * MAX_NODE_SCORE as f64) as i64
 }

@@ -3,26 +3,34 @@
 //! Hard constraints filter by the skew a placement would leave, soft ones score. Pods with constraints share no
 //! results: the skew depends on pods in all domains.
 //!
-//! FIXME: upstream gives pods of a Service or a workload without constraints two soft ones by default (host name and
-//! zone). Here the resource scores alone spread those.
+//! Pods without constraints that belong to a Service or a workload get those of the plugin's `defaultConstraints`, which
+//! then count the pods of the same. FIXME: upstream's own defaults (`defaultingType: System`, two soft constraints for
+//! host name and zone) are none here, because such pods could share nothing; the resource scores alone spread them.
+
+mod defaults;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use api::placement::{is_kept_away, is_required_match};
 use api::view::{Node, TopologySpreadConstraint};
+use apimachinery::GroupVersionResource;
 use apimachinery::Str;
 use apimachinery::selector::Selector;
 
 use crate::affinity::selector;
 use crate::cache::{Cache, NodeInfo, Slot};
 use crate::framework::{
-    CycleState, EnqueueExtensions, Event, EventSet, Extent, Filter, Hint, LEFT_OUT, MAX_NODE_SCORE,
-    Normalization, NotShareable, Plugin, PreFilter, PreScore, Relevance, Score, Sign, Signature, Status,
+    ArgumentError, Arguments, CycleState, EnqueueExtensions, Event, EventSet, Extent, Filter, Handle, Hint,
+    LEFT_OUT, MAX_NODE_SCORE, Normalization, NotShareable, Plugin, PreFilter, PreScore, Relevance, Score,
+    Sign, Signature, Status,
 };
 use crate::pod::PodInfo;
+use defaults::Defaults;
 
-pub struct PodTopologySpread;
+pub struct PodTopologySpread {
+    defaults: Defaults,
+}
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
 
@@ -92,15 +100,34 @@ impl Constraint {
     }
 }
 
-fn constraints(pod: &PodInfo, when_unsatisfiable: &str) -> Vec<Constraint> {
-    let all = pod.pod.spec.topology_spread_constraints.iter();
-    all.filter(|own| own.when_unsatisfiable == when_unsatisfiable)
-        .map(|own| Constraint::new(pod, own))
-        .collect()
-}
+impl PodTopologySpread {
+    pub fn new(handle: &Handle, arguments: &Arguments) -> Result<Self, ArgumentError> {
+        Ok(Self { defaults: Defaults::new(handle, arguments)? })
+    }
 
-fn hard(pod: &PodInfo) -> Vec<Constraint> {
-    constraints(pod, "DoNotSchedule")
+    fn constraints(&self, pod: &PodInfo, when_unsatisfiable: &str) -> Vec<Constraint> {
+        let all = &pod.pod.spec.topology_spread_constraints;
+        let of = |all: &[TopologySpreadConstraint]| -> Vec<Constraint> {
+            let kept = all.iter().filter(|own| own.when_unsatisfiable == when_unsatisfiable);
+            kept.map(|own| Constraint::new(pod, own)).collect()
+        };
+        if !all.is_empty() {
+            return of(all);
+        }
+        let mut defaults = of(self.defaults.constraints());
+        if !defaults.is_empty() {
+            let selector = self.defaults.selector(pod);
+            if selector.is_everything() {
+                return Vec::new();
+            }
+            defaults.iter_mut().for_each(|constraint| constraint.selector = selector.clone());
+        }
+        defaults
+    }
+
+    fn hard(&self, pod: &PodInfo) -> Vec<Constraint> {
+        self.constraints(pod, "DoNotSchedule")
+    }
 }
 
 fn has_all_labels(node: &Node, spreads: &[Spread]) -> bool {
@@ -131,7 +158,8 @@ impl Plugin for PodTopologySpread {
 
 impl Sign for PodTopologySpread {
     fn sign(&self, pod: &PodInfo, _: &Cache, _: &mut Signature) -> Result<(), NotShareable> {
-        if pod.pod.spec.topology_spread_constraints.is_empty() { Ok(()) } else { Err(NotShareable) }
+        let own = !pod.pod.spec.topology_spread_constraints.is_empty();
+        if own || !self.defaults.constraints().is_empty() { Err(NotShareable) } else { Ok(()) }
     }
 }
 
@@ -146,7 +174,7 @@ impl PreFilter for PodTopologySpread {
         pod: &PodInfo,
         cluster: &Cache,
     ) -> Result<Relevance, Status> {
-        let mut spreads = spreads(hard(pod));
+        let mut spreads = spreads(self.hard(pod));
         if spreads.is_empty() {
             return Ok(Relevance::Skip);
         }
@@ -210,7 +238,7 @@ impl PreScore for PodTopologySpread {
         cluster: &Cache,
         feasible: &[Slot],
     ) -> Relevance {
-        let mut spreads = spreads(constraints(pod, "ScheduleAnyway"));
+        let mut spreads = spreads(self.constraints(pod, "ScheduleAnyway"));
         if spreads.is_empty() {
             return Relevance::Skip;
         }
@@ -270,8 +298,12 @@ impl EnqueueExtensions for PodTopologySpread {
         pods.with(EventSet::POD_TOLERATION).with(nodes).with(EventSet::NODE_TAINT)
     }
 
+    fn reads(&self) -> &[GroupVersionResource] {
+        self.defaults.reads()
+    }
+
     fn hint(&self, pod: &PodInfo, event: &Event<'_>) -> Hint {
-        let constraints = hard(pod);
+        let constraints = self.hard(pod);
         let counts = |other: &PodInfo| {
             other.namespace() == pod.namespace()
                 && constraints.iter().any(|constraint| constraint.selects(other))

@@ -22,10 +22,12 @@ use crate::framework::{ArgumentError, Arguments, Handle, Profile, ProfileError, 
 pub type Factory = fn(&Handle, &Arguments) -> Result<Registration, ArgumentError>;
 
 /// A plugin that a profile can have.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Row {
     pub name: &'static str,
-    /// How much its score counts in the default profile; 0 for one that does not score.
+    /// Whether the default profile has it.
+    pub default: bool,
+    /// How much its score counts there; 0 for one that does not score.
     pub weight: i64,
     pub factory: Factory,
 }
@@ -39,12 +41,13 @@ pub const DEFAULT: &[Row] = &[
     row("TaintToleration", 3, |_, _| {
         Ok(Registration::of(TaintToleration).filter().pre_score().score().done())
     }),
-    row("NodeAffinity", 2, |_, _| {
-        Ok(Registration::of(NodeAffinity).pre_filter().filter().pre_score().score().done())
+    row("NodeAffinity", 2, |_, arguments| {
+        Ok(Registration::of(NodeAffinity::new(arguments)?).pre_filter().filter().pre_score().score().done())
     }),
     row("NodePorts", 0, |_, _| Ok(Registration::of(NodePorts).pre_filter().filter().done())),
-    row("NodeResourcesFit", 1, |handle, _| {
-        Ok(Registration::of(Fit::new(handle)).pre_filter().filter().score().done())
+    row("NodeResourcesFit", 1, |handle, arguments| {
+        let plugin = Registration::of(Fit::new(handle, arguments)?);
+        Ok(plugin.pre_filter().filter().pre_score().score().done())
     }),
     row("VolumeRestrictions", 0, |handle, _| {
         Ok(Registration::of(VolumeRestrictions::new(handle)).pre_filter().filter().done())
@@ -59,27 +62,39 @@ pub const DEFAULT: &[Row] = &[
     row("VolumeZone", 0, |handle, _| {
         Ok(Registration::of(VolumeZone::new(handle)).pre_filter().filter().done())
     }),
-    row("PodTopologySpread", 2, |_, _| {
-        Ok(Registration::of(PodTopologySpread).pre_filter().filter().pre_score().score().done())
+    row("PodTopologySpread", 2, |handle, arguments| {
+        Ok(Registration::of(PodTopologySpread::new(handle, arguments)?)
+            .pre_filter()
+            .filter()
+            .pre_score()
+            .score()
+            .done())
     }),
-    row("InterPodAffinity", 2, |_, _| {
-        Ok(Registration::of(InterPodAffinity).pre_filter().filter().pre_score().score().done())
+    row("InterPodAffinity", 2, |_, arguments| {
+        Ok(Registration::of(InterPodAffinity::new(arguments)?)
+            .pre_filter()
+            .filter()
+            .pre_score()
+            .score()
+            .done())
     }),
     row("DynamicResources", 2, |handle, arguments| {
         let plugin = Registration::of(DynamicResources::new(handle, arguments)?);
         let plugin = plugin.pre_enqueue().pre_filter().filter().post_filter().pre_score().score();
         Ok(plugin.reserve().pre_bind().done())
     }),
-    row("DefaultPreemption", 0, |_, _| Ok(Registration::of(DefaultPreemption).post_filter().done())),
-    row("NodeResourcesBalancedAllocation", 1, |_, _| {
-        Ok(Registration::of(BalancedAllocation).pre_score().score().done())
+    row("DefaultPreemption", 0, |_, arguments| {
+        Ok(Registration::of(DefaultPreemption::new(arguments)?).post_filter().done())
+    }),
+    row("NodeResourcesBalancedAllocation", 1, |_, arguments| {
+        Ok(Registration::of(BalancedAllocation::new(arguments)?).pre_score().score().done())
     }),
     row("ImageLocality", 1, |_, _| Ok(Registration::of(ImageLocality).pre_score().score().done())),
     row("DefaultBinder", 0, |handle, _| Ok(Registration::of(DefaultBinder::new(handle)).bind().done())),
 ];
 
 const fn row(name: &'static str, weight: i64, factory: Factory) -> Row {
-    Row { name, weight, factory }
+    Row { name, default: true, weight, factory }
 }
 
 /// What the default profile has besides where pods are scheduled in groups.
@@ -87,6 +102,11 @@ const GROUPS: &[Row] = &[row(GANG_SCHEDULING, 0, |handle, _| {
     let groups = handle.groups.clone().unwrap_or_default();
     Ok(Registration::of(GangScheduling::new(groups)).pre_enqueue().done())
 })];
+
+/// The rows that a profile can have: the default ones.
+pub fn rows(groups: bool) -> Vec<Row> {
+    DEFAULT.iter().chain(if groups { GROUPS } else { &[] }).copied().collect()
+}
 
 /// The rows of the default profile.
 fn default_rows(handle: &Handle) -> impl Iterator<Item = &'static Row> {

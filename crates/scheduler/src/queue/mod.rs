@@ -16,8 +16,9 @@
 //! ```
 //!
 //! Why is there no list of events that happened while a pod was in flight, as upstream has? Placing a pod is one
-//! synchronous step of the task that also handles events, so none can come in between. What happens later, while
-//! binding, fails with an error and backs off, which loses no event.
+//! synchronous step of the task that also handles events, so none can come in between. Where others are asked about
+//! the pod, it is tried again if anything happened meanwhile. What happens later, while binding, fails with an error and
+//! backs off, which loses no event.
 
 mod heap;
 
@@ -32,7 +33,14 @@ use crate::framework::{Event, PluginSet, Profile, ProfileId, Profiles};
 use crate::pod::PodInfo;
 use heap::Heap;
 
-/// First back-off of a pod that could not be scheduled; it doubles up to the maximum. Upstream's defaults.
+/// How long a pod that could not be scheduled is left alone: at first, and at most after doubling with every failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    pub initial: Duration,
+    pub max: Duration,
+}
+
+/// Upstream's defaults.
 pub const BACKOFF_INITIAL: Duration = Duration::from_secs(1);
 pub const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
@@ -80,6 +88,8 @@ pub enum Place {
 /// The scheduling queue of all profiles.
 pub struct Queue {
     profiles: Profiles,
+    backoff: Backoff,
+    events: u64,
     entries: Vec<Option<Entry>>,
     free: Vec<u32>,
     by_uid: HashMap<Str, u32>,
@@ -114,8 +124,10 @@ impl QueuedPod {
 // === impl Queue ===
 
 impl Queue {
-    pub fn new(profiles: Profiles) -> Self {
+    pub fn new(profiles: Profiles, backoff: Backoff) -> Self {
         Self {
+            backoff,
+            events: 0,
             entries: Vec::new(),
             free: Vec::new(),
             by_uid: HashMap::new(),
@@ -222,8 +234,14 @@ impl Queue {
         }
     }
 
+    /// How many events there were.
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
     /// Moves the pods that an event may help.
     pub fn on_event(&mut self, event: &Event<'_>, now: Instant) {
+        self.events += 1;
         if self.unschedulable.is_empty() && self.gated.is_empty() {
             return;
         }
@@ -258,6 +276,15 @@ impl Queue {
     fn rejecting(&self, profile: &Profile) -> PluginSet {
         let counts = (0..).zip(&self.rejected_by[profile.id()]);
         counts.filter(|(_, pods)| **pods > 0).map(|(plugin, _)| plugin).collect()
+    }
+
+    /// Moves one unschedulable pod: something happened while it was judged.
+    pub fn wake(&mut self, uid: &str, now: Instant) {
+        if let Some(&slot) = self.by_uid.get(uid)
+            && self.entry(slot).place == Place::Unschedulable
+        {
+            self.requeue(slot, "InFlightEvent", now);
+        }
     }
 
     /// Moves every unschedulable pod, whatever it waits for: after the world was read anew.
@@ -332,7 +359,7 @@ impl Queue {
 
     /// To active if its back-off is over, else to back-off.
     fn requeue(&mut self, slot: u32, cause: &str, now: Instant) {
-        if back_off_end(&self.entry(slot).queued) > now {
+        if self.backoff.end(&self.entry(slot).queued) > now {
             self.leave(slot);
             self.enter_back_off(slot, cause, now);
         } else {
@@ -371,9 +398,10 @@ impl Queue {
 
     fn enter_back_off(&mut self, slot: u32, cause: &str, now: Instant) {
         count_incoming("backoff", cause);
+        let backoff = self.backoff;
         let entry = self.entry_mut(slot);
         entry.place = Place::BackingOff;
-        entry.due = back_off_end(&entry.queued).max(now);
+        entry.due = backoff.end(&entry.queued).max(now);
         let Self { backing_off, entries, .. } = self;
         backing_off.push(slot, |a, b| queued(entries, a).due < queued(entries, b).due);
     }
@@ -439,14 +467,24 @@ fn queued(entries: &[Option<Entry>], slot: u32) -> &Entry {
     entries[slot as usize].as_ref().expect("slots of indexes are filled")
 }
 
-/// Doubles with every failure of the same sort.
-fn back_off_end(queued: &QueuedPod) -> Instant {
-    let failures = if queued.errors > 0 { queued.errors } else { queued.rejections };
-    let duration = match failures {
-        0 => Duration::ZERO,
-        count => BACKOFF_INITIAL.saturating_mul(1 << (count - 1).min(16)).min(BACKOFF_MAX),
-    };
-    queued.queued_at + duration
+// === impl Backoff ===
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { initial: BACKOFF_INITIAL, max: BACKOFF_MAX }
+    }
+}
+
+impl Backoff {
+    /// Doubles with every failure of the same sort.
+    fn end(self, queued: &QueuedPod) -> Instant {
+        let failures = if queued.errors > 0 { queued.errors } else { queued.rejections };
+        let duration = match failures {
+            0 => Duration::ZERO,
+            count => self.initial.saturating_mul(1 << (count - 1).min(16)).min(self.max),
+        };
+        queued.queued_at + duration
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let profiles = Profiles::new(vec![profile()]).unwrap();
-        Self { queue: Queue::new(profiles), now: rt::instant() }
+        Self { queue: Queue::new(profiles, Backoff::default()), now: rt::instant() }
     }
 
     fn add(&mut self, name: &str, spec: &str) {

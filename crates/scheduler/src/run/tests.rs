@@ -252,3 +252,57 @@ async fn a_gang_is_bound_when_it_is_whole_and_its_group_says_so_from_then_on() {
     assert_eq!(told().0, "True");
     shutdown.cancel();
 }
+
+#[tokio::test]
+async fn pods_of_a_workload_get_the_constraints_of_the_profile() {
+    let (api, shutdown) = (FakeApi::new(), Shutdown::new());
+    for (node, zone) in [("a", "one"), ("b", "two")] {
+        api.seed(
+            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node, "labels": {"zone": zone}},
+            "status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"}}}),
+        );
+    }
+    api.seed(
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "namespace": "default"},
+        "spec": {"selector": {"app": "web"}}}),
+    );
+    let pod = |name: &str, app: &str, node: &str| {
+        let mut pod = json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "default", "labels": {"app": app}},
+            "spec": {"schedulerName": "default-scheduler", "containers": [{"name": "c"}]}, "status": {"phase": "Pending"}});
+        if !node.is_empty() {
+            pod.set_at(&["spec", "nodeName"], node);
+        }
+        api.seed(pod);
+    };
+    pod("there", "web", "a");
+    api.edit(&NODES, "", "b", |node| node.set_at(&["spec", "unschedulable"], true));
+    let text = "{apiVersion: kubescheduler.config.k8s.io/v1, kind: KubeSchedulerConfiguration, profiles: [{pluginConfig: [\
+        {name: PodTopologySpread, args: {defaultingType: List, defaultConstraints: [\
+        {maxSkew: 1, topologyKey: zone, whenUnsatisfiable: DoNotSchedule}]}}]}]}";
+    let configuration = Configuration::parse(std::path::Path::new("s.yaml"), text).unwrap();
+    let options = Options { configuration, ..Options::default() };
+    let (ready, is_ready) = oneshot::channel();
+    let (used, stop) = (api.clone(), shutdown.clone());
+    rt::spawn("scheduler", async move {
+        let informers = Informers::new(used.clone(), stop.clone());
+        run(used, &informers, options, ready, stop).await.unwrap();
+    });
+    is_ready.await.unwrap();
+    pod("of-nothing", "other", "");
+    until("bound", || node_of(&api, "of-nothing") == "a").await;
+    pod("second", "web", "");
+    let told = || {
+        let pod = api.peek(&PODS, "default", "second").unwrap().to_value();
+        pod.array_at(&["status", "conditions"]).first().map(|own| own.str_at(&["message"]).to_owned())
+    };
+    until("told", || told().is_some()).await;
+    assert!(
+        told()
+            .unwrap()
+            .contains("1 node(s) didn't match pod topology spread constraints, 1 node(s) were unschedulable")
+    );
+    api.edit(&NODES, "", "b", |node| node.set_at(&["spec", "unschedulable"], false));
+    until("bound", || node_of(&api, "second") == "b").await;
+    shutdown.cancel();
+}

@@ -50,8 +50,8 @@ impl Layer {
     }
 }
 
-/// What components (L4) may see above L1. Certificates lead nowhere that the API does not.
-const COMPONENTS_MAY_SEE: [&str; 3] = ["client", "controller-runtime", "pki"];
+/// What components (L4) may see above L1. Certificates lead nowhere that the API does not, and webhooks elsewhere.
+const COMPONENTS_MAY_SEE: [&str; 4] = ["client", "controller-runtime", "pki", "webhook"];
 /// What storage must not know: kinds.
 const KINDS: [&str; 2] = ["api", "apimachinery"];
 

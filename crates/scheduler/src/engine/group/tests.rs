@@ -8,7 +8,7 @@ use crate::DEFAULT_SCHEDULER;
 use crate::framework::{Handle, Profiles};
 use crate::groups::GroupFeatures;
 use crate::plugins::default_profile;
-use crate::queue::Place;
+use crate::queue::{Backoff, Place};
 use crate::testing::handle;
 
 struct World {
@@ -26,7 +26,8 @@ impl World {
         let groups = Groups::new(features);
         let handle = Handle { groups: Some(groups.clone()), ..handle() };
         let profile = default_profile(DEFAULT_SCHEDULER, &handle).unwrap();
-        let engine = Engine::new(Profiles::new(vec![profile]).unwrap(), 7).with_groups(Some(groups));
+        let engine = Engine::new(Profiles::new(vec![profile]).unwrap(), Backoff::default(), 7)
+            .with_groups(Some(groups));
         Self { engine, now: rt::instant(), revision: 0, placements: Vec::new() }
     }
 
@@ -90,6 +91,7 @@ impl World {
         let mut lines = Vec::new();
         while let Some(decision) = self.engine.next(self.now) {
             lines.push(match decision {
+                Decision::Ask(_) | Decision::AskPreemption(_) => panic!("there is nobody to ask"),
                 Decision::Bind(placement) => {
                     let line = format!("{} -> {}", placement.pod.name(), placement.node);
                     self.placements.push(placement);
@@ -98,6 +100,7 @@ impl World {
                 Decision::Held => "held".to_owned(),
                 Decision::Unschedulable { pod, message, nomination, .. } => {
                     let nomination = match nomination {
+                        Nomination::Choose(_) => panic!("there is nobody to choose"),
                         Nomination::Keep => String::new(),
                         Nomination::Clear => " (cleared)".to_owned(),
                         Nomination::Make { node, victims } => {
@@ -324,7 +327,8 @@ fn a_gang_of_two_schedulers_is_nobodys() {
     let handle = Handle { groups: Some(Groups::new(ALL)), ..handle() };
     let profiles = ["one", "two"].map(|name| default_profile(name, &handle).unwrap());
     let mut world = World::new(ALL);
-    world.engine = Engine::new(Profiles::new(profiles.into()).unwrap(), 7).with_groups(handle.groups);
+    world.engine = Engine::new(Profiles::new(profiles.into()).unwrap(), Backoff::default(), 7)
+        .with_groups(handle.groups);
     world.node("n", 8, &[]);
     world.group("g", 2, None);
     for name in ["one", "two"] {

@@ -11,6 +11,7 @@ use super::*;
 use crate::engine::{Decision, Engine};
 use crate::framework::{Nomination, Profiles};
 use crate::pod::PodInfo;
+use crate::queue::Backoff;
 use crate::testing::profile;
 
 /// Xorshift; a failure prints the seed.
@@ -152,7 +153,7 @@ impl World {
     fn new(random: &mut Random, seed: u64) -> Self {
         let profiles = Profiles::new(vec![profile()]).unwrap();
         let mut world = Self {
-            engine: Engine::new(profiles, seed),
+            engine: Engine::new(profiles, Backoff::default(), seed),
             cluster: Cluster::default(),
             now: rt::instant(),
             seed,

@@ -42,6 +42,7 @@ use std::time::Duration;
 use api::devices::FIRST_AVAILABLE_MAX;
 use api::gvr::{PODS, RESOURCE_CLAIMS};
 use api::view::{AllocationResult, DeviceClass, ResourceClaim};
+use apimachinery::field::{self, Path};
 use apimachinery::value::from_value;
 use apimachinery::{GroupVersionResource, Object, Str, Value, duration};
 use async_trait::async_trait;
@@ -157,7 +158,9 @@ impl DynamicResources {
         let filter_timeout = timeout("filterTimeout", filter_timeout, FILTER_TIMEOUT)?;
         let binding_timeout = timeout("bindingTimeout", binding_timeout, BINDING_TIMEOUT)?;
         if binding_timeout < Duration::from_secs(1) {
-            return Err(ArgumentError("bindingTimeout: must be at least 1 second".to_owned()));
+            let path = Path::root("bindingTimeout");
+            let shown = format!("{}s", binding_timeout.as_secs_f64());
+            return Err(ArgumentError::of(field::Error::invalid(&path, shown, "must be at least 1 second")));
         }
         let cluster = handle.informers.common();
         let waiting = Mutex::default();
@@ -366,13 +369,14 @@ impl DynamicResources {
     }
 }
 
-fn timeout(field: &str, text: Option<Str>, default: Duration) -> Result<Duration, ArgumentError> {
+fn timeout(name: &str, text: Option<Str>, default: Duration) -> Result<Duration, ArgumentError> {
     let Some(text) = text else { return Ok(default) };
-    let nanoseconds = duration::parse(&text).map_err(|error| ArgumentError(format!("{field}: {error}")))?;
-    match u64::try_from(nanoseconds) {
-        Ok(nanoseconds) => Ok(Duration::from_nanos(nanoseconds)),
-        Err(_) => Err(ArgumentError(format!("{field}: must not be negative"))),
-    }
+    let invalid =
+        |detail: String| ArgumentError::of(field::Error::invalid(&Path::root(name), text.as_str(), detail));
+    let nanoseconds = duration::parse(&text).map_err(|error| invalid(error.to_string()))?;
+    let nanoseconds =
+        u64::try_from(nanoseconds).map_err(|_| invalid("must be zero or positive".to_owned()))?;
+    Ok(Duration::from_nanos(nanoseconds))
 }
 
 /// What a pod wants on a node; `None` where it wants nothing.

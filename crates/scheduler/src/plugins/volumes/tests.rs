@@ -497,7 +497,7 @@ fn the_time_to_bind_is_an_argument() {
         let fields = arguments.as_object().cloned().unwrap_or_default();
         VolumeBinding::new(&crate::testing::handle(), &Arguments::new(fields))
             .map(drop)
-            .map_err(|error| error.0)
+            .map_err(|error| error.to_string())
     };
     assert_eq!(made(plain!({"bindTimeoutSeconds": 30})), Ok(()));
     assert!(made(plain!({"bindTimeoutSeconds": -1})).is_err_and(|error| error.contains("Invalid value: -1")));

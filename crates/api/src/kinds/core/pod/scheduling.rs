@@ -61,7 +61,8 @@ pub fn node_selector(errors: &mut ErrorList, selector: &Value, path: &Path<'_>) 
     }
 }
 
-fn node_selector_term(errors: &mut ErrorList, term: &Value, check_values: bool, path: &Path<'_>) {
+/// One of its terms, or a preferred one.
+pub fn node_selector_term(errors: &mut ErrorList, term: &Value, check_values: bool, path: &Path<'_>) {
     let expressions = path.child("matchExpressions");
     for (index, requirement) in term.list("matchExpressions").iter().enumerate() {
         node_requirement(errors, requirement, check_values, &expressions.index(index));

@@ -27,6 +27,7 @@ use api::view::{
     CsiDriver, CsiNode, CsiStorageCapacity, Node, PersistentVolume, PersistentVolumeClaim, StorageClass,
 };
 use api::volumes::in_tree::MIGRATED_PLUGINS;
+use apimachinery::field::{self, Path};
 use apimachinery::{GroupVersionResource, Object, Str};
 use async_trait::async_trait;
 use client::{Api, ObjectKey};
@@ -82,9 +83,8 @@ impl VolumeBinding {
     pub fn new(handle: &Handle, arguments: &Arguments) -> Result<Self, ArgumentError> {
         let seconds = arguments.decode::<VolumeBindingArgs>()?.bind_timeout_seconds;
         let bind_timeout = u64::try_from(seconds).map(Duration::from_secs).map_err(|_| {
-            ArgumentError(format!(
-                "bindTimeoutSeconds: Invalid value: {seconds}: invalid BindTimeoutSeconds, should not be a negative value"
-            ))
+            let detail = "invalid BindTimeoutSeconds, should not be a negative value";
+            ArgumentError::of(field::Error::invalid(&Path::root("bindTimeoutSeconds"), seconds, detail))
         })?;
         Ok(Self {
             api: handle.api.clone(),
