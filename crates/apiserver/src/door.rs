@@ -183,7 +183,8 @@ impl Door {
 
     pub async fn get(&self, call: &Call<'_>) -> Result<Answer, Status> {
         if let Some(metrics) = self.measured(call.endpoint) {
-            return metrics.get(call.endpoint, call.namespace, call.name).map(Answer::Object);
+            let catalog = self.catalog();
+            return metrics.get(&catalog, call.endpoint, call.namespace, call.name).map(Answer::Object);
         }
         let object = self.registry.get(call.endpoint, call.namespace, call.name)?;
         self.shown(call, object).await
@@ -191,7 +192,7 @@ impl Door {
 
     pub async fn list(&self, call: &Call<'_>, request: &ListRequest) -> Result<Page, Status> {
         if let Some(metrics) = self.measured(call.endpoint) {
-            return metrics.list(call.endpoint, call.namespace, request);
+            return metrics.list(&self.catalog(), call.endpoint, call.namespace, request);
         }
         let page = self.registry.list(call.endpoint, call.namespace, request)?;
         Ok(Page { objects: call.endpoint.read_all(page.objects).await?, ..page })

@@ -1,11 +1,14 @@
 //! `metrics.k8s.io`: what pods and nodes use, without an add-on.
 //!
 //! Owns: the two resources ([`resources`]) and their objects, which are made when they are asked for and stored nowhere
-//! ([`ResourceMetrics`]). Never touches: where use is measured. Pods of simulated nodes use what KWOK's users annotate
-//! (`kwok.x-k8s.io/usage-cpu`, `usage-memory`), each container of theirs, or else what its default says.
+//! ([`ResourceMetrics`]). Never touches: where use is measured. Containers of pods on simulated nodes use what KWOK's
+//! users say in a `ResourceUsage` or a `ClusterResourceUsage` ([`usage`]), or else what they annotate on the pod
+//! (`kwok.x-k8s.io/usage-cpu`, `usage-memory`), or else what KWOK's default says.
 //!
 //! An APIService `v1beta1.metrics.k8s.io` that names a Service takes the group over, so that metrics-server can be
 //! installed all the same.
+
+mod usage;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
@@ -21,6 +24,10 @@ use apimachinery::time::format_seconds;
 use apimachinery::{GroupResource, Object, Status, Str, Value, json};
 use jiff::Timestamp;
 use registry::{Endpoint, Filter, ListRequest, Page};
+
+use usage::{CLUSTER_RESOURCE_USAGES, Container, RESOURCE_USAGES, Said};
+
+use crate::catalog::Catalog;
 
 pub const GROUP: &str = "metrics.k8s.io";
 const VERSION: &str = "v1beta1";
@@ -119,12 +126,19 @@ impl ResourceMetrics {
         resource.group == GROUP && !resource.is_stored()
     }
 
-    pub fn get(&self, endpoint: &Endpoint, namespace: &str, name: &str) -> Result<Arc<Object>, Status> {
+    pub fn get(
+        &self,
+        catalog: &Catalog,
+        endpoint: &Endpoint,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Arc<Object>, Status> {
+        let said = said_in(catalog);
         let resource = &endpoint.resource;
         let source = if resource.namespaced { &self.pods } else { &self.nodes };
         let object = source.cache.get(&source.resource.key(namespace, name));
-        let by_node = || self.usage_by_node(endpoint, |node| node == name);
-        let made = object.and_then(|object| self.measure(endpoint, &object, &by_node()));
+        let by_node = || self.usage_by_node(endpoint, &said, |node| node == name);
+        let made = object.and_then(|object| self.measure(endpoint, &said, &object, &by_node()));
         made.ok_or_else(|| {
             // In the words of metrics-server.
             let full = if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") };
@@ -133,7 +147,14 @@ impl ResourceMetrics {
         })
     }
 
-    pub fn list(&self, endpoint: &Endpoint, namespace: &str, request: &ListRequest) -> Result<Page, Status> {
+    pub fn list(
+        &self,
+        catalog: &Catalog,
+        endpoint: &Endpoint,
+        namespace: &str,
+        request: &ListRequest,
+    ) -> Result<Page, Status> {
+        let said = said_in(catalog);
         let source = if endpoint.resource.namespaced { &self.pods } else { &self.nodes };
         let filter = Filter::new(endpoint, &request.labels, &request.fields)?;
         let snapshot = source.cache.snapshot();
@@ -145,13 +166,19 @@ impl ResourceMetrics {
             .filter(|object| filter.matches(object))
             .collect();
         let names: HashSet<&str> = chosen.iter().map(|object| object.name()).collect();
-        let by_node = self.usage_by_node(endpoint, |node| names.contains(node));
-        let objects = chosen.iter().filter_map(|object| self.measure(endpoint, object, &by_node)).collect();
+        let by_node = self.usage_by_node(endpoint, &said, |node| names.contains(node));
+        let objects =
+            chosen.iter().filter_map(|object| self.measure(endpoint, &said, object, &by_node)).collect();
         Ok(Page { objects, revision: snapshot.revision, continue_token: String::new(), remaining: None })
     }
 
     /// The use of the pods of some nodes; only nodes need it.
-    fn usage_by_node(&self, endpoint: &Endpoint, wanted: impl Fn(&str) -> bool) -> HashMap<Str, Usage> {
+    fn usage_by_node(
+        &self,
+        endpoint: &Endpoint,
+        said: &Said,
+        wanted: impl Fn(&str) -> bool,
+    ) -> HashMap<Str, Usage> {
         let mut by_node: HashMap<Str, Usage> = HashMap::new();
         if endpoint.resource.namespaced {
             return by_node;
@@ -161,7 +188,7 @@ impl ResourceMetrics {
             if !wanted(&pod.spec.node_name) {
                 continue;
             }
-            let Some(containers) = self.containers(object, &pod) else { continue };
+            let Some(containers) = self.containers(said, object, &pod) else { continue };
             let sum = containers.iter().fold(Usage::zero(), |sum, (_, usage)| sum.add(usage));
             let node = by_node.entry(pod.spec.node_name.clone()).or_insert_with(Usage::zero);
             *node = node.clone().add(&sum);
@@ -173,6 +200,7 @@ impl ResourceMetrics {
     fn measure(
         &self,
         endpoint: &Endpoint,
+        said: &Said,
         object: &Object,
         by_node: &HashMap<Str, Usage>,
     ) -> Option<Arc<Object>> {
@@ -189,7 +217,7 @@ impl ResourceMetrics {
         if endpoint.resource.namespaced {
             let pod = object.view::<Pod>().ok()?;
             let containers: Vec<Value> = self
-                .containers(object, &pod)?
+                .containers(said, object, &pod)?
                 .into_iter()
                 .map(|(name, usage)| json!({"name": name.as_str(), "usage": usage.to_value()}))
                 .collect();
@@ -207,7 +235,7 @@ impl ResourceMetrics {
     }
 
     /// The containers of a running pod of a simulated node, and what they use.
-    fn containers(&self, object: &Object, pod: &Pod) -> Option<Vec<(Str, Usage)>> {
+    fn containers(&self, said: &Said, object: &Object, pod: &Pod) -> Option<Vec<(Str, Usage)>> {
         if pod.status.phase != "Running" || object.is_deleting() {
             return None;
         }
@@ -219,8 +247,19 @@ impl ResourceMetrics {
             cpu: annotated(pod, CPU).unwrap_or_else(|| quantity(DEFAULT_CPU)),
             memory: annotated(pod, MEMORY).unwrap_or_else(|| quantity(DEFAULT_MEMORY)),
         };
-        Some(pod.spec.containers.iter().map(|own| (own.name.clone(), usage.clone())).collect())
+        let of = |name: &Str| {
+            let container = Container { node: &node, pod: object, name };
+            match said.usage(&container, ["cpu", "memory"]) {
+                Some([cpu, memory]) => Usage { cpu, memory },
+                None => usage.clone(),
+            }
+        };
+        Some(pod.spec.containers.iter().map(|own| (own.name.clone(), of(&own.name))).collect())
     }
+}
+
+fn said_in(catalog: &Catalog) -> Said {
+    Said::new(catalog.find(&RESOURCE_USAGES).cloned(), catalog.find(&CLUSTER_RESOURCE_USAGES).cloned())
 }
 
 fn is_simulated(node: &Object) -> bool {

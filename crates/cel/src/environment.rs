@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::checker::{self, Checked};
 use crate::cost;
 use crate::error::{CompileError, Refusal};
-use crate::library::{BASE, Function, JSON_PATCH};
+use crate::library::{BASE, Function, JSON_PATCH, SIMULATION};
 use crate::plan;
 use crate::program::Program;
 use crate::types::{Decl, Field, ObjectType, Opaque, Type};
@@ -23,6 +23,7 @@ pub struct Environment {
     messages: HashMap<Box<str>, Type>,
     json_patch: bool,
     mutations: bool,
+    simulation: bool,
     bindings: bool,
 }
 
@@ -95,6 +96,13 @@ impl Environment {
         environment
     }
 
+    /// Adds what simulations are written in: KWOK's functions, and arithmetic on quantities.
+    #[must_use]
+    pub fn simulation(mut self) -> Self {
+        self.simulation = true;
+        self
+    }
+
     fn add(&mut self, name: &str, decl: Decl, composed: Option<usize>) {
         let index = self.variables.len();
         self.variables.push(Variable { name: name.into(), decl: Arc::new(decl), composed });
@@ -135,7 +143,8 @@ impl Environment {
     }
 
     pub(crate) fn function(&self, name: &str) -> Option<&'static Function> {
-        BASE.get(name).or_else(|| JSON_PATCH.get(name).filter(|_| self.json_patch))
+        let added = if self.simulation { SIMULATION.get(name) } else { None };
+        added.or_else(|| BASE.get(name)).or_else(|| JSON_PATCH.get(name).filter(|_| self.json_patch))
     }
 
     pub(crate) fn named_type(&self, name: &str) -> Option<Type> {

@@ -22,6 +22,7 @@ mod quantity;
 pub(crate) mod regex;
 pub(crate) mod semver;
 mod sets;
+mod simulation;
 mod standard;
 pub(crate) mod string_format;
 mod strings;
@@ -81,6 +82,18 @@ pub(crate) static BASE: LazyLock<HashMap<&'static str, Function>> = LazyLock::ne
 pub(crate) static JSON_PATCH: LazyLock<HashMap<&'static str, Function>> = LazyLock::new(|| {
     let mut functions = HashMap::new();
     for row in json_patch::FUNCTIONS {
+        add(&mut functions, row);
+    }
+    functions
+});
+
+/// What simulations have: more functions, and overloads of operators beside those of [`BASE`].
+pub(crate) static SIMULATION: LazyLock<HashMap<&'static str, Function>> = LazyLock::new(|| {
+    let mut functions = HashMap::new();
+    for row in simulation::FUNCTIONS {
+        add(&mut functions, row);
+    }
+    for row in standard::FUNCTIONS.iter().filter(|row| functions.contains_key(row.0)).collect::<Vec<_>>() {
         add(&mut functions, row);
     }
     functions

@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 
+use crate::custom_resources::define;
 use crate::server::Server;
 use crate::wire::{Client, MERGE};
 
@@ -307,4 +308,76 @@ async fn use_of_simulated_pods_is_told() {
     assert_eq!(nodes["items"][0]["usage"], json!({"cpu": "502m", "memory": "130Mi"}));
     let absent = admin.get(&format!("{base}/namespaces/t/pods/waiting")).await.expect(404);
     assert_eq!(absent["message"], "pods.metrics.k8s.io \"t/waiting\" not found");
+}
+
+/// A definition of KWOK's, without what its schema says.
+fn usages(kind: &str, plural: &str, scope: &str) -> Value {
+    json!({
+        "metadata": {"name": format!("{plural}.kwok.x-k8s.io")},
+        "spec": {
+            "group": "kwok.x-k8s.io", "scope": scope, "names": {"kind": kind, "plural": plural},
+            "versions": [{"name": "v1alpha1", "served": true, "storage": true, "schema": {"openAPIV3Schema":
+                {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}],
+        },
+    })
+}
+
+#[tokio::test]
+async fn use_is_what_resource_usages_say() {
+    let (server, _front_proxy) = Server::aggregating().await;
+    let admin = server.admin();
+    server.add_namespace("t", json!({})).await;
+    for (kind, plural, scope) in [
+        ("ResourceUsage", "resourceusages", "Namespaced"),
+        ("ClusterResourceUsage", "clusterresourceusages", "Cluster"),
+    ] {
+        define(&admin, &usages(kind, plural, scope)).await;
+    }
+    let node = json!({"metadata": {"name": "sim", "annotations": {"kwok.x-k8s.io/node": "fake"}}});
+    admin.post("/api/v1/nodes", &node).await.expect(201);
+    let pods = "/api/v1/namespaces/t/pods";
+    for (name, annotations) in [
+        ("own", json!({})),
+        ("chosen", json!({"x": "2"})),
+        ("other", json!({"kwok.x-k8s.io/usage-cpu": "7m"})),
+    ] {
+        let containers = json!([{"name": "a", "image": "i"}, {"name": "b", "image": "i"}]);
+        let pod = json!({
+            "metadata": {"name": name, "annotations": annotations},
+            "spec": {"nodeName": "sim", "containers": containers},
+        });
+        admin.post(pods, &pod).await.expect(201);
+        let running = json!({"status": {"phase": "Running"}});
+        admin.patch(&format!("{pods}/{name}/status"), MERGE, &running).await.expect(200);
+    }
+    let own = json!({"apiVersion": "kwok.x-k8s.io/v1alpha1", "kind": "ResourceUsage", "metadata": {"name": "own"},
+    "spec": {"usages": [
+        {"usage": {"cpu": {"value": "1"}, "memory": {"value": "1Mi"}}},
+        {"containers": ["b"], "usage": {"cpu": {"value": "2", "expression": "Quantity('9')"}}},
+    ]}});
+    admin.post("/apis/kwok.x-k8s.io/v1alpha1/namespaces/t/resourceusages", &own).await.expect(201);
+    let cpu = "'x' in pod.metadata.annotations && node.metadata.name == 'sim' ? \
+               Quantity(pod.metadata.annotations['x']) / 4 : Quantity('1m')";
+    let cluster = json!({"apiVersion": "kwok.x-k8s.io/v1alpha1", "kind": "ClusterResourceUsage",
+        "metadata": {"name": "c"},
+        "spec": {"selector": {"matchNames": ["chosen", "own"]}, "usages": [{"usage": {
+            "cpu": {"expression": cpu}, "memory": {"expression": "container.nonsense"}}}]}});
+    admin.post("/apis/kwok.x-k8s.io/v1alpha1/clusterresourceusages", &cluster).await.expect(201);
+    let base = "/apis/metrics.k8s.io/v1beta1";
+    let of = |name: &'static str| {
+        let path = format!("{base}/namespaces/t/pods/{name}");
+        let admin = &admin;
+        async move { admin.get(&path).await.expect(200)["containers"].clone() }
+    };
+    assert_eq!(
+        of("own").await,
+        json!([
+            {"name": "a", "usage": {"cpu": "1", "memory": "1Mi"}},
+            {"name": "b", "usage": {"cpu": "2", "memory": "0"}},
+        ])
+    );
+    assert_eq!(of("chosen").await[0]["usage"], json!({"cpu": "500m", "memory": "0"}));
+    assert_eq!(of("other").await[0]["usage"], json!({"cpu": "7m", "memory": "1Mi"}));
+    let node = admin.get(&format!("{base}/nodes/sim")).await.expect(200);
+    assert_eq!(node["usage"]["cpu"], "4014m");
 }

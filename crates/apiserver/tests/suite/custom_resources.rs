@@ -83,7 +83,8 @@ async fn until(client: &Client, name: &str, is_wanted: impl Fn(Option<&Value>) -
     state
 }
 
-async fn define(client: &Client, definition: &Value) -> Value {
+/// Creates a definition and waits until it is served.
+pub async fn define(client: &Client, definition: &Value) -> Value {
     client.post(DEFINITIONS, definition).await.expect(201);
     let name = definition["metadata"]["name"].as_str().expect("a name");
     until(client, name, |state| state.is_some_and(is_established)).await.expect("a definition")

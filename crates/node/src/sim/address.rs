@@ -129,8 +129,10 @@ impl Addresses {
         true
     }
 
-    pub fn holders(&self) -> impl Iterator<Item = &Str> {
-        self.held.keys()
+    /// Frees the addresses of all others.
+    pub fn retain(&mut self, is_there: impl Fn(&str) -> bool) {
+        let gone: Vec<Str> = self.held.keys().filter(|uid| !is_there(uid)).cloned().collect();
+        gone.iter().for_each(|uid| _ = self.release(uid));
     }
 }
 
@@ -212,7 +214,9 @@ mod tests {
         for (uid, address) in [("a", "10.0.0.2"), ("b", "10.0.0.2"), ("c", "10.9.0.2"), ("d", "nonsense")] {
             addresses.note(&uid.into(), range, address);
         }
-        assert_eq!(addresses.holders().collect::<Vec<_>>(), ["a"]);
+        assert_eq!(addresses.held.keys().collect::<Vec<_>>(), ["a"]);
+        addresses.retain(|uid| uid != "c");
+        assert!(addresses.held.contains_key("a"));
         assert_eq!(addresses.hold(&"b".into(), range).unwrap().to_string(), "10.0.0.3");
     }
 }

@@ -17,12 +17,14 @@ use client::informer::Subscription;
 use client::{Api, DeleteOptions, Delta, Informer, ObjectKey, Patch, WriteOptions};
 use futures::StreamExt;
 use rt::Instant;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
 use super::address::{Addresses, Cidr};
 use super::lease::Wheel;
+use super::network::Network;
 use super::stage::{FAST, Next, Stage, Surroundings, first_match};
+use super::stages::Replaced;
 use super::{Plan, node_object};
 
 /// Pod writes under way at the same time.
@@ -39,7 +41,7 @@ const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// Pods by `spec.nodeName`, for nodes that appear after their pods.
-const BY_NODE: &str = "spec.nodeName";
+pub(super) const BY_NODE: &str = "spec.nodeName";
 
 pub(super) struct Agent {
     api: Arc<dyn Api>,
@@ -51,10 +53,9 @@ pub(super) struct Agent {
     node_deltas: Subscription,
     wheel: Arc<Wheel>,
     driven: HashMap<Str, Driven>,
-    /// Of pods, by uid.
-    addresses: Addresses,
-    /// Of nodes, by uid.
-    node_addresses: Addresses,
+    network: Arc<Network>,
+    /// Which kinds live by Stages that users wrote, and not by these here.
+    replaced: watch::Receiver<Replaced>,
     /// Pods that have work. As many as there are pods at most, a key each.
     work: HashMap<ObjectKey, Work>,
     queue: VecDeque<ObjectKey>,
@@ -140,12 +141,14 @@ impl Agent {
         nodes: Arc<Informer>,
         plan: Arc<Plan>,
         wheel: Arc<Wheel>,
+        network: Arc<Network>,
+        replaced: watch::Receiver<Replaced>,
     ) -> Self {
-        pods.add_index(BY_NODE, node_names);
         let (done, results) = mpsc::channel(WRITES_MAX);
+        let stages = stages_of(*replaced.borrow());
         Self {
             api,
-            stages: FAST,
+            stages,
             plan,
             pod_deltas: pods.subscribe(),
             node_deltas: nodes.subscribe(),
@@ -153,8 +156,8 @@ impl Agent {
             nodes,
             wheel,
             driven: HashMap::new(),
-            addresses: Addresses::default(),
-            node_addresses: Addresses::default(),
+            network,
+            replaced,
             work: HashMap::new(),
             queue: VecDeque::new(),
             timers: BTreeMap::new(),
@@ -216,10 +219,31 @@ impl Agent {
                 None => return false,
             },
             Some(written) = self.results.recv() => self.on_written(written),
+            Ok(()) = self.replaced.changed() => self.on_replaced(),
             () = timer => {}
         }
         true
     }
+}
+
+// === impl Agent: who is driven by whom ===
+
+impl Agent {
+    /// Users' Stages took a kind over, or left it. What is under way ends.
+    fn on_replaced(&mut self) {
+        let replaced = *self.replaced.borrow_and_update();
+        self.stages = stages_of(replaced);
+        self.work.retain(|_, work| matches!(work, Work::Writing { .. } | Work::Written { .. }));
+        self.queue.clear();
+        self.timers.clear();
+        self.read_nodes();
+        self.read_pods();
+    }
+}
+
+/// The stages of pods; none where users wrote others.
+fn stages_of(replaced: Replaced) -> &'static [Stage] {
+    if replaced.pods { &[] } else { FAST }
 }
 
 // === impl Agent: nodes ===
@@ -235,7 +259,7 @@ impl Agent {
             }
             Delta::Delete { old } => {
                 self.drop_node(old.name());
-                self.node_addresses.release(old.uid());
+                self.network.nodes.lock().release(old.uid());
             }
             Delta::Resync => self.read_nodes(),
         }
@@ -255,7 +279,7 @@ impl Agent {
     fn note_node_address(&mut self, object: &Object) {
         let Ok(node) = object.view::<Node>() else { return };
         if let Some(address) = node.address("InternalIP") {
-            self.node_addresses.note(&node.metadata.uid, Plan::node_cidr(), address);
+            self.network.nodes.lock().note(&node.metadata.uid, Plan::node_cidr(), address);
         }
     }
 
@@ -266,7 +290,7 @@ impl Agent {
             return self.drop_node(name);
         }
         self.note_node_address(object);
-        if !node.is_ready() {
+        if !node.is_ready() && !self.replaced.borrow().nodes {
             self.make_ready(&node);
         }
         let host_ip = node.address("InternalIP").map(Str::from);
@@ -309,7 +333,7 @@ impl Agent {
         }
         let mut status = node_object::ready_status(node, &self.plan.options.kubelet_version);
         if node.address("InternalIP").is_none()
-            && let Some(address) = self.node_addresses.hold(&node.metadata.uid, Plan::node_cidr())
+            && let Some(address) = self.network.nodes.lock().hold(&node.metadata.uid, Plan::node_cidr())
         {
             status.set_at(&["addresses"], node_object::addresses(name, address));
         }
@@ -337,9 +361,7 @@ impl Agent {
     fn read_pods(&mut self) {
         let pods = self.pods.list();
         let present: HashSet<&str> = pods.iter().map(|pod| pod.uid()).collect();
-        let gone: Vec<Str> =
-            self.addresses.holders().filter(|uid| !present.contains(uid.as_str())).cloned().collect();
-        gone.iter().for_each(|uid| _ = self.addresses.release(uid));
+        self.network.pods.lock().retain(|uid| present.contains(uid));
         let pods_informer = self.pods.clone();
         self.work.retain(|key, _| pods_informer.get(&key.namespace, &key.name).is_some());
         self.start_all(&pods);
@@ -361,7 +383,7 @@ impl Agent {
             && !pod.is_terminal()
             && !pod.spec.host_network
         {
-            self.addresses.note(&pod.metadata.uid, driven.range, &pod.status.pod_ip);
+            self.network.pods.lock().note(&pod.metadata.uid, driven.range, &pod.status.pod_ip);
         }
     }
 
@@ -441,9 +463,8 @@ impl Agent {
     }
 
     fn release_address(&mut self, pod: &Pod) {
-        if self.addresses.release(&pod.metadata.uid)
-            && let Some(driven) = self.driven.get_mut(&pod.spec.node_name)
-        {
+        let released = self.network.pods.lock().release(&pod.metadata.uid);
+        if released && let Some(driven) = self.driven.get_mut(&pod.spec.node_name) {
             for key in std::mem::take(&mut driven.starved) {
                 self.stop_waiting(key, None);
             }
@@ -510,7 +531,7 @@ impl Agent {
         let pod_ip = if pod.spec.host_network {
             None
         } else {
-            let address = self.addresses.hold(&pod.metadata.uid, driven.range);
+            let address = self.network.pods.lock().hold(&pod.metadata.uid, driven.range);
             if address.is_none() {
                 warn!(node = %pod.spec.node_name, range = %driven.range, "Found no free pod address");
                 driven.starved.push(key.clone());
@@ -602,7 +623,7 @@ impl Drop for Answer {
     }
 }
 
-fn node_names(object: &Object) -> Vec<Str> {
+pub(super) fn node_names(object: &Object) -> Vec<Str> {
     let node = object.view::<Pod>().map(|pod| pod.spec.node_name.clone()).unwrap_or_default();
     if node.is_empty() { Vec::new() } else { vec![node] }
 }

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! A node or a pod costs no task and no timer: two tasks serve all. Start at [`run`], then `agent`; what happens to a
-//! pod is the table in `stage`.
+//! pod is the table in `stage`, unless users wrote Stages (`stages`).
 //!
 //! Level driven: state is read from the informer when a write is due. After a restart pods go on where they are, and
 //! addresses in use are found in the pods' status.
@@ -19,19 +19,22 @@
 mod address;
 mod agent;
 mod lease;
+mod network;
 mod node_object;
 mod stage;
+mod stages;
 mod storage;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::gvr::{NODES, PODS};
+use api::gvr::{CUSTOM_RESOURCE_DEFINITIONS, NODES, PODS};
 use apimachinery::quantity::Quantity;
 use apimachinery::{Str, Value, json};
-use client::{Api, Informers};
+use client::{Api, Informers, Recorder};
 use rt::Shutdown;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
+use tracing::warn;
 
 use address::Cidr;
 use agent::Agent;
@@ -116,9 +119,14 @@ pub fn policy() -> [Value; 2] {
     role.set_at(
         &["rules"],
         json!([
-            {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch", "create"]},
-            {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "delete"]},
+            {"apiGroups": [""], "resources": ["nodes"],
+                "verbs": ["get", "list", "watch", "create", "patch", "delete"]},
+            {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "patch", "delete"]},
             {"apiGroups": [""], "resources": ["nodes/status", "pods/status"], "verbs": ["patch"]},
+            {"apiGroups": ["kwok.x-k8s.io"], "resources": ["stages"], "verbs": ["get", "list", "watch"]},
+            {"apiGroups": ["kwok.x-k8s.io"], "resources": ["stages/status"], "verbs": ["patch"]},
+            {"apiGroups": ["apiextensions.k8s.io"], "resources": ["customresourcedefinitions"],
+                "verbs": ["get", "list", "watch", "create"]},
             {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create", "patch"]},
             {"apiGroups": [""], "resources": ["persistentvolumes"],
                 "verbs": ["get", "list", "watch", "create", "delete"]},
@@ -145,8 +153,14 @@ pub async fn run(
 ) -> Result<(), SimError> {
     let plan = Arc::new(Plan::new(options)?);
     let wheel = lease::Wheel::new();
-    let agent =
-        Agent::new(api.clone(), informers.of(&PODS), informers.of(&NODES), plan.clone(), wheel.clone());
+    let (pods, nodes) = (informers.of(&PODS), informers.of(&NODES));
+    pods.add_index(agent::BY_NODE, agent::node_names);
+    let world = stages::player::World {
+        api: api.clone(),
+        nodes: nodes.clone(),
+        network: Arc::default(),
+        recorder: Recorder::new(api.clone(), COMPONENT, shutdown.child_token()),
+    };
     // A cluster without simulated nodes has somebody else's storage, too.
     let provisioner = (plan.options.count > 0)
         .then(|| storage::Provisioner::new(api.clone(), informers, shutdown.child_token()));
@@ -157,22 +171,53 @@ pub async fn run(
         }
     };
     let simulate = async {
-        informers.of(&NODES).synced().await;
-        informers.of(&PODS).synced().await;
+        nodes.synced().await;
+        pods.synced().await;
+        if plan.options.count > 0 {
+            define_kinds(&api).await;
+        }
+        let (replaces, replaced) = watch::channel(stages::Replaced::default());
+        // Which stages there are is known before anything happens to a pod.
+        let stages = stages::Stages::new(world.clone(), informers, replaces, shutdown.child_token()).await;
+        let agent = Agent::new(
+            api.clone(),
+            pods,
+            nodes.clone(),
+            plan.clone(),
+            wheel.clone(),
+            world.network,
+            replaced,
+        );
         if let Some(provisioner) = &provisioner {
             provisioner.create_class().await;
         }
-        agent::create_nodes(&api, &informers.of(&NODES), &plan).await;
-        let _ = ready.send(());
-        agent.run().await;
+        let simulate = async {
+            agent::create_nodes(&api, &nodes, &plan).await;
+            let _ = ready.send(());
+            agent.run().await;
+        };
+        tokio::join!(simulate, stages.run());
     };
     tokio::select! {
         () = simulate => {}
-        () = lease::keep(api.clone(), wheel) => {}
+        () = lease::keep(api.clone(), wheel.clone()) => {}
         () = provision => {}
         () = shutdown.cancelled() => {}
     }
     Ok(())
+}
+
+/// Who events about simulated objects are from, as in KWOK.
+const COMPONENT: &str = "kwok_controller";
+
+/// KWOK's kinds, where they are not defined yet.
+async fn define_kinds(api: &Arc<dyn Api>) {
+    for definition in stages::definitions::definitions() {
+        let name = definition.str_at(&["metadata", "name"]).to_owned();
+        if let Err(status) = api.create_if_absent(&CUSTOM_RESOURCE_DEFINITIONS, "", definition).await {
+            warn!(%name, error = %status, "Defined no kind");
+        }
+    }
 }
 
 /// Checked options.

@@ -60,7 +60,7 @@ pub(super) fn name(plan: &Plan, index: usize) -> Str {
 }
 
 /// Every condition with upstream's reason and message when all is well.
-const CONDITIONS: [[&str; 4]; 5] = [
+pub(super) const CONDITIONS: [[&str; 4]; 5] = [
     ["Ready", "True", "KubeletReady", "kubelet is posting ready status"],
     ["MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"],
     ["DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"],
