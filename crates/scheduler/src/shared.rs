@@ -69,7 +69,7 @@ impl Shortlists {
         }
         let kept = self.kept.get_mut(self.signature.bytes()).expect("present or inserted above");
         kept.used = self.uses;
-        kept.shortlist.refresh(profile, cache)?;
+        kept.shortlist.refresh(profile, pod, cache)?;
         Ok(&mut kept.shortlist)
     }
 

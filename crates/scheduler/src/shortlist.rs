@@ -4,7 +4,8 @@
 //! the queue, assumptions, the API.
 //!
 //! Filtering and scoring all nodes is the cost of the first pod of a signature. Then one pod lands on one node, and
-//! only that node's answer has changed: [`Shortlist::refresh`] asks the cache what changed and re-evaluates that.
+//! only that node's answer has changed: [`Shortlist::refresh`] asks the cache what changed and re-evaluates that. Where
+//! answers depend on pods on other nodes, too, the plugin keeps up with what changed and says whose answer moved.
 //!
 //! ```text
 //!     slot      0      1      2      3          bucket 812: [0, 3]     best: a random one of the highest bucket
@@ -22,7 +23,8 @@ use std::sync::Arc;
 
 use crate::cache::{Cache, NodeInfo, Slot};
 use crate::framework::{
-    CycleState, Extent, LEFT_OUT, Normalization, PluginId, PluginSet, Profile, Relevance, Scores, Status,
+    Affected, CycleState, Extent, LEFT_OUT, Normalization, PluginId, PluginSet, Profile, Relevance, Scores,
+    Status,
 };
 use crate::pod::PodInfo;
 
@@ -40,7 +42,7 @@ pub struct Shortlist {
     /// Plugins that restricted the nodes.
     restricted_by: PluginSet,
     generation: u64,
-    images_epoch: u64,
+    epoch: (u64, u64),
     answers: Vec<Answer>,
     refusals: Refusals,
     extents: Vec<Counted>,
@@ -141,7 +143,7 @@ impl Shortlist {
             only: None,
             restricted_by: PluginSet::default(),
             generation: 0,
-            images_epoch: 0,
+            epoch: (0, 0),
             answers: Vec::new(),
             refusals: Refusals::default(),
             extents: Vec::new(),
@@ -163,9 +165,16 @@ impl Shortlist {
         self.build(profile, cache)
     }
 
-    /// Brings the answers up to date.
-    pub fn refresh(&mut self, profile: &Profile, cache: &Cache) -> Result<(), (PluginId, Status)> {
-        if self.images_epoch != cache.images_epoch() {
+    /// Brings the answers up to date, for a pod of the same signature.
+    pub fn refresh(
+        &mut self,
+        profile: &Profile,
+        pod: &Arc<PodInfo>,
+        cache: &Cache,
+    ) -> Result<(), (PluginId, Status)> {
+        // Plugins compare others with this pod; what the first one of the signature was alike in may have changed.
+        self.pod = pod.clone();
+        if self.epoch != cache.epoch() {
             return self.build(profile, cache);
         }
         if self.generation == cache.generation() {
@@ -175,14 +184,62 @@ impl Shortlist {
         self.generation = cache.generation();
         self.answers.resize(cache.slot_count(), Answer::Absent);
         self.ranking.places.resize(cache.slot_count(), None);
-        let mut rerank = false;
-        for slot in changed {
+        let Affected::Nodes(mut asked) = self.keep_up_filters(profile, cache, &changed) else {
+            return self.build(profile, cache);
+        };
+        let affected = self.keep_up_scores(profile, cache, &changed);
+        let (mut rerank, mut feasible_moved) = (false, false);
+        asked.extend(changed);
+        asked.sort_unstable();
+        asked.dedup();
+        for slot in asked {
+            let was_feasible = self.is_feasible(slot);
             rerank |= self.repair(profile, cache, slot);
+            feasible_moved |= was_feasible != self.is_feasible(slot);
         }
-        if rerank {
-            self.rank_all(profile);
+        let scores_depend = feasible_moved && self.scores_depend_on_feasible(profile, cache);
+        match affected {
+            Affected::Nodes(slots) if !scores_depend => {
+                for slot in slots {
+                    rerank |= self.rescore(profile, cache, slot);
+                }
+                if rerank {
+                    self.rank_all(profile);
+                }
+            }
+            _ => {
+                let feasible: Vec<Slot> = self.feasible().collect();
+                self.score_all(profile, cache, feasible);
+            }
         }
         Ok(())
+    }
+
+    fn keep_up_filters(&mut self, profile: &Profile, cache: &Cache, changed: &[Slot]) -> Affected {
+        let mut asked = Vec::new();
+        for (_, plugin) in profile.pre_filter.iter().filter(|(id, _)| !self.skip_filter.contains(*id)) {
+            match plugin.keep_up(&mut self.state, &self.pod, cache, changed) {
+                Affected::Nodes(slots) => asked.extend(slots),
+                Affected::EveryNode => return Affected::EveryNode,
+            }
+        }
+        Affected::Nodes(asked)
+    }
+
+    fn keep_up_scores(&mut self, profile: &Profile, cache: &Cache, changed: &[Slot]) -> Affected {
+        let mut rescored = Vec::new();
+        for (_, plugin) in profile.pre_score.iter().filter(|(id, _)| !self.skip_score.contains(*id)) {
+            match plugin.keep_up(&mut self.state, &self.pod, cache, changed) {
+                Affected::Nodes(slots) => rescored.extend(slots),
+                Affected::EveryNode => return Affected::EveryNode,
+            }
+        }
+        Affected::Nodes(rescored)
+    }
+
+    fn scores_depend_on_feasible(&self, profile: &Profile, cache: &Cache) -> bool {
+        let mut asked = profile.pre_score.iter().filter(|(id, _)| !self.skip_score.contains(*id));
+        asked.any(|(_, plugin)| plugin.depends_on(&self.state, cache, &mut self.feasible()))
     }
 
     /// The best node: one of those with the highest total, chosen by `random`. `None` when no node is feasible.
@@ -322,12 +379,17 @@ impl Shortlist {
 
     fn build(&mut self, profile: &Profile, cache: &Cache) -> Result<(), (PluginId, Status)> {
         self.generation = cache.generation();
-        self.images_epoch = cache.images_epoch();
+        self.epoch = cache.epoch();
         self.prepare_filters(profile, cache)?;
         self.refusals = Refusals::default();
         self.answers.clear();
         self.answers.resize(cache.slot_count(), Answer::Absent);
         let feasible = self.filter_all(profile, cache);
+        self.score_all(profile, cache, feasible);
+        Ok(())
+    }
+
+    fn score_all(&mut self, profile: &Profile, cache: &Cache, feasible: Vec<Slot>) {
         self.prepare_scores(profile, cache, &feasible);
         for slot in feasible {
             if let Some(node) = cache.node(slot) {
@@ -336,7 +398,6 @@ impl Shortlist {
             }
         }
         self.rank_all(profile);
-        Ok(())
     }
 
     /// Notes the refusals and returns the other nodes.
@@ -361,7 +422,7 @@ impl Shortlist {
 
     /// Runs `PreFilter`.
     fn prepare_filters(&mut self, profile: &Profile, cache: &Cache) -> Result<(), (PluginId, Status)> {
-        (self.skip_filter, self.skip_score) = Default::default();
+        self.skip_filter = PluginSet::default();
         self.only = self.within.as_deref().map(<[Slot]>::to_vec);
         self.restricted_by = PluginSet::default();
         for (id, plugin) in &profile.pre_filter {
@@ -384,6 +445,7 @@ impl Shortlist {
 
     /// Runs `PreScore`.
     fn prepare_scores(&mut self, profile: &Profile, cache: &Cache, feasible: &[Slot]) {
+        self.skip_score = PluginSet::default();
         for (id, plugin) in &profile.pre_score {
             if plugin.pre_score(&mut self.state, &self.pod, cache, feasible) == Relevance::Skip {
                 self.skip_score.insert(*id);
@@ -411,6 +473,17 @@ impl Shortlist {
         }
         let answer =
             cache.node(slot).map_or(Answer::Absent, |node| self.evaluate(profile, cache, slot, node));
+        self.replace(profile, slot, answer)
+    }
+
+    /// Scores a feasible node again; true as for [`Shortlist::repair`].
+    fn rescore(&mut self, profile: &Profile, cache: &Cache, slot: Slot) -> bool {
+        let Some(node) = cache.node(slot).filter(|_| self.is_feasible(slot)) else { return false };
+        let scores = profile.run_scores(self.skip_score, &self.state, &self.pod, node);
+        self.replace(profile, slot, Answer::Feasible(scores))
+    }
+
+    fn replace(&mut self, profile: &Profile, slot: Slot, answer: Answer) -> bool {
         let old = std::mem::replace(&mut self.answers[slot as usize], answer);
         if let Answer::Refused(index) = old {
             self.refusals.distinct[index as usize].nodes -= 1;

@@ -54,6 +54,7 @@ pub struct Cache {
     node_count: usize,
     generation: u64,
     images_epoch: u64,
+    namespaces_epoch: u64,
     head: Slot,
 }
 
@@ -114,6 +115,7 @@ impl Default for Cache {
             node_count: 0,
             generation: 0,
             images_epoch: 0,
+            namespaces_epoch: 0,
             head: NONE,
         }
     }
@@ -135,9 +137,10 @@ impl Cache {
         self.generation
     }
 
-    /// Changes when the share of nodes that have some image does.
-    pub fn images_epoch(&self) -> u64 {
-        self.images_epoch
+    /// Changes when answers for all nodes may: with the share of nodes that have some image, and with the labels of
+    /// namespaces.
+    pub fn epoch(&self) -> (u64, u64) {
+        (self.images_epoch, self.namespaces_epoch)
     }
 
     pub fn image(&self, name: &str) -> Option<ImageState> {
@@ -234,11 +237,16 @@ impl Cache {
     }
 
     pub fn set_namespace(&mut self, name: &str, labels: StringMap) {
-        self.namespaces.insert(name.into(), labels);
+        if self.namespaces.get(name) != Some(&labels) {
+            self.namespaces.insert(name.into(), labels);
+            self.namespaces_epoch += 1;
+        }
     }
 
     pub fn remove_namespace(&mut self, name: &str) {
-        self.namespaces.remove(name);
+        if self.namespaces.remove(name).is_some() {
+            self.namespaces_epoch += 1;
+        }
     }
 
     pub fn pod(&self, uid: &str) -> Option<&Arc<PodInfo>> {
@@ -534,6 +542,7 @@ fn counts_alike(a: &PodInfo, b: &PodInfo) -> bool {
         && a.host_ports == b.host_ports
         && (a.scored_cpu_milli, a.scored_memory) == (b.scored_cpu_milli, b.scored_memory)
         && a.pod.metadata.labels == b.pod.metadata.labels
+        && a.pod.is_deleting() == b.pod.is_deleting()
         && a.priority() == b.priority()
 }
 

@@ -90,11 +90,11 @@ fn images_are_counted_over_nodes() {
     cache.upsert_node(node("a", "{}", images));
     cache.upsert_node(node("b", "{}", images));
     assert_eq!(cache.image("x:1"), Some(ImageState { size_bytes: 7, nodes: 2 }));
-    let epoch = cache.images_epoch();
+    let epoch = cache.epoch();
     cache.upsert_node(node("a", "{}", images));
-    assert_eq!(cache.images_epoch(), epoch, "the same images again");
+    assert_eq!(cache.epoch(), epoch, "the same images again");
     cache.remove_node("a");
     cache.remove_node("b");
     assert_eq!(cache.image("x:1"), None);
-    assert!(cache.images_epoch() > epoch);
+    assert!(cache.epoch() > epoch);
 }

@@ -61,8 +61,7 @@ pub trait Plugin: Send + Sync + 'static {
 /// Says what of a pod the plugin's answers depend on. Required of every plugin that filters or scores: one that
 /// forgot a field would make pods share answers they must not.
 pub trait Sign: Plugin {
-    /// An error when answers for nodes depend on pods on other nodes, as the cluster is now: they cannot be repaired
-    /// node by node.
+    /// An error when answers depend on more than can be signed, nodes, and what `keep_up` repairs.
     fn sign(&self, pod: &PodInfo, cluster: &Cache, signature: &mut Signature) -> Result<(), NotShareable>;
 }
 
@@ -122,10 +121,29 @@ pub enum Relevance {
     OnlyNodes(Vec<Str>),
 }
 
+/// Whose answers may be others after some nodes, or the pods on them, changed; those nodes themselves are asked again
+/// anyway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Affected {
+    Nodes(Vec<Slot>),
+    EveryNode,
+}
+
+impl Affected {
+    pub const NONE: Self = Self::Nodes(Vec::new());
+}
+
 /// Looks at a pod before any node is. May reject it for all nodes at once.
 pub trait PreFilter: Plugin {
+    /// A plugin is skipped for all pods of one signature or for none.
     fn pre_filter(&self, state: &mut CycleState, pod: &PodInfo, cluster: &Cache)
     -> Result<Relevance, Status>;
+
+    /// These slots changed: brings what was kept about nodes up to date. After [`Affected::EveryNode`] all starts anew.
+    fn keep_up(&self, state: &mut CycleState, pod: &PodInfo, cluster: &Cache, changed: &[Slot]) -> Affected {
+        let _ = (state, pod, cluster, changed);
+        Affected::NONE
+    }
 }
 
 /// Decides whether a pod fits a node. Must depend on nothing but what was signed, the node and what `PreFilter` kept.
@@ -175,8 +193,8 @@ pub enum Nomination {
 
 /// Looks at a pod before nodes are scored.
 pub trait PreScore: Plugin {
-    /// `feasible` are the nodes that passed the filters. What is made of them is not repaired when they change: it is
-    /// for plugins whose pods do not share.
+    /// `feasible` are the nodes that passed the filters; who makes something of them is asked by
+    /// [`PreScore::depends_on`] when they are others. A plugin is skipped for all pods of one signature or for none.
     fn pre_score(
         &self,
         state: &mut CycleState,
@@ -184,6 +202,23 @@ pub trait PreScore: Plugin {
         cluster: &Cache,
         feasible: &[Slot],
     ) -> Relevance;
+
+    /// As [`PreFilter::keep_up`], for what was kept for scores.
+    fn keep_up(&self, state: &mut CycleState, pod: &PodInfo, cluster: &Cache, changed: &[Slot]) -> Affected {
+        let _ = (state, pod, cluster, changed);
+        Affected::NONE
+    }
+
+    /// Other nodes are feasible now: whether that makes all scores others.
+    fn depends_on(
+        &self,
+        state: &CycleState,
+        cluster: &Cache,
+        feasible: &mut dyn Iterator<Item = Slot>,
+    ) -> bool {
+        let _ = (state, cluster, feasible);
+        false
+    }
 }
 
 /// Rates a feasible node; higher is better. Must depend on nothing but what was signed, the node and what

@@ -3,6 +3,7 @@
 //! Pods of equal signature get equal answers from every `Filter` and `Score` plugin for every node, so they share
 //! the work. Compared as bytes, not as a hash: a collision would place a pod by another pod's rules.
 
+use api::view::Pod;
 use apimachinery::Str;
 
 /// Parts of a pod that several plugins read; each is signed once.
@@ -15,6 +16,10 @@ pub enum Fragment {
     HostPorts,
     Requests,
     Images,
+    /// With the namespace; only of pods for which it matters whose terms and constraints are about them.
+    Labels,
+    PodAffinity,
+    TopologySpread,
     /// Only while pods are nominated for nodes.
     Priority,
 }
@@ -48,6 +53,18 @@ impl Signature {
             self.bytes.push(fragment as u8);
             write(self);
         }
+    }
+
+    /// What terms and constraints select a pod by.
+    pub fn labels(&mut self, pod: &Pod) {
+        self.fragment(Fragment::Labels, |out| {
+            out.text(&pod.metadata.namespace);
+            out.number(pod.metadata.labels.len() as i64);
+            for (key, value) in &pod.metadata.labels {
+                out.text(key);
+                out.text(value);
+            }
+        });
     }
 
     pub fn number(&mut self, number: i64) {

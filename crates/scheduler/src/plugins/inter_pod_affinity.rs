@@ -1,23 +1,24 @@
 //! Pod affinity and anti-affinity: pods that want to be, or must not be, in one topology domain with others.
 //!
-//! Answers depend on pods anywhere in a domain, so pods with terms of their own, and pods that terms of placed pods
-//! are about, share no results.
+//! Answers depend on pods anywhere in a domain: placed pods are tallied by domain, and those that share answers are
+//! alike in their terms and in what the terms of others see of them.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use api::view::Node;
 use apimachinery::Str;
 use apimachinery::field::{self, Path};
 use serde::Deserialize;
+use smallvec::SmallVec;
 
 use crate::affinity::{AffinityTerm, AffinityTerms};
 use crate::cache::{Cache, NodeInfo, Slot};
 use crate::framework::{
-    ArgumentError, Arguments, CycleState, EnqueueExtensions, Event, EventSet, Extent, Filter, Hint,
-    MAX_NODE_SCORE, Normalization, NotShareable, Plugin, PreFilter, PreScore, Relevance, Score, Sign,
-    Signature, Status,
+    Affected, ArgumentError, Arguments, CycleState, EnqueueExtensions, Event, EventSet, Extent, Filter,
+    Fragment, Hint, MAX_NODE_SCORE, Normalization, NotShareable, Plugin, PreFilter, PreScore, Relevance,
+    Score, Sign, Signature, Status,
 };
+use crate::plugins::tally::Tally;
 use crate::pod::PodInfo;
 
 /// Its arguments are `InterPodAffinityArgs`.
@@ -48,50 +49,91 @@ impl InterPodAffinity {
     }
 }
 
-/// Numbers by topology key and value.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Domains(HashMap<Str, HashMap<Str, i64>>);
+/// Tallies by topology key.
+struct Tallies(Vec<Tally>);
 
-#[derive(Clone)]
+/// What some pods of one node add, by topology key.
+#[derive(Default)]
+struct Shares<'a>(SmallVec<[(&'a Str, i64); 2]>);
+
 struct Counts {
     /// Placed pods whose anti-affinity is about the pod.
-    existing_anti: Domains,
+    existing_anti: Tallies,
     /// Placed pods that the pod's affinity is about.
-    affinity: Domains,
+    affinity: Tallies,
     /// Placed pods that the pod's anti-affinity is about.
-    anti: Domains,
+    anti: Tallies,
     /// The pod satisfies its own affinity: it may be the first of its kind.
     own_match: bool,
 }
 
-struct Preferences(Domains);
+/// What some pods of one node add to each of the [`Counts`].
+#[derive(Default)]
+struct Parts<'a> {
+    existing_anti: Shares<'a>,
+    affinity: Shares<'a>,
+    anti: Shares<'a>,
+}
 
-// === impl Domains ===
+struct Preferences(Tallies);
 
-impl Domains {
-    /// Adds to the domain that a node is in, if it is in one.
-    fn add(&mut self, node: &NodeInfo, key: &Str, amount: i64) {
-        let Some(value) = label(node, key) else { return };
-        if !self.0.contains_key(key) {
-            self.0.insert(key.clone(), HashMap::new());
-        }
-        if let Some(values) = self.0.get_mut(key) {
-            *values.entry(value.clone()).or_default() += amount;
+// === impl Shares ===
+
+impl<'a> Shares<'a> {
+    fn add(&mut self, key: &'a Str, amount: i64) {
+        match self.0.iter_mut().find(|(own, _)| *own == key) {
+            Some((_, sum)) => *sum += amount,
+            None => self.0.push((key, amount)),
         }
     }
 
-    fn of(&self, node: &NodeInfo, key: &str) -> i64 {
-        let Some(values) = self.0.get(key) else { return 0 };
-        label(node, key).and_then(|value| values.get(value)).copied().unwrap_or(0)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.values().flat_map(HashMap::values).all(|amount| *amount == 0)
+    fn of(&self, key: &Str) -> i64 {
+        self.0.iter().find(|(own, _)| *own == key).map_or(0, |(_, amount)| *amount)
     }
 }
 
-fn label<'a>(node: &'a NodeInfo, key: &str) -> Option<&'a Str> {
-    node.node.as_ref()?.metadata.labels.get(key)
+// === impl Tallies ===
+
+impl Tallies {
+    fn new<'a>(keys: impl Iterator<Item = &'a Str>) -> Self {
+        let mut tallies: Vec<Tally> = Vec::new();
+        for key in keys {
+            if tallies.iter().all(|own| own.key != *key) {
+                tallies.push(Tally::new(key));
+            }
+        }
+        Self(tallies)
+    }
+
+    /// Says what the pods of a node add now; false when they add to a key that is not tallied.
+    fn set(
+        &mut self,
+        slot: Slot,
+        node: Option<&NodeInfo>,
+        shares: &Shares<'_>,
+        matters: fn(i64, i64) -> bool,
+        affected: &mut Vec<Slot>,
+    ) -> bool {
+        for tally in &mut self.0 {
+            tally.set(slot, node, Some(shares.of(&tally.key)), matters, affected);
+        }
+        shares.0.iter().all(|(key, _)| self.0.iter().any(|tally| tally.key == **key))
+    }
+
+    /// Some domain of the node has any, without those that are `gone`.
+    fn any(&self, node: &NodeInfo, gone: &Shares<'_>) -> bool {
+        self.0.iter().any(|tally| tally.of(node) > gone.of(&tally.key))
+    }
+
+    /// Every domain of the node has any, without those that are `gone`.
+    fn all(&self, node: &NodeInfo, gone: &Shares<'_>) -> bool {
+        self.0.iter().all(|tally| tally.of(node) > gone.of(&tally.key))
+    }
+
+    /// No domain of any node has any, without those that are `gone`.
+    fn is_empty(&self, gone: &Shares<'_>) -> bool {
+        self.0.iter().all(|tally| tally.total() == gone.of(&tally.key))
+    }
 }
 
 // === impl InterPodAffinity ===
@@ -102,10 +144,19 @@ impl Plugin for InterPodAffinity {
     }
 }
 
+/// The pod has terms, or those of placed pods are about it.
+fn is_involved(pod: &PodInfo, cluster: &Cache) -> bool {
+    pod.affinity.is_some() || cluster.affinity_groups().any(|group| group.terms.concern(pod, cluster))
+}
+
 impl Sign for InterPodAffinity {
-    fn sign(&self, pod: &PodInfo, cluster: &Cache, _: &mut Signature) -> Result<(), NotShareable> {
-        let concerned = || cluster.affinity_groups().any(|group| group.terms.concern(pod, cluster));
-        if pod.affinity.is_some() || concerned() { Err(NotShareable) } else { Ok(()) }
+    fn sign(&self, pod: &PodInfo, cluster: &Cache, signature: &mut Signature) -> Result<(), NotShareable> {
+        if is_involved(pod, cluster) {
+            signature.labels(&pod.pod);
+            let key = pod.affinity.as_ref().map_or("", |terms| terms.key.as_str());
+            signature.fragment(Fragment::PodAffinity, |out| out.text(key));
+        }
+        Ok(())
     }
 }
 
@@ -116,100 +167,98 @@ impl PreFilter for InterPodAffinity {
         pod: &PodInfo,
         cluster: &Cache,
     ) -> Result<Relevance, Status> {
-        let mut counts = Counts {
-            existing_anti: existing_anti(pod, cluster),
-            affinity: Domains::default(),
-            anti: Domains::default(),
-            own_match: false,
-        };
-        let terms =
-            pod.affinity.as_deref().filter(|own| !own.required.is_empty() || !own.required_anti.is_empty());
-        if let Some(terms) = terms {
-            count_placed(terms, cluster, &mut counts);
-            counts.own_match = terms.all_required_match(pod, cluster);
-        } else if counts.existing_anti.is_empty() {
+        if !is_involved(pod, cluster) {
             return Ok(Relevance::Skip);
         }
+        let mut counts = Counts::new(pod, cluster);
+        cluster.nodes().for_each(|(slot, _)| _ = counts.set(slot, pod, cluster, &mut Vec::new()));
         state.insert(counts);
         Ok(Relevance::EveryNode)
     }
-}
 
-fn existing_anti(pod: &PodInfo, cluster: &Cache) -> Domains {
-    let mut domains = Domains::default();
-    for group in cluster.affinity_groups() {
-        for term in group.terms.required_anti.iter().filter(|term| term.matches(pod, cluster)) {
-            add_group(&mut domains, term, 1, group.nodes(), cluster);
-        }
-    }
-    domains
-}
-
-fn add_group(
-    domains: &mut Domains,
-    term: &AffinityTerm,
-    weight: i64,
-    nodes: impl Iterator<Item = (Slot, usize)>,
-    cluster: &Cache,
-) {
-    for (slot, pods) in nodes {
-        if let Some(node) = cluster.node(slot) {
-            domains.add(node, &term.topology_key, weight * pods as i64);
+    fn keep_up(&self, state: &mut CycleState, pod: &PodInfo, cluster: &Cache, changed: &[Slot]) -> Affected {
+        let Some(counts) = state.get_mut::<Counts>() else { return Affected::NONE };
+        let mut affected = Vec::new();
+        let was_first = counts.is_first(&Shares::default());
+        let tallied = changed.iter().all(|&slot| counts.set(slot, pod, cluster, &mut affected));
+        match tallied && was_first == counts.is_first(&Shares::default()) {
+            true => Affected::Nodes(affected),
+            false => Affected::EveryNode,
         }
     }
 }
 
-fn count_placed(terms: &AffinityTerms, cluster: &Cache, counts: &mut Counts) {
-    for (_, node) in cluster.nodes() {
-        node.pods.iter().for_each(|placed| counts.add(terms, placed, node, 1, cluster));
+// === impl Parts ===
+
+impl<'a> Parts<'a> {
+    fn of(pod: &'a PodInfo, placed: &'a [Arc<PodInfo>], cluster: &Cache) -> Self {
+        let mut parts = Self::default();
+        for placed in placed {
+            let anti = placed.affinity.iter().flat_map(|theirs| &theirs.required_anti);
+            for term in anti.filter(|term| term.matches(pod, cluster)) {
+                parts.existing_anti.add(&term.topology_key, 1);
+            }
+            let Some(terms) = &pod.affinity else { continue };
+            if terms.all_required_match(placed, cluster) {
+                terms.required.iter().for_each(|term| parts.affinity.add(&term.topology_key, 1));
+            }
+            for term in terms.required_anti.iter().filter(|term| term.matches(placed, cluster)) {
+                parts.anti.add(&term.topology_key, 1);
+            }
+        }
+        parts
     }
 }
 
 // === impl Counts ===
 
 impl Counts {
-    /// Counts what a pod's terms say of one that is on a node.
-    fn add(
-        &mut self,
-        terms: &AffinityTerms,
-        placed: &PodInfo,
-        node: &NodeInfo,
-        amount: i64,
-        cluster: &Cache,
-    ) {
-        if terms.all_required_match(placed, cluster) {
-            terms.required.iter().for_each(|term| self.affinity.add(node, &term.topology_key, amount));
-        }
-        for term in terms.required_anti.iter().filter(|term| term.matches(placed, cluster)) {
-            self.anti.add(node, &term.topology_key, amount);
+    fn new(pod: &PodInfo, cluster: &Cache) -> Self {
+        let theirs = cluster.affinity_groups().flat_map(|group| &group.terms.required_anti);
+        let terms = pod.affinity.as_deref();
+        let keys = |terms: fn(&AffinityTerms) -> &Vec<AffinityTerm>| {
+            pod.affinity.iter().flat_map(move |own| terms(own)).map(|term| &term.topology_key)
+        };
+        Self {
+            existing_anti: Tallies::new(
+                theirs.filter(|term| term.matches(pod, cluster)).map(|term| &term.topology_key),
+            ),
+            affinity: Tallies::new(keys(|own| &own.required)),
+            anti: Tallies::new(keys(|own| &own.required_anti)),
+            own_match: terms.is_some_and(|own| own.all_required_match(pod, cluster)),
         }
     }
 
-    /// Counts pods out that are gone from a node.
-    fn without(&self, gone: &[Arc<PodInfo>], pod: &PodInfo, node: &NodeInfo, cluster: &Cache) -> Self {
-        let mut counts = self.clone();
-        for placed in gone {
-            if let Some(terms) = &pod.affinity {
-                counts.add(terms, placed, node, -1, cluster);
-            }
-            let anti = placed.affinity.iter().flat_map(|own| &own.required_anti);
-            for term in anti.filter(|term| term.matches(pod, cluster)) {
-                counts.existing_anti.add(node, &term.topology_key, -1);
-            }
-        }
-        counts
+    /// Counts the pods on a node anew; false when they have a term whose topology is not tallied.
+    fn set(&mut self, slot: Slot, pod: &PodInfo, cluster: &Cache, affected: &mut Vec<Slot>) -> bool {
+        let node = cluster.node(slot);
+        let parts = Parts::of(pod, node.map_or(&[], |node| &node.pods), cluster);
+        let matters = |old: i64, new: i64| (old > 0) != (new > 0);
+        self.affinity.set(slot, node, &parts.affinity, matters, affected);
+        self.anti.set(slot, node, &parts.anti, matters, affected);
+        self.existing_anti.set(slot, node, &parts.existing_anti, matters, affected)
     }
 
-    fn check(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), Status> {
-        if let Some(terms) = &pod.affinity {
-            if !is_near(terms, self, node) {
-                return Err(Status::unresolvable("node(s) didn't match pod affinity rules"));
-            }
-            if terms.required_anti.iter().any(|term| self.anti.of(node, &term.topology_key) > 0) {
-                return Err(Status::unschedulable("node(s) didn't match pod anti-affinity rules"));
-            }
+    /// The pod needs no other to be near to.
+    fn is_first(&self, gone: &Shares<'_>) -> bool {
+        self.own_match && self.affinity.is_empty(gone)
+    }
+
+    /// The node is in a domain of each required affinity term; the first pod of a kind may start one.
+    fn is_near(&self, node: &NodeInfo, gone: &Shares<'_>) -> bool {
+        let in_domains = self.affinity.0.iter().all(|tally| tally.domain(node).is_some());
+        in_domains && (self.affinity.all(node, gone) || self.is_first(gone))
+    }
+
+    /// `gone` are counted and no longer on the node.
+    fn check(&self, node: &NodeInfo, gone: &Parts<'_>) -> Result<(), Status> {
+        if !self.is_near(node, &gone.affinity) {
+            return Err(Status::unresolvable("node(s) didn't match pod affinity rules"));
         }
-        if self.existing_anti.0.keys().any(|key| self.existing_anti.of(node, key) > 0) {
+        if self.anti.any(node, &gone.anti) {
+            return Err(Status::unschedulable("node(s) didn't match pod anti-affinity rules"));
+        }
+        if self.existing_anti.any(node, &gone.existing_anti) {
             return Err(Status::unschedulable("node(s) didn't satisfy existing pods anti-affinity rules"));
         }
         Ok(())
@@ -217,8 +266,8 @@ impl Counts {
 }
 
 impl Filter for InterPodAffinity {
-    fn filter(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<(), Status> {
-        state.get::<Counts>().map_or(Ok(()), |counts| counts.check(pod, node))
+    fn filter(&self, state: &CycleState, _: &PodInfo, node: &NodeInfo) -> Result<(), Status> {
+        state.get::<Counts>().map_or(Ok(()), |counts| counts.check(node, &Parts::default()))
     }
 
     fn filter_without(
@@ -230,55 +279,75 @@ impl Filter for InterPodAffinity {
         node: &NodeInfo,
     ) -> Result<(), Status> {
         let Some(counts) = state.get::<Counts>() else { return Ok(()) };
-        counts.without(gone, pod, node, cluster).check(pod, node)
+        counts.check(node, &Parts::of(pod, gone, cluster))
     }
 }
 
-/// The node is in a domain of each required affinity term; the first pod of a kind may start one.
-fn is_near(terms: &AffinityTerms, counts: &Counts, node: &NodeInfo) -> bool {
-    let in_domains = terms.required.iter().all(|term| label(node, &term.topology_key).is_some());
-    let populated = || terms.required.iter().all(|term| counts.affinity.of(node, &term.topology_key) > 0);
-    in_domains && (populated() || (counts.affinity.is_empty() && counts.own_match))
+impl InterPodAffinity {
+    /// What a placed pod's terms say of the pod, by their weight.
+    fn weighted<'a>(&self, theirs: &'a AffinityTerms) -> impl Iterator<Item = (i64, &'a AffinityTerm)> {
+        let weight = i64::from(self.hard_pod_affinity_weight);
+        let required = theirs.required.iter().map(move |term| (weight, term));
+        let preferred = theirs.preferred.iter().map(|(weight, term)| (*weight, term));
+        required.chain(preferred).filter(|(weight, _)| *weight != 0)
+    }
+
+    /// Counts the preferences about the pods on a node anew; false when one is about a topology that is not tallied.
+    fn prefer(
+        &self,
+        tallies: &mut Tallies,
+        slot: Slot,
+        pod: &PodInfo,
+        cluster: &Cache,
+        affected: &mut Vec<Slot>,
+    ) -> bool {
+        let node = cluster.node(slot);
+        let mut shares = Shares::default();
+        for placed in node.into_iter().flat_map(|node| &node.pods) {
+            let own = pod.affinity.iter().flat_map(|own| &own.preferred);
+            for (weight, term) in own.filter(|(_, term)| term.matches(placed, cluster)) {
+                shares.add(&term.topology_key, *weight);
+            }
+            let theirs = placed.affinity.iter().flat_map(|theirs| self.weighted(theirs));
+            for (weight, term) in theirs.filter(|(_, term)| term.matches(pod, cluster)) {
+                shares.add(&term.topology_key, weight);
+            }
+        }
+        tallies.set(slot, node, &shares, |old, new| old != new, affected)
+    }
 }
 
 impl PreScore for InterPodAffinity {
     fn pre_score(&self, state: &mut CycleState, pod: &PodInfo, cluster: &Cache, _: &[Slot]) -> Relevance {
-        let mut domains = Domains::default();
-        let own = pod.affinity.as_deref().filter(|own| !own.preferred.is_empty());
-        if own.is_none() && self.ignore_preferred_terms_of_existing_pods {
+        let own = pod.affinity.iter().flat_map(|own| &own.preferred).map(|(_, term)| term);
+        let prefers = own.clone().next().is_some();
+        if (!prefers && self.ignore_preferred_terms_of_existing_pods) || !is_involved(pod, cluster) {
             return Relevance::Skip;
         }
-        if let Some(own) = own {
-            for (_, node) in cluster.nodes() {
-                for (placed, (weight, term)) in
-                    node.pods.iter().flat_map(|placed| own.preferred.iter().map(move |t| (placed, t)))
-                {
-                    if term.matches(placed, cluster) {
-                        domains.add(node, &term.topology_key, *weight);
-                    }
-                }
-            }
+        let theirs = cluster.affinity_groups().flat_map(|group| self.weighted(&group.terms));
+        let theirs = theirs.map(|(_, term)| term).filter(|term| term.matches(pod, cluster));
+        let mut tallies = Tallies::new(own.chain(theirs).map(|term| &term.topology_key));
+        for (slot, _) in cluster.nodes() {
+            self.prefer(&mut tallies, slot, pod, cluster, &mut Vec::new());
         }
-        for group in cluster.affinity_groups() {
-            let weight = i64::from(self.hard_pod_affinity_weight);
-            let required = group.terms.required.iter().map(|term| (weight, term));
-            let preferred = group.terms.preferred.iter().map(|(weight, term)| (*weight, term));
-            let matching =
-                required.chain(preferred).filter(|(weight, term)| *weight != 0 && term.matches(pod, cluster));
-            for (weight, term) in matching {
-                add_group(&mut domains, term, weight, group.nodes(), cluster);
-            }
+        state.insert(Preferences(tallies));
+        Relevance::EveryNode
+    }
+
+    fn keep_up(&self, state: &mut CycleState, pod: &PodInfo, cluster: &Cache, changed: &[Slot]) -> Affected {
+        let Some(Preferences(tallies)) = state.get_mut() else { return Affected::NONE };
+        let mut affected = Vec::new();
+        match changed.iter().all(|&slot| self.prefer(tallies, slot, pod, cluster, &mut affected)) {
+            true => Affected::Nodes(affected),
+            false => Affected::EveryNode,
         }
-        let relevance = if domains.is_empty() { Relevance::Skip } else { Relevance::EveryNode };
-        state.insert(Preferences(domains));
-        relevance
     }
 }
 
 impl Score for InterPodAffinity {
     fn score(&self, state: &CycleState, _: &PodInfo, node: &NodeInfo) -> i64 {
-        let Some(Preferences(domains)) = state.get::<Preferences>() else { return 0 };
-        domains.0.keys().map(|key| domains.of(node, key)).sum()
+        let Some(Preferences(tallies)) = state.get() else { return 0 };
+        tallies.0.iter().map(|tally| tally.of(node)).sum()
     }
 
     /// From the lowest to the highest, because sums may be negative.

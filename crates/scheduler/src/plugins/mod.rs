@@ -16,6 +16,7 @@ mod priority_sort;
 mod registry;
 mod scheduling_gates;
 mod taint_toleration;
+mod tally;
 mod volumes;
 
 pub use default_preemption::{PREEMPTION_REASON, cheapest};

@@ -80,27 +80,31 @@ impl Sign for NodeAffinity {
             // One pod per node, as DaemonSets make them: nothing to share, and a table of all nodes for each.
             return Err(NotShareable);
         }
-        signature.fragment(Fragment::NodeAffinity, |out| {
-            out.number(pod.spec.node_selector.len() as i64);
-            for (key, value) in &pod.spec.node_selector {
-                out.text(key);
-                out.text(value);
-            }
-            match required(&pod.spec) {
-                None => out.number(-1),
-                Some(required) => {
-                    out.number(required.node_selector_terms.len() as i64);
-                    required.node_selector_terms.iter().for_each(|term| sign_term(term, out));
-                }
-            }
-            out.number(preferred(pod).len() as i64);
-            for term in preferred(pod) {
-                out.number(term.weight.into());
-                sign_term(&term.preference, out);
-            }
-        });
+        sign_node_affinity(pod, signature);
         Ok(())
     }
+}
+
+pub(super) fn sign_node_affinity(pod: &Pod, signature: &mut Signature) {
+    signature.fragment(Fragment::NodeAffinity, |out| {
+        out.number(pod.spec.node_selector.len() as i64);
+        for (key, value) in &pod.spec.node_selector {
+            out.text(key);
+            out.text(value);
+        }
+        match required(&pod.spec) {
+            None => out.number(-1),
+            Some(required) => {
+                out.number(required.node_selector_terms.len() as i64);
+                required.node_selector_terms.iter().for_each(|term| sign_term(term, out));
+            }
+        }
+        out.number(preferred(pod).len() as i64);
+        for term in preferred(pod) {
+            out.number(term.weight.into());
+            sign_term(&term.preference, out);
+        }
+    });
 }
 
 fn sign_term(term: &NodeSelectorTerm, out: &mut Signature) {

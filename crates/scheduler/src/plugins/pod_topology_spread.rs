@@ -1,7 +1,7 @@
 //! `spec.topologySpreadConstraints`: pods of a kind spread evenly over topology domains.
 //!
-//! Hard constraints filter by the skew a placement would leave, soft ones score. Pods with constraints share no
-//! results: the skew depends on pods in all domains.
+//! Hard constraints filter by the skew a placement would leave, soft ones score. Pods are tallied by domain, and pods
+//! of equal constraints and labels share the tallies.
 //!
 //! Pods without constraints that belong to a Service or a workload get those of the plugin's `defaultConstraints`, which
 //! then count the pods of the same. FIXME: upstream's own defaults (`defaultingType: System`, two soft constraints for
@@ -9,7 +9,7 @@
 
 mod defaults;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use api::placement::{is_kept_away, is_required_match};
@@ -21,10 +21,13 @@ use apimachinery::selector::Selector;
 use crate::affinity::selector;
 use crate::cache::{Cache, NodeInfo, Slot};
 use crate::framework::{
-    ArgumentError, Arguments, CycleState, EnqueueExtensions, Event, EventSet, Extent, Filter, Handle, Hint,
-    LEFT_OUT, MAX_NODE_SCORE, Normalization, NotShareable, Plugin, PreFilter, PreScore, Relevance, Score,
-    Sign, Signature, Status,
+    Affected, ArgumentError, Arguments, CycleState, EnqueueExtensions, Event, EventSet, Extent, Filter,
+    Fragment, Handle, Hint, LEFT_OUT, MAX_NODE_SCORE, Normalization, NotShareable, Plugin, PreFilter,
+    PreScore, Relevance, Score, Sign, Signature, Status,
 };
+use crate::plugins::node_affinity::sign_node_affinity;
+use crate::plugins::taint_toleration::sign_tolerations;
+use crate::plugins::tally::Tally;
 use crate::pod::PodInfo;
 use defaults::Defaults;
 
@@ -44,10 +47,10 @@ struct Constraint {
     honor_taints: bool,
 }
 
-/// A constraint with the matching pods in each domain.
+/// A constraint with the matching pods in each domain; domains that no more fit in are closed.
 struct Spread {
     constraint: Constraint,
-    pods: HashMap<Str, i64>,
+    pods: Tally,
 }
 
 struct Hard(Vec<Spread>);
@@ -56,8 +59,6 @@ struct Soft {
     spreads: Vec<Spread>,
     /// Of each spread: domains weigh less the more there are.
     weights: Vec<f64>,
-    /// Feasible nodes that lack a label.
-    left_out: HashSet<Str>,
 }
 
 // === impl Constraint ===
@@ -93,6 +94,11 @@ impl Constraint {
             return 0;
         }
         node.pods.iter().filter(|placed| self.counts(pod, placed)).count() as i64
+    }
+
+    /// What the skew is measured from: the fewest pods in a domain, or none while there are too few domains.
+    fn fewest(&self, domains: usize, fewest: Option<i64>) -> i64 {
+        fewest.filter(|_| domains > 0 && domains >= self.min_domains).unwrap_or(0)
     }
 
     fn counts(&self, pod: &PodInfo, placed: &PodInfo) -> bool {
@@ -134,18 +140,25 @@ fn has_all_labels(node: &Node, spreads: &[Spread]) -> bool {
     spreads.iter().all(|spread| node.metadata.labels.contains_key(&spread.constraint.topology_key))
 }
 
-/// Counts pods in the domains of nodes that have all labels. `only_known`: domains are not added.
-fn count_pods(spreads: &mut [Spread], pod: &PodInfo, cluster: &Cache, only_known: bool) {
-    for (_, info) in cluster.nodes() {
-        let Some(node) = info.node.as_deref().filter(|node| has_all_labels(node, spreads)) else { continue };
-        for Spread { constraint, pods } in spreads.iter_mut() {
-            let Some(value) = node.metadata.labels.get(&constraint.topology_key) else { continue };
-            if !constraint.includes(pod, node) || (only_known && !pods.contains_key(value)) {
-                continue;
-            }
-            *pods.entry(value.clone()).or_default() += constraint.count(pod, info);
-        }
+/// Counts the pods on a node anew, if the node has all labels; true when it is in another domain.
+fn count(
+    spreads: &mut [Spread],
+    slot: Slot,
+    pod: &PodInfo,
+    cluster: &Cache,
+    matters: fn(i64, i64) -> bool,
+    affected: &mut Vec<Slot>,
+) -> bool {
+    let info = cluster.node(slot);
+    let counted = info.filter(|info| info.node.as_deref().is_some_and(|node| has_all_labels(node, spreads)));
+    let mut moved = false;
+    for Spread { constraint, pods } in spreads {
+        let included =
+            counted.filter(|info| info.node.as_deref().is_some_and(|node| constraint.includes(pod, node)));
+        let amount = included.map(|info| constraint.count(pod, info));
+        moved |= pods.set(slot, info, amount, matters, affected);
     }
+    moved
 }
 
 // === impl PodTopologySpread ===
@@ -157,14 +170,24 @@ impl Plugin for PodTopologySpread {
 }
 
 impl Sign for PodTopologySpread {
-    fn sign(&self, pod: &PodInfo, _: &Cache, _: &mut Signature) -> Result<(), NotShareable> {
-        let own = !pod.pod.spec.topology_spread_constraints.is_empty();
-        if own || !self.defaults.constraints().is_empty() { Err(NotShareable) } else { Ok(()) }
+    fn sign(&self, pod: &PodInfo, _: &Cache, signature: &mut Signature) -> Result<(), NotShareable> {
+        let own = &pod.pod.spec.topology_spread_constraints;
+        if own.is_empty() {
+            // The defaults depend on other objects.
+            return if self.defaults.constraints().is_empty() { Ok(()) } else { Err(NotShareable) };
+        }
+        signature.labels(&pod.pod);
+        signature.fragment(Fragment::TopologySpread, |out| out.text(&format!("{own:?}")));
+        // Which nodes are counted.
+        sign_tolerations(pod, signature);
+        sign_node_affinity(&pod.pod, signature);
+        Ok(())
     }
 }
 
 fn spreads(constraints: Vec<Constraint>) -> Vec<Spread> {
-    constraints.into_iter().map(|constraint| Spread { constraint, pods: HashMap::new() }).collect()
+    let spread = |constraint: Constraint| Spread { pods: Tally::new(&constraint.topology_key), constraint };
+    constraints.into_iter().map(spread).collect()
 }
 
 impl PreFilter for PodTopologySpread {
@@ -178,13 +201,35 @@ impl PreFilter for PodTopologySpread {
         if spreads.is_empty() {
             return Ok(Relevance::Skip);
         }
-        count_pods(&mut spreads, pod, cluster, false);
+        for (slot, _) in cluster.nodes() {
+            count(&mut spreads, slot, pod, cluster, |_, _| false, &mut Vec::new());
+        }
+        spreads.iter_mut().for_each(|spread| spread.close_domains(pod, &mut Vec::new()));
         state.insert(Hard(spreads));
         Ok(Relevance::EveryNode)
+    }
+
+    fn keep_up(&self, state: &mut CycleState, pod: &PodInfo, cluster: &Cache, changed: &[Slot]) -> Affected {
+        let Some(Hard(spreads)) = state.get_mut() else { return Affected::NONE };
+        let mut affected = Vec::new();
+        for &slot in changed {
+            count(spreads, slot, pod, cluster, |_, _| false, &mut affected);
+        }
+        spreads.iter_mut().for_each(|spread| spread.close_domains(pod, &mut affected));
+        Affected::Nodes(affected)
     }
 }
 
 impl Spread {
+    /// Closes the domains in which one more would be too many.
+    fn close_domains(&mut self, pod: &PodInfo, affected: &mut Vec<Slot>) {
+        let Self { constraint, pods } = self;
+        let (count, fewest) = pods.counted().fold((0, i64::MAX), |(n, min), (_, own)| (n + 1, own.min(min)));
+        let fewest = constraint.fewest(count, Some(fewest));
+        let own = i64::from(constraint.selects(pod));
+        pods.close(|there| there + own - fewest > constraint.max_skew, affected);
+    }
+
     /// `gone` are pods that are counted and no longer on the node.
     fn check(&self, pod: &PodInfo, node: &NodeInfo, gone: &[Arc<PodInfo>]) -> Result<(), Status> {
         let Self { constraint, pods } = self;
@@ -195,19 +240,27 @@ impl Spread {
                 "node(s) didn't match pod topology spread constraints (missing required label)",
             ));
         };
+        let is_closed = match gone.is_empty() {
+            true => pods.domain(node).is_some_and(|domain| domain.is_closed),
+            false => self.is_closed_without(gone, pod, object, value),
+        };
+        match is_closed {
+            true => Err(Status::unschedulable("node(s) didn't match pod topology spread constraints")),
+            false => Ok(()),
+        }
+    }
+
+    fn is_closed_without(&self, gone: &[Arc<PodInfo>], pod: &PodInfo, object: &Node, value: &Str) -> bool {
+        let Self { constraint, pods } = self;
         let counted_out = match constraint.includes(pod, object) && !constraint.selector.is_everything() {
             true => gone.iter().filter(|placed| constraint.counts(pod, placed)).count() as i64,
             false => 0,
         };
-        let left = |(domain, count): (&Str, &i64)| if domain == value { count - counted_out } else { *count };
-        let enough_domains = pods.len() >= constraint.min_domains;
-        let fewest = pods.iter().map(left).min().filter(|_| enough_domains).unwrap_or(0);
+        let left = |(domain, count): (&Str, i64)| if domain == value { count - counted_out } else { count };
+        let fewest = constraint.fewest(pods.counted().count(), pods.counted().map(left).min());
         let own = i64::from(constraint.selects(pod));
-        let there = pods.get(value).map_or(0, |count| count - counted_out);
-        match there + own - fewest > constraint.max_skew {
-            true => Err(Status::unschedulable("node(s) didn't match pod topology spread constraints")),
-            false => Ok(()),
-        }
+        let there = pods.counted().find(|(domain, _)| *domain == value).map_or(0, left);
+        there + own - fewest > constraint.max_skew
     }
 }
 
@@ -242,41 +295,62 @@ impl PreScore for PodTopologySpread {
         if spreads.is_empty() {
             return Relevance::Skip;
         }
-        let nodes: Vec<&Node> =
-            feasible.iter().filter_map(|&slot| cluster.node(slot)?.node.as_deref()).collect();
-        let (complete, incomplete): (Vec<&Node>, Vec<&Node>) =
-            nodes.into_iter().partition(|node| has_all_labels(node, &spreads));
-        for spread in spreads.iter_mut().filter(|spread| spread.constraint.topology_key != HOSTNAME) {
-            let values =
-                complete.iter().filter_map(|node| node.metadata.labels.get(&spread.constraint.topology_key));
-            spread.pods.extend(values.map(|value| (value.clone(), 0)));
+        for (slot, _) in cluster.nodes() {
+            count(&mut spreads, slot, pod, cluster, |_, _| false, &mut Vec::new());
         }
-        let size = |spread: &Spread| match spread.constraint.topology_key == HOSTNAME {
-            true => complete.len(),
-            false => spread.pods.len(),
-        };
-        let weights = spreads.iter().map(|spread| ((size(spread) + 2) as f64).ln()).collect();
-        count_pods(&mut spreads, pod, cluster, true);
-        let left_out = incomplete.into_iter().map(|node| node.metadata.name.clone()).collect();
-        state.insert(Soft { spreads, weights, left_out });
+        let weights = weights(&spreads, cluster, &mut feasible.iter().copied());
+        state.insert(Soft { spreads, weights });
         Relevance::EveryNode
     }
+
+    fn keep_up(&self, state: &mut CycleState, pod: &PodInfo, cluster: &Cache, changed: &[Slot]) -> Affected {
+        let Some(Soft { spreads, .. }) = state.get_mut() else { return Affected::NONE };
+        let (mut affected, mut moved) = (Vec::new(), false);
+        for &slot in changed {
+            moved |= count(spreads, slot, pod, cluster, |old, new| old != new, &mut affected);
+        }
+        // The number of domains may be another, and with it all weights.
+        if moved { Affected::EveryNode } else { Affected::Nodes(affected) }
+    }
+
+    fn depends_on(
+        &self,
+        state: &CycleState,
+        cluster: &Cache,
+        feasible: &mut dyn Iterator<Item = Slot>,
+    ) -> bool {
+        let Some(soft) = state.get::<Soft>() else { return false };
+        soft.weights != weights(&soft.spreads, cluster, feasible)
+    }
+}
+
+/// By the number of domains that feasible nodes with all labels are in.
+fn weights(spreads: &[Spread], cluster: &Cache, feasible: &mut dyn Iterator<Item = Slot>) -> Vec<f64> {
+    let nodes = feasible.filter_map(|slot| cluster.node(slot)?.node.as_deref());
+    let complete: Vec<&Node> = nodes.filter(|node| has_all_labels(node, spreads)).collect();
+    let size = |Spread { constraint, .. }: &Spread| match constraint.topology_key == HOSTNAME {
+        true => complete.len(),
+        false => {
+            let values =
+                complete.iter().filter_map(|node| node.metadata.labels.get(&constraint.topology_key));
+            values.collect::<HashSet<&Str>>().len()
+        }
+    };
+    spreads.iter().map(|spread| ((size(spread) + 2) as f64).ln()).collect()
 }
 
 impl Score for PodTopologySpread {
     /// Matching pods in the node's domains, weighted; fewer is better.
     fn score(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> i64 {
-        let Some(Soft { spreads, weights, left_out }) = state.get::<Soft>() else { return 0 };
-        if left_out.contains(&node.name) {
+        let Some(Soft { spreads, weights }) = state.get() else { return 0 };
+        if !node.node.as_deref().is_some_and(|node| has_all_labels(node, spreads)) {
             return LEFT_OUT;
         }
-        let Some(labels) = node.node.as_ref().map(|node| &node.metadata.labels) else { return LEFT_OUT };
         let mut score = 0.0;
         for (Spread { constraint, pods }, weight) in spreads.iter().zip(weights) {
-            let Some(value) = labels.get(&constraint.topology_key) else { continue };
             let count = match constraint.topology_key == HOSTNAME {
                 true => constraint.count(pod, node),
-                false => pods.get(value).copied().unwrap_or(0),
+                false => pods.of(node),
             };
             score += count as f64 * weight + (constraint.max_skew - 1) as f64;
         }

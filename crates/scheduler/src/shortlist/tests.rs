@@ -70,7 +70,11 @@ fn reference(profile: &Profile, pod: &Arc<PodInfo>, cache: &Cache) -> BTreeMap<S
 }
 
 fn random_node(random: &mut Random, name: &str) -> Arc<api::view::Node> {
-    let labels = random.pick(&["{}", r#"{"zone":"a"}"#, r#"{"zone":"b","ssd":"1"}"#]);
+    let labels = random.pick(&["", r#""zone":"a","#, r#""zone":"b","ssd":"1","#, r#""zone":"b","#]);
+    let labels = match random.below(8) {
+        0 => format!("{{{}}}", labels.trim_end_matches(',')),
+        _ => format!(r#"{{{labels}"kubernetes.io/hostname":"{name}"}}"#),
+    };
     let spec = random.pick(&[
         "{}",
         "{}",
@@ -85,7 +89,7 @@ fn random_node(random: &mut Random, name: &str) -> Arc<api::view::Node> {
         r#"{{"allocatable":{{"cpu":"{cpu}","memory":"{memory}Gi","pods":"{pods}","x.io/gpu":"{}"}},"images":{images}}}"#,
         random.below(2)
     );
-    labelled_node(name, labels, spec, &status)
+    labelled_node(name, &labels, spec, &status)
 }
 
 /// Labels and spec.
@@ -127,12 +131,24 @@ fn random_spec(random: &mut Random) -> String {
            "labelSelector":{"matchLabels":{"app":"b"}}}]}"#,
         r#","podAntiAffinity":{"preferredDuringSchedulingIgnoredDuringExecution":[{"weight":9,"podAffinityTerm":
            {"topologyKey":"zone","labelSelector":{"matchLabels":{"app":"b"}}}}]}"#,
+        r#","podAntiAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":[{"topologyKey":"kubernetes.io/hostname",
+           "namespaceSelector":{"matchLabels":{"team":"x"}},"labelSelector":{"matchLabels":{"app":"a"}}},
+           {"topologyKey":"zone","labelSelector":{"matchLabels":{"app":"c"}}}]}"#,
+        r#","podAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":[{"topologyKey":"kubernetes.io/hostname",
+           "labelSelector":{"matchLabels":{"app":"a"}}},{"topologyKey":"zone","labelSelector":{"matchLabels":{"app":"a"}}}],
+           "preferredDuringSchedulingIgnoredDuringExecution":[{"weight":5,"podAffinityTerm":
+           {"topologyKey":"kubernetes.io/hostname","labelSelector":{}}}]}"#,
     ]);
     let spread = random.pick(&[
         "[]",
         "[]",
         r#"[{"maxSkew":1,"topologyKey":"zone","whenUnsatisfiable":"DoNotSchedule","labelSelector":{"matchLabels":{"app":"a"}}}]"#,
         r#"[{"maxSkew":2,"topologyKey":"zone","whenUnsatisfiable":"ScheduleAnyway","labelSelector":{"matchLabels":{"app":"b"}}}]"#,
+        r#"[{"maxSkew":1,"topologyKey":"kubernetes.io/hostname","whenUnsatisfiable":"DoNotSchedule","minDomains":4,
+           "nodeTaintsPolicy":"Honor","labelSelector":{"matchLabels":{"app":"a"}}},
+           {"maxSkew":2,"topologyKey":"zone","whenUnsatisfiable":"DoNotSchedule","labelSelector":{"matchExpressions":[{"key":"app","operator":"Exists"}]}}]"#,
+        r#"[{"maxSkew":1,"topologyKey":"kubernetes.io/hostname","whenUnsatisfiable":"ScheduleAnyway","labelSelector":{"matchLabels":{"app":"a"}}},
+           {"maxSkew":1,"topologyKey":"zone","whenUnsatisfiable":"ScheduleAnyway","nodeAffinityPolicy":"Ignore","labelSelector":{"matchLabels":{"app":"a"}}}]"#,
     ]);
     format!(
         r#"{{"priority":{priority},"containers":[{{"image":"app:1","resources":{{"requests":{requests}}},"ports":{ports}}}],
@@ -143,7 +159,7 @@ fn random_spec(random: &mut Random) -> String {
 
 fn change_cluster(random: &mut Random, cache: &mut Cache, placed: &mut Vec<String>) {
     let name = format!("n{}", random.below(12));
-    match random.below(10) {
+    match random.below(12) {
         0 => _ = cache.remove_node(&name),
         1..=3 => _ = cache.upsert_node(random_node(random, &name)),
         4 if !placed.is_empty() => {
@@ -158,6 +174,17 @@ fn change_cluster(random: &mut Random, cache: &mut Cache, placed: &mut Vec<Strin
             cache.nominate(pod, &name);
         }
         6 => cache.clear_nomination("nominated"),
+        9 => {
+            let labels = random.pick(&["{}", r#"{"team":"x"}"#]);
+            cache.set_namespace("default", serde_json::from_str(labels).unwrap());
+        }
+        10 if !placed.is_empty() => {
+            let known = cache.pod(&placed[random.below(placed.len() as u64) as usize]).unwrap().clone();
+            let slot = cache.slot_of_pod(known.uid()).unwrap();
+            let mut pod = (*known.pod).clone();
+            pod.metadata.deletion_timestamp = serde_json::from_str(r#""2026-01-01T00:00:00Z""#).unwrap();
+            cache.assume(Arc::new(PodInfo::new(Arc::new(pod), 2)), slot);
+        }
         _ => {}
     }
 }
@@ -277,4 +304,63 @@ fn measure_placements_per_second() {
     }
     let seconds = start.elapsed().as_secs_f64();
     println!("{:.0} placements/s of daemon pods on 5,000 nodes", pods.len() as f64 / seconds);
+}
+
+/// As above, for pods that look at each other.
+#[test]
+#[ignore = "a measurement"]
+fn measure_placements_of_pods_with_affinity() {
+    let term =
+        |key: &str| format!(r#"{{"topologyKey":"{key}","labelSelector":{{"matchLabels":{{"app":"a"}}}}}}"#);
+    let required = |side: &str, key: &str| {
+        let term = term(key);
+        format!(r#""affinity":{{"{side}":{{"requiredDuringSchedulingIgnoredDuringExecution":[{term}]}}}}"#)
+    };
+    let preferred = |side: &str, key: &str| {
+        let weighted = format!(r#"{{"weight":1,"podAffinityTerm":{}}}"#, term(key));
+        format!(
+            r#""affinity":{{"{side}":{{"preferredDuringSchedulingIgnoredDuringExecution":[{weighted}]}}}}"#
+        )
+    };
+    let spread = |skew: u8, key: &str, how: &str| {
+        format!(
+            r#""topologySpreadConstraints":[{{"maxSkew":{skew},"whenUnsatisfiable":"{how}","nodeTaintsPolicy":"Honor",{}]"#,
+            &term(key)[1..]
+        )
+    };
+    let host = "kubernetes.io/hostname";
+    let (anti, none) = (required("podAntiAffinity", host), r#""tolerations":[]"#.to_owned());
+    for (name, first, measured, count) in [
+        ("anti-affinity", &anti, &anti, 2000),
+        ("no affinity, matching anti-affinity", &anti, &none, 2000),
+        ("affinity", &none, &required("podAffinity", "zone"), 5000),
+        ("preferred affinity", &none, &preferred("podAffinity", host), 5000),
+        ("preferred anti-affinity", &none, &preferred("podAntiAffinity", host), 5000),
+        ("spread over zones", &none, &spread(5, "zone", "DoNotSchedule"), 5000),
+        ("preferred spread over zones", &none, &spread(5, "zone", "ScheduleAnyway"), 5000),
+        ("spread over hosts", &none, &spread(1, host, "DoNotSchedule"), 4000),
+    ] {
+        let profile = profile();
+        let (mut cache, mut shortlists) = (Cache::default(), Shortlists::default());
+        for n in 0..5000 {
+            let labels = format!(r#"{{"{host}":"n{n}","zone":"{}"}}"#, n % 3);
+            cache.upsert_node(labelled_node(&format!("n{n}"), &labels, "{}", "{}"));
+        }
+        let pod = |n: usize| {
+            let what = if n < 1000 { first } else { measured };
+            let requests = r#"{"cpu":"100m","memory":"50Mi"}"#;
+            let spec = format!(r#"{{"containers":[{{"resources":{{"requests":{requests}}}}}],{what}}}"#);
+            labelled_pod_info(&format!("p{n}"), r#"{"app":"a"}"#, &spec)
+        };
+        let pods: Vec<_> = (0..1000 + count).map(pod).collect();
+        let mut start = rt::instant();
+        for (n, pod) in pods.iter().enumerate() {
+            if n == 1000 {
+                start = rt::instant();
+            }
+            let slot = shortlists.of(&profile, pod, &cache).unwrap().best(n as u64).unwrap();
+            cache.assume(pod.clone(), slot);
+        }
+        println!("{:.0} placements/s: {name}", count as f64 / start.elapsed().as_secs_f64());
+    }
 }
