@@ -3,36 +3,23 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use camino::Utf8Path;
 use interop::{Checks, Folder, Kubectl, Server, eventually};
 
-use super::SIM_NODES;
+use super::{Inputs, SIM_NODES};
 
 /// How long after the apply began the process is killed.
 const MOMENTS_MS: [u64; 4] = [150, 400, 800, 1500];
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(super) fn crash(
-    binary: &Utf8Path,
-    boutique: &Utf8Path,
-    program: &Utf8Path,
-    version: &str,
-    checks: &mut Checks,
-) {
+pub(super) fn crash(inputs: &Inputs, checks: &mut Checks) {
     for moment in MOMENTS_MS {
         let what = format!("killed {moment} ms into the rollout, it continues and finishes");
-        checks
-            .check(&what, || killed_after(binary, boutique, program, version, Duration::from_millis(moment)));
+        checks.check(&what, || killed_after(inputs, Duration::from_millis(moment)));
     }
 }
 
-fn killed_after(
-    binary: &Utf8Path,
-    boutique: &Utf8Path,
-    program: &Utf8Path,
-    version: &str,
-    moment: Duration,
-) -> anyhow::Result<()> {
+fn killed_after(inputs: &Inputs, moment: Duration) -> anyhow::Result<()> {
+    let Inputs { binary, boutique, program, version } = inputs;
     let folder = Folder::new()?;
     let server = Server::start(binary, &folder, SIM_NODES)?;
     let kubectl = Kubectl::new(program, version, &folder);

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use camino::Utf8Path;
 use interop::{Checks, Folder, Kubectl, Server, eventually};
 use serde_json::{Value, json};
 
-use super::SIM_NODES;
+use super::{Inputs, SIM_NODES};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const FLAGS: [&str; 2] = [
@@ -15,7 +14,8 @@ const FLAGS: [&str; 2] = [
     "--feature-gates=GenericWorkload=true,GangScheduling=true,TopologyAwareWorkloadScheduling=true",
 ];
 
-pub(super) fn groups(binary: &Utf8Path, program: &Utf8Path, version: &str, checks: &mut Checks) {
+pub(super) fn groups(inputs: &Inputs, checks: &mut Checks) {
+    let Inputs { binary, program, version, .. } = inputs;
     let started = Folder::new().and_then(|folder| {
         let server = Server::start_with(binary, &folder, SIM_NODES, &FLAGS)?;
         Ok((folder, server))

@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use camino::Utf8Path;
 use interop::{Checks, Folder, Kubectl, Server, eventually};
+
+use super::Inputs;
 
 const SIM_NODES: u32 = 1_000;
 /// Long enough for every timer of the usual ones, up to a minute.
@@ -19,7 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// A look may fall between a decision and its event; the least of several looks does not.
 const LOOKS: usize = 5;
 
-pub(super) fn idle(binary: &Utf8Path, program: &Utf8Path, version: &str, checks: &mut Checks) {
+pub(super) fn idle(inputs: &Inputs, checks: &mut Checks) {
+    let Inputs { binary, program, version, .. } = inputs;
     checks.check("1,000 nodes renew their leases and nobody asks for anything else", || {
         let folder = Folder::new()?;
         let server = Server::start(binary, &folder, SIM_NODES)?;

@@ -12,10 +12,13 @@ mod crash;
 mod custom;
 mod daemons;
 mod devices;
+mod disruption;
 mod explore;
 mod groups;
 mod idle;
+mod job_kinds;
 mod jobs;
+mod node_failure;
 mod objects;
 mod output;
 mod stateful;
@@ -38,6 +41,33 @@ struct World<'a> {
 
 type Part = fn(&World<'_>, &mut Checks);
 
+/// What a part begins with that has servers of its own and one kubectl, the newest.
+struct Inputs {
+    binary: Utf8PathBuf,
+    boutique: Utf8PathBuf,
+    program: Utf8PathBuf,
+    version: String,
+}
+
+type OwnPart = fn(&Inputs, &mut Checks);
+
+/// A server for one part, with a namespace to work in.
+struct Cluster {
+    kubectl: Kubectl,
+    server: Server,
+    _folder: Folder,
+}
+
+impl Inputs {
+    fn cluster(&self, namespace: &str) -> anyhow::Result<Cluster> {
+        let folder = Folder::new()?;
+        let server = Server::start(&self.binary, &folder, SIM_NODES)?;
+        let kubectl = Kubectl::new(&self.program, &self.version, &folder).within(namespace);
+        kubectl.ok(&["create", "namespace", namespace])?;
+        Ok(Cluster { kubectl, server, _folder: folder })
+    }
+}
+
 /// What every kubectl must be able to do.
 const PARTS: [(&str, Part); 13] = [
     ("explore", explore::explore),
@@ -54,6 +84,18 @@ const PARTS: [(&str, Part); 13] = [
     ("daemons", daemons::daemons),
     ("devices", devices::devices),
 ];
+
+/// What says nothing about a version of kubectl, and so is done once. Each waits more than it works, and runs beside
+/// the others.
+const ONCE: [(&str, OwnPart); 4] = [
+    ("idle", idle::idle),
+    ("node failure", node_failure::node_failure),
+    ("disruption", disruption::disruption),
+    ("kinds of jobs", job_kinds::job_kinds),
+];
+
+/// What comes after everything else.
+const LAST: [(&str, OwnPart); 2] = [("crash", crash::crash), ("groups", groups::groups)];
 
 fn main() -> ExitCode {
     let skip = |reason: &str| {
@@ -85,19 +127,21 @@ fn main() -> ExitCode {
 /// Runs every version, as many at a time as there are cores. The crash comes last and alone, because its moments
 /// matter.
 fn run_all(binary: &Utf8Path, boutique: &Utf8Path, kubectls: Vec<(Utf8PathBuf, String)>) -> Vec<Checks> {
-    let newest = kubectls.iter().max_by(|a, b| a.1.cmp(&b.1)).cloned();
+    let inputs = kubectls.iter().max_by(|a, b| a.1.cmp(&b.1)).map(|(program, version)| Inputs {
+        binary: binary.to_owned(),
+        boutique: boutique.to_owned(),
+        program: program.clone(),
+        version: version.clone(),
+    });
     let waiting = Mutex::new(VecDeque::from(kubectls));
     let done = Mutex::new(Vec::new());
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
-        // It does next to nothing for more than a minute, so others need not wait for it.
-        if let Some((program, version)) = &newest {
-            let done = &done;
-            scope.spawn(move || {
-                let mut checks = Checks::new(format!("kubectl {version}, idle"));
-                idle::idle(binary, program, version, &mut checks);
-                done.lock().push(checks);
-            });
+        if let Some(inputs) = &inputs {
+            for (name, part) in chosen(&ONCE) {
+                let done = &done;
+                scope.spawn(move || done.lock().push(run_once(inputs, name, part)));
+            }
         }
         for _ in 0..workers {
             scope.spawn(|| {
@@ -109,15 +153,24 @@ fn run_all(binary: &Utf8Path, boutique: &Utf8Path, kubectls: Vec<(Utf8PathBuf, S
         }
     });
     let mut runs = done.into_inner();
-    if let Some((program, version)) = newest {
-        let mut checks = Checks::new(format!("kubectl {version}, crash"));
-        crash::crash(binary, boutique, &program, &version, &mut checks);
-        runs.push(checks);
-        let mut checks = Checks::new(format!("kubectl {version}, groups"));
-        groups::groups(binary, &program, &version, &mut checks);
-        runs.push(checks);
+    if let Some(inputs) = &inputs {
+        runs.extend(chosen(&LAST).map(|(name, part)| run_once(inputs, name, part)));
     }
     runs
+}
+
+/// The parts whose names `PINTLE_PARTS`, a list such as `kills,jobs`, has; all of them without it.
+fn chosen<P: Copy>(parts: &[(&'static str, P)]) -> impl Iterator<Item = (&'static str, P)> {
+    let wanted = std::env::var("PINTLE_PARTS").unwrap_or_default();
+    let is_wanted = move |name: &str| wanted.is_empty() || wanted.split(',').any(|own| own == name);
+    parts.iter().copied().filter(move |(name, _)| is_wanted(name))
+}
+
+fn run_once(inputs: &Inputs, name: &str, part: OwnPart) -> Checks {
+    let mut checks = Checks::new(format!("kubectl {}, {name}", inputs.version));
+    part(inputs, &mut checks);
+    eprintln!("{name}: {} passed, {} failed", checks.passed(), checks.failed());
+    checks
 }
 
 fn next(waiting: &Mutex<VecDeque<(Utf8PathBuf, String)>>) -> Option<(Utf8PathBuf, String)> {
@@ -138,7 +191,7 @@ fn run_one(binary: &Utf8Path, boutique: &Utf8Path, program: &Utf8Path, version: 
         }
     };
     let kubectl = Kubectl::new(program, version, &folder);
-    for (name, part) in PARTS {
+    for (name, part) in chosen(&PARTS) {
         let mut of_part = Checks::new(name);
         let namespace = name.replace(", ", "-");
         let own = kubectl.within(&namespace);
