@@ -395,6 +395,46 @@ async fn an_update_rolls_node_by_node_and_an_undo_goes_back() {
 }
 
 #[tokio::test]
+async fn an_undo_in_the_middle_restarts_only_what_was_updated() {
+    let world = world(set(), &["a", "b", "c"]);
+    world.run_until("revision 1", is_done).await;
+    let uids = |fake: &FakeApi, image: &str| -> Vec<String> {
+        let pods = fake.peek_all(&PODS).into_iter().map(|pod| pod.to_value());
+        let of_image = pods.filter(|pod| pod["spec"]["containers"][0].str_at(&["image"]) == image);
+        of_image.map(|pod| pod.str_at(&["metadata", "uid"]).to_owned()).collect()
+    };
+    set_image(&world, "broken");
+    world.wait_for("the first of them, which never runs", |fake| !uids(fake, "broken").is_empty()).await;
+    let kept = uids(&world.fake, "v1");
+    assert_eq!(kept.len(), 2);
+    set_image(&world, "v1");
+    world.run_until("undone", |fake| is_done(fake) && images(fake) == ["a v1", "b v1", "c v1"]).await;
+    let after = uids(&world.fake, "v1");
+    assert!(kept.iter().all(|uid| after.contains(uid)), "{kept:?} and then {after:?}");
+}
+
+#[tokio::test]
+async fn pods_follow_the_labels_of_nodes_and_the_selector() {
+    let mut tree = set();
+    tree.set_at(&["spec", "template", "spec", "nodeSelector"], json!({"color": "blue"}));
+    let world = world(tree, &["a", "b"]);
+    let label = |node: &str, color: &'static str| {
+        world.fake.edit(&NODES, "", node, |node| node.set_at(&["metadata", "labels", "color"], color));
+    };
+    world.wait_for("seen", |fake| status_of(fake)["observedGeneration"].as_i64() == Some(1)).await;
+    assert!(images(&world.fake).is_empty(), "no node is blue");
+    label("a", "blue");
+    world.run_until("the blue node", |fake| images(fake) == ["a v1"]).await;
+    label("a", "green");
+    world.run_until("no blue node", |fake| images(fake).is_empty()).await;
+    world.fake.edit(&DAEMON_SETS, "ns", "agent", |tree| {
+        tree.set_at(&["spec", "template", "spec", "nodeSelector"], json!({"color": "green"}));
+        tree.set_at(&["metadata", "generation"], 2);
+    });
+    world.run_until("the green node", |fake| is_done(fake) && images(fake) == ["a v1"]).await;
+}
+
+#[tokio::test]
 async fn a_surging_update_leaves_no_node_without_a_ready_pod() {
     let world = world(surging(), &["a", "b"]);
     world.run_until("revision 1", is_done).await;

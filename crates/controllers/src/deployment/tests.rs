@@ -142,6 +142,26 @@ async fn a_rolling_update_keeps_availability_and_can_be_undone() {
 }
 
 #[tokio::test]
+async fn a_rollover_takes_back_a_rollout_that_never_got_ready() {
+    let world = world(deployment(4));
+    roll_out(&world, "revision 1").await;
+    set_image(&world, "broken");
+    let of_image = |fake: &FakeApi, image: &str| {
+        let pods = fake.peek_all(&PODS);
+        pods.iter().filter(|pod| pod.to_value()["spec"]["containers"][0].str_at(&["image"]) == image).count()
+    };
+    // A surge of one and one that may be missing.
+    world.wait_for("two pods that never run", |fake| of_image(fake, "broken") == 2).await;
+    set_image(&world, "v2");
+    roll_out(&world, "revision 3").await;
+    let sizes: Vec<_> = sets(&world).iter().map(|set| set["spec"]["replicas"].as_i64()).collect();
+    assert_eq!(sizes, [Some(0), Some(0), Some(4)]);
+    world
+        .wait_for("only the newest", |fake| of_image(fake, "v2") == 4 && fake.peek_all(&PODS).len() == 4)
+        .await;
+}
+
+#[tokio::test]
 async fn history_beyond_its_limit_is_deleted() {
     let world = world(deployment(1));
     for image in ["v1", "v2", "v3", "v4", "v5"] {

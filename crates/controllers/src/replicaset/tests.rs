@@ -60,14 +60,8 @@ async fn pods_are_made_of_the_template_and_owned() {
 
 #[tokio::test]
 async fn a_replication_controller_selects_by_a_map_and_counts_the_same() {
-    let seed = json!({
-        "apiVersion": "v1", "kind": "ReplicationController",
-        "metadata": {"name": "web", "namespace": "ns", "uid": "rc-uid", "generation": 1},
-        "spec": {"replicas": 2, "selector": {"app": "web"}, "template": {
-            "metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}
-    });
     let orphan = pod("orphan", json!({"app": "web"}), None);
-    let world = World::start(vec![replication_descriptor()], vec![seed, orphan]);
+    let world = World::start(vec![replication_descriptor()], vec![controller(2), orphan]);
     let status = |world: &World| world.tree(&REPLICATION_CONTROLLERS, "ns", "web")["status"].clone();
     world.wait_for("two pods", |fake| fake.peek_all(&PODS).len() == 2).await;
     world.run_pods();
@@ -95,6 +89,48 @@ async fn a_replication_controller_selects_by_a_map_and_counts_the_same() {
     world
         .wait_for("an event", |_| world.events().iter().any(|event| event.starts_with("SuccessfulDelete: ")))
         .await;
+}
+
+fn controller(replicas: i32) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "ReplicationController",
+        "metadata": {"name": "web", "namespace": "ns", "uid": "rc-uid", "generation": 1},
+        "spec": {"replicas": replicas, "selector": {"app": "web"}, "template": {
+            "metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}
+    })
+}
+
+#[tokio::test]
+async fn a_replication_controller_adopts_what_matches_and_releases_what_no_longer_does() {
+    let seeds = vec![controller(1), pod("own", json!({"app": "web"}), None)];
+    let world = World::start(vec![replication_descriptor()], seeds);
+    let owner = |name: &str| world.tree(&PODS, "ns", name)["metadata"]["ownerReferences"][0].clone();
+    world.wait_for("it is adopted", |_| owner("own").str_at(&["uid"]) == "rc-uid").await;
+    assert_eq!(world.fake.peek_all(&PODS).len(), 1, "none is made beside it");
+    world.fake.edit(&PODS, "ns", "own", |pod| pod.set_at(&["metadata", "labels", "app"], "other"));
+    world.wait_for("it is released and replaced", |fake| fake.peek_all(&PODS).len() == 2).await;
+    world.wait_for("it has no owner", |_| owner("own").str_at(&["uid"]).is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_replication_controller_says_what_holds_it_up_until_it_asks_for_less() {
+    let world = World::start(vec![replication_descriptor()], vec![]);
+    let mut allowed = 2;
+    world.fake.fail(move |call| {
+        let counts = call.verb == "create" && call.resource == "pods";
+        allowed -= i32::from(counts);
+        (counts && allowed < 0).then(|| Status::forbidden(&PODS.group_resource(), "", "exceeded quota: q"))
+    });
+    world.fake.seed(controller(3));
+    let condition =
+        |world: &World| world.tree(&REPLICATION_CONTROLLERS, "ns", "web")["status"]["conditions"][0].clone();
+    world.wait_for("a condition", |_| condition(&world).str_at(&["reason"]) == "FailedCreate").await;
+    let said = condition(&world);
+    assert_eq!((said.str_at(&["type"]), said.str_at(&["status"])), ("ReplicaFailure", "True"));
+    assert!(said.str_at(&["message"]).ends_with("exceeded quota: q"), "{said}");
+    world.fake.edit(&REPLICATION_CONTROLLERS, "ns", "web", |own| own.set_at(&["spec", "replicas"], 2));
+    world.wait_for("no condition", |_| condition(&world).str_at(&["type"]).is_empty()).await;
+    assert_eq!(world.fake.peek_all(&PODS).len(), 2);
 }
 
 #[tokio::test]

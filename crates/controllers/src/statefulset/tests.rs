@@ -381,6 +381,43 @@ async fn pods_start_in_order_with_their_claims() {
 }
 
 #[tokio::test]
+async fn scaling_halts_in_both_directions_while_pods_are_not_ready() {
+    let world = world(set(1));
+    world.run_until("one", is_done).await;
+    let ready = |is_ready: bool| {
+        let status = if is_ready { "True" } else { "False" };
+        for name in pod_names(&world.fake) {
+            world.fake.edit(&PODS, "ns", &name, |pod| {
+                pod.set_at(
+                    &["status", "conditions"],
+                    json!([{"type": "Ready", "status": status, "lastTransitionTime": "2026-01-01T00:00:00Z"}]),
+                );
+            });
+        }
+    };
+    let observed = |generation: i64| {
+        move |fake: &FakeApi| {
+            let status = status_of(fake);
+            status["observedGeneration"].as_i64() == Some(generation)
+                && status["readyReplicas"].as_i64().unwrap_or_default()
+                    < status["replicas"].as_i64().unwrap_or_default()
+        }
+    };
+    ready(false);
+    edit(&world, |tree| tree.set_at(&["spec", "replicas"], 3));
+    world.wait_for("the wish to grow", observed(2)).await;
+    assert_eq!(pod_names(&world.fake), ["web-0"]);
+    ready(true);
+    world.run_until("three", is_done).await;
+    ready(false);
+    edit(&world, |tree| tree.set_at(&["spec", "replicas"], 0));
+    world.wait_for("the wish to shrink", observed(3)).await;
+    assert_eq!(pod_names(&world.fake), ["web-0", "web-1", "web-2"]);
+    ready(true);
+    world.wait_for("none", |fake| pod_names(fake).is_empty()).await;
+}
+
+#[tokio::test]
 async fn a_parallel_set_starts_and_stops_all_at_once() {
     let mut tree = set(3);
     tree.set_at(&["spec", "podManagementPolicy"], "Parallel");
