@@ -17,8 +17,8 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use running::{DEPLOYMENT, Running, up, write};
 
-/// Metrics whose series begin with what an ordinary cluster never has: an audit policy, webhooks and policies, or a
-/// request that a queue has no room for.
+/// Metrics whose series begin with what an ordinary cluster never has: an audit policy, webhooks and policies,
+/// autoscalers, or a request that a queue has no room for.
 const SELDOM: &[&str] = &[
     "apiserver_admission_webhook_admission_duration_seconds",
     "apiserver_admission_webhook_fail_open_count",
@@ -34,6 +34,11 @@ const SELDOM: &[&str] = &[
     "apiserver_audit_error_total",
     "apiserver_audit_level_total",
     "apiserver_flowcontrol_request_dispatch_no_accommodation_total",
+    "horizontal_pod_autoscaler_controller_desired_replicas",
+    "horizontal_pod_autoscaler_controller_metric_computation_duration_seconds",
+    "horizontal_pod_autoscaler_controller_metric_computation_total",
+    "horizontal_pod_autoscaler_controller_reconciliation_duration_seconds",
+    "horizontal_pod_autoscaler_controller_reconciliations_total",
 ];
 
 /// Metrics that have counted something once an application runs; the others may be zero.
