@@ -392,7 +392,10 @@ struct Parser<'q> {
 
 type Parsed = Result<Filter, String>;
 
-const COMPARISONS: [(&str, fn(Ordering) -> bool); 6] = [
+/// Whether an order makes a comparison true.
+type Comparison = fn(Ordering) -> bool;
+
+const COMPARISONS: [(&str, Comparison); 6] = [
     ("==", Ordering::is_eq),
     ("!=", Ordering::is_ne),
     ("<=", Ordering::is_le),
