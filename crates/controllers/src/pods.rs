@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::gvr::PODS;
 use api::view::Pod;
-use apimachinery::{Object, Status, Str, Value, time};
-use client::Informer;
+use apimachinery::{Object, Status, Str, Value, json, time};
 use client::typed::view;
+use client::{Api, DeleteOptions, Informer, Patch, WriteOptions};
 use controller_runtime::Action;
 use jiff::Timestamp;
 
@@ -33,6 +34,26 @@ pub struct PodOf {
 impl PodOf {
     pub fn read(object: Arc<Object>) -> Result<Self, Status> {
         Ok(Self { pod: view::<Pod>(&object)?, object })
+    }
+}
+
+/// Deletes a pod for a taint, after its condition `DisruptionTarget` says why. One that is gone meanwhile, or another of
+/// its name, is no error.
+pub async fn evict_tainted(api: &dyn Api, pod: &Object, reason: &str, message: &str) -> Result<(), Status> {
+    let condition = json!({"metadata": {"uid": pod.uid()}, "status": {"conditions": [{
+        "type": "DisruptionTarget", "status": "True", "reason": reason, "message": message,
+        "lastTransitionTime": time::format_seconds(rt::now()),
+    }]}});
+    let (namespace, name) = (pod.namespace(), pod.name());
+    let (patch, options) = (Patch::Strategic(condition), WriteOptions::default());
+    let marked = api.patch(&PODS, namespace, name, Some("status"), patch, &options).await;
+    let result = match marked {
+        Ok(_) => api.delete(&PODS, namespace, name, &DeleteOptions::of(pod)).await,
+        Err(status) => Err(status),
+    };
+    match result {
+        Err(status) if status.is_not_found() || status.is_conflict() => Ok(()),
+        result => result,
     }
 }
 

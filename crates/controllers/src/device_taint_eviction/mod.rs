@@ -13,11 +13,11 @@ use std::sync::Arc;
 
 use api::gvr::{PODS, RESOURCE_CLAIMS, RESOURCE_SLICES};
 use api::view::{DeviceTaint, Pod, ResourceClaim, ResourceSlice};
-use apimachinery::{Object, Status, Str, json, time};
+use apimachinery::{Object, Status, Str};
 use async_trait::async_trait;
 use client::events::Reference;
 use client::typed::view;
-use client::{Api, DeleteOptions, Delta, Informer, ObjectKey, Patch, Recorder, WriteOptions};
+use client::{Api, Delta, Informer, ObjectKey, Recorder};
 use controller_runtime::controller::boxed;
 use controller_runtime::{Action, Context, ControllerDescriptor, Reconcile, Result};
 use futures::future::BoxFuture;
@@ -25,6 +25,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use crate::Options;
+use crate::pods::evict_tainted;
 
 const NAME: &str = "device-taint-eviction-controller";
 const EVENT_REASON: &str = "DeviceTaintManagerEviction";
@@ -198,26 +199,7 @@ impl Reconcile for Controller {
 impl Controller {
     async fn evict(&self, pod: &Arc<Object>) -> Result<(), Status> {
         self.recorder.normal(&Reference::of(pod), EVENT_REASON, "Marking for deletion");
-        let condition = json!({"metadata": {"uid": pod.uid()}, "status": {"conditions": [{
-            "type": "DisruptionTarget", "status": "True", "reason": "DeletionByDeviceTaintManager",
-            "message": "Device Taint manager: deleting due to NoExecute taint",
-            "lastTransitionTime": time::format_seconds(rt::now()),
-        }]}});
-        let (namespace, name) = (pod.namespace(), pod.name());
-        let options = WriteOptions::default();
-        let marked = self
-            .api
-            .patch(&PODS, namespace, name, Some("status"), Patch::Strategic(condition), &options)
-            .await;
-        let options = DeleteOptions { uid: Some(pod.uid().into()), ..DeleteOptions::default() };
-        let result = match marked {
-            Ok(_) => self.api.delete(&PODS, namespace, name, &options).await,
-            Err(status) => Err(status),
-        };
-        match result {
-            // Gone, or another pod of its name by now.
-            Err(status) if status.is_not_found() || status.is_conflict() => Ok(()),
-            result => result,
-        }
+        let message = "Device Taint manager: deleting due to NoExecute taint";
+        evict_tainted(&*self.api, pod, "DeletionByDeviceTaintManager", message).await
     }
 }

@@ -1,4 +1,4 @@
-use apimachinery::Value;
+use apimachinery::{Value, json, time};
 
 use super::*;
 use crate::testing::{World, object};

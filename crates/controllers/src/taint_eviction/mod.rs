@@ -13,18 +13,18 @@ use std::sync::Arc;
 
 use api::gvr::{NODES, PODS};
 use api::view::{Node, Pod};
-use apimachinery::{Object, Status, json, time};
+use apimachinery::{Object, Status};
 use async_trait::async_trait;
 use client::events::Reference;
 use client::typed::view;
-use client::{Api, DeleteOptions, Delta, Informer, ObjectKey, Patch, Recorder, WriteOptions};
+use client::{Api, Delta, Informer, ObjectKey, Recorder};
 use controller_runtime::controller::boxed;
 use controller_runtime::{Action, Context, ControllerDescriptor, Reconcile, Result};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
 use crate::Options;
-use crate::pods::{BY_NODE, index_by_node};
+use crate::pods::{BY_NODE, evict_tainted, index_by_node};
 use plan::Verdict;
 
 const NAME: &str = "taint-eviction-controller";
@@ -146,27 +146,8 @@ impl Reconcile for Controller {
 impl Controller {
     async fn evict(&self, pod: &Arc<Object>) -> Result<(), Status> {
         self.tell(pod, "Marking for deletion Pod");
-        let condition = json!({"metadata": {"uid": pod.uid()}, "status": {"conditions": [{
-            "type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
-            "message": "Taint manager: deleting due to NoExecute taint",
-            "lastTransitionTime": time::format_seconds(rt::now()),
-        }]}});
-        let (namespace, name) = (pod.namespace(), pod.name());
-        let options = WriteOptions::default();
-        let marked = self
-            .api
-            .patch(&PODS, namespace, name, Some("status"), Patch::Strategic(condition), &options)
-            .await;
-        let options = DeleteOptions::of(pod);
-        let result = match marked {
-            Ok(_) => self.api.delete(&PODS, namespace, name, &options).await,
-            Err(status) => Err(status),
-        };
-        match result {
-            // Gone, or another pod of its name by now.
-            Err(status) if status.is_not_found() || status.is_conflict() => Ok(()),
-            result => result,
-        }
+        let message = "Taint manager: deleting due to NoExecute taint";
+        evict_tainted(&*self.api, pod, "DeletionByTaintManager", message).await
     }
 
     fn tell(&self, pod: &Object, what: &str) {

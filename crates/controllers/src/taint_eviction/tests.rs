@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use apimachinery::Value;
+use apimachinery::{Value, json, time};
 
 use super::*;
 use crate::testing::World;
