@@ -6,7 +6,7 @@
 //! **Invariant (one-write):** a pod has at most one write under way, and none is prepared from a state older than the
 //! last write: after a write the informer must have caught up with it.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use super::lease::Wheel;
 use super::network::Network;
 use super::stage::{FAST, Next, Stage, Surroundings, first_match};
 use super::stages::Replaced;
+use super::timers::{Timer, Timers};
 use super::{Plan, node_object};
 
 /// Pod writes under way at the same time.
@@ -60,8 +61,7 @@ pub(super) struct Agent {
     work: HashMap<ObjectKey, Work>,
     queue: VecDeque<ObjectKey>,
     /// Pods whose time has not come: a stage's delay, or a retry.
-    timers: BTreeMap<(Instant, u64), ObjectKey>,
-    timer_count: u64,
+    timers: Timers,
     in_flight: usize,
     done: mpsc::Sender<Written>,
     results: mpsc::Receiver<Written>,
@@ -86,7 +86,7 @@ enum Work {
     /// pod is queued at once.
     Waiting {
         stage: &'static str,
-        timer: Option<u64>,
+        timer: Option<Timer>,
         failures: u32,
     },
     /// `stale`: the pod changed meanwhile.
@@ -160,8 +160,7 @@ impl Agent {
             replaced,
             work: HashMap::new(),
             queue: VecDeque::new(),
-            timers: BTreeMap::new(),
-            timer_count: 0,
+            timers: Timers::default(),
             in_flight: 0,
             done,
             results,
@@ -202,13 +201,6 @@ impl Agent {
     }
 
     async fn wait(&mut self) -> bool {
-        let due = self.timers.keys().next().map(|(due, _)| *due);
-        let timer = async {
-            match due {
-                Some(due) => rt::sleep_until(due).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             delta = self.pod_deltas.recv() => match delta {
                 Some(delta) => self.on_pod_delta(delta),
@@ -220,7 +212,7 @@ impl Agent {
             },
             Some(written) = self.results.recv() => self.on_written(written),
             Ok(()) = self.replaced.changed() => self.on_replaced(),
-            () = timer => {}
+            () = self.timers.due() => {}
         }
         true
     }
@@ -425,23 +417,19 @@ impl Agent {
             self.work.insert(key.clone(), Work::Queued { failures });
             self.queue.push_back(key);
         } else {
-            self.timer_count += 1;
-            let timer = Some(self.timer_count);
-            self.work.insert(key.clone(), Work::Waiting { stage: stage.name, timer, failures });
-            self.timers.insert((rt::instant() + delay, self.timer_count), key);
+            let timer = Some(self.timers.start(delay, key.clone()));
+            self.work.insert(key, Work::Waiting { stage: stage.name, timer, failures });
         }
     }
 
     fn fire_timers(&mut self, now: Instant) {
-        while let Some(first) = self.timers.first_entry().filter(|first| first.key().0 <= now) {
-            let (_, timer) = *first.key();
-            let key = first.remove();
+        while let Some((timer, key)) = self.timers.pop_due(now) {
             self.stop_waiting(key, Some(timer));
         }
     }
 
     /// Queues a pod that waits for just this; it may have been overtaken by events.
-    fn stop_waiting(&mut self, key: ObjectKey, awaited: Option<u64>) {
+    fn stop_waiting(&mut self, key: ObjectKey, awaited: Option<Timer>) {
         if let Some(&Work::Waiting { timer, failures, .. }) = self.work.get(&key)
             && timer == awaited
         {

@@ -24,6 +24,7 @@ mod node_object;
 mod stage;
 mod stages;
 mod storage;
+mod timers;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -8,7 +8,7 @@
 //! **Invariant (one-play):** an object has at most one stage under way, and none is chosen from a state older than what
 //! the last one wrote.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ use super::spec::Stage;
 use crate::sim::address::Addresses;
 use crate::sim::agent::BY_NODE;
 use crate::sim::network::Network;
+use crate::sim::timers::{Timer, Timers};
 
 /// Stages under way at the same time.
 const PLAYS_MAX: usize = 256;
@@ -70,8 +71,7 @@ pub struct Player {
     deltas: Subscription,
     node_deltas: Subscription,
     work: HashMap<ObjectKey, Work>,
-    timers: BTreeMap<Timer, ObjectKey>,
-    timer_count: u64,
+    timers: Timers,
     /// Those whose time has come.
     due: VecDeque<ObjectKey>,
     /// Pods without an address, by node.
@@ -80,8 +80,6 @@ pub struct Player {
     done: mpsc::Sender<Played>,
     results: mpsc::Receiver<Played>,
 }
-
-type Timer = (Instant, u64);
 
 /// A stage for an object, as of a revision of it.
 #[derive(Clone)]
@@ -134,8 +132,7 @@ impl Player {
             objects,
             lifecycle,
             work: HashMap::new(),
-            timers: BTreeMap::new(),
-            timer_count: 0,
+            timers: Timers::default(),
             due: VecDeque::new(),
             starved: HashMap::new(),
             in_flight: 0,
@@ -183,13 +180,6 @@ impl Player {
     }
 
     async fn wait(&mut self) -> bool {
-        let first = self.timers.keys().next().map(|(at, _)| *at);
-        let timer = async {
-            match first {
-                Some(at) => rt::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             delta = self.deltas.recv() => match delta {
                 Some(delta) => self.on_delta(delta),
@@ -204,7 +194,7 @@ impl Player {
                 Ok(()) => self.choose_all_anew(),
                 Err(_) => return false,
             },
-            () = timer => {}
+            () = self.timers.due() => {}
         }
         true
     }
@@ -311,16 +301,13 @@ impl Player {
             self.work.insert(key.clone(), Work::Due(job));
             self.due.push_back(key);
         } else {
-            self.timer_count += 1;
-            let timer = (rt::instant() + delay, self.timer_count);
-            self.work.insert(key.clone(), Work::Waiting { job, timer });
-            self.timers.insert(timer, key);
+            let timer = self.timers.start(delay, key.clone());
+            self.work.insert(key, Work::Waiting { job, timer });
         }
     }
 
     fn fire_timers(&mut self, now: Instant) {
-        while let Some(first) = self.timers.first_entry().filter(|first| first.key().0 <= now) {
-            let key = first.remove();
+        while let Some((_, key)) = self.timers.pop_due(now) {
             if let Some(Work::Waiting { job, .. }) = self.work.remove(&key) {
                 self.work.insert(key.clone(), Work::Due(job));
                 self.due.push_back(key);
@@ -333,7 +320,7 @@ impl Player {
         match self.work.get_mut(key) {
             Some(Work::Playing { stale, .. }) => *stale = true,
             Some(Work::Waiting { timer, .. }) => {
-                self.timers.remove(timer);
+                self.timers.cancel(*timer);
                 self.work.remove(key);
             }
             _ => _ = self.work.remove(key),
