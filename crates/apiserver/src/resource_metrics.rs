@@ -25,7 +25,7 @@ use apimachinery::{GroupResource, Object, Status, Str, Value, json};
 use jiff::Timestamp;
 use registry::{Endpoint, Filter, ListRequest, Page};
 
-use usage::{CLUSTER_RESOURCE_USAGES, Container, RESOURCE_USAGES, Said};
+use usage::{CLUSTER_RESOURCE_USAGES, RESOURCE_USAGES, Said, Subject};
 
 use crate::catalog::Catalog;
 
@@ -247,12 +247,10 @@ impl ResourceMetrics {
             cpu: annotated(pod, CPU).unwrap_or_else(|| quantity(DEFAULT_CPU)),
             memory: annotated(pod, MEMORY).unwrap_or_else(|| quantity(DEFAULT_MEMORY)),
         };
-        let of = |name: &Str| {
-            let container = Container { node: &node, pod: object, name };
-            match said.usage(&container, ["cpu", "memory"]) {
-                Some([cpu, memory]) => Usage { cpu, memory },
-                None => usage.clone(),
-            }
+        let subject = Subject::new(&node, object);
+        let of = |name: &Str| match said.usage(&subject, name, ["cpu", "memory"]) {
+            Some([cpu, memory]) => Usage { cpu, memory },
+            None => usage.clone(),
         };
         Some(pod.spec.containers.iter().map(|own| (own.name.clone(), of(&own.name))).collect())
     }

@@ -3,6 +3,7 @@
 //! Owns: which of them speaks about a container, and the value of what it says, a quantity or an expression of CEL over
 //! `node`, `pod` and `container`. Never touches: what is used where nobody says anything.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
@@ -12,7 +13,7 @@ use cel::{Activation, Budget, Decl, Environment, Opaques, Program, limits};
 use parking_lot::Mutex;
 use registry::Endpoint;
 use serde::Deserialize;
-use tracing::debug;
+use tracing::{debug, warn};
 
 const fn kwok(resource: &'static str) -> GroupVersionResource {
     GroupVersionResource {
@@ -68,11 +69,12 @@ pub struct Said {
     cluster: Vec<Arc<UsageObject>>,
 }
 
-/// Who uses something.
-pub struct Container<'a> {
-    pub node: &'a Object,
-    pub pod: &'a Object,
-    pub name: &'a str,
+/// A pod whose containers use something, and its node; expressions look at them as trees, read once for all of them.
+pub struct Subject<'a> {
+    node: &'a Object,
+    pod: &'a Object,
+    node_tree: OnceCell<Value>,
+    pod_tree: OnceCell<Value>,
 }
 
 static ENVIRONMENT: LazyLock<Environment> = LazyLock::new(|| {
@@ -87,6 +89,27 @@ const CONTAINER: usize = 2;
 /// Compiled expressions; all are forgotten when there are more than this.
 const PROGRAMS_MAX: usize = 1_000;
 static PROGRAMS: LazyLock<Mutex<HashMap<Str, Option<Arc<Program>>>>> = LazyLock::new(Mutex::default);
+
+// === impl Subject ===
+
+impl<'a> Subject<'a> {
+    pub fn new(node: &'a Object, pod: &'a Object) -> Self {
+        Self { node, pod, node_tree: OnceCell::new(), pod_tree: OnceCell::new() }
+    }
+
+    fn node_tree(&self) -> &Value {
+        self.node_tree.get_or_init(|| with_maps(self.node.to_value()))
+    }
+
+    fn pod_tree(&self) -> &Value {
+        self.pod_tree.get_or_init(|| with_maps(self.pod.to_value()))
+    }
+
+    fn container_tree(&self, name: &str) -> Option<&Value> {
+        let containers = self.pod_tree().array_at(&["spec", "containers"]);
+        containers.iter().find(|own| own.str_at(&["name"]) == name)
+    }
+}
 
 // === impl Said ===
 
@@ -103,22 +126,20 @@ impl Said {
     /// or that cannot be reckoned, is not used.
     pub fn usage<const N: usize>(
         &self,
-        container: &Container<'_>,
+        subject: &Subject<'_>,
+        container: &str,
         resources: [&str; N],
     ) -> Option<[Quantity; N]> {
-        let (namespace, name) = (container.pod.namespace(), container.pod.name());
+        let (namespace, name) = (subject.pod.namespace(), subject.pod.name());
+        let of = |usage: &ContainerUsage| resources.map(|resource| usage.of(resource, subject, container));
         let own = self.own.as_ref().and_then(|own| own.cache.get(&own.resource.key(namespace, name)));
         if let Some(own) = own.and_then(|own| own.view::<UsageObject>().ok()) {
-            let usage = own.spec.about(container.name);
-            return Some(
-                resources.map(|resource| usage.map_or(Quantity::ZERO, |own| own.of(resource, container))),
-            );
+            return Some(own.spec.about(container).map_or([Quantity::ZERO; N], of));
         }
         let selects =
             |spec: &UsageSpec| spec.selector.as_ref().is_none_or(|own| own.matches(namespace, name));
         let mut chosen = self.cluster.iter().filter(|cluster| selects(&cluster.spec));
-        let usage = chosen.find_map(|cluster| cluster.spec.about(container.name))?;
-        Some(resources.map(|resource| usage.of(resource, container)))
+        chosen.find_map(|cluster| cluster.spec.about(container)).map(of)
     }
 }
 
@@ -138,14 +159,14 @@ impl UsageSpec {
 }
 
 impl ContainerUsage {
-    fn of(&self, resource: &str, container: &Container<'_>) -> Quantity {
+    fn of(&self, resource: &str, subject: &Subject<'_>, container: &str) -> Quantity {
         let Some(said) = self.usage.get(resource) else { return Quantity::ZERO };
         let value = said.value.as_ref().filter(|value| !value.is_null());
         if let Some(value) = value {
             let text = value.as_str().map_or_else(|| value.to_json_string(), str::to_owned);
             return Quantity::parse(&text).unwrap_or(Quantity::ZERO);
         }
-        let expression = said.expression.as_ref().map(|text| evaluate(text, container));
+        let expression = said.expression.as_ref().map(|text| evaluate(text, subject, container));
         expression.flatten().unwrap_or(Quantity::ZERO)
     }
 }
@@ -160,7 +181,8 @@ fn program(text: &Str) -> Option<Arc<Program>> {
     let compiled = match ENVIRONMENT.compile(text) {
         Ok(program) => Some(Arc::new(program)),
         Err(error) => {
-            debug!(expression = %text, %error, "Compiled no expression of a resource usage");
+            // Once for each, since what came of it is kept.
+            warn!(expression = %text, %error, "Compiled no expression of a resource usage, so that it says 0");
             None
         }
     };
@@ -171,23 +193,16 @@ fn program(text: &Str) -> Option<Arc<Program>> {
     compiled
 }
 
-fn evaluate(text: &Str, container: &Container<'_>) -> Option<Quantity> {
+fn evaluate(text: &Str, subject: &Subject<'_>, container: &str) -> Option<Quantity> {
     let program = program(text)?;
-    let tree = |variable: usize, object: &Object| {
-        if program.reads(variable) { with_maps(object.to_value()) } else { Value::Null }
-    };
-    let pod = if program.reads(POD) || program.reads(CONTAINER) {
-        with_maps(container.pod.to_value())
-    } else {
-        Value::Null
-    };
-    let node = tree(NODE, container.node);
-    let containers = pod.array_at(&["spec", "containers"]);
-    let own = containers.iter().find(|own| own.str_at(&["name"]) == container.name);
     let mut activation = Activation::new(&ENVIRONMENT);
-    activation.bind(NODE, cel::Value::dynamic(&node));
-    activation.bind(POD, cel::Value::dynamic(&pod));
-    if let Some(own) = own {
+    if program.reads(NODE) {
+        activation.bind(NODE, cel::Value::dynamic(subject.node_tree()));
+    }
+    if program.reads(POD) {
+        activation.bind(POD, cel::Value::dynamic(subject.pod_tree()));
+    }
+    if let Some(own) = program.reads(CONTAINER).then(|| subject.container_tree(container)).flatten() {
         activation.bind(CONTAINER, cel::Value::dynamic(own));
     }
     match program.eval(&activation, &mut Budget::new(limits::PER_CALL)) {
