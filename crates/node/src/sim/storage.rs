@@ -167,7 +167,7 @@ impl Provisioner {
         if !is_done(volume) || current(&self.volumes, volume).is_none() {
             return Ok(());
         }
-        let options = DeleteOptions { uid: Some(volume.uid().into()), ..DeleteOptions::default() };
+        let options = DeleteOptions::of(volume);
         match self.api.delete(&PERSISTENT_VOLUMES, "", volume.name(), &options).await {
             // Gone, or another one of its name by now.
             Err(status) if status.is_not_found() || status.is_conflict() => Ok(()),

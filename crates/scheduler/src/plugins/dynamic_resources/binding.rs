@@ -196,7 +196,7 @@ async fn try_delete(api: &Arc<dyn Api>, claim: &Object) -> Result<(), Status> {
         }
         tree = api.get(&RESOURCE_CLAIMS, namespace, name).await?.to_value();
     }
-    let options = DeleteOptions { uid: Some(claim.uid().into()), ..DeleteOptions::default() };
+    let options = DeleteOptions::of(claim);
     api.delete(&RESOURCE_CLAIMS, namespace, name, &options).await
 }
 
