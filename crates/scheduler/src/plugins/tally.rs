@@ -29,10 +29,24 @@ pub struct Domain {
 }
 
 /// Where a node is, and what it adds; `None` takes no part.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 struct Place {
     value: Str,
     amount: Option<i64>,
+}
+
+// === impl Domain ===
+
+impl Domain {
+    fn add(&mut self, amount: Option<i64>) {
+        self.amount += amount.unwrap_or(0);
+        self.counted += usize::from(amount.is_some());
+    }
+
+    fn take(&mut self, amount: Option<i64>) {
+        self.amount -= amount.unwrap_or(0);
+        self.counted -= usize::from(amount.is_some());
+    }
 }
 
 // === impl Tally ===
@@ -75,47 +89,45 @@ impl Tally {
             self.places.resize_with(slot as usize + 1, || None);
         }
         let value = node.and_then(|node| node.node.as_ref()?.metadata.labels.get(&self.key));
-        let place = value.map(|value| Place { value: value.clone(), amount });
-        let old = std::mem::replace(&mut self.places[slot as usize], place);
-        let new = &self.places[slot as usize];
-        if old == *new {
+        let new = value.map(|value| Place { value: value.clone(), amount });
+        let old = std::mem::replace(&mut self.places[slot as usize], new.clone());
+        if old == new {
             return false;
         }
-        let stays = old.as_ref().map(|old| &old.value) == new.as_ref().map(|new| &new.value);
-        let sides = [old.as_ref().map(|old| (old, -1)), new.as_ref().map(|new| (new, 1))];
-        let before = |domain: Option<&Domain>| domain.map_or(0, |domain| domain.amount);
-        let was =
-            [&old, new].map(|side| side.as_ref().map_or(0, |side| before(self.domains.get(&side.value))));
-        for (place, sign) in sides.into_iter().flatten() {
-            if !self.domains.contains_key(&place.value) {
-                self.domains.insert(place.value.clone(), Domain::default());
-            }
-            let Some(domain) = self.domains.get_mut(&place.value) else { continue };
-            let amount = sign * place.amount.unwrap_or(0);
-            domain.amount += amount;
-            self.total += amount;
-            let takes_part = usize::from(place.amount.is_some());
-            domain.counted = if sign > 0 { domain.counted + takes_part } else { domain.counted - takes_part };
-            match (stays, sign > 0) {
-                (true, _) => {}
-                (false, true) => domain.nodes.push(slot),
-                (false, false) => domain.nodes.retain(|own| *own != slot),
-            }
-        }
-        for (side, was) in [&old, new].into_iter().zip(was) {
-            let Some(side) = side else { continue };
-            let Some(domain) = self.domains.get(&side.value) else { continue };
+        let mut change = |value: &Str, change: &dyn Fn(&mut Domain)| {
+            let domain = self.domains.entry(value.clone()).or_default();
+            let was = domain.amount;
+            change(domain);
+            self.total += domain.amount - was;
             if matters(was, domain.amount) {
                 affected.extend_from_slice(&domain.nodes);
             }
             if domain.nodes.is_empty() {
-                self.domains.remove(&side.value);
+                self.domains.remove(value);
             }
-            if stays {
-                break;
-            }
+        };
+        if let (Some(old), Some(new)) = (&old, &new)
+            && old.value == new.value
+        {
+            change(&new.value, &|domain| {
+                domain.take(old.amount);
+                domain.add(new.amount);
+            });
+            return false;
         }
-        !stays
+        if let Some(old) = old {
+            change(&old.value, &|domain| {
+                domain.take(old.amount);
+                domain.nodes.retain(|own| *own != slot);
+            });
+        }
+        if let Some(new) = new {
+            change(&new.value, &|domain| {
+                domain.add(new.amount);
+                domain.nodes.push(slot);
+            });
+        }
+        true
     }
 
     /// Closes the domains whose sum is `too_much` and opens the others. Nodes of those that changed go to `affected`.
