@@ -210,9 +210,9 @@ impl ResourceMetrics {
             "metadata": {"name": object.name(), "creationTimestamp": now.as_str()},
             "timestamp": now.as_str(), "window": WINDOW,
         });
-        let labels = object.to_value()["metadata"]["labels"].clone();
-        if !labels.is_null() {
-            made.set_at(&["metadata", "labels"], labels);
+        let labels = object.labels().map(|(key, value)| (Str::from(key), Value::from(value)));
+        if labels.len() > 0 {
+            made.set_at(&["metadata", "labels"], labels.collect::<Value>());
         }
         if endpoint.resource.namespaced {
             let pod = object.view::<Pod>().ok()?;

@@ -267,11 +267,14 @@ impl Engine {
 
     /// A pod for which room can be made counts as placed there.
     fn try_preempting(&mut self, pod: &Arc<PodInfo>, no_place: NoPlace, trial: &mut Trial) {
-        let Nomination::Make { node, victims } = &no_place.nomination else {
+        let room = match &no_place.nomination {
+            Nomination::Make { node, victims } => self.cache.slot(node).map(|slot| (slot, victims.clone())),
+            _ => None,
+        };
+        let Some((slot, victims)) = room else {
             trial.rejected.push((pod.clone(), no_place));
             return;
         };
-        let Some(slot) = self.cache.slot(node) else { return };
         let aside = victims.iter().filter_map(|victim| self.cache.set_aside(victim.uid())).collect();
         self.try_on(pod, slot, Some((no_place, aside)), trial);
     }
