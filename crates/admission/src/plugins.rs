@@ -101,7 +101,7 @@ const PLUGINS: &[Row] = &[
         made(pods::LimitPodHardAntiAffinityTopology)
     }),
     on("LimitRanger", Phases::Both, |env, _| made(limit_ranger::LimitRanger::new(env)?)),
-    on("ServiceAccount", Phases::Both, |env, _| made(service_account::ServiceAccount::new(env)?)),
+    on("ServiceAccount", Phases::Both, |env, _| made_dynamic(service_account::ServiceAccount::new(env)?)),
     // Off by default upstream, but on in every distribution.
     on("NodeRestriction", Phases::Both, |env, _| made(node_restriction::NodeRestriction::new(env)?)),
     on("TaintNodesByCondition", Phases::Mutates, |_, _| made(taint_nodes::TaintNodesByCondition)),

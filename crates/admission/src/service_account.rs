@@ -1,17 +1,23 @@
 //! `ServiceAccount`: every pod runs as a service account that exists, and carries a token of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::view::ObjectMeta;
 use apimachinery::{Status, Str, Value, json};
+use async_trait::async_trait;
 use registry::Endpoint;
 use registry::admission::{Attributes, Operation};
 use serde::Deserialize;
 
+use crate::dynamic::{DynamicPlugin, Pass};
 use crate::plugins::{BuildError, Environment};
-use crate::{Plugin, forbidden, look_up};
+use crate::{forbidden, look_up};
 
 const DEFAULT_ACCOUNT: &str = "default";
+/// How long a pod waits for the account that a controller is about to make in a new namespace; upstream asks ten times
+/// within one to two seconds.
+const DEFAULT_ACCOUNT_WAIT: Duration = Duration::from_secs(2);
 const VOLUME_PREFIX: &str = "kube-api-access-";
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// An hour and seven seconds: upstream's mark for tokens whose lifetime may be extended.
@@ -83,19 +89,16 @@ impl ServiceAccount {
     }
 }
 
-impl Plugin for ServiceAccount {
-    fn mutate(&self, attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), Status> {
-        if attributes.operation != Operation::Create || !attributes.is("", "pods") {
-            return Ok(());
+impl ServiceAccount {
+    /// Waits for the account `default` of a namespace that was made a moment ago.
+    async fn settle(&self, namespace: &str) {
+        if look_up(&self.accounts, namespace, DEFAULT_ACCOUNT).is_none() {
+            let key = self.accounts.resource.key(namespace, DEFAULT_ACCOUNT);
+            let _ = rt::timeout(DEFAULT_ACCOUNT_WAIT, self.accounts.cache.until_present(&key)).await;
         }
-        if is_mirror(pod) {
-            return check_mirror(pod).map_err(|why| forbidden(attributes, why));
-        }
-        if pod.str_at(&["spec", "serviceAccountName"]).is_empty() {
-            let old_name = pod.str_at(&["spec", "serviceAccount"]);
-            let name = if old_name.is_empty() { DEFAULT_ACCOUNT } else { old_name }.to_owned();
-            pod.set_at(&["spec", "serviceAccountName"], name);
-        }
+    }
+
+    fn complete(&self, attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), Status> {
         let name = pod.str_at(&["spec", "serviceAccountName"]).to_owned();
         pod.set_at(&["spec", "serviceAccount"], name.as_str());
         let account = self.account(attributes, &name)?;
@@ -110,8 +113,39 @@ impl Plugin for ServiceAccount {
         }
         Ok(())
     }
+}
 
-    fn validate(&self, attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {
+#[async_trait]
+impl DynamicPlugin for ServiceAccount {
+    fn is_idle(&self) -> bool {
+        false
+    }
+
+    async fn mutate(
+        &self,
+        attributes: &Attributes<'_>,
+        object: Option<&mut Value>,
+        _pass: &mut Pass,
+    ) -> Result<(), Status> {
+        let Some(pod) = object else { return Ok(()) };
+        if attributes.operation != Operation::Create || !attributes.is("", "pods") {
+            return Ok(());
+        }
+        if is_mirror(pod) {
+            return check_mirror(pod).map_err(|why| forbidden(attributes, why));
+        }
+        if pod.str_at(&["spec", "serviceAccountName"]).is_empty() {
+            let old_name = pod.str_at(&["spec", "serviceAccount"]);
+            let name = if old_name.is_empty() { DEFAULT_ACCOUNT } else { old_name }.to_owned();
+            pod.set_at(&["spec", "serviceAccountName"], name);
+        }
+        if pod.str_at(&["spec", "serviceAccountName"]) == DEFAULT_ACCOUNT {
+            self.settle(attributes.namespace).await;
+        }
+        self.complete(attributes, pod)
+    }
+
+    async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {
         let Some(pod) = object else { return Ok(()) };
         match attributes.operation {
             Operation::Create if attributes.is("", "pods") && is_mirror(pod) => {

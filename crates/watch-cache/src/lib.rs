@@ -310,6 +310,21 @@ impl ResourceCache {
         self.state.read().objects.get(key).cloned()
     }
 
+    /// The object of a key, waited for where it is not there yet. Cancel-safe; bound it with a timeout.
+    pub async fn until_present(&self, key: &str) -> Arc<Object> {
+        let mut newest = self.newest.subscribe();
+        loop {
+            newest.borrow_and_update();
+            if let Some(object) = self.get(key) {
+                return object;
+            }
+            if newest.changed().await.is_err() {
+                // The sender is this cache's own, so this cannot be reached; wait for ever.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// The revision of the newest change of this resource; 0 before the first. Whoever derives something from all
     /// objects knows by it whether that is still true.
     pub fn last_change(&self) -> u64 {

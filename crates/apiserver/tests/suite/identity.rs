@@ -299,3 +299,23 @@ async fn webhooks_say_whose_a_token_is_and_what_may_be_done() {
     assert_eq!(server.user("tom", &[]).get(&format!("{base}/configmaps")).await.status, 403);
     assert_eq!(hook.bodies().len(), before, "answers are kept, and tom is nothing to the webhook");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_waits_for_the_default_account_of_its_new_namespace_and_for_no_other() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    admin.post("/api/v1/namespaces", &json!({"metadata": {"name": "new"}})).await.expect(201);
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let client = admin.fork();
+    let create = async { client.post("/api/v1/namespaces/new/pods", &pod).await };
+    // The pod is asked for first; its account comes while it waits.
+    let (created, ()) = tokio::join!(biased; create, server.fill_namespace("new"));
+    let created = created.expect(201);
+    assert_eq!(created["spec"]["serviceAccountName"], "default");
+    let mut other = pod.clone();
+    other["metadata"]["name"] = "q".into();
+    other["spec"]["serviceAccountName"] = "ghost".into();
+    let refused = admin.post("/api/v1/namespaces/new/pods", &other).await.expect(403);
+    let message = refused["message"].as_str().unwrap_or_default();
+    assert!(message.ends_with("serviceaccount \"ghost\" not found"), "{message}");
+}
