@@ -1,8 +1,10 @@
 //! What runs on nodes: the life of pods, by whatever runtime.
 //!
-//! Owns: the simulated runtime ([`sim`]). Never touches: anything but the [`client::Api`] it is handed.
+//! Owns: the agent of a real node ([`agent`]) and simulated nodes ([`sim`]). Never touches: anything but the
+//! [`client::Api`] it is handed, and what is on its own machine.
 //!
-//! A runtime takes the pods bound to its nodes through their phases and reports them as status. The simulated one
-//! decides by a table of stages (`sim::stage`) in place of containers; one that starts containers joins beside it.
+//! Both take the pods bound to their nodes through their phases and report them as status. The simulated one decides
+//! by a table of stages (`sim::stage`) in place of containers.
 
+pub mod agent;
 pub mod sim;

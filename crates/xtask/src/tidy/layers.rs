@@ -51,7 +51,7 @@ impl Layer {
 }
 
 /// What components (L4) may see above L1. Certificates lead nowhere that the API does not, and webhooks elsewhere.
-const COMPONENTS_MAY_SEE: [&str; 4] = ["client", "controller-runtime", "pki", "webhook"];
+const COMPONENTS_MAY_SEE: [&str; 5] = ["client", "controller-runtime", "pki", "runtime", "webhook"];
 /// What storage must not know: kinds.
 const KINDS: [&str; 2] = ["api", "apimachinery"];
 

@@ -1,0 +1,7 @@
+//! Pod network, Services, NetworkPolicies and cluster DNS.
+
+pub mod dns;
+pub mod network_policy;
+pub mod nftables;
+pub mod pod_network;
+pub mod service_proxy;

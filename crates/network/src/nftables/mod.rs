@@ -1,0 +1,1 @@
+//! Tables, chains, sets and rules of the kernel, over netlink.

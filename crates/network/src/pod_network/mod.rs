@@ -1,0 +1,1 @@
+//! Links and addresses of pods, and the way between nodes.

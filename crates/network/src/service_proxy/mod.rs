@@ -1,0 +1,1 @@
+//! What a Service promises, as nftables maps.

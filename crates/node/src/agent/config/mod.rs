@@ -1,0 +1,1 @@
+//! What a pod asks for, as what a runtime is told.

@@ -1,0 +1,1 @@
+//! The kubelet's API: logs, exec, attach, port-forward, statistics.

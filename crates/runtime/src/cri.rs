@@ -1,0 +1,1 @@
+//! The client of a runtime behind a CRI socket: containerd, CRI-O.

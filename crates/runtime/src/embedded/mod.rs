@@ -1,0 +1,1 @@
+//! The runtime in this binary: libcontainer in a small process beside each container.

@@ -1,0 +1,1 @@
+//! Streams of exec, attach, port-forward and logs.
