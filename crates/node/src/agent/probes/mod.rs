@@ -132,7 +132,7 @@ impl Prober {
                 kind,
                 started: probed.started.clone(),
             };
-            task.set_initial();
+            task.shared.results.begin(task.change(kind.initial()));
             let stop = if kind.restarts() { &probed.stop_restarting } else { &probed.stop_all };
             let stop = stop.clone();
             drop(rt::spawn("probe", async move {
@@ -173,7 +173,13 @@ impl Prober {
         for (name, probed) in containers {
             probed.stop_restarting.cancel();
             for kind in probed.kinds.iter().copied().filter(|kind| kind.restarts()) {
-                self.shared.results.set(pod_uid, name, &probed.container_id, kind, Some(true));
+                self.shared.results.set(Change {
+                    pod_uid: pod_uid.to_owned(),
+                    container: name.clone(),
+                    container_id: probed.container_id.clone(),
+                    kind,
+                    passed: Some(true),
+                });
             }
             probed.started.send_replace(true);
         }
@@ -224,9 +230,9 @@ impl Task {
             let Some(passed) = self.probe(probe).await else { continue };
             match run.observe(passed) {
                 Observation::Undecided => {}
-                Observation::Settled => self.set(Some(passed)),
+                Observation::Settled => self.set(passed),
                 Observation::Final => {
-                    self.set(Some(passed));
+                    self.set(passed);
                     return;
                 }
             }
@@ -273,15 +279,20 @@ impl Task {
         (self.shared.recorder)(&self.target.pod, &self.target.container.name, Warning { reason, message });
     }
 
-    fn set_initial(&self) {
-        self.set(self.kind.initial());
+    fn change(&self, passed: Option<bool>) -> Change {
+        let target = &self.target;
+        Change {
+            pod_uid: target.pod_uid().to_owned(),
+            container: target.container.name.clone(),
+            container_id: target.container_id.clone(),
+            kind: self.kind,
+            passed,
+        }
     }
 
-    fn set(&self, passed: Option<bool>) {
-        let target = &self.target;
-        let name = &target.container.name;
-        self.shared.results.set(target.pod_uid(), name, &target.container_id, self.kind, passed);
-        if self.kind == Kind::Startup && passed == Some(true) {
+    fn set(&self, passed: bool) {
+        self.shared.results.set(self.change(Some(passed)));
+        if self.kind == Kind::Startup && passed {
             self.started.send_replace(true);
         }
     }

@@ -11,7 +11,7 @@ use super::Kind;
 /// Changes that a listener may be behind. Who is further behind looks at everything again.
 const CHANGES_MAX: usize = 1024;
 
-/// A probe's result is another one than before.
+/// A probe has another result than before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     pub pod_uid: String,
@@ -63,27 +63,26 @@ impl Results {
         self.shared.changes.subscribe()
     }
 
-    pub(super) fn set(
-        &self,
-        pod_uid: &str,
-        container: &str,
-        container_id: &str,
-        kind: Kind,
-        passed: Option<bool>,
-    ) {
-        let former =
-            self.shared.by_container.write().entry(container_id.to_owned()).or_default().insert(kind, passed);
-        if former == Some(passed) {
-            return;
-        }
-        let change = Change {
-            pod_uid: pod_uid.to_owned(),
-            container: container.to_owned(),
-            container_id: container_id.to_owned(),
-            kind,
-            passed,
-        };
+    /// A container's probe begins.
+    pub(super) fn begin(&self, change: Change) {
+        self.shared
+            .by_container
+            .write()
+            .entry(change.container_id.clone())
+            .or_default()
+            .insert(change.kind, change.passed);
         let _nobody_listens = self.shared.changes.send(change);
+    }
+
+    /// A result. One of a container that was removed meanwhile is forgotten.
+    pub(super) fn set(&self, change: Change) {
+        let former = match self.shared.by_container.write().get_mut(&change.container_id) {
+            Some(kinds) => kinds.insert(change.kind, change.passed),
+            None => return,
+        };
+        if former != Some(change.passed) {
+            let _nobody_listens = self.shared.changes.send(change);
+        }
     }
 
     pub(super) fn remove(&self, container_id: &str) {
