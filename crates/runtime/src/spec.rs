@@ -47,6 +47,8 @@ pub struct SandboxConfig {
     pub resources: Resources,
     /// A RuntimeClass' handler; empty for the default one.
     pub handler: String,
+    /// A container of it will be privileged. Runtimes behind a socket want to know beforehand.
+    pub privileged: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

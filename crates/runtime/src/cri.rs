@@ -1,1 +1,0 @@
-//! The client of a runtime behind a CRI socket: containerd, CRI-O.
