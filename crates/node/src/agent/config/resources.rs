@@ -198,6 +198,18 @@ pub fn of_pod(pod: &Pod, node: &NodeFacts) -> Resources {
     resources
 }
 
+/// The memory that a pod may have as a whole, in bytes; 0 where one of its containers has no limit.
+pub fn memory_limit(pod: &Pod) -> i64 {
+    let of_pod = positive(&limits(pod_level(pod)), "memory").is_some();
+    let is_bound = |own: &Container| positive(&limits(own.resources.as_ref()), "memory").is_some();
+    if !of_pod && !containers(pod).all(is_bound) {
+        return 0;
+    }
+    let counted = Counted { status: false, overhead: true, pod_level_huge_pages: true };
+    let sum = value::to_value(pod).map(|tree| pod_resources::limits(&tree, counted));
+    sum.ok().and_then(|sum| sum.get("memory")).map_or(0, |own| own.value())
+}
+
 /// Every size of the machine, so that who asks for none gets none.
 fn huge_pages(limits: &Amounts, sizes: &[String]) -> BTreeMap<String, u64> {
     let mut pages: BTreeMap<String, u64> = sizes.iter().map(|size| (size.clone(), 0)).collect();

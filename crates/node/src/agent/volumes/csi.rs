@@ -1,0 +1,553 @@
+//! Volumes of CSI drivers: which calls in which order, and what is remembered on disk to undo them.
+//!
+//! A driver is behind [`CsiDriver`]; who speaks gRPC with it is elsewhere. A volume is staged once for the node and
+//! published once for each pod. `vol_data.json` beside a pod's mount says whose it is, as a kubelet writes it, so that
+//! a restarted node can undo what it does not remember.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use api::gvr::{CSI_DRIVERS, VOLUME_ATTACHMENTS};
+use async_trait::async_trait;
+use camino::{Utf8Path, Utf8PathBuf};
+use client::Api;
+use client::typed::view;
+use k8s_openapi::api::core::v1::{PersistentVolume, Pod, Secret, Volume};
+use k8s_openapi::api::storage::v1::{CSIDriver as DriverObject, CSIDriverSpec, VolumeAttachment};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::layout::{Layout, is_one_name};
+use super::plugins::CSI;
+use super::{mount, ownership};
+use crate::agent::config::{name, namespace, uid};
+
+/// What a driver is told of a volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CsiVolume {
+    pub handle: String,
+    pub fs_type: String,
+    pub mount_flags: Vec<String>,
+    /// `ReadWriteOnce`, …: the strongest that the volume has.
+    pub access_mode: String,
+    pub read_only: bool,
+    pub attributes: BTreeMap<String, String>,
+    /// What attaching returned.
+    pub publish_context: BTreeMap<String, String>,
+    pub secrets: BTreeMap<String, String>,
+}
+
+/// One driver's node service. All calls are idempotent.
+#[async_trait]
+pub trait CsiDriver: Send + Sync + 'static {
+    /// Whether it has `STAGE_UNSTAGE_VOLUME`.
+    async fn stages(&self) -> Result<bool, String>;
+    async fn stage(&self, volume: &CsiVolume, staging: &Utf8Path) -> Result<(), String>;
+    async fn unstage(&self, handle: &str, staging: &Utf8Path) -> Result<(), String>;
+    async fn publish(
+        &self,
+        volume: &CsiVolume,
+        staging: Option<&Utf8Path>,
+        target: &Utf8Path,
+    ) -> Result<(), String>;
+    async fn unpublish(&self, handle: &str, target: &Utf8Path) -> Result<(), String>;
+}
+
+/// The drivers that are registered on this node.
+pub trait CsiDrivers: Send + Sync + 'static {
+    fn driver(&self, name: &str) -> Option<Arc<dyn CsiDriver>>;
+}
+
+/// A node without any.
+pub struct NoDrivers;
+
+impl CsiDrivers for NoDrivers {
+    fn driver(&self, _name: &str) -> Option<Arc<dyn CsiDriver>> {
+        None
+    }
+}
+
+/// `vol_data.json`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct VolumeData {
+    #[serde(rename = "specVolID")]
+    spec_vol_id: String,
+    volume_handle: String,
+    driver_name: String,
+    node_name: String,
+    /// `Persistent` or `Ephemeral`.
+    volume_lifecycle_mode: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    attachment_id: String,
+}
+
+/// The name of a volume in `status.volumesInUse` and `status.volumesAttached`.
+pub fn unique_name(driver: &str, handle: &str) -> String {
+    format!("{CSI}/{driver}^{handle}")
+}
+
+fn digest(text: &str) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The name of the object by which a volume is attached to a node.
+pub fn attachment_name(handle: &str, driver: &str, node: &str) -> String {
+    format!("csi-{}", digest(&format!("{handle}{driver}{node}")))
+}
+
+/// What of CSI a node does for its pods.
+pub struct Csi {
+    api: Arc<dyn Api>,
+    drivers: Arc<dyn CsiDrivers>,
+    layout: Layout,
+    node: String,
+    /// One stage or unstage of a volume at a time; as many as there are volumes in use.
+    stages: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// A volume and whose it is.
+struct Wanted {
+    driver: String,
+    /// Of the folder in the pod: the volume's own name, or that in the pod.
+    name: String,
+    volume: CsiVolume,
+    stage_secrets: BTreeMap<String, String>,
+    ephemeral: bool,
+    /// Only then is `fsGroup` applied by `ReadWriteOnceWithFSType`.
+    read_write_once: bool,
+}
+
+impl Csi {
+    pub fn new(api: Arc<dyn Api>, drivers: Arc<dyn CsiDrivers>, layout: Layout, node: &str) -> Self {
+        Self { api, drivers, layout, node: node.to_owned(), stages: Mutex::default() }
+    }
+
+    /// Sets up a volume that is bound to a claim of the pod. Returns where it is.
+    ///
+    /// # Errors
+    /// A message.
+    pub async fn set_up_persistent(
+        &self,
+        pod: &Pod,
+        bound: &PersistentVolume,
+        read_only: bool,
+    ) -> Result<Utf8PathBuf, String> {
+        let spec = bound.spec.as_ref().ok_or("the volume has no spec")?;
+        let source = spec.csi.as_ref().ok_or("the volume is none of CSI")?;
+        let secrets = async |reference: &Option<k8s_openapi::api::core::v1::SecretReference>| match reference
+        {
+            Some(own) => {
+                let namespace = own.namespace.as_deref().unwrap_or_default();
+                self.secret(namespace, own.name.as_deref().unwrap_or_default()).await
+            }
+            None => Ok(BTreeMap::new()),
+        };
+        let modes = spec.access_modes.as_deref().unwrap_or_default();
+        let wanted = Wanted {
+            driver: source.driver.clone(),
+            name: bound.metadata.name.clone().unwrap_or_default(),
+            stage_secrets: secrets(&source.node_stage_secret_ref).await?,
+            ephemeral: false,
+            read_write_once: modes.iter().any(|mode| mode == "ReadWriteOnce" || mode == "ReadWriteOncePod"),
+            volume: CsiVolume {
+                handle: source.volume_handle.clone(),
+                fs_type: source.fs_type.clone().unwrap_or_default(),
+                mount_flags: spec.mount_options.clone().unwrap_or_default(),
+                access_mode: modes.first().cloned().unwrap_or_default(),
+                read_only: read_only || source.read_only.unwrap_or(false),
+                attributes: source.volume_attributes.clone().unwrap_or_default(),
+                publish_context: BTreeMap::new(),
+                secrets: secrets(&source.node_publish_secret_ref).await?,
+            },
+        };
+        self.set_up(pod, wanted).await
+    }
+
+    /// Sets up a volume that is written into the pod. Returns where it is.
+    ///
+    /// # Errors
+    /// A message.
+    pub async fn set_up_inline(&self, pod: &Pod, volume: &Volume) -> Result<Utf8PathBuf, String> {
+        let source = volume.csi.as_ref().ok_or("the volume is none of CSI")?;
+        let secrets = match &source.node_publish_secret_ref {
+            Some(own) => self.secret(namespace(pod), &own.name).await?,
+            None => BTreeMap::new(),
+        };
+        let wanted = Wanted {
+            driver: source.driver.clone(),
+            name: volume.name.clone(),
+            stage_secrets: BTreeMap::new(),
+            ephemeral: true,
+            read_write_once: true,
+            volume: CsiVolume {
+                handle: format!("csi-{}", digest(&format!("{}{}", uid(pod), volume.name))),
+                fs_type: source.fs_type.clone().unwrap_or_default(),
+                access_mode: "ReadWriteOnce".to_owned(),
+                read_only: source.read_only.unwrap_or(false),
+                attributes: source.volume_attributes.clone().unwrap_or_default(),
+                secrets,
+                ..CsiVolume::default()
+            },
+        };
+        self.set_up(pod, wanted).await
+    }
+
+    async fn set_up(&self, pod: &Pod, mut wanted: Wanted) -> Result<Utf8PathBuf, String> {
+        if !is_one_name(&wanted.driver) || !is_one_name(&wanted.name) {
+            return Err(format!("driver {:?} or volume {:?} has no proper name", wanted.driver, wanted.name));
+        }
+        let driver = self.driver(&wanted.driver)?;
+        let about = self.about(&wanted.driver).await?;
+        let mut attachment_id = String::new();
+        if !wanted.ephemeral && about.as_ref().is_none_or(|own| own.attach_required != Some(false)) {
+            attachment_id = attachment_name(&wanted.volume.handle, &wanted.driver, &self.node);
+            wanted.volume.publish_context = self.attachment(&attachment_id).await?;
+        }
+        if about.as_ref().is_some_and(|own| own.pod_info_on_mount == Some(true)) {
+            wanted.volume.attributes.extend(pod_info(pod, wanted.ephemeral));
+        }
+        let staging = if wanted.ephemeral { None } else { self.stage(&*driver, &wanted).await? };
+        let folder = self.layout.volume(uid(pod), CSI, &wanted.name);
+        let target = folder.join("mount");
+        let data = VolumeData {
+            spec_vol_id: wanted.name.clone(),
+            volume_handle: wanted.volume.handle.clone(),
+            driver_name: wanted.driver.clone(),
+            node_name: self.node.clone(),
+            volume_lifecycle_mode: if wanted.ephemeral { "Ephemeral" } else { "Persistent" }.to_owned(),
+            attachment_id,
+        };
+        // Before the driver is asked: what is published has to be found again.
+        write_data(&folder, &data)?;
+        driver.publish(&wanted.volume, staging.as_deref(), &target).await?;
+        let policy = about.as_ref().and_then(|own| own.fs_group_policy.as_deref()).unwrap_or_default();
+        if let Some((group, change)) = super::setup::group_of(pod).filter(|_| takes_group(policy, &wanted)) {
+            let (target, read_only) = (target.clone(), wanted.volume.read_only);
+            let apply = move || ownership::apply_by_policy(&target, group, read_only, change);
+            let applied = tokio::task::spawn_blocking(apply).await.map_err(|error| error.to_string())?;
+            applied
+                .map_err(|error| format!("applyFSGroup failed for vol {}: {error}", wanted.volume.handle))?;
+        }
+        Ok(target)
+    }
+
+    fn driver(&self, name: &str) -> Result<Arc<dyn CsiDriver>, String> {
+        let missing = || {
+            format!(
+                "kubernetes.io/csi: mounter.SetUpAt failed to get CSI client: driver name {name} not found in the list \
+                 of registered CSI drivers"
+            )
+        };
+        self.drivers.driver(name).ok_or_else(missing)
+    }
+
+    /// What the driver says of itself in the API; nothing, where it has no object.
+    async fn about(&self, name: &str) -> Result<Option<CSIDriverSpec>, String> {
+        let object = self.api.find(&CSI_DRIVERS, "", name).await.map_err(|status| status.message)?;
+        let view = object.map(|object| view::<DriverObject>(&object)).transpose();
+        Ok(view.map_err(|status| status.message)?.map(|own| own.spec.clone()))
+    }
+
+    async fn attachment(&self, name: &str) -> Result<BTreeMap<String, String>, String> {
+        let object = self.api.find(&VOLUME_ATTACHMENTS, "", name).await.map_err(|status| status.message)?;
+        let view = object.map(|object| view::<VolumeAttachment>(&object)).transpose();
+        let attachment = view.map_err(|status| status.message)?;
+        match attachment.as_ref().and_then(|own| own.status.as_ref()) {
+            Some(status) if status.attached => Ok(status.attachment_metadata.clone().unwrap_or_default()),
+            _ => Err(format!("volume attachment {name} is not attached yet")),
+        }
+    }
+
+    async fn secret(&self, namespace: &str, name: &str) -> Result<BTreeMap<String, String>, String> {
+        let object = self.api.get(&api::gvr::SECRETS, namespace, name).await;
+        let secret = object.and_then(|object| view::<Secret>(&object));
+        let secret = secret
+            .map_err(|status| format!("failed to get secret {namespace}/{name}: {}", status.message))?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let data = secret.data.iter().flatten();
+        Ok(data.map(|(key, value)| (key.clone(), text(&value.0))).collect())
+    }
+
+    async fn stage(&self, driver: &dyn CsiDriver, wanted: &Wanted) -> Result<Option<Utf8PathBuf>, String> {
+        if !driver.stages().await? {
+            return Ok(None);
+        }
+        let staging = self.layout.staging(&wanted.driver, &digest(&wanted.volume.handle));
+        let lock = self.lock(&wanted.volume.handle);
+        let _staged = lock.lock().await;
+        std::fs::create_dir_all(&staging).map_err(|error| format!("{staging}: {error}"))?;
+        let volume = CsiVolume { secrets: wanted.stage_secrets.clone(), ..wanted.volume.clone() };
+        driver.stage(&volume, &staging).await?;
+        Ok(Some(staging))
+    }
+
+    fn lock(&self, handle: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut stages = self.stages.lock();
+        stages.retain(|_, lock| Arc::strong_count(lock) > 1);
+        stages.entry(handle.to_owned()).or_default().clone()
+    }
+
+    /// Undoes all that is on disk of a pod.
+    ///
+    /// # Errors
+    /// A message for each volume that is still there.
+    pub async fn tear_down(&self, uid: &str) -> Result<(), Vec<String>> {
+        let mut failures = Vec::new();
+        for folder in folders(&self.layout, uid) {
+            if let Err(why) = self.tear_down_one(uid, &folder).await {
+                let name = folder.file_name().unwrap_or_default();
+                failures.push(format!("UnmountVolume.TearDown failed for volume {name:?} : {why}"));
+            }
+        }
+        if failures.is_empty() { Ok(()) } else { Err(failures) }
+    }
+
+    async fn tear_down_one(&self, uid: &str, folder: &Utf8Path) -> Result<(), String> {
+        let target = folder.join("mount");
+        if let Some(data) = read_data(folder)? {
+            let driver = self.driver(&data.driver_name)?;
+            driver.unpublish(&data.volume_handle, &target).await?;
+            if mount::is_mount_point(&target).map_err(|error| error.to_string())? {
+                return Err(format!("driver {} left {target} mounted", data.driver_name));
+            }
+            if data.volume_lifecycle_mode == "Persistent" {
+                self.unstage(&*driver, &data, uid).await?;
+            }
+        }
+        // Only empty folders: whatever is left in them is not ours.
+        let remove = |path: &Utf8Path| match std::fs::remove_dir(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!("{path}: {error}")),
+            _ => Ok(()),
+        };
+        remove(&target)?;
+        let _ = std::fs::remove_file(data_path(folder));
+        remove(folder)
+    }
+
+    async fn unstage(&self, driver: &dyn CsiDriver, data: &VolumeData, uid: &str) -> Result<(), String> {
+        let staging = self.layout.staging(&data.driver_name, &digest(&data.volume_handle));
+        let lock = self.lock(&data.volume_handle);
+        let _staged = lock.lock().await;
+        if !staging.exists() || self.is_used_beside(data, uid) {
+            return Ok(());
+        }
+        driver.unstage(&data.volume_handle, &staging).await?;
+        if mount::is_mount_point(&staging).map_err(|error| error.to_string())? {
+            return Err(format!("driver {} left {staging} mounted", data.driver_name));
+        }
+        std::fs::remove_dir(&staging).map_err(|error| format!("{staging}: {error}"))
+    }
+
+    /// Whether another pod has the volume.
+    fn is_used_beside(&self, data: &VolumeData, uid: &str) -> bool {
+        let of_others = pods(&self.layout).into_iter().filter(|own| own != uid);
+        let mut folders = of_others.flat_map(|other| folders(&self.layout, &other));
+        folders.any(|folder| {
+            let own = read_data(&folder).ok().flatten();
+            own.is_some_and(|own| {
+                (own.driver_name.as_str(), own.volume_handle.as_str())
+                    == (data.driver_name.as_str(), data.volume_handle.as_str())
+            })
+        })
+    }
+
+    /// Names of attachable volumes that pods have here, for `status.volumesInUse`.
+    pub fn in_use(&self) -> Vec<String> {
+        let folders = pods(&self.layout).into_iter().flat_map(|uid| folders(&self.layout, &uid));
+        let data = folders.filter_map(|folder| read_data(&folder).ok().flatten());
+        let attached = data.filter(|data| !data.attachment_id.is_empty());
+        let mut names: Vec<String> =
+            attached.map(|data| unique_name(&data.driver_name, &data.volume_handle)).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+}
+
+fn takes_group(policy: &str, wanted: &Wanted) -> bool {
+    match policy {
+        "None" => false,
+        "File" => true,
+        _ => !wanted.volume.fs_type.is_empty() && wanted.read_write_once,
+    }
+}
+
+fn pod_info(pod: &Pod, ephemeral: bool) -> BTreeMap<String, String> {
+    let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.clone()).unwrap_or_default();
+    [
+        ("csi.storage.k8s.io/pod.name", name(pod).to_owned()),
+        ("csi.storage.k8s.io/pod.namespace", namespace(pod).to_owned()),
+        ("csi.storage.k8s.io/pod.uid", uid(pod).to_owned()),
+        ("csi.storage.k8s.io/serviceAccount.name", account),
+        ("csi.storage.k8s.io/ephemeral", ephemeral.to_string()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into()
+}
+
+/// Pods that have something on disk.
+pub(super) fn pods(layout: &Layout) -> Vec<String> {
+    names_in(&layout.pods())
+}
+
+fn names_in(folder: &Utf8Path) -> Vec<String> {
+    let entries = folder.read_dir_utf8().into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|own| own.is_dir()));
+    folders.map(|entry| entry.file_name().to_owned()).collect()
+}
+
+fn folders(layout: &Layout, uid: &str) -> Vec<Utf8PathBuf> {
+    let root = layout.pod_volumes(uid).join(CSI.replace('/', "~"));
+    names_in(&root).into_iter().map(|name| root.join(name)).collect()
+}
+
+fn data_path(folder: &Utf8Path) -> Utf8PathBuf {
+    folder.join("vol_data.json")
+}
+
+fn write_data(folder: &Utf8Path, data: &VolumeData) -> Result<(), String> {
+    let write = || -> std::io::Result<()> {
+        std::fs::create_dir_all(folder)?;
+        let next = folder.join("vol_data.json.next");
+        std::fs::write(&next, serde_json::to_vec(data)?)?;
+        std::fs::rename(next, data_path(folder))
+    };
+    write().map_err(|error| format!("writing {}: {error}", data_path(folder)))
+}
+
+fn read_data(folder: &Utf8Path) -> Result<Option<VolumeData>, String> {
+    match std::fs::read(data_path(folder)) {
+        Ok(bytes) => {
+            let data = serde_json::from_slice(&bytes);
+            data.map(Some).map_err(|error| format!("reading {}: {error}", data_path(folder)))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("reading {}: {error}", data_path(folder))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::json;
+    use client::fake::FakeApi;
+
+    use super::*;
+    use crate::agent::config::fixture;
+
+    #[derive(Default)]
+    struct Recorded(Mutex<Vec<String>>);
+
+    impl Recorded {
+        fn add(&self, call: String) {
+            self.0.lock().push(call);
+        }
+    }
+
+    #[async_trait]
+    impl CsiDriver for Recorded {
+        async fn stages(&self) -> Result<bool, String> {
+            Ok(true)
+        }
+        async fn stage(&self, volume: &CsiVolume, _staging: &Utf8Path) -> Result<(), String> {
+            self.add(format!("stage {} {:?}", volume.handle, volume.publish_context));
+            Ok(())
+        }
+        async fn unstage(&self, handle: &str, _staging: &Utf8Path) -> Result<(), String> {
+            self.add(format!("unstage {handle}"));
+            Ok(())
+        }
+        async fn publish(
+            &self,
+            volume: &CsiVolume,
+            staging: Option<&Utf8Path>,
+            target: &Utf8Path,
+        ) -> Result<(), String> {
+            let info = volume.attributes.get("csi.storage.k8s.io/ephemeral");
+            self.add(format!("publish {} {} {info:?}", volume.handle, staging.is_some()));
+            std::fs::create_dir_all(target).map_err(|error| error.to_string())
+        }
+        async fn unpublish(&self, handle: &str, _target: &Utf8Path) -> Result<(), String> {
+            self.add(format!("unpublish {handle}"));
+            Ok(())
+        }
+    }
+
+    struct One(Arc<Recorded>);
+
+    impl CsiDrivers for One {
+        fn driver(&self, name: &str) -> Option<Arc<dyn CsiDriver>> {
+            (name == "d.example.com").then(|| self.0.clone() as Arc<dyn CsiDriver>)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_volume_is_staged_for_the_node_and_published_for_each_pod() {
+        let (fake, recorded) = (FakeApi::new(), Arc::new(Recorded::default()));
+        let folder = tempfile::tempdir().expect("a folder");
+        let layout = Layout::new(Utf8Path::from_path(folder.path()).expect("it is text"));
+        let csi = Csi::new(fake.clone(), Arc::new(One(recorded.clone())), layout, "n1");
+        let volume = |driver: &str| -> PersistentVolume {
+            let tree = serde_json::json!({"metadata": {"name": "pv"}, "spec": {"accessModes": ["ReadWriteOnce"],
+                "csi": {"driver": driver, "volumeHandle": "h"}}});
+            serde_json::from_value(tree).expect("a volume")
+        };
+        let pod = |uid: &str| {
+            let mut pod = fixture::pod(serde_json::json!({"containers": []}));
+            pod.metadata.uid = Some(uid.to_owned());
+            pod
+        };
+        let unknown = csi.set_up_persistent(&pod("a"), &volume("other"), false).await.expect_err("nobody");
+        assert!(unknown.ends_with("driver name other not found in the list of registered CSI drivers"));
+        let attachment = attachment_name("h", "d.example.com", "n1");
+        let waits = csi.set_up_persistent(&pod("a"), &volume("d.example.com"), false).await;
+        assert_eq!(waits, Err(format!("volume attachment {attachment} is not attached yet")));
+        fake.seed(json!({"apiVersion": "storage.k8s.io/v1", "kind": "VolumeAttachment",
+            "metadata": {"name": attachment}, "spec": {"attacher": "d.example.com", "nodeName": "n1",
+            "source": {"persistentVolumeName": "pv"}},
+            "status": {"attached": true, "attachmentMetadata": {"device": "sdb"}}}));
+        for uid in ["a", "b"] {
+            let place =
+                csi.set_up_persistent(&pod(uid), &volume("d.example.com"), false).await.expect("set up");
+            assert!(place.ends_with(format!("pods/{uid}/volumes/kubernetes.io~csi/pv/mount")));
+        }
+        assert_eq!(csi.in_use(), ["kubernetes.io/csi/d.example.com^h"]);
+        csi.tear_down("a").await.expect("torn down");
+        assert_eq!(csi.in_use().len(), 1);
+        csi.tear_down("b").await.expect("torn down");
+        csi.tear_down("b").await.expect("gone already");
+        assert!(csi.in_use().is_empty());
+        expect_test::expect![[r#"
+            stage h {"device": "sdb"}
+            publish h true None
+            stage h {"device": "sdb"}
+            publish h true None
+            unpublish h
+            unpublish h
+            unstage h"#]]
+        .assert_eq(&recorded.0.lock().join("\n"));
+    }
+
+    #[tokio::test]
+    async fn a_volume_of_a_pod_is_published_only() {
+        let (fake, recorded) = (FakeApi::new(), Arc::new(Recorded::default()));
+        let folder = tempfile::tempdir().expect("a folder");
+        let layout = Layout::new(Utf8Path::from_path(folder.path()).expect("it is text"));
+        let csi = Csi::new(fake.clone(), Arc::new(One(recorded.clone())), layout, "n1");
+        fake.seed(json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver",
+            "metadata": {"name": "d.example.com"}, "spec": {"podInfoOnMount": true}}));
+        let pod = fixture::pod(serde_json::json!({"containers": []}));
+        let volume = serde_json::json!({"name": "v", "csi": {"driver": "d.example.com"}});
+        let volume: Volume = serde_json::from_value(volume).expect("a volume");
+        csi.set_up_inline(&pod, &volume).await.expect("set up");
+        csi.tear_down("u-1").await.expect("torn down");
+        let calls = recorded.0.lock().clone();
+        assert_eq!(calls.len(), 2);
+        assert!(
+            calls[0].starts_with("publish csi-") && calls[0].ends_with(" false Some(\"true\")"),
+            "{calls:?}"
+        );
+        assert!(csi.in_use().is_empty());
+    }
+}
