@@ -7,4 +7,5 @@
 //! by a table of stages (`sim::stage`) in place of containers.
 
 pub mod agent;
+mod changes;
 pub mod sim;

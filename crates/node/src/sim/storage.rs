@@ -3,8 +3,9 @@
 //! Owns: the volumes annotated `pintle.io/simulated`, and the StorageClass `standard` of a cluster that has no class.
 //! It does what an external provisioner does: the binder asks by annotation on a claim, it makes the volume, and
 //! deletes it once the claim is gone and the policy says so. It answers for every class's provisioner, as the nodes
-//! answer for every image, except where a `CSIDriver` of that name says that somebody serves it. A volume for a claim
-//! whose pod has a node can be reached from the zone and region of that node, as the disk of a cloud can.
+//! answer for every image, except where a `CSIDriver` of that name says that somebody serves it, and for that of real
+//! nodes. A volume for a claim whose pod has a node can be reached from the zone and region of that node, as the disk
+//! of a cloud can.
 //!
 //! Why not a provisioner of one name only? Manifests name the provisioner of the cluster they were written for.
 
@@ -17,11 +18,14 @@ use api::volumes::{PROVISIONED_BY, SELECTED_NODE, STORAGE_PROVISIONER};
 use apimachinery::{Object, Status, Str, Value, json};
 use client::events::Reference;
 use client::typed::view;
-use client::{Api, DeleteOptions, Delta, Informer, Informers, Patch, Recorder, WriteOptions};
-use futures::stream::{self, Stream, StreamExt};
+use client::{Api, DeleteOptions, Informer, Informers, Patch, Recorder, WriteOptions};
+use futures::stream::{self, StreamExt};
 use rt::Shutdown;
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
+
+use crate::agent::volumes::provisioner;
+use crate::changes::{changes, current, wakes};
 
 /// The provisioner of [`CLASS`], and the component of events.
 const PROVISIONER: &str = "pintle.io/sim";
@@ -157,6 +161,7 @@ impl Provisioner {
         let claim = object.view::<PersistentVolumeClaim>().ok()?;
         let provisioner = claim.metadata.annotations.get(STORAGE_PROVISIONER)?;
         let wanted = claim.spec.volume_name.is_empty()
+            && provisioner.as_str() != provisioner::PROVISIONER
             && !object.is_deleting()
             && self.drivers.get("", provisioner).is_none()
             && self.volumes.get("", &volume_name(object)).is_none();
@@ -174,41 +179,6 @@ impl Provisioner {
             result => result,
         }
     }
-}
-
-/// The object as it was when it changed, unless it changed again.
-fn current(informer: &Informer, changed: &Object) -> Option<Arc<Object>> {
-    let is_same = |own: &Arc<Object>| own.uid() == changed.uid() && own.revision() == changed.revision();
-    informer.get(changed.namespace(), changed.name()).filter(is_same)
-}
-
-/// Objects as they appear and change.
-fn changes(informer: &Arc<Informer>) -> impl Stream<Item = Arc<Object>> + use<> {
-    let informer = informer.clone();
-    batches(&informer).flat_map(move |batch| {
-        let mut objects = Vec::new();
-        for delta in batch {
-            match delta {
-                Delta::Upsert { new, .. } => objects.push(new),
-                Delta::Resync => objects.extend(informer.list()),
-                Delta::Delete { .. } => {}
-            }
-        }
-        stream::iter(objects)
-    })
-}
-
-/// All objects of `woken` whenever something else changes.
-fn wakes(informer: &Informer, woken: &Arc<Informer>) -> impl Stream<Item = Arc<Object>> + use<> {
-    let woken = woken.clone();
-    batches(informer).flat_map(move |_| stream::iter(woken.list()))
-}
-
-fn batches(informer: &Informer) -> impl Stream<Item = Vec<Delta>> + use<> {
-    stream::unfold(informer.subscribe(), |mut subscription| async {
-        let mut batch = Vec::new();
-        subscription.recv_batch(&mut batch).await.then_some((batch, subscription))
-    })
 }
 
 /// Made here, and nobody needs it any more.

@@ -22,6 +22,7 @@ mod mounted;
 pub mod ownership;
 pub mod payload;
 pub mod plugins;
+pub mod provisioner;
 mod setup;
 #[cfg(test)]
 mod tests;
