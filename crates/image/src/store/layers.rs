@@ -1,0 +1,126 @@
+//! Layers' files, unpacked: a folder for each chain ID, made once and never changed.
+
+use std::fs::{self, File};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use serde::{Deserialize, Serialize};
+
+use super::layout::{self, Layout};
+use super::lease::Lease;
+use super::records::StoredImage;
+use crate::layer::{self, Limits, Unpacked};
+use crate::manifest::Descriptor;
+use crate::{ConfigFile, Digest, Error, Result};
+
+/// What is known of an unpacked layer.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(super) struct LayerInfo {
+    /// Of its files.
+    pub(super) bytes: u64,
+    pub(super) inodes: u64,
+}
+
+impl Layout {
+    pub(super) fn layer_files(&self, chain: &Digest) -> Utf8PathBuf {
+        self.layer(chain).join("fs")
+    }
+
+    pub(super) fn layer_info(&self, chain: &Digest) -> Result<Option<LayerInfo>> {
+        layout::read_json(&self.layer(chain).join("layer.json"))
+    }
+
+    /// Unpacks those layers of an image that are not yet. What it needs is claimed by the lease.
+    pub(super) fn unpack_image(
+        &self,
+        lease: &Lease,
+        image: &StoredImage,
+        mut unpacking: impl FnMut(&Descriptor),
+    ) -> Result<()> {
+        let config = ConfigFile::decode(&self.read_document(image.id())?)?;
+        let diffs = &config.rootfs.diff_ids;
+        if diffs.len() != image.layers.len() {
+            return Err(Error::Invalid(format!(
+                "mismatched image rootfs and manifest layers: {} and {}",
+                diffs.len(),
+                image.layers.len()
+            )));
+        }
+        // Below the layer at hand, the topmost first.
+        let mut below: Vec<Utf8PathBuf> = Vec::new();
+        for ((layer, diff), chain) in image.layers.iter().zip(diffs).zip(&image.chain) {
+            lease.claim(chain)?;
+            if self.layer_info(chain)?.is_none() {
+                unpacking(layer);
+                self.unpack_layer(lease, layer, diff, chain, &below)?;
+            }
+            below.insert(0, self.layer_files(chain));
+        }
+        Ok(())
+    }
+
+    fn unpack_layer(
+        &self,
+        lease: &Lease,
+        layer: &Descriptor,
+        diff: &Digest,
+        chain: &Digest,
+        below: &[Utf8PathBuf],
+    ) -> Result<()> {
+        let fresh = Fresh(self.folder("layers").join(lease.new_name()));
+        let files = fresh.0.join("fs");
+        fs::create_dir_all(&files).map_err(|error| Error::io("create", &files, error))?;
+        let content = self.open_blob(&layer.digest)?;
+        let unpacked: Unpacked = layer::unpack(content, &files, below, &Limits::default())
+            .map_err(|error| within(&format!("layer {}", layer.digest), error))?;
+        if unpacked.diff_id != *diff {
+            let found = unpacked.diff_id;
+            return Err(Error::Corrupt(format!(
+                "layer {}: digest mismatch: its archive has digest {found}, the image's configuration says {diff}",
+                layer.digest
+            )));
+        }
+        let info = LayerInfo { bytes: unpacked.bytes, inodes: unpacked.entries };
+        layout::write_json(&fresh.0.join("layer.json"), &info)?;
+        sync_all_below(&fresh.0)?;
+        let target = self.layer(chain);
+        match fs::rename(&fresh.0, &target) {
+            Ok(()) => layout::sync_folder(&self.folder("layers")),
+            // Somebody else, in another process, was faster with the same.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::DirectoryNotEmpty | std::io::ErrorKind::AlreadyExists
+                ) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(Error::io("rename", &fresh.0, error)),
+        }
+    }
+}
+
+/// Says where it happened.
+fn within(place: &str, error: Error) -> Error {
+    match error {
+        Error::Invalid(problem) => Error::Invalid(format!("{place}: {problem}")),
+        Error::Corrupt(problem) => Error::Corrupt(format!("{place}: {problem}")),
+        Error::NoSpace(problem) => Error::NoSpace(format!("{place}: {problem}")),
+        Error::Io { operation, source } => Error::Io { operation: format!("{place}: {operation}"), source },
+        other => other,
+    }
+}
+
+/// One call for the whole file system is faster than one for each of thousands of small files.
+fn sync_all_below(path: &Utf8Path) -> Result<()> {
+    let folder = File::open(path).map_err(|error| Error::io("open", path, error))?;
+    rustix::fs::syncfs(&folder).map_err(|error| Error::io("sync", path, error))
+}
+
+/// A folder that is removed again unless it got another name.
+struct Fresh(Utf8PathBuf);
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        let _ = layout::remove_tree(&self.0);
+    }
+}
