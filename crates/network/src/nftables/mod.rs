@@ -28,6 +28,6 @@ pub use attribute::{Attributes, Reader};
 pub use batch::{Base, Batch, ChainType, Family, Hook};
 pub use connection::{Connection, Error, SUBSYSTEM_CONNTRACK, request};
 pub use expression::{
-    CmpOp, CtDirection, CtKey, DynsetOp, Expression, MetaKey, PayloadBase, Register, Verdict,
+    ADDRESS_LOCAL, CmpOp, CtDirection, CtKey, DynsetOp, Expression, MetaKey, PayloadBase, Register, Verdict,
 };
 pub use set::{Data, Element, Field, Set};

@@ -1,6 +1,7 @@
 //! Network namespaces of a test's own: everything in them is gone with the last descriptor.
 
 use std::fs::File;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::Command;
 
@@ -81,5 +82,69 @@ impl Namespace {
             return None;
         }
         Some(self.command("nft", &["list", "ruleset"]))
+    }
+}
+
+/// A host with pods behind routed links of their own, and somebody outside.
+pub(crate) struct World {
+    pub(crate) host: Namespace,
+    pub(crate) outside: Namespace,
+    pub(crate) pods: Vec<Namespace>,
+}
+
+impl World {
+    pub(crate) const NODE_V4: &str = "192.168.50.1";
+    pub(crate) const NODE_V6: &str = "fd00:50::1";
+    pub(crate) const OUTSIDE_V4: &str = "192.168.50.2";
+    pub(crate) const OUTSIDE_V6: &str = "fd00:50::2";
+    pub(crate) const PODS_V4: &str = "10.244.0.0/24";
+    pub(crate) const PODS_V6: &str = "fd00:244::/64";
+
+    pub(crate) fn pod_v4(number: u8) -> IpAddr {
+        [10, 244, 0, number + 1].into()
+    }
+
+    pub(crate) fn pod_v6(number: u8) -> IpAddr {
+        [0xfd00, 0x244, 0, 0, 0, 0, 0, u16::from(number) + 1].into()
+    }
+
+    pub(crate) fn new(pods: u8) -> Option<Self> {
+        let (host, outside) = (Namespace::new()?, Namespace::new()?);
+        host.sysctl("ipv4/ip_forward", "1");
+        host.sysctl("ipv6/conf/all/forwarding", "1");
+        host.ip(&format!("link add uplink type veth peer name eth0 netns {}", outside.path()));
+        host.ip("link set uplink up");
+        outside.ip("link set eth0 up");
+        for (namespace, link, v4, v6) in [
+            (&host, "uplink", Self::NODE_V4, Self::NODE_V6),
+            (&outside, "eth0", Self::OUTSIDE_V4, Self::OUTSIDE_V6),
+        ] {
+            namespace.ip(&format!("addr add {v4}/24 dev {link}"));
+            namespace.ip(&format!("addr add {v6}/64 dev {link} nodad"));
+        }
+        outside.ip(&format!("route add default via {}", Self::NODE_V4));
+        outside.ip(&format!("route add default via {}", Self::NODE_V6));
+        host.ip(&format!("route add default via {}", Self::OUTSIDE_V4));
+        host.ip(&format!("route add default via {}", Self::OUTSIDE_V6));
+        let pods: Option<Vec<Namespace>> = (0..pods).map(|number| Self::pod(&host, number)).collect();
+        Some(Self { host, outside, pods: pods? })
+    }
+
+    fn pod(host: &Namespace, number: u8) -> Option<Namespace> {
+        let pod = Namespace::new()?;
+        let (link, v4, v6) = (format!("pod{number}"), Self::pod_v4(number), Self::pod_v6(number));
+        host.ip(&format!("link add {link} type veth peer name eth0 netns {}", pod.path()));
+        host.ip(&format!("addr add 169.254.1.1/32 dev {link} scope link"));
+        host.ip(&format!("addr add fe80::1/64 dev {link} nodad"));
+        host.ip(&format!("link set {link} up"));
+        host.ip(&format!("route add {v4}/32 dev {link}"));
+        host.ip(&format!("route add {v6}/128 dev {link}"));
+        pod.ip(&format!("addr add {v4}/32 dev eth0"));
+        pod.ip(&format!("addr add {v6}/128 dev eth0 nodad"));
+        pod.ip("link set eth0 up");
+        pod.ip("route add 169.254.1.1 dev eth0 scope link");
+        pod.ip("route add default via 169.254.1.1 dev eth0");
+        pod.ip("route add default via fe80::1 dev eth0");
+        Some(pod)
     }
 }

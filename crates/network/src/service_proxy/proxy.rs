@@ -1,0 +1,146 @@
+//! The proxy of one network namespace: plans in, commits out.
+//!
+//! Owns: the wanted state of both families, and the socket. Never touches: informers and time; [`super::run`] feeds
+//! it. Everything blocks for as long as the kernel works.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+
+use client::ObjectKey;
+use tracing::{debug, info};
+
+use super::cidr::family_of;
+use super::conntrack;
+use super::plan::{Facts, HealthCheck, HostPort, PortKey, ServicePlan, plan_host_port};
+use super::ruleset::{self, Policy};
+use super::tables::Tables;
+use crate::nftables::{Batch, Connection, Element, Error, Family};
+
+/// Wanted state, and the way to the kernel.
+pub struct Proxy {
+    connection: Connection,
+    policy: Policy,
+    families: [Tables; 2],
+    services: HashMap<ObjectKey, Served>,
+    host_ports: HashSet<PortKey>,
+    /// The kernel's table is not known to be what was committed last.
+    whole: bool,
+}
+
+#[derive(Default)]
+struct Served {
+    ports: Vec<PortKey>,
+    cluster_ips: Vec<IpAddr>,
+    health_check: Option<HealthCheck>,
+}
+
+impl Proxy {
+    /// A proxy for the network namespace of this thread. Nothing changes there before the first
+    /// [`Proxy::commit`], which makes the tables anew in one step.
+    pub fn open(policy: Policy) -> Result<Self, Error> {
+        Ok(Self {
+            connection: Connection::open()?,
+            policy,
+            families: [Tables::new(Family::Ipv4), Tables::new(Family::Ipv6)],
+            services: HashMap::new(),
+            host_ports: HashSet::new(),
+            whole: true,
+        })
+    }
+
+    fn tables(&mut self, family: Family) -> &mut Tables {
+        let [v4, v6] = &mut self.families;
+        if family == Family::Ipv6 { v6 } else { v4 }
+    }
+
+    /// Makes a Service what its plan says; an empty plan forgets it.
+    pub fn set_service(&mut self, key: ObjectKey, plan: ServicePlan) {
+        let old = self.services.remove(&key).unwrap_or_default();
+        for gone in old.ports.iter().filter(|own| !plan.ports.iter().any(|port| port.key == **own)) {
+            self.tables(gone.family).remove(gone);
+        }
+        for address in &plan.cluster_ips {
+            self.tables(family_of(*address)).add_cluster_ip(*address);
+        }
+        for address in old.cluster_ips {
+            self.tables(family_of(address)).remove_cluster_ip(address);
+        }
+        let ports = plan.ports.iter().map(|port| port.key.clone()).collect();
+        for port in plan.ports {
+            self.tables(port.key.family).put(port);
+        }
+        if !plan.cluster_ips.is_empty() {
+            let served = Served { ports, cluster_ips: plan.cluster_ips, health_check: plan.health_check };
+            self.services.insert(key, served);
+        }
+    }
+
+    /// The Services that are served now.
+    pub fn services(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.services.keys()
+    }
+
+    /// What load balancers may ask, by Service.
+    pub fn health_checks(&self) -> HashMap<ObjectKey, HealthCheck> {
+        let services = self.services.iter();
+        services.filter_map(|(key, served)| Some((key.clone(), served.health_check.clone()?))).collect()
+    }
+
+    /// Makes these the ports of the node that lead to pods.
+    pub fn set_host_ports(&mut self, host_ports: &[HostPort], facts: &Facts) {
+        let mut gone = std::mem::take(&mut self.host_ports);
+        for host_port in host_ports {
+            let plan = plan_host_port(host_port, facts);
+            gone.remove(&plan.key);
+            self.host_ports.insert(plan.key.clone());
+            self.tables(plan.key.family).put(plan);
+        }
+        for key in gone {
+            self.tables(key.family).remove(&key);
+        }
+    }
+
+    /// The next commit makes the tables anew.
+    pub fn distrust(&mut self) {
+        self.whole = true;
+    }
+
+    /// Makes the kernel's tables what is wanted. After an error they are as before, and the next commit makes them
+    /// anew.
+    pub fn commit(&mut self) -> Result<(), Error> {
+        let mut batch = Batch::default();
+        let whole = std::mem::replace(&mut self.whole, true);
+        for tables in &self.families {
+            if whole {
+                let clients = remembered_clients(&mut self.connection, tables.family())?;
+                ruleset::write_all(tables, &self.policy, &clients, &mut batch);
+            } else {
+                ruleset::write_changes(tables, &mut batch);
+            }
+        }
+        self.connection.commit(&batch)?;
+        self.whole = false;
+        if whole {
+            let [(v4, endpoints_v4), (v6, endpoints_v6)] = self.families.each_ref().map(Tables::len);
+            info!(ports = v4 + v6, endpoints = endpoints_v4 + endpoints_v6, "Rules of all Services written");
+        }
+        for tables in &mut self.families {
+            let family = tables.family();
+            let stale = tables.committed();
+            let ended = conntrack::clean(&mut self.connection, family, &stale)?;
+            if ended > 0 {
+                debug!(ended, "Stale connections of UDP ended");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Which client is to stay at which endpoint, so that making the table anew forgets nobody.
+fn remembered_clients(connection: &mut Connection, family: Family) -> Result<Vec<Element>, Error> {
+    match connection.elements(family, ruleset::TABLE, ruleset::AFFINITY) {
+        Ok(clients) => Ok(clients),
+        Err(error) if error.is_absent() => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
