@@ -29,6 +29,8 @@ const HEADER_LEN: usize = 16;
 const FLAGS_AT: usize = 6;
 const LIST_ELEM: u16 = 1;
 
+/// A longer comment is left out.
+pub const COMMENT_LEN_MAX: u8 = 128;
 /// Bytes of elements in one message: the list is an attribute, whose length has sixteen bits.
 const ELEMENTS_BYTES_MAX: usize = 60_000;
 
@@ -139,6 +141,18 @@ impl Batch {
 
     /// Appends a rule.
     pub fn add_rule(&mut self, family: Family, table: &str, chain: &str, expressions: &[Expression]) {
+        self.add_commented_rule(family, table, chain, expressions, "");
+    }
+
+    /// Appends a rule with a comment of up to [`COMMENT_LEN_MAX`] bytes, for who lists the rules.
+    pub fn add_commented_rule(
+        &mut self,
+        family: Family,
+        table: &str,
+        chain: &str,
+        expressions: &[Expression],
+        comment: &str,
+    ) {
         let subject = format!("adding a rule to chain {chain} of table {table}");
         self.message(NEW_RULE, FLAG_CREATE | FLAG_APPEND, family, subject, |out| {
             out.put_str(1, table);
@@ -148,6 +162,12 @@ impl Batch {
                     list.nest(LIST_ELEM, |item| expression.write(item));
                 }
             });
+            if let Some(len) =
+                u8::try_from(comment.len() + 1).ok().filter(|len| (2..=COMMENT_LEN_MAX + 1).contains(len))
+            {
+                // The form in which `nft` keeps comments: kind, length, text.
+                out.put(7, &[&[0, len], comment.as_bytes(), &[0]].concat());
+            }
         });
     }
 

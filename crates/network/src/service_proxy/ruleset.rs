@@ -5,6 +5,11 @@
 //! Rules see the first packet of a connection only; the kernel's connection tracking does the rest. No rule knows a
 //! Service: they look it up, so that their number depends on nothing but how many endpoints the largest one has.
 //!
+//! What a map leads to is the key of the next map. The program `nft` (1.0.6 at least) aborts when it lists a rule with
+//! such a key. So the wanted number is not the first word that the map has: it lands in a register of which `nft`
+//! believes that it still holds what was loaded before, the packet's mark. It lists a `meta mark` that is none; the
+//! comment of the rule names the maps.
+//!
 //! ```text
 //!     prerouting, output ─▶ services ── kind ─▶ cluster-ip | external | … (mark for masquerade, allowed clients)
 //!                               │                    └─▶ balance-cluster | balance-local ── number of endpoints ─▶
@@ -41,13 +46,17 @@ pub struct Policy {
 }
 
 // Registers. The key of a frontend takes the first ones, and stays there while it is looked up more than once; what
-// is found at last replaces it.
+// is found at last replaces it. Before each number that comes from a map one register is lost.
 const KEY: Register = 0;
 const FOUND: Register = 0;
-/// Where the group of a client begins: group . address of the client. Loaded last of what needs the key.
-const CLIENT: Register = 5;
-/// Where the group of an endpoint begins: group . index, or group . number.
-const GROUP: Register = 10;
+/// What is remembered of a client: a word without meaning, and the member.
+const REMEMBERED: Register = 0;
+/// group . number of an endpoint.
+const MEMBER: Register = 1;
+/// group . address of the client.
+const CLIENT: Register = 7;
+/// group . index of an endpoint.
+const GROUP: Register = 13;
 
 struct Shape {
     family: Family,
@@ -111,10 +120,26 @@ fn map(name: &str, key: Register, data: Register) -> Expression {
     Expression::Lookup { set: name.into(), key, data: Some(data), negate: false }
 }
 
-/// The number that a map has for a key. Its highest bit, which no number of ours has, is cut off: `nft` does not know
-/// the size of what comes out of a map (its versions until 1.0.6 at least), and fails to list rules that use it as a key.
+/// The number that a map has for a key, in the second of two words; the register before gets the first one.
 fn number_of(name: &str, key: Register, to: Register) -> [Expression; 2] {
-    [map(name, key, to), Expression::Bitwise { register: to, to, mask: mark(u32::MAX >> 1), xor: mark(0) }]
+    [Expression::Meta { key: MetaKey::Mark, to }, map(name, key, to - 1)]
+}
+
+/// `group . number` that a map has for a key, in the second and third of three words.
+fn member_of(name: &str, key: Register) -> [Expression; 4] {
+    let placeholder = |to| Expression::Meta { key: MetaKey::Mark, to };
+    let lookup = map(name, key, REMEMBERED);
+    [placeholder(MEMBER), placeholder(MEMBER + 1), lookup, placeholder(REMEMBERED)]
+}
+
+/// The maps through which a rule goes, where `nft` does not show them.
+fn path_of(expressions: &[Expression]) -> String {
+    let maps = expressions.iter().filter_map(|expression| match expression {
+        Expression::Lookup { set, data: Some(_), .. } => Some(set.as_str()),
+        Expression::VerdictMap { map, .. } => Some(map.as_str()),
+        _ => None,
+    });
+    maps.collect::<Vec<_>>().join(", ")
 }
 
 fn within(set: &str, key: Register) -> Expression {
@@ -136,14 +161,14 @@ fn is_local(register: Register) -> Expression {
 /// Sets the bit that asks for masquerading.
 fn mark_for_masquerade() -> [Expression; 3] {
     [
-        Expression::Meta { key: MetaKey::Mark, to: GROUP },
+        Expression::Meta { key: MetaKey::Mark, to: KEY },
         Expression::Bitwise {
-            register: GROUP,
-            to: GROUP,
+            register: KEY,
+            to: KEY,
             mask: mark(!MASQUERADE_MARK),
             xor: mark(MASQUERADE_MARK),
         },
-        Expression::SetMeta { key: MetaKey::Mark, from: GROUP },
+        Expression::SetMeta { key: MetaKey::Mark, from: KEY },
     ]
 }
 
@@ -253,13 +278,14 @@ impl Writer<'_> {
         let address = self.shape.address;
         let target = self.shape.target();
         let two = [Field::Mark, Field::Mark];
-        let number = Data::Fields(&[Field::Mark]);
+        let number = Data::Fields(&two);
+        let member = Data::Fields(&[Field::Mark, Field::Mark, Field::Mark]);
         for name in ["kinds", Scope::Cluster.groups(), Scope::Local.groups()] {
             self.set(name, &self.shape.frontend_key(), number);
         }
         self.set("picks", &[Field::Mark], number);
         self.set("endpoints", &two, Data::Fields(&target));
-        self.set("slots", &two, number);
+        self.set("slots", &two, member);
         self.set("members", &two, Data::Fields(&target));
         self.set("hairpin", &[address, address], Data::None);
         self.set("cluster-ips", &[address], Data::None);
@@ -269,7 +295,7 @@ impl Writer<'_> {
         let affinity = Set {
             name: AFFINITY,
             key: &[Field::Mark, address],
-            data: number,
+            data: member,
             interval: false,
             dynamic: true,
             size: AFFINITY_CLIENTS_MAX,
@@ -291,7 +317,8 @@ impl Writer<'_> {
 
     fn rule(&mut self, chain: &str, expressions: impl IntoIterator<Item = Expression>) {
         let expressions: Vec<Expression> = expressions.into_iter().collect();
-        self.batch.add_rule(self.shape.family, TABLE, chain, &expressions);
+        let path = path_of(&expressions);
+        self.batch.add_commented_rule(self.shape.family, TABLE, chain, &expressions, &path);
     }
 
     fn write_chains(&mut self, policy: &Policy) {
@@ -361,15 +388,19 @@ impl Writer<'_> {
             let chain = scope.balance();
             let mut choose = self.shape.load_key();
             choose.extend(number_of(scope.groups(), KEY, GROUP));
-            choose.extend(number_of("picks", GROUP, FOUND));
-            choose.push(Expression::VerdictMap { map: "chains-of-picks".into(), key: FOUND });
+            choose.extend(number_of("picks", GROUP, MEMBER));
+            choose.push(Expression::VerdictMap { map: "chains-of-picks".into(), key: MEMBER });
             self.rule(chain, choose);
             if scope == Scope::Local {
                 // Endpoints elsewhere: who sent this should not have sent it here.
                 let mut elsewhere = self.shape.load_key();
                 elsewhere.extend(number_of(Scope::Cluster.groups(), KEY, GROUP));
-                elsewhere.push(map("picks", GROUP, FOUND));
-                elsewhere.push(Expression::Compare { op: CmpOp::NotEqual, register: FOUND, value: mark(0) });
+                elsewhere.extend(number_of("picks", GROUP, MEMBER));
+                elsewhere.push(Expression::Compare {
+                    op: CmpOp::NotEqual,
+                    register: FOUND,
+                    value: mark(u32::MAX),
+                });
                 elsewhere.push(Expression::Verdict(Verdict::Drop));
                 self.rule(chain, elsewhere);
             }
@@ -455,18 +486,16 @@ impl Writer<'_> {
                 set: AFFINITY.into(),
                 op: DynsetOp::Update,
                 key: CLIENT,
-                data: Some(GROUP + 1),
+                data: Some(REMEMBERED),
                 timeout_milliseconds: Some(u64::from(pick.affinity_seconds) * 1000),
             };
-            let arrive = [map("members", GROUP, FOUND), shape.dnat(FOUND)];
-            choose.extend(number_of("slots", GROUP, GROUP + 1));
+            let arrive = [map("members", MEMBER, FOUND), shape.dnat(FOUND)];
             // Known, and its endpoint is still there: remembered anew.
             let mut again = shape.load_key();
-            again.extend(number_of(pick.scope.groups(), KEY, GROUP));
             again.extend(shape.load_client(pick.scope));
-            again.extend(number_of(AFFINITY, CLIENT, GROUP + 1));
-            let [member, dnat] = arrive.clone();
-            again.extend([member, remember.clone(), dnat]);
+            again.extend(member_of(AFFINITY, CLIENT));
+            again.push(remember.clone());
+            again.extend(arrive.clone());
             self.rule(&chain, again);
             // Known, but the endpoint is gone: forgotten. A rule cannot change what a key leads to.
             let mut forget = shape.load_key();
@@ -475,16 +504,18 @@ impl Writer<'_> {
                 set: AFFINITY.into(),
                 op: DynsetOp::Delete,
                 key: CLIENT,
-                data: Some(CLIENT),
+                data: Some(KEY),
                 timeout_milliseconds: None,
             });
             self.rule(&chain, forget);
             let mut first = choose.clone();
             first.extend(shape.load_client(pick.scope));
+            first.extend(member_of("slots", GROUP));
             first.push(remember);
             first.extend(arrive.clone());
             self.rule(&chain, first);
             // Nobody more can be remembered: served all the same.
+            choose.extend(member_of("slots", GROUP));
             choose.extend(arrive);
         } else {
             choose.extend([map("endpoints", GROUP, FOUND), shape.dnat(FOUND)]);

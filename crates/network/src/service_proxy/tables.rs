@@ -289,7 +289,7 @@ impl Tables {
             0 => self.picks_of_groups.remove(&key),
             count => {
                 let pick = self.number_of(Pick { scope: group.scope, count, affinity_seconds });
-                self.picks_of_groups.put(Element::with_data(key, mark(pick)));
+                self.picks_of_groups.put(Element::with_data(key, second(pick)));
             }
         }
     }
@@ -328,7 +328,8 @@ impl Tables {
     fn set_slot(&mut self, group: &Group, endpoint: SocketAddr, place: Place) {
         let key = slot_key(group.id, place.index);
         if group.affinity_seconds > 0 {
-            self.slots.put(Element::with_data(key, mark(place.number)));
+            let data = [mark(0), mark(group.id), mark(place.number)].concat();
+            self.slots.put(Element::with_data(key, data));
         } else {
             self.endpoints.put(Element::with_data(key, endpoint_bytes(endpoint)));
         }
@@ -375,7 +376,7 @@ impl Tables {
         if first.is_none() {
             self.claims.remove(&key);
         }
-        let number = |number: u32| Element::with_data(key.clone(), mark(number));
+        let number = |number: u32| Element::with_data(key.clone(), second(number));
         self.kinds.set(&key, first.as_ref().map(|claim| number(claim.kind as u32)));
         self.groups_cluster.set(&key, first.as_ref().map(|claim| number(claim.cluster)));
         self.groups_local.set(&key, first.and_then(|claim| claim.local).map(number));
@@ -435,6 +436,11 @@ impl PortPlan {
 /// A number in the byte order of the machine.
 pub(super) fn mark(number: u32) -> Vec<u8> {
     number.to_ne_bytes().to_vec()
+}
+
+/// A number in the second of two words; [`super::ruleset`] says why.
+fn second(number: u32) -> Vec<u8> {
+    [mark(0), mark(number)].concat()
 }
 
 pub(super) fn frontend_key(address: IpAddr, protocol: Protocol, port: u16) -> Vec<u8> {
