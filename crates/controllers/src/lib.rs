@@ -32,6 +32,7 @@ mod horizontal_pod_autoscaler;
 mod job;
 mod legacy_token_cleaner;
 mod namespace;
+pub mod node_ipam;
 mod node_lifecycle;
 mod pod_gc;
 mod pod_group_protection;
@@ -76,6 +77,8 @@ pub struct Options {
     pub signer: Option<Arc<dyn pki::Signer>>,
     /// Makes the tokens that are kept in Secrets; without it such Secrets wait.
     pub tokens: Option<Arc<dyn TokenMaker>>,
+    /// Where nodes get the ranges of their pods from, one of each family; none and they get none.
+    pub cluster_cidrs: Vec<node_ipam::ClusterCidr>,
     /// Which of them run.
     pub selection: Selection,
     /// Whether the API has groups of pods.
@@ -121,6 +124,7 @@ pub fn descriptors() -> Vec<ControllerDescriptor<Options>> {
         job::descriptor(),
         legacy_token_cleaner::descriptor(),
         namespace::descriptor(),
+        node_ipam::descriptor(),
         node_lifecycle::descriptor(),
         pod_gc::descriptor(),
         pod_group_protection::descriptor(),

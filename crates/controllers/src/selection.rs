@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn an_unknown_name_is_refused_with_the_known_ones() {
-        for text in ["*,deploy", "-deploy", "nodeipam", ""] {
+        for text in ["*,deploy", "-deploy", "route", ""] {
             let error = text.parse::<Selection>().expect_err("unknown").to_string();
             assert!(error.contains("is not in the list of known controllers"), "{error}");
             assert!(error.contains("\n  token-cleaner-controller (off by default)"), "{error}");

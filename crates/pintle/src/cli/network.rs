@@ -10,6 +10,10 @@ pub struct NetworkArguments {
     #[arg(long, value_name = "CIDR[,CIDR]", default_value = "10.96.0.0/12")]
     pub service_cluster_ip_range: String,
 
+    /// Where nodes get the ranges of their pods' addresses from: a CIDR, or one of each family joined by a comma
+    #[arg(long, value_name = "CIDR[,CIDR]", default_value = "10.244.0.0/16")]
+    pub cluster_cidr: String,
+
     /// Ports that Services may take on every node, both ends included
     #[arg(long, value_name = "LOW-HIGH", default_value = "30000-32767")]
     pub service_node_port_range: PortRange,
