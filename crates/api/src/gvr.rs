@@ -54,6 +54,7 @@ pub const POD_DISRUPTION_BUDGETS: GroupVersionResource = named("policy", "v1", "
 pub const PRIORITY_CLASSES: GroupVersionResource = named("scheduling.k8s.io", "v1", "priorityclasses");
 pub const POD_GROUPS: GroupVersionResource = named("scheduling.k8s.io", "v1alpha2", "podgroups");
 pub const WORKLOADS: GroupVersionResource = named("scheduling.k8s.io", "v1alpha2", "workloads");
+pub const RUNTIME_CLASSES: GroupVersionResource = named("node.k8s.io", "v1", "runtimeclasses");
 pub const STORAGE_CLASSES: GroupVersionResource = named("storage.k8s.io", "v1", "storageclasses");
 pub const VOLUME_ATTRIBUTES_CLASSES: GroupVersionResource =
     named("storage.k8s.io", "v1", "volumeattributesclasses");

@@ -8,4 +8,5 @@
 
 pub mod agent;
 mod changes;
+mod lease;
 pub mod sim;

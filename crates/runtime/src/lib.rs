@@ -130,6 +130,21 @@ pub trait Runtime: Send + Sync + 'static {
     /// All of them, also those of a former run of this process.
     async fn sandboxes(&self) -> Result<Vec<SandboxStatus>>;
 
+    /// The sandboxes of one pod.
+    async fn pod_sandboxes(&self, uid: &str) -> Result<Vec<SandboxStatus>> {
+        let mut sandboxes = self.sandboxes().await?;
+        sandboxes.retain(|sandbox| sandbox.uid == uid);
+        Ok(sandboxes)
+    }
+
+    /// The containers of one pod, by their label.
+    async fn pod_containers(&self, uid: &str) -> Result<Vec<ContainerStatus>> {
+        let mut containers = self.containers().await?;
+        containers
+            .retain(|container| container.labels.get(spec::label::POD_UID).is_some_and(|own| own == uid));
+        Ok(containers)
+    }
+
     /// `config.image` is an ID that [`Runtime::pull_image`] or [`Runtime::image_status`] returned.
     async fn create_container(&self, sandbox: &str, config: &ContainerConfig) -> Result<String>;
 

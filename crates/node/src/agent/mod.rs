@@ -2,9 +2,229 @@
 //!
 //! Owns: the pods bound to one node, from their arrival to the last process of them, and that node's object and lease.
 //! Never touches: containers (a [`runtime::Runtime`] has them), addresses and Services (crate `network`).
+//!
+//! ```text
+//!     API ── pods of this node ──> pods ── one worker each ──> runtime
+//!      ^                             ^                           │
+//!      └── status, events            └── containers, probes ─────┘
+//! ```
+//!
+//! Start at [`run`], then [`pods`] and [`pod`]. Stopping the agent stops no container: when it comes back it finds
+//! them by their labels and goes on.
 
 pub mod config;
+pub mod images;
+pub mod machine;
+pub mod pod;
+pub mod pods;
 pub mod probes;
+pub mod registration;
+pub mod report;
 pub mod server;
 pub mod stats;
 pub mod volumes;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use api::gvr::{PODS, RUNTIME_CLASSES, SERVICES};
+use apimachinery::Value;
+use camino::Utf8PathBuf;
+use client::informer::Scope;
+use client::{Api, Informer, Informers, Recorder};
+use k8s_openapi::api::core::v1::{Pod, Service};
+use rt::Shutdown;
+use runtime::spec::UserMapping;
+use runtime::{ContainerState, ContainerStatus, SharedRuntime};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{oneshot, watch};
+
+use config::{NodeFacts, labels};
+use images::Images;
+use machine::Machine;
+use pods::Pods;
+use probes::Prober;
+use registration::Identity;
+use report::Reporter;
+use volumes::VolumeManager;
+use volumes::csi::NoDrivers;
+
+/// Who this agent is in events.
+const COMPONENT: &str = "kubelet";
+
+/// What an agent is made from.
+pub struct Options {
+    pub identity: Identity,
+    pub facts: NodeFacts,
+    /// Where the agent keeps what outlives it.
+    pub root: Utf8PathBuf,
+    pub runtime: SharedRuntime,
+    /// Turns true once pods can be connected to the network.
+    pub network_ready: watch::Receiver<bool>,
+}
+
+/// What all pods of the node share.
+pub struct Node {
+    pub identity: Identity,
+    pub facts: NodeFacts,
+    pub root: Utf8PathBuf,
+    pub api: Arc<dyn Api>,
+    pub runtime: SharedRuntime,
+    /// As in container IDs.
+    pub runtime_name: String,
+    pub reporter: Reporter,
+    pub volumes: Arc<VolumeManager>,
+    pub probes: Prober,
+    pub images: Images,
+    pub pods: Pods,
+    services: Arc<Informer>,
+    pub shutdown: Shutdown,
+}
+
+/// Runs the agent until `shutdown`. `ready` is told once the node is registered and its pods are known.
+pub async fn run(api: Arc<dyn Api>, options: Options, ready: oneshot::Sender<Arc<Node>>, shutdown: Shutdown) {
+    let informers = Informers::new(api.clone(), shutdown.child_token());
+    let machine = Machine::read();
+    let recorder = Recorder::new(api.clone(), COMPONENT, shutdown.child_token());
+    let reporter = Reporter::new(recorder.clone());
+    let runtime = options.runtime;
+    let warn = {
+        let reporter = reporter.clone();
+        move |pod: &Pod, container: &str, warning: probes::Warning| {
+            reporter.container(pod, container).warning(warning.reason, warning.message);
+        }
+    };
+    let runtime_name = options.identity.runtime_version.split("://").next().unwrap_or_default().to_owned();
+    let volumes = volumes::Options {
+        node_name: options.identity.name.clone(),
+        root: options.root.clone(),
+        allocatable: options.facts.allocatable.clone(),
+    };
+    let node = Arc::new(Node {
+        volumes: VolumeManager::new(
+            volumes,
+            api.clone(),
+            Arc::new(NoDrivers),
+            recorder,
+            shutdown.child_token(),
+        ),
+        images: Images::new(runtime.clone(), api.clone()),
+        probes: Prober::new(runtime.clone(), Arc::new(warn), shutdown.child_token()),
+        identity: options.identity,
+        facts: options.facts,
+        root: options.root,
+        api,
+        runtime,
+        runtime_name,
+        reporter,
+        pods: Pods::default(),
+        services: informers.of(&SERVICES),
+        shutdown: shutdown.clone(),
+    });
+    let of_node =
+        Scope { field_selector: format!("spec.nodeName={}", node.identity.name).into(), ..Scope::default() };
+    let work = async {
+        let object = registration::register(&node, &machine).await;
+        let pods = informers.scoped(&PODS, of_node);
+        node.services.synced().await;
+        pods.synced().await;
+        let _ = ready.send(node.clone());
+        let uid = object.uid().to_owned();
+        tokio::join!(
+            registration::keep(node.clone(), machine, uid, options.network_ready),
+            pods::run(node.clone(), pods),
+            follow_probes(&node),
+            node.volumes.run(shutdown.clone()),
+        );
+    };
+    tokio::select! {
+        () = work => {}
+        () = shutdown.cancelled() => {}
+    }
+}
+
+/// A pod hears of what its probes found.
+async fn follow_probes(node: &Node) {
+    let mut changes = node.probes.results().changed();
+    loop {
+        match changes.recv().await {
+            Ok(change) => node.pods.wake(&change.pod_uid),
+            Err(RecvError::Lagged(_)) => node.pods.all().iter().for_each(|worker| worker.wake()),
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+impl Node {
+    /// The node's own, the primary one first.
+    pub fn addresses(&self) -> &[IpAddr] {
+        &self.identity.addresses
+    }
+
+    /// Services that a pod's environment tells of: those of its namespace, and the API's own.
+    fn services_for(&self, pod: &Pod) -> Vec<Arc<Service>> {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let mut objects = self.services.list_namespace(namespace);
+        objects.extend(self.services.get("default", "kubernetes").filter(|_| namespace != "default"));
+        objects
+            .iter()
+            .filter_map(|object| Some(Arc::new(serde_json::from_slice(object.json()).ok()?)))
+            .collect()
+    }
+
+    /// The runtime's handler for the pod's RuntimeClass; empty for the default.
+    async fn handler(&self, pod: &Pod) -> Result<String, String> {
+        let class = pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.as_deref()).unwrap_or_default();
+        if class.is_empty() {
+            return Ok(String::new());
+        }
+        match self.api.get(&RUNTIME_CLASSES, "", class).await {
+            Ok(object) => Ok(object.to_value().str_at(&["handler"]).to_owned()),
+            Err(status) => Err(format!("failed to get RuntimeClass {class:?}: {status}")),
+        }
+    }
+
+    /// The host's IDs that are set aside for the users of this pod; `None` where it uses the host's.
+    fn user_mapping(&self, _pod: &Pod) -> Option<UserMapping> {
+        // `hostUsers: false` is refused where the sandbox is configured.
+        None
+    }
+
+    /// The container with what it said at its end, if it has ended.
+    fn with_last_words(&self, uid: &str, mut container: ContainerStatus) -> ContainerStatus {
+        if container.state != ContainerState::Exited || !container.message.is_empty() {
+            return container;
+        }
+        let has_path =
+            container.annotations.get(labels::TERMINATION_MESSAGE_PATH).is_some_and(|path| !path.is_empty());
+        if has_path {
+            let folder = self.facts.pods_root.join(uid).join("containers").join(&container.name);
+            let path = folder.join(container.attempt.to_string());
+            container.message = config::files::termination_message(&path).unwrap_or_default();
+        }
+        container
+    }
+
+    /// Removes what is on the disk of a pod that is gone.
+    async fn forget_pod(&self, pod: &Pod) -> Result<(), String> {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let all = |errors: Vec<volumes::VolumeError>| {
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        };
+        self.volumes.unmount_all(uid).await.map_err(all)?;
+        self.volumes.remove_directory(uid).await.map_err(|error| error.to_string())?;
+        let logs = config::log_directory(pod, &self.facts);
+        match tokio::fs::remove_dir_all(&logs).await {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!("{logs}: {error}")),
+            _ => Ok(()),
+        }
+    }
+
+    /// For the node's status.
+    fn volumes_in_use(&self) -> Vec<Value> {
+        self.volumes.in_use().into_iter().map(Value::from).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

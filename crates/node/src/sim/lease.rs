@@ -7,18 +7,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::gvr::LEASES;
-use apimachinery::{Status, Str, json, time};
-use client::{Api, Patch, WriteOptions};
+use apimachinery::Str;
+use client::Api;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use tracing::debug;
 
-const NAMESPACE: &str = "kube-node-lease";
+use crate::lease::{self, RENEW};
 
-/// Upstream's defaults: a lease is good for 40 s and renewed after a quarter of that.
-const DURATION_SECONDS: i64 = 40;
-const RENEW_MIN: Duration = Duration::from_secs(10);
+const RENEW_MIN: Duration = RENEW;
 /// Many nodes renew less often. With the spread this stays below the 50 s after which a node counts as lost.
 const RENEW_MAX: Duration = Duration::from_secs(30);
 /// Renewals per second above which the interval grows.
@@ -96,39 +93,10 @@ pub(super) async fn keep(api: Arc<dyn Api>, wheel: Arc<Wheel>) {
 }
 
 async fn renew(api: &dyn Api, holder: Holder) {
-    let result = match patch(api, &holder).await {
-        Err(status) if status.is_not_found() => create(api, &holder).await,
-        other => other,
-    };
-    if let Err(status) = result {
+    if let Err(status) = lease::renew(api, &holder.name, &holder.uid).await {
         // The next turn of the wheel is the retry.
         debug!(name = %holder.name, error = %status, "Renewed no lease");
     }
-}
-
-async fn patch(api: &dyn Api, holder: &Holder) -> Result<(), Status> {
-    let patch = Patch::Merge(json!({"spec": {
-        "holderIdentity": holder.name.as_str(), "leaseDurationSeconds": DURATION_SECONDS,
-        "renewTime": time::format_micros(rt::now()),
-    }}));
-    api.patch(&LEASES, NAMESPACE, &holder.name, None, patch, &WriteOptions::default()).await.map(drop)
-}
-
-async fn create(api: &dyn Api, holder: &Holder) -> Result<(), Status> {
-    let name = holder.name.as_str();
-    let lease = json!({
-        "apiVersion": "coordination.k8s.io/v1",
-        "kind": "Lease",
-        "metadata": {
-            "name": name, "namespace": NAMESPACE,
-            "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": name, "uid": holder.uid.as_str()}],
-        },
-        "spec": {
-            "holderIdentity": name, "leaseDurationSeconds": DURATION_SECONDS,
-            "renewTime": time::format_micros(rt::now()),
-        },
-    });
-    api.create(&LEASES, NAMESPACE, lease, &WriteOptions::default()).await.map(drop)
 }
 
 #[cfg(test)]
@@ -149,7 +117,7 @@ mod tests {
         for (count, seconds) in [(0, 10), (5_000, 10), (10_000, 20), (100_000, 30)] {
             assert_eq!(interval(count), Duration::from_secs(seconds));
         }
-        assert!(RENEW_MAX.as_secs() < DURATION_SECONDS as u64);
+        assert!(RENEW_MAX.as_secs() < lease::DURATION_SECONDS as u64);
     }
 
     #[test]

@@ -83,8 +83,13 @@ pub fn sandbox(
         sysctls: security::sysctls(pod, node)?,
         resources: resources::of_pod(pod, node),
         handler: handler.to_owned(),
+        privileged: super::all_containers(pod).iter().any(is_privileged),
     };
     Ok((config, notices))
+}
+
+fn is_privileged(container: &Container) -> bool {
+    container.security_context.as_ref().and_then(|own| own.privileged).unwrap_or(false)
 }
 
 /// Ports that are the host's too, of containers that last. A pod on the host's network has its ports there anyway.

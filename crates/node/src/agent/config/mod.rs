@@ -33,7 +33,7 @@ use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, Service};
 use runtime::ImageStatus;
 use runtime::spec::{Device, Dns, UserMapping};
 
-pub use assemble::{Prepared, container, sandbox};
+pub use assemble::{Prepared, container, log_directory, sandbox};
 pub use objects::Objects;
 
 use super::volumes::Mounted;

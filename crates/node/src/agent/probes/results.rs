@@ -89,3 +89,19 @@ impl Results {
         self.shared.by_container.write().remove(container_id);
     }
 }
+
+impl crate::agent::pod::plan::ProbeResults for Results {
+    fn started(&self, container_id: &str) -> Option<bool> {
+        self.get(container_id, Kind::Startup)
+    }
+
+    fn alive(&self, container_id: &str) -> Option<bool> {
+        self.get(container_id, Kind::Liveness)
+    }
+}
+
+impl crate::agent::pod::status::Readiness for Results {
+    fn ready(&self, container_id: &str) -> Option<bool> {
+        self.get(container_id, Kind::Readiness)
+    }
+}

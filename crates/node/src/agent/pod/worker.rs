@@ -1,0 +1,599 @@
+//! The task of one pod: observes, plans, acts and reports until the pod is gone from the API and from the runtime.
+//!
+//! Owns: the order of a pod's steps. Decisions are [`plan`]'s, words are [`status`]'s, ends are [`termination`]'s.
+//! A step may be cut short only while it waits for somebody else's answer (an image, a hook): calls of the runtime run
+//! to their end, so that nothing is left half made without a name.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::gvr::PODS;
+use apimachinery::{Object, Status, Value};
+use client::{DeleteOptions, Patch, WriteOptions};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use parking_lot::Mutex;
+use rt::Shutdown;
+use runtime::ContainerState;
+use tokio::sync::Notify;
+use tracing::{debug, warn};
+
+use super::backoff::Backoff;
+use super::observed::{self, Observed};
+use super::plan::{self, KillReason, Plan};
+use super::status::{self, Ended, Facts, Phase, Waiting};
+use super::termination::{self, Grace};
+use crate::agent::Node;
+use crate::agent::probes::Target;
+
+/// Whatever failed without saying when to try again is tried again after this.
+pub(super) const RETRY: Duration = Duration::from_secs(10);
+
+/// A runtime or an API that did not answer is asked again after this.
+const RETRY_SOON: Duration = Duration::from_secs(1);
+
+/// Own writes that may not have come back from the API yet.
+const REPORTED_MAX: usize = 16;
+
+/// Tries to write a status against others who write the pod.
+const CONFLICT_TRIES: usize = 8;
+
+/// One pod's task, as others reach it.
+pub struct Worker {
+    pub(super) node: Arc<Node>,
+    pub uid: String,
+    target: Mutex<Wanted>,
+    wake: Notify,
+    /// The pod's own, once it has one.
+    address: Mutex<Option<IpAddr>>,
+    /// What this worker wrote last, the newest at the end.
+    reported: Mutex<VecDeque<PodStatus>>,
+    /// The status that was written last, until somebody else changes the pod.
+    said: Mutex<Option<PodStatus>>,
+    /// Cancelled when the pod is to end: nobody waits for images and hooks any more.
+    pub(super) ending: Shutdown,
+}
+
+/// What the worker works towards.
+#[derive(Clone)]
+struct Wanted {
+    pod: Arc<Pod>,
+    /// It is in the API no longer.
+    gone: bool,
+    /// The node wants it to end.
+    ended: Option<Arc<Ended>>,
+}
+
+/// What a worker remembers between steps; all of it may be lost.
+#[derive(Default)]
+pub(super) struct Memory {
+    pub backoff: Backoff,
+    /// Why containers do not run, by name.
+    pub waiting: BTreeMap<String, Waiting>,
+    /// What was said of volumes that are not there.
+    pub complaints_of_volumes: Vec<String>,
+}
+
+/// When to look again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    Now,
+    Event,
+    After(Duration),
+    Done,
+}
+
+impl Next {
+    fn sooner(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Now, _) | (_, Self::Now) => Self::Now,
+            (Self::After(a), Self::After(b)) => Self::After(a.min(b)),
+            (Self::After(a), _) | (_, Self::After(a)) => Self::After(a),
+            (other, _) => other,
+        }
+    }
+
+    pub(super) fn after(wait: Option<Duration>) -> Self {
+        wait.map_or(Self::Event, Self::After)
+    }
+}
+
+impl Worker {
+    pub fn new(node: Arc<Node>, pod: Arc<Pod>) -> Arc<Self> {
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let ending = node.shutdown.child_token();
+        let target = Mutex::new(Wanted { pod, gone: false, ended: None });
+        let worker = Self {
+            node,
+            uid,
+            target,
+            wake: Notify::new(),
+            address: Mutex::default(),
+            reported: Mutex::default(),
+            said: Mutex::default(),
+            ending,
+        };
+        worker.look_for_the_end();
+        Arc::new(worker)
+    }
+
+    /// The pod as the API has it now.
+    pub fn update(&self, pod: Arc<Pod>) {
+        let before = std::mem::replace(&mut self.target.lock().pod, pod.clone());
+        if !self.is_echo(&before, &pod) {
+            self.node.volumes.pod_changed(&pod);
+            self.said.lock().take();
+            self.look_for_the_end();
+            self.wake();
+        }
+    }
+
+    /// Whether all that changed is what this worker itself wrote. The end of a pod is news all the same.
+    fn is_echo(&self, before: &Pod, after: &Pod) -> bool {
+        let is_own = after.status.as_ref().is_some_and(|status| self.reported.lock().contains(status));
+        let has_ended = |pod: &Pod| {
+            pod.status
+                .as_ref()
+                .is_some_and(|own| matches!(own.phase.as_deref(), Some("Succeeded" | "Failed")))
+        };
+        let (old, new) = (&before.metadata, &after.metadata);
+        is_own
+            && has_ended(before) == has_ended(after)
+            && before.spec == after.spec
+            && old.deletion_timestamp == new.deletion_timestamp
+            && old.labels == new.labels
+            && old.annotations == new.annotations
+    }
+
+    /// The API has it no longer.
+    pub fn forget(&self) {
+        self.target.lock().gone = true;
+        self.look_for_the_end();
+        self.wake();
+    }
+
+    /// Ends the pod on the node's own account: it fails with this reason, and stays to be looked at.
+    pub fn end(&self, ended: Ended) {
+        self.target.lock().ended.get_or_insert(Arc::new(ended));
+        self.look_for_the_end();
+        self.wake();
+    }
+
+    /// Something happened that the pod may depend on.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    pub fn pod(&self) -> Arc<Pod> {
+        self.target.lock().pod.clone()
+    }
+
+    /// Where the pod is reached: its own address, or the node's, where it has none of its own.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.address.lock().or_else(|| self.node.addresses().first().copied())
+    }
+
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    fn look_for_the_end(&self) {
+        let target = self.target.lock();
+        if target.gone || target.ended.is_some() || target.pod.metadata.deletion_timestamp.is_some() {
+            self.ending.cancel();
+        }
+    }
+
+    /// Works until the pod is gone, or the agent stops: then containers go on.
+    pub async fn run(self: Arc<Self>) {
+        let mut memory = Memory::default();
+        loop {
+            let next = tokio::select! {
+                next = self.step(&mut memory) => next,
+                () = self.node.shutdown.cancelled() => return,
+            };
+            match next {
+                Next::Now => {}
+                Next::Done => return,
+                Next::Event => tokio::select! {
+                    () = self.woken() => {}
+                    () = self.node.shutdown.cancelled() => return,
+                },
+                Next::After(wait) => tokio::select! {
+                    () = self.woken() => {}
+                    () = rt::sleep(wait) => {}
+                    () = self.node.shutdown.cancelled() => return,
+                },
+            }
+        }
+    }
+
+    async fn step(&self, memory: &mut Memory) -> Next {
+        let target = self.target.lock().clone();
+        let pod = &target.pod;
+        if target.gone {
+            return self.clean_up(pod).await;
+        }
+        let has_finished = pod
+            .status
+            .as_ref()
+            .is_some_and(|status| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")));
+        if pod.metadata.deletion_timestamp.is_some() {
+            return self.delete(pod, target.ended.as_deref(), memory).await;
+        }
+        if has_finished || target.ended.is_some() {
+            return self.finish(pod, target.ended.as_deref(), memory).await;
+        }
+        if let Some(wait) = termination::until_deadline(pod, rt::now()) {
+            if wait.is_zero() {
+                let message = "Pod was active on the node longer than the specified deadline";
+                self.node.reporter.pod(pod).normal("DeadlineExceeded", message);
+                self.end(Ended { reason: "DeadlineExceeded".into(), message: message.into() });
+                return Next::Now;
+            }
+            return self.sync(pod, memory).await.sooner(Next::After(wait));
+        }
+        self.sync(pod, memory).await
+    }
+
+    /// What the runtime has of this pod; `None` when it does not say.
+    pub(super) async fn observe(&self) -> Option<Observed> {
+        let runtime = &self.node.runtime;
+        let (sandboxes, containers) =
+            tokio::join!(runtime.pod_sandboxes(&self.uid), runtime.pod_containers(&self.uid));
+        match (sandboxes, containers) {
+            (Ok(sandboxes), Ok(containers)) => {
+                self.node.pods.belongs(&self.uid, sandboxes.iter().map(|sandbox| sandbox.id.as_str()));
+                let containers =
+                    containers.into_iter().map(|own| self.node.with_last_words(&self.uid, own)).collect();
+                let observed = Observed::new(sandboxes, containers);
+                if let Some(sandbox) = observed.sandbox() {
+                    *self.address.lock() = sandbox.addresses.first().copied();
+                }
+                Some(observed)
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                warn!(uid = %self.uid, %error, "The runtime does not say what it runs");
+                None
+            }
+        }
+    }
+
+    /// One step of a pod that is to run.
+    async fn sync(&self, pod: &Arc<Pod>, memory: &mut Memory) -> Next {
+        let Some(observed) = self.observe().await else { return Next::After(RETRY_SOON) };
+        memory.waiting.retain(|name, _| {
+            observed.latest(name).is_none_or(|container| container.state != ContainerState::Running)
+        });
+        let phase = self.report(pod, &observed, memory, None, false).await;
+        if phase.is_some_and(Phase::is_terminal) {
+            // The pod comes back with this phase, and is finished then.
+            return Next::Event;
+        }
+        self.watch_probes(pod, &observed);
+        let plan = plan::plan(pod, &observed, self.node.probes.results());
+        self.carry_out(pod, &observed, plan, memory).await
+    }
+
+    async fn carry_out(&self, pod: &Arc<Pod>, observed: &Observed, plan: Plan, memory: &mut Memory) -> Next {
+        if plan == Plan::default() {
+            self.remove_superseded(observed).await;
+            return Next::Event;
+        }
+        if plan.kill_pod {
+            let grace = Grace::of(pod, rt::now());
+            termination::kill_all(self, pod, observed, grace).await;
+            self.stop_sandboxes(observed).await;
+            if plan.create_sandbox.is_none() {
+                return Next::After(RETRY_SOON);
+            }
+        }
+        for kill in &plan.kill {
+            let why = match kill.why {
+                KillReason::Changed => "definition changed, will be restarted",
+                KillReason::Liveness => "failed liveness probe, will be restarted",
+                KillReason::Startup => "failed startup probe, will be restarted",
+                KillReason::Unknown => "is in unknown state, try killing it before restart",
+            };
+            let message = format!("Container {} {why}", kill.name);
+            let grace = Grace::of_probe(pod, &kill.name, kill.why);
+            termination::kill_one(self, pod, &kill.id, &kill.name, grace, Some(message)).await;
+        }
+        let mounted = match self.mount(pod, memory).await {
+            Ok(mounted) => mounted,
+            Err(wait) => return Next::After(wait),
+        };
+        if let Some(attempt) = plan.create_sandbox {
+            return match self.create_sandbox(pod, attempt).await {
+                Ok(()) => Next::Now,
+                Err(wait) => Next::After(wait),
+            };
+        }
+        let mut next = if plan.kill.is_empty() && plan.start.is_empty() { Next::Event } else { Next::Now };
+        for start in &plan.start {
+            if self.ending.is_cancelled() {
+                return Next::Now;
+            }
+            match self.start(pod, observed, start, &mounted, memory).await {
+                Ok(()) => {
+                    memory.waiting.remove(&start.name);
+                }
+                Err(failed) => {
+                    memory.waiting.insert(start.name.clone(), failed.waiting);
+                    next = Next::after(failed.retry_after);
+                    // The others go on; this one's wait is the pod's next step.
+                    let observed = self.observe().await;
+                    self.report(pod, observed.as_ref().unwrap_or(&Observed::default()), memory, None, false)
+                        .await;
+                }
+            }
+        }
+        next
+    }
+
+    /// The pod has ended, and stays: nothing of it runs, its containers are kept for their logs.
+    async fn finish(&self, pod: &Pod, ended: Option<&Ended>, memory: &mut Memory) -> Next {
+        let Some(observed) = self.observe().await else { return Next::After(RETRY_SOON) };
+        self.node.probes.remove(&self.uid);
+        termination::kill_all(self, pod, &observed, Grace::of(pod, rt::now())).await;
+        self.stop_sandboxes(&observed).await;
+        let Some(observed) = self.observe().await else { return Next::After(RETRY_SOON) };
+        if self.report(pod, &observed, memory, ended, true).await.is_none() {
+            return Next::After(RETRY_SOON);
+        }
+        match self.node.volumes.unmount_all(&self.uid).await {
+            Ok(()) => Next::Event,
+            Err(errors) => {
+                warn!(uid = %self.uid, ?errors, "Volumes of a pod that has ended are still there");
+                Next::After(RETRY)
+            }
+        }
+    }
+
+    /// The pod is deleted: it ends, says how, and then goes from the API.
+    async fn delete(&self, pod: &Pod, ended: Option<&Ended>, memory: &mut Memory) -> Next {
+        let Some(observed) = self.observe().await else { return Next::After(RETRY_SOON) };
+        self.report(pod, &observed, memory, ended, false).await;
+        self.node.probes.stop_liveness(&self.uid);
+        let grace = Grace::of(pod, rt::now());
+        tokio::select! {
+            () = termination::kill_all(self, pod, &observed, grace) => {}
+            () = self.shortened(grace) => return Next::Now,
+        }
+        self.node.probes.remove(&self.uid);
+        self.stop_sandboxes(&observed).await;
+        let Some(observed) = self.observe().await else { return Next::After(RETRY_SOON) };
+        if observed.running().next().is_some() {
+            return Next::After(RETRY_SOON);
+        }
+        if self.report(pod, &observed, memory, ended, true).await.is_none() {
+            return Next::After(RETRY_SOON);
+        }
+        if let Next::After(wait) = self.remove_everything(pod, &observed).await {
+            return Next::After(wait);
+        }
+        let options = DeleteOptions {
+            grace_period_seconds: Some(0),
+            uid: Some(self.uid.as_str().into()),
+            ..DeleteOptions::default()
+        };
+        let (namespace, name) = names(pod);
+        match self.node.api.delete(&PODS, namespace, name, &options).await {
+            Ok(()) => Next::Event,
+            Err(status) if status.is_not_found() || status.is_conflict() => Next::Event,
+            Err(status) => {
+                warn!(namespace, name, error = %status, "A pod that has ended could not be deleted");
+                Next::After(RETRY_SOON)
+            }
+        }
+    }
+
+    /// Waits until somebody asks for less patience than `grace`.
+    async fn shortened(&self, grace: Grace) {
+        loop {
+            self.woken().await;
+            let target = self.target.lock().clone();
+            if target.gone || Grace::of(&target.pod, rt::now()).ends_before(grace) {
+                return;
+            }
+        }
+    }
+
+    /// The API has the pod no longer: nobody is told of its end.
+    async fn clean_up(&self, pod: &Pod) -> Next {
+        self.node.probes.remove(&self.uid);
+        let Some(observed) = self.observe().await else { return Next::After(RETRY_SOON) };
+        termination::kill_all(self, pod, &observed, Grace::of(pod, rt::now())).await;
+        self.stop_sandboxes(&observed).await;
+        match self.remove_everything(pod, &observed).await {
+            Next::After(wait) => Next::After(wait),
+            _ => {
+                self.node.pods.remove(&self.uid);
+                Next::Done
+            }
+        }
+    }
+
+    async fn stop_sandboxes(&self, observed: &Observed) {
+        for sandbox in
+            observed.sandboxes.iter().filter(|sandbox| sandbox.state == runtime::SandboxState::Ready)
+        {
+            if let Err(error) = self.node.runtime.stop_sandbox(&sandbox.id).await {
+                warn!(sandbox = %sandbox.id, %error, "A sandbox was not stopped");
+            }
+        }
+    }
+
+    /// Removes containers, sandboxes and volumes of a pod that has ended.
+    async fn remove_everything(&self, pod: &Pod, observed: &Observed) -> Next {
+        for container in observed.all() {
+            if let Err(error) = self.node.runtime.remove_container(&container.id).await {
+                warn!(container = %container.id, %error, "A container was not removed");
+                return Next::After(RETRY_SOON);
+            }
+        }
+        for sandbox in &observed.sandboxes {
+            if let Err(error) = self.node.runtime.remove_sandbox(&sandbox.id).await {
+                warn!(sandbox = %sandbox.id, %error, "A sandbox was not removed");
+                return Next::After(RETRY_SOON);
+            }
+        }
+        match self.node.forget_pod(pod).await {
+            Ok(()) => Next::Now,
+            Err(error) => {
+                warn!(uid = %self.uid, %error, "Files of a pod were not removed");
+                Next::After(RETRY_SOON)
+            }
+        }
+    }
+
+    async fn remove_superseded(&self, observed: &Observed) {
+        for container in observed.superseded().filter(|container| container.state == ContainerState::Exited) {
+            if let Err(error) = self.node.runtime.remove_container(&container.id).await {
+                debug!(container = %container.id, %error, "An old container was not removed");
+            }
+        }
+    }
+
+    /// Every running container that is to be probed is.
+    fn watch_probes(&self, pod: &Arc<Pod>, observed: &Observed) {
+        let sidecars =
+            observed::init_containers(pod).iter().filter(|container| observed::is_sidecar(container));
+        for container in observed::containers(pod).iter().chain(sidecars) {
+            let Some(running) = observed.present(&container.name) else { continue };
+            if running.state == ContainerState::Running {
+                self.node.probes.add_container(Target {
+                    pod: pod.clone(),
+                    container: Arc::new(container.clone()),
+                    container_id: running.id.clone(),
+                    pod_ip: self.address(),
+                    started_at: running.started_at.unwrap_or(running.created_at),
+                });
+            }
+        }
+    }
+
+    /// Writes the status if it says anything new. Returns the phase it tells, or `None` if it could not be written.
+    async fn report(
+        &self,
+        pod: &Pod,
+        observed: &Observed,
+        memory: &mut Memory,
+        ended: Option<&Ended>,
+        is_over: bool,
+    ) -> Option<Phase> {
+        let (namespace, name) = names(pod);
+        let mut latest = pod.clone();
+        for _ in 0..CONFLICT_TRIES {
+            let facts = Facts {
+                pod: &latest,
+                observed,
+                probes: self.node.probes.results(),
+                waiting: &memory.waiting,
+                host_addresses: self.node.addresses(),
+                is_over,
+                ended,
+                runtime_name: &self.node.runtime_name,
+                now: rt::now(),
+            };
+            let new = status::status(&facts);
+            let phase = phase_of(&new);
+            if latest.status.as_ref() == Some(&new) || self.said.lock().as_ref() == Some(&new) {
+                return phase;
+            }
+            let patch = status_patch(&latest, &new);
+            let options = WriteOptions::default();
+            self.remember(new.clone());
+            match self
+                .node
+                .api
+                .patch(&PODS, namespace, name, Some("status"), Patch::Merge(patch), &options)
+                .await
+            {
+                Ok(_) => {
+                    *self.said.lock() = Some(new);
+                    return phase;
+                }
+                Err(status) if status.is_not_found() => return phase,
+                Err(status) if status.is_conflict() => {
+                    match self.node.api.get(&PODS, namespace, name).await {
+                        Ok(object) if object.uid() == self.uid => match decode(&object) {
+                            Ok(fresh) => latest = fresh,
+                            Err(error) => return self.unreported(pod, &Status::internal(error)),
+                        },
+                        // Another of the name, or none: this one's status interests nobody.
+                        Ok(_) => return phase,
+                        Err(status) if status.is_not_found() => return phase,
+                        Err(status) => return self.unreported(pod, &status),
+                    }
+                }
+                Err(status) => return self.unreported(pod, &status),
+            }
+        }
+        None
+    }
+
+    fn remember(&self, status: PodStatus) {
+        let mut reported = self.reported.lock();
+        if reported.contains(&status) {
+            return;
+        }
+        if reported.len() == REPORTED_MAX {
+            reported.pop_front();
+        }
+        reported.push_back(status);
+    }
+
+    fn unreported(&self, pod: &Pod, status: &Status) -> Option<Phase> {
+        let (namespace, name) = names(pod);
+        warn!(namespace, name, error = %status, "A pod's status was not written");
+        None
+    }
+}
+
+pub(super) fn names(pod: &Pod) -> (&str, &str) {
+    let metadata = &pod.metadata;
+    (metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default())
+}
+
+fn phase_of(status: &PodStatus) -> Option<Phase> {
+    Some(match status.phase.as_deref()? {
+        "Succeeded" => Phase::Succeeded,
+        "Failed" => Phase::Failed,
+        "Running" => Phase::Running,
+        _ => Phase::Pending,
+    })
+}
+
+/// A pod as this agent reads it.
+pub fn decode(object: &Object) -> Result<Pod, serde_json::Error> {
+    let mut pod: Pod = serde_json::from_slice(object.json())?;
+    pod.metadata.resource_version = Some(object.revision().to_string());
+    Ok(pod)
+}
+
+/// The merge patch that makes `pod`'s status the new one, if nobody wrote the pod meanwhile.
+fn status_patch(pod: &Pod, new: &PodStatus) -> Value {
+    let tree = |status: &PodStatus| {
+        let json = serde_json::to_value(status).expect("a status is plain data");
+        Value::from(json)
+    };
+    let mut status = tree(new);
+    if let Some(old) = pod.status.as_ref().map(tree) {
+        let fields = status.ensure_object();
+        for key in old.as_object().into_iter().flat_map(|old| old.keys()) {
+            if fields.get(key).is_none() {
+                fields.insert(key.clone(), Value::Null);
+            }
+        }
+    }
+    let mut patch = Value::object();
+    patch.set_at(&["metadata", "uid"], pod.metadata.uid.as_deref().unwrap_or_default());
+    patch.set_at(
+        &["metadata", "resourceVersion"],
+        pod.metadata.resource_version.as_deref().unwrap_or_default(),
+    );
+    patch.set_at(&["status"], status);
+    patch
+}

@@ -1,0 +1,177 @@
+//! The pods bound to this node: one [`Worker`] each.
+//!
+//! Owns: which pods there are, and whom news about sandboxes and containers concern. Never touches: containers, save
+//! those of pods that nobody knows any more.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use apimachinery::Object;
+use client::{Delta, Informer};
+use k8s_openapi::api::core::v1::Pod;
+use parking_lot::Mutex;
+use runtime::spec::label;
+use tokio::sync::broadcast::error::RecvError;
+use tracing::{info, warn};
+
+use super::Node;
+use super::pod::worker::{Worker, decode};
+
+/// Pods by uid, and by the ID of their sandboxes.
+#[derive(Default)]
+pub struct Pods {
+    workers: Mutex<HashMap<String, Arc<Worker>>>,
+    sandboxes: Mutex<HashMap<String, String>>,
+}
+
+impl Pods {
+    pub fn get(&self, uid: &str) -> Option<Arc<Worker>> {
+        self.workers.lock().get(uid).cloned()
+    }
+
+    pub fn by_name(&self, namespace: &str, name: &str) -> Option<Arc<Worker>> {
+        let workers = self.workers.lock();
+        let found = workers.values().find(|worker| {
+            let pod = worker.pod();
+            pod.metadata.name.as_deref() == Some(name) && pod.metadata.namespace.as_deref() == Some(namespace)
+        });
+        found.cloned()
+    }
+
+    pub fn all(&self) -> Vec<Arc<Worker>> {
+        self.workers.lock().values().cloned().collect()
+    }
+
+    /// These sandboxes are of this pod, so that it hears of them.
+    pub fn belongs<'a>(&self, uid: &str, sandboxes: impl Iterator<Item = &'a str>) {
+        let mut known = self.sandboxes.lock();
+        for sandbox in sandboxes {
+            if !known.contains_key(sandbox) {
+                known.insert(sandbox.to_owned(), uid.to_owned());
+            }
+        }
+    }
+
+    /// The pod is gone, and all that it had.
+    pub fn remove(&self, uid: &str) {
+        self.workers.lock().remove(uid);
+        self.sandboxes.lock().retain(|_, own| own != uid);
+    }
+
+    fn wake_by_sandbox(&self, sandbox: &str) {
+        let uid = self.sandboxes.lock().get(sandbox).cloned();
+        if let Some(worker) = uid.and_then(|uid| self.get(&uid)) {
+            worker.wake();
+        }
+    }
+
+    pub fn wake(&self, uid: &str) {
+        if let Some(worker) = self.get(uid) {
+            worker.wake();
+        }
+    }
+
+    fn wake_all(&self) {
+        self.all().iter().for_each(|worker| worker.wake());
+    }
+}
+
+/// Follows the API and the runtime until the node stops.
+pub async fn run(node: Arc<Node>, informer: Arc<Informer>) {
+    let mut events = node.runtime.events();
+    let mut deltas = informer.subscribe();
+    informer.synced().await;
+    read_all(&node, &informer);
+    end_orphans(&node).await;
+    forget_strangers(&node).await;
+    loop {
+        tokio::select! {
+            delta = deltas.recv() => match delta {
+                Some(Delta::Upsert { new, .. }) => upsert(&node, &new),
+                Some(Delta::Delete { old }) => forget(&node, old.uid()),
+                Some(Delta::Resync) => read_all(&node, &informer),
+                None => return,
+            },
+            event = events.recv() => match event {
+                Ok(event) => node.pods.wake_by_sandbox(&event.sandbox_id),
+                Err(RecvError::Lagged(_)) => node.pods.wake_all(),
+                Err(RecvError::Closed) => return,
+            },
+            () = node.shutdown.cancelled() => return,
+        }
+    }
+}
+
+fn read_all(node: &Arc<Node>, informer: &Informer) {
+    let objects = informer.list();
+    let gone: Vec<String> = {
+        let workers = node.pods.workers.lock();
+        let is_there = |uid: &String| objects.iter().any(|object| object.uid() == uid);
+        workers.keys().filter(|uid| !is_there(uid)).cloned().collect()
+    };
+    gone.iter().for_each(|uid| forget(node, uid));
+    objects.iter().for_each(|object| upsert(node, object));
+}
+
+fn upsert(node: &Arc<Node>, object: &Object) {
+    let pod = match decode(object) {
+        Ok(pod) => Arc::new(pod),
+        Err(error) => {
+            warn!(namespace = object.namespace(), name = object.name(), %error, "A pod cannot be read");
+            return;
+        }
+    };
+    match node.pods.get(object.uid()) {
+        Some(worker) => worker.update(pod),
+        None => begin(node, pod),
+    }
+}
+
+fn begin(node: &Arc<Node>, pod: Arc<Pod>) {
+    let worker = Worker::new(node.clone(), pod);
+    node.pods.workers.lock().insert(worker.uid.clone(), worker.clone());
+    rt::spawn("pod", worker.run());
+}
+
+fn forget(node: &Arc<Node>, uid: &str) {
+    if let Some(worker) = node.pods.get(uid) {
+        worker.forget();
+    }
+}
+
+/// What is on the disk of pods that are gone, and run no more, goes.
+async fn forget_strangers(node: &Node) {
+    for uid in node.volumes.pods_on_disk() {
+        if node.pods.get(&uid).is_some() {
+            continue;
+        }
+        let mut pod = Pod::default();
+        pod.metadata.uid = Some(uid.clone());
+        if let Err(error) = node.forget_pod(&pod).await {
+            warn!(uid, %error, "Files of a pod that is gone were not removed");
+        }
+    }
+}
+
+/// What runs of pods that were deleted while nobody looked ends now.
+async fn end_orphans(node: &Arc<Node>) {
+    let sandboxes = match node.runtime.sandboxes().await {
+        Ok(sandboxes) => sandboxes,
+        Err(error) => {
+            warn!(%error, "The runtime does not say which sandboxes there are");
+            return;
+        }
+    };
+    for sandbox in sandboxes {
+        if node.pods.get(&sandbox.uid).is_some() || !sandbox.labels.contains_key(label::POD_UID) {
+            continue;
+        }
+        info!(namespace = %sandbox.namespace, name = %sandbox.name, "A pod that is deleted still runs and is ended");
+        let mut pod = Pod::default();
+        pod.metadata.name = Some(sandbox.name);
+        pod.metadata.namespace = Some(sandbox.namespace);
+        pod.metadata.uid = Some(sandbox.uid.clone());
+        begin(node, Arc::new(pod));
+        forget(node, &sandbox.uid);
+    }
+}

@@ -1,0 +1,394 @@
+//! This node's own object: it is made or taken over at the start, and says from then on how the node is.
+//!
+//! Owns: the `Node`'s labels of its own, its status and its lease. Never touches: taints and labels that others gave
+//! it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::gvr::NODES;
+use apimachinery::{Object, Status, Value, json, time};
+use client::{Patch, WriteOptions};
+use tracing::{debug, info, warn};
+
+use super::Node;
+use super::machine::{self, Machine};
+use crate::lease;
+
+/// How often the node looks at itself; it writes what it sees when that is news.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// A status that says nothing new is written again after so long.
+const REPORT: Duration = Duration::from_secs(300);
+
+/// A server that did not answer is asked again after this.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Below this a node is short of memory, and pods are not promised it (`--eviction-hard`'s default).
+pub const MEMORY_RESERVE: u64 = 100 << 20;
+
+/// Below this share of its root's disk, and of its inodes, a node is short of disk.
+const DISK_RESERVE: f64 = 0.10;
+const INODE_RESERVE: f64 = 0.05;
+
+/// What a node says of itself that does not come from the machine.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub name: String,
+    pub addresses: Vec<IpAddr>,
+    /// In addition to the well-known ones.
+    pub labels: Vec<(String, String)>,
+    /// `key=value:effect`, put on a node that is new.
+    pub taints: Vec<Value>,
+    pub pods_max: u32,
+    pub kubelet_version: String,
+    /// `name://version`.
+    pub runtime_version: String,
+    /// Where the kubelet's API is served.
+    pub kubelet_port: u16,
+}
+
+/// What the node measures each time it looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Measured {
+    pub memory_available: u64,
+    pub disk_capacity: u64,
+    pub disk_available: u64,
+    pub inodes: u64,
+    pub inodes_free: u64,
+    pub processes_max: u64,
+    pub processes: u64,
+}
+
+/// A condition, and the words for it.
+struct Verdict {
+    kind: &'static str,
+    status: bool,
+    reason: &'static str,
+    message: &'static str,
+}
+
+/// Makes the node, or takes over the one of its name. Returns when it is there, with its uid.
+pub async fn register(node: &Node, machine: &Machine) -> Arc<Object> {
+    loop {
+        match try_register(node, machine).await {
+            Ok(object) => return object,
+            Err(status) => {
+                warn!(name = %node.identity.name, error = %status, "The node could not be registered");
+                rt::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+async fn try_register(node: &Node, machine: &Machine) -> Result<Arc<Object>, Status> {
+    let name = node.identity.name.as_str();
+    match node.api.get(&NODES, "", name).await {
+        Ok(object) => {
+            // Labels of its own follow the machine; everything else is somebody else's.
+            let labels = labels(&node.identity, machine);
+            let patch = Patch::Strategic(json!({"metadata": {"labels": labels}}));
+            return node
+                .api
+                .patch(&NODES, "", &object.name().to_owned(), None, patch, &WriteOptions::default())
+                .await;
+        }
+        Err(status) if status.is_not_found() => {}
+        Err(status) => return Err(status),
+    }
+    let mut object = json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": name, "labels": labels(&node.identity, machine), "annotations": {
+            "volumes.kubernetes.io/controller-managed-attach-detach": "true",
+        }},
+        "spec": {},
+    });
+    if !node.identity.taints.is_empty() {
+        object.set_at(&["spec", "taints"], node.identity.taints.clone());
+    }
+    let made = node.api.create(&NODES, "", object, &WriteOptions::default()).await?;
+    info!(name, "Registered the node");
+    Ok(made)
+}
+
+fn labels(identity: &Identity, machine: &Machine) -> Value {
+    let mut labels = json!({
+        "beta.kubernetes.io/arch": machine.architecture,
+        "beta.kubernetes.io/os": "linux",
+        "kubernetes.io/arch": machine.architecture,
+        "kubernetes.io/hostname": identity.name.as_str(),
+        "kubernetes.io/os": "linux",
+    });
+    for (key, value) in &identity.labels {
+        labels.ensure_object().insert(key.as_str(), value.as_str());
+    }
+    labels
+}
+
+/// Says how the node is, for as long as it runs. `network_ready` turns true once pods can be connected.
+pub async fn keep(
+    node: Arc<Node>,
+    machine: Machine,
+    uid: String,
+    mut network_ready: tokio::sync::watch::Receiver<bool>,
+) {
+    let heartbeat = async {
+        loop {
+            if let Err(status) = lease::renew(&*node.api, &node.identity.name, &uid).await {
+                debug!(error = %status, "The node's lease was not renewed");
+                rt::sleep(RETRY).await;
+                continue;
+            }
+            rt::sleep(lease::RENEW).await;
+        }
+    };
+    let status = async {
+        let mut said: Option<(Value, rt::Instant)> = None;
+        loop {
+            let measured = measure(&node);
+            let is_ready = *network_ready.borrow_and_update();
+            match report(&node, &machine, &measured, is_ready, &mut said).await {
+                Ok(()) => tokio::select! {
+                    () = rt::sleep(LOOK) => {}
+                    _ = network_ready.changed() => {}
+                },
+                Err(status) => {
+                    warn!(error = %status, "The node's status was not written");
+                    rt::sleep(RETRY).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = heartbeat => {}
+        () = status => {}
+        () = node.shutdown.cancelled() => {}
+    }
+}
+
+async fn report(
+    node: &Node,
+    machine: &Machine,
+    measured: &Measured,
+    network_ready: bool,
+    said: &mut Option<(Value, rt::Instant)>,
+) -> Result<(), Status> {
+    let images = images(node).await;
+    let current = node.api.get(&NODES, "", &node.identity.name).await?;
+    let old = current.to_value();
+    let verdicts = verdicts(measured, network_ready);
+    let mut status = status(&node.identity, machine, measured);
+    status.set_at(&["images"], images);
+    let volumes = node.volumes_in_use();
+    status.set_at(&["volumesInUse"], volumes);
+    let mut news = status.clone();
+    news.set_at(
+        &["verdicts"],
+        verdicts.iter().map(|verdict| Value::from(verdict.status)).collect::<Vec<_>>(),
+    );
+    let is_old = said.as_ref().is_some_and(|(before, at)| *before == news && at.elapsed() < REPORT);
+    if is_old && condition(&old, "Ready").is_some_and(|ready| ready.str_at(&["status"]) != "Unknown") {
+        return Ok(());
+    }
+    let now = time::format_seconds(rt::now());
+    let conditions: Vec<Value> = verdicts.iter().map(|verdict| verdict.condition(&old, &now)).collect();
+    status.set_at(&["conditions"], conditions);
+    let patch = Patch::Strategic(json!({"status": status}));
+    node.api.patch(&NODES, "", &node.identity.name, Some("status"), patch, &WriteOptions::default()).await?;
+    *said = Some((news, rt::instant()));
+    Ok(())
+}
+
+/// At most fifty, the largest first, as the kubelet reports them.
+async fn images(node: &Node) -> Vec<Value> {
+    const IMAGES_MAX: usize = 50;
+    const NAMES_MAX: usize = 5;
+    let mut images = node.runtime.images().await.unwrap_or_default();
+    images.sort_by_key(|image| std::cmp::Reverse(image.size));
+    images
+        .iter()
+        .take(IMAGES_MAX)
+        .map(|image| {
+            let names = image.digests.iter().chain(&image.tags).take(NAMES_MAX);
+            let names: Vec<Value> = names.map(|name| Value::from(name.as_str())).collect();
+            json!({"names": names, "sizeBytes": image.size})
+        })
+        .collect()
+}
+
+fn measure(node: &Node) -> Measured {
+    let (processes_max, processes) = machine::processes();
+    let mut measured = Measured {
+        memory_available: machine::memory_available(),
+        processes_max,
+        processes,
+        ..Measured::default()
+    };
+    if let Ok(disk) = rustix::fs::statvfs(node.root.as_std_path()) {
+        measured.disk_capacity = disk.f_blocks * disk.f_frsize;
+        measured.disk_available = disk.f_bavail * disk.f_frsize;
+        measured.inodes = disk.f_files;
+        measured.inodes_free = disk.f_ffree;
+    }
+    measured
+}
+
+fn verdicts(measured: &Measured, network_ready: bool) -> [Verdict; 4] {
+    let share = |part: u64, whole: u64| if whole == 0 { 1.0 } else { part as f64 / whole as f64 };
+    let memory = measured.memory_available < MEMORY_RESERVE;
+    let disk = share(measured.disk_available, measured.disk_capacity) < DISK_RESERVE
+        || share(measured.inodes_free, measured.inodes) < INODE_RESERVE;
+    let processes = measured.processes_max > 0 && measured.processes * 10 >= measured.processes_max * 9;
+    let pressure = |kind, is, [yes, yes_text, no, no_text]: [&'static str; 4]| Verdict {
+        kind,
+        status: is,
+        reason: if is { yes } else { no },
+        message: if is { yes_text } else { no_text },
+    };
+    [
+        pressure(
+            "MemoryPressure",
+            memory,
+            [
+                "KubeletHasInsufficientMemory",
+                "kubelet has insufficient memory available",
+                "KubeletHasSufficientMemory",
+                "kubelet has sufficient memory available",
+            ],
+        ),
+        pressure(
+            "DiskPressure",
+            disk,
+            [
+                "KubeletHasDiskPressure",
+                "kubelet has disk pressure",
+                "KubeletHasNoDiskPressure",
+                "kubelet has no disk pressure",
+            ],
+        ),
+        pressure(
+            "PIDPressure",
+            processes,
+            [
+                "KubeletHasInsufficientPID",
+                "kubelet has insufficient PID available",
+                "KubeletHasSufficientPID",
+                "kubelet has sufficient PID available",
+            ],
+        ),
+        pressure(
+            "Ready",
+            network_ready,
+            [
+                "KubeletReady",
+                "kubelet is posting ready status",
+                "KubeletNotReady",
+                "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:the node \
+             has no pod range yet",
+            ],
+        ),
+    ]
+}
+
+impl Verdict {
+    fn condition(&self, node: &Value, now: &str) -> Value {
+        let status = if self.status { "True" } else { "False" };
+        let since = condition(node, self.kind)
+            .filter(|before| before.str_at(&["status"]) == status)
+            .map_or(now, |before| before.str_at(&["lastTransitionTime"]));
+        json!({
+            "type": self.kind, "status": status, "reason": self.reason, "message": self.message,
+            "lastHeartbeatTime": now, "lastTransitionTime": since,
+        })
+    }
+}
+
+fn condition<'a>(node: &'a Value, kind: &str) -> Option<&'a Value> {
+    node.array_at(&["status", "conditions"]).iter().find(|condition| condition.str_at(&["type"]) == kind)
+}
+
+/// Everything but conditions and what pods use.
+fn status(identity: &Identity, machine: &Machine, measured: &Measured) -> Value {
+    let reserve = (measured.disk_capacity as f64 * DISK_RESERVE) as u64;
+    let mut capacity = json!({
+        "cpu": machine.cpus.to_string(),
+        "memory": format!("{}Ki", machine.memory >> 10),
+        "ephemeral-storage": format!("{}Ki", measured.disk_capacity >> 10),
+        "pods": identity.pods_max.to_string(),
+    });
+    let mut allocatable = capacity.clone();
+    allocatable.set_at(&["memory"], format!("{}Ki", machine.memory.saturating_sub(MEMORY_RESERVE) >> 10));
+    allocatable.set_at(&["ephemeral-storage"], (measured.disk_capacity - reserve).to_string());
+    for (size, bytes) in &machine.huge_pages {
+        let name = match size >> 20 {
+            0 => format!("hugepages-{}Ki", size >> 10),
+            size if size % 1024 == 0 => format!("hugepages-{}Gi", size >> 10),
+            size => format!("hugepages-{size}Mi"),
+        };
+        let amount = if *bytes == 0 { "0".to_owned() } else { format!("{}Mi", bytes >> 20) };
+        capacity.set_at(&[&name], amount.as_str());
+        allocatable.set_at(&[&name], amount);
+    }
+    let mut addresses: Vec<Value> = identity
+        .addresses
+        .iter()
+        .map(|address| json!({"type": "InternalIP", "address": address.to_string()}))
+        .collect();
+    addresses.push(json!({"type": "Hostname", "address": identity.name.as_str()}));
+    json!({
+        "addresses": addresses,
+        "allocatable": allocatable,
+        "capacity": capacity,
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": u32::from(identity.kubelet_port)}},
+        "nodeInfo": {
+            "architecture": machine.architecture,
+            "bootID": machine.boot_id.as_str(),
+            "containerRuntimeVersion": identity.runtime_version.as_str(),
+            "kernelVersion": machine.kernel_version.as_str(),
+            "kubeProxyVersion": "",
+            "kubeletVersion": identity.kubelet_version.as_str(),
+            "machineID": machine.machine_id.as_str(),
+            "operatingSystem": "linux",
+            "osImage": machine.os_image.as_str(),
+            "swap": {"capacity": machine.swap},
+            "systemUUID": machine.system_uuid.as_str(),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pressure_is_what_is_left_and_not_what_is_used() {
+        let fine = Measured {
+            memory_available: 200 << 20,
+            disk_capacity: 100,
+            disk_available: 11,
+            inodes: 100,
+            inodes_free: 6,
+            processes_max: 100,
+            processes: 89,
+        };
+        let of = |measured: &Measured| verdicts(measured, true).map(|verdict| verdict.status);
+        assert_eq!(of(&fine), [false, false, false, true]);
+        assert_eq!(of(&Measured { memory_available: 99 << 20, ..fine }), [true, false, false, true]);
+        assert_eq!(of(&Measured { disk_available: 9, ..fine }), [false, true, false, true]);
+        assert_eq!(of(&Measured { inodes_free: 4, ..fine }), [false, true, false, true]);
+        assert_eq!(of(&Measured { processes: 90, ..fine }), [false, false, true, true]);
+        assert!(!verdicts(&fine, false)[3].status);
+    }
+
+    #[test]
+    fn a_transition_is_dated_when_it_happens() {
+        let node = json!({"status": {"conditions": [
+            {"type": "Ready", "status": "True", "lastTransitionTime": "then"},
+        ]}});
+        let [.., ready] = verdicts(&Measured::default(), true);
+        assert_eq!(ready.condition(&node, "now").str_at(&["lastTransitionTime"]), "then");
+        let [.., unready] = verdicts(&Measured::default(), false);
+        assert_eq!(unready.condition(&node, "now").str_at(&["lastTransitionTime"]), "now");
+    }
+}
