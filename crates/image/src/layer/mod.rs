@@ -16,6 +16,9 @@ use camino::{Utf8Path, Utf8PathBuf};
 use crate::digest::Hashing;
 use crate::{Digest, Hasher, Result};
 
+/// Of what follows an archive's end; tools fill it up to a block, which is mostly of 10 KiB.
+const TRAILER_BYTES_MAX: u64 = 64 << 20;
+
 /// How much an archive may hold. What is too much for the disk is found out by the disk.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -52,7 +55,7 @@ pub fn unpack(
     let mut hashing = Hashing::new(plain, Hasher::sha256());
     let (entries, bytes) = apply::apply(&mut hashing, root, below, limits)?;
     // The digest is of the whole archive, also of what follows its end.
-    compression::drain(&mut hashing, limits.bytes_max)?;
+    compression::drain(&mut hashing, TRAILER_BYTES_MAX)?;
     let (_, diff_id, _) = hashing.finish();
     Ok(Unpacked { diff_id, entries, bytes })
 }
