@@ -5,6 +5,7 @@
 
 mod apply;
 mod cli;
+mod image;
 mod kubeconfig;
 mod manifest;
 mod platform;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Up(arguments) => up::run(*arguments),
         Command::Sim(command) => sim::run(*command),
+        Command::Image(command) => image::run(command),
         Command::Kubeconfig(arguments) => kubeconfig::run(&arguments),
         Command::Version => {
             let (_, _, kubernetes) = apiserver::KUBERNETES_VERSION;

@@ -12,8 +12,6 @@ use std::io::Write;
 use camino::Utf8PathBuf;
 use flate2::write::GzEncoder;
 
-pub(crate) use self_image::SelfImage;
-
 use crate::config::{ConfigFile, Empty, History, RootfsLayers};
 use crate::digest::Hashing;
 use crate::manifest::{Descriptor, Manifest, media_type};
@@ -56,6 +54,11 @@ impl Build {
         let path = Utf8PathBuf::from("/").join(binary.file_name().unwrap_or("app"));
         let config = ImageConfig { entrypoint: vec![path.to_string()], ..ImageConfig::default() };
         Self { source: Source::Files(BTreeMap::from([(path, binary)])), config }
+    }
+
+    /// The program that runs here, with the loader and the libraries that it has in memory.
+    pub fn of_this_process() -> Result<Self> {
+        self_image::SelfImage::of_this_process()?.into_build()
     }
 
     /// `port` or `port/protocol`.

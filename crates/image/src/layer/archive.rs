@@ -417,7 +417,7 @@ fn parse_time(text: &[u8]) -> Option<(i64, u32)> {
 }
 
 fn pairs(numbers: &[u64]) -> Result<Vec<(u64, u64)>> {
-    if numbers.len() % 2 != 0 || numbers.len() > 2 * SEGMENTS_MAX {
+    if !numbers.len().is_multiple_of(2) || numbers.len() > 2 * SEGMENTS_MAX {
         return Err(invalid("the map of a sparse file is broken"));
     }
     Ok(numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())

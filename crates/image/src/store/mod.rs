@@ -31,7 +31,7 @@ pub use records::ImageRecord;
 use records::StoredImage;
 pub use snapshots::{Snapshot, Usage};
 
-use crate::build::{Build, SelfImage};
+use crate::build::Build;
 use crate::manifest::{Document, media_type};
 use crate::platform::Platform;
 use crate::registry::Registries;
@@ -271,7 +271,7 @@ impl Store {
 
     /// An image of the running program with what it is linked to, so that a cluster has one without any registry.
     pub async fn build_self(&self, reference: &Reference) -> Result<ImageRecord> {
-        let build = blocking(|| SelfImage::of_this_process()?.into_build()).await?;
+        let build = blocking(Build::of_this_process).await?;
         self.build(build, reference).await
     }
 

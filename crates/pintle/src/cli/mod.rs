@@ -6,6 +6,7 @@ mod audit;
 mod authentication;
 mod authorization;
 mod controllers;
+mod image;
 mod kubelets;
 mod network;
 mod requests;
@@ -25,6 +26,10 @@ use self::scheduler::SchedulerArguments;
 use apis::ApiArguments;
 use authentication::AuthenticationArguments;
 use authorization::AuthorizationArguments;
+pub use image::{
+    BuildArguments, ExportArguments, ImageCommand, ImportArguments, ListArguments, PullArguments,
+    RemoveArguments, StoreArguments,
+};
 use kubelets::KubeletArguments;
 use network::NetworkArguments;
 use requests::RequestArguments;
@@ -55,6 +60,9 @@ pub enum Command {
     /// Make and remove simulated nodes and pods in a running cluster
     #[command(subcommand)]
     Sim(Box<SimCommand>),
+    /// Fetch, make, list and remove the images that containers are made from
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// Print where the kubeconfig of a cluster is
     Kubeconfig(KubeconfigArguments),
     /// Print the version
@@ -191,6 +199,13 @@ mod tests {
             (&["pintle", "sim", "nodes", "--count", "1", "--taints", "a=b:Never"][..], "PreferNoSchedule"),
             (&["pintle", "sim", "pods", "--count", "1", "--prefix", "A_B"][..], "--prefix"),
             (&["pintle", "sim", "delete", "nodes"][..], "--prefix"),
+            (&["pintle", "image", "pull"][..], "IMAGE"),
+            (&["pintle", "image", "pull", "a", "--username", "me"][..], "--password-stdin"),
+            (&["pintle", "image", "build", "a:1"][..], "--from-dir"),
+            (&["pintle", "image", "build", "A:1", "--self"][..], "must be lowercase"),
+            (&["pintle", "image", "build", "a:1", "--self", "--binary", "b"][..], "--binary"),
+            (&["pintle", "image", "build", "a:1", "--self", "--expose", "0"][..], "--expose"),
+            (&["pintle", "image", "build", "a:1", "--self", "--env", "=b"][..], "NAME=VALUE"),
             (&["pintle", "down"][..], "down"),
         ] {
             let error = Cli::try_parse_from(arguments).err().expect("refused").to_string();
