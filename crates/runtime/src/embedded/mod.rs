@@ -29,6 +29,7 @@ mod sandbox;
 mod seccomp;
 mod shim;
 mod signals;
+mod store;
 mod terminal;
 mod user;
 

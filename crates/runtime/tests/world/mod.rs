@@ -1,5 +1,7 @@
 //! A node of its own for each test: folders, control groups and a store with one image.
 
+#![allow(dead_code, reason = "each test uses some of it")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -112,7 +114,7 @@ impl Images for Folders {
 
 pub struct World {
     pub runtime: Arc<EmbeddedRuntime>,
-    images: Arc<Folders>,
+    images: Arc<dyn Images>,
     pub dir: Utf8PathBuf,
     pub group: String,
     _temp: tempfile::TempDir,
@@ -136,7 +138,7 @@ impl World {
         let temp = tempfile::tempdir().unwrap();
         let dir = Utf8PathBuf::try_from(temp.path().canonicalize().unwrap()).unwrap();
         let group = format!("/pintle-test-{}", rt::uuid());
-        let images = Arc::new(Folders::new(dir.join("images")));
+        let images: Arc<dyn Images> = Arc::new(Folders::new(dir.join("images")));
         let runtime = open(&dir, &images).await;
         Some(Self { runtime, images, dir, group, _temp: temp })
     }
@@ -144,6 +146,12 @@ impl World {
     /// As if this process had ended, in whatever way, and another one came.
     pub async fn reopen(&mut self) {
         self.runtime = open(&self.dir, &self.images).await;
+    }
+
+    /// The same with other images.
+    pub async fn use_images(&mut self, images: Arc<dyn Images>) {
+        self.images = images;
+        self.reopen().await;
     }
 
     pub fn sandbox_config(&self) -> SandboxConfig {
@@ -361,12 +369,12 @@ fn remove(group: &Utf8Path) {
     let _ = std::fs::remove_dir(group);
 }
 
-async fn open(dir: &Utf8Path, images: &Arc<Folders>) -> Arc<EmbeddedRuntime> {
+async fn open(dir: &Utf8Path, images: &Arc<dyn Images>) -> Arc<EmbeddedRuntime> {
     let options = Options {
         root: dir.join("root"),
         state: dir.join("state"),
         shim: vec![env!("CARGO_BIN_EXE_container-shim").to_owned()],
-        images: Arc::clone(images) as Arc<dyn Images>,
+        images: Arc::clone(images),
         network: None,
     };
     EmbeddedRuntime::open(options).await.unwrap()
