@@ -67,7 +67,7 @@ fn host_mask(width: u8, prefix_len: u8) -> u128 {
     }
 }
 
-fn number(address: IpAddr) -> u128 {
+pub fn number(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => u128::from(address.to_bits()),
         IpAddr::V6(address) => address.to_bits(),

@@ -17,7 +17,7 @@
 //!
 //! What it expects of the node: forwarding is on, and pods' packets are routed, not bridged past the rules.
 
-mod cidr;
+pub(crate) mod cidr;
 mod conntrack;
 mod endpoints;
 mod mirror;
