@@ -31,6 +31,10 @@ impl Namespace {
             println!("skipped: no ip program to set up links");
             return None;
         }
+        // Nobody else is on these links: addresses are usable at once.
+        for scope in ["default", "all"] {
+            namespace.sysctl(&format!("ipv6/conf/{scope}/accept_dad"), "0");
+        }
         namespace.ip("link set lo up");
         Some(namespace)
     }
