@@ -20,6 +20,8 @@
 pub(crate) mod cidr;
 mod conntrack;
 mod endpoints;
+mod health;
+pub mod load_balancer;
 mod mirror;
 mod objects;
 mod plan;
@@ -116,6 +118,7 @@ pub async fn run(informers: &Informers, options: ProxyOptions, shutdown: Shutdow
     let mut host_ports = options.host_ports.clone();
     let mut facts = facts_of(&sources.nodes, &options);
     let mut dirty = Dirty { everything: true, ..Dirty::default() };
+    let mut health = health::HealthServers::new(&shutdown);
     let mut failures = 0;
     let mut resync_at = rt::instant() + rt::jittered(RESYNC, 0.1);
     loop {
@@ -139,7 +142,11 @@ pub async fn run(informers: &Informers, options: ProxyOptions, shutdown: Shutdow
             let (proxy, sources) = (proxy.clone(), sources.clone());
             move || round.make(&mut proxy.lock(), &sources)
         });
-        let retry = match result.await {
+        let result = result.await;
+        let healthy = matches!(result, Ok(Ok(())));
+        let checks = proxy.lock().health_checks();
+        health.update(checks, healthy).await;
+        let retry = match result {
             Ok(Ok(())) => {
                 failures = 0;
                 None
@@ -204,10 +211,9 @@ struct Round {
 impl Round {
     fn make(mut self, proxy: &mut Proxy, sources: &Sources) -> Result<(), crate::nftables::Error> {
         if self.dirty.everything {
-            self.dirty.services = proxy.services().cloned().collect();
-            sources.services.for_each(|object| self.dirty.services.extend([ObjectKey::from(&**object)]));
+            self.dirty.services.extend(proxy.services().cloned());
         }
-        for key in self.dirty.services {
+        for key in self.dirty.keys(sources) {
             let plan = plan_of(&key, sources, &self.facts);
             proxy.set_service(key, plan);
         }
@@ -229,10 +235,14 @@ fn plan_of(key: &ObjectKey, sources: &Sources, facts: &Facts) -> plan::ServicePl
             return plan::ServicePlan::default();
         }
     };
-    let slices = sources.slices.by_index(SLICES_BY_SERVICE, &key.to_string());
-    let slices: Vec<Arc<EndpointSlice>> = slices.iter().filter_map(|slice| slice_view(slice)).collect();
+    let slices = slices_of(key, sources);
     let slices: Vec<&EndpointSlice> = slices.iter().map(AsRef::as_ref).collect();
     plan::plan(&service, &slices, facts)
+}
+
+fn slices_of(key: &ObjectKey, sources: &Sources) -> Vec<Arc<EndpointSlice>> {
+    let slices = sources.slices.by_index(SLICES_BY_SERVICE, &key.to_string());
+    slices.iter().filter_map(|slice| slice_view(slice)).collect()
 }
 
 fn slice_view(slice: &Object) -> Option<Arc<EndpointSlice>> {
@@ -251,6 +261,14 @@ fn service_key_of_slice(slice: &Object) -> Option<ObjectKey> {
 }
 
 impl Dirty {
+    /// The Services to look at.
+    fn keys(mut self, sources: &Sources) -> HashSet<ObjectKey> {
+        if self.everything {
+            sources.services.for_each(|object| self.services.extend([ObjectKey::from(&**object)]));
+        }
+        self.services
+    }
+
     fn note(&mut self, delta: &Delta, key_of: impl Fn(&Object) -> Option<ObjectKey>) {
         match delta {
             Delta::Upsert { old, new } => {
