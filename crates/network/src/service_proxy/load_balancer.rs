@@ -265,9 +265,9 @@ mod tests {
         let (fake, shutdown) = (FakeApi::new(), Shutdown::new());
         let informers = Informers::new(fake.clone(), shutdown.clone());
         fake.seed(service(serde_json::json!({})).into());
-        let task = tokio::spawn({
+        let task = rt::spawn("load-balancer", {
             let (informers, shutdown) = (informers.clone(), shutdown.clone());
-            async move { run(&informers, shutdown).await }
+            async move { run(&informers, shutdown).await.unwrap() }
         });
         let services = informers.of(&SERVICES);
         let mut deltas = services.subscribe();
@@ -291,6 +291,6 @@ mod tests {
         fake.drop_object(&NODES, "", "a");
         until(&["192.0.2.2"]).await;
         shutdown.cancel();
-        task.await.unwrap().unwrap();
+        task.await.unwrap();
     }
 }

@@ -29,6 +29,10 @@ impl Mirror {
         }
     }
 
+    pub fn get(&self, key: &[u8]) -> Option<&Element> {
+        self.wanted.get(key)
+    }
+
     /// Puts the element, or removes what is there.
     pub fn set(&mut self, key: &[u8], element: Option<Element>) {
         match element {

@@ -17,6 +17,7 @@
 //!
 //! What it expects of the node: forwarding is on, and pods' packets are routed, not bridged past the rules.
 
+mod affinity;
 pub(crate) mod cidr;
 mod conntrack;
 mod endpoints;
@@ -25,6 +26,8 @@ pub mod load_balancer;
 mod mirror;
 mod objects;
 mod plan;
+#[cfg(test)]
+mod plan_tests;
 mod proxy;
 mod ruleset;
 mod tables;

@@ -10,11 +10,11 @@ use client::ObjectKey;
 use tracing::{debug, info};
 
 use super::cidr::family_of;
-use super::conntrack;
 use super::plan::{Facts, HealthCheck, HostPort, PortKey, ServicePlan, plan_host_port};
 use super::ruleset::{self, Policy};
 use super::tables::Tables;
-use crate::nftables::{Batch, Connection, Element, Error, Family};
+use super::{affinity, conntrack};
+use crate::nftables::{Batch, Connection, Error, Family};
 
 /// Wanted state, and the way to the kernel.
 pub struct Proxy {
@@ -112,7 +112,7 @@ impl Proxy {
         let whole = std::mem::replace(&mut self.whole, true);
         for tables in &self.families {
             if whole {
-                let clients = remembered_clients(&mut self.connection, tables.family())?;
+                let clients = affinity::clients(&mut self.connection, tables)?;
                 ruleset::write_all(tables, &self.policy, &clients, &mut batch);
             } else {
                 ruleset::write_changes(tables, &mut batch);
@@ -133,14 +133,5 @@ impl Proxy {
             }
         }
         Ok(())
-    }
-}
-
-/// Which client is to stay at which endpoint, so that making the table anew forgets nobody.
-fn remembered_clients(connection: &mut Connection, family: Family) -> Result<Vec<Element>, Error> {
-    match connection.elements(family, ruleset::TABLE, ruleset::AFFINITY) {
-        Ok(clients) => Ok(clients),
-        Err(error) if error.is_absent() => Ok(Vec::new()),
-        Err(error) => Err(error),
     }
 }

@@ -33,6 +33,7 @@ pub const MASQUERADE_MARK: u32 = 0x4000;
 /// Clients that are remembered at a time, over all Services with affinity.
 const AFFINITY_CLIENTS_MAX: u32 = 1 << 20;
 pub(super) const AFFINITY: &str = "affinity";
+pub(super) const MEMBERS: &str = "members";
 
 /// What the rules depend on; another one makes the table anew.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -188,7 +189,7 @@ impl Scope {
     }
 
     /// The map that leads to groups of this scope.
-    fn groups(self) -> &'static str {
+    pub(super) fn groups(self) -> &'static str {
         match self {
             Self::Cluster => "groups-cluster",
             Self::Local => "groups-local",
@@ -241,7 +242,7 @@ fn each_mirror(tables: &Tables, shape: &Shape, mut visit: impl FnMut(&str, &[Fie
     let address = shape.address;
     visit("endpoints", &[Field::Mark, Field::Mark], &tables.endpoints);
     visit("slots", &[Field::Mark, Field::Mark], &tables.slots);
-    visit("members", &[Field::Mark, Field::Mark], &tables.members);
+    visit(MEMBERS, &[Field::Mark, Field::Mark], &tables.members);
     visit("picks", &[Field::Mark], &tables.picks_of_groups);
     visit("hairpin", &[address, address], &tables.hairpin);
     visit("source-ranges", &[Field::Mark, address], &tables.source_ranges);
@@ -286,7 +287,7 @@ impl Writer<'_> {
         self.set("picks", &[Field::Mark], number);
         self.set("endpoints", &two, Data::Fields(&target));
         self.set("slots", &two, member);
-        self.set("members", &two, Data::Fields(&target));
+        self.set(MEMBERS, &two, Data::Fields(&target));
         self.set("hairpin", &[address, address], Data::None);
         self.set("cluster-ips", &[address], Data::None);
         self.set("chains-of-kinds", &[Field::Mark], Data::Verdict);
@@ -489,7 +490,7 @@ impl Writer<'_> {
                 data: Some(REMEMBERED),
                 timeout_milliseconds: Some(u64::from(pick.affinity_seconds) * 1000),
             };
-            let arrive = [map("members", MEMBER, FOUND), shape.dnat(FOUND)];
+            let arrive = [map(MEMBERS, MEMBER, FOUND), shape.dnat(FOUND)];
             // Known, and its endpoint is still there: remembered anew.
             let mut again = shape.load_key();
             again.extend(shape.load_client(pick.scope));

@@ -157,6 +157,15 @@ impl Tables {
         (self.ports.len(), self.endpoints.len() + self.members.len())
     }
 
+    /// The group of this scope that an address leads to, as the kernel knows it.
+    pub(super) fn group(&self, scope: Scope, frontend: &[u8]) -> Option<&[u8]> {
+        let groups = match scope {
+            Scope::Cluster => &self.groups_cluster,
+            Scope::Local => &self.groups_local,
+        };
+        groups.get(frontend)?.data.as_deref()?.get(WORD..2 * WORD)
+    }
+
     /// The kernel has all of this now. Says which connections of UDP to look at.
     pub fn committed(&mut self) -> Stale {
         self.new_picks.clear();
@@ -432,6 +441,9 @@ impl PortPlan {
 }
 
 // === keys and data, as the kernel has them ===
+
+/// Bytes of a number in keys and data.
+pub(super) const WORD: usize = 4;
 
 /// A number in the byte order of the machine.
 pub(super) fn mark(number: u32) -> Vec<u8> {

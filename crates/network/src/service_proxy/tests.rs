@@ -5,12 +5,15 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use client::ObjectKey;
+use api::gvr::ENDPOINT_SLICES;
+use client::fake::FakeApi;
+use client::{Informers, ObjectKey};
+use rt::Shutdown;
 use serde_json::{Value, json};
 
 use super::objects::{EndpointSlice, Service};
 use super::plan::{Facts, HostPort, ServicePlan, plan};
-use super::{Cidr, Policy, Protocol, Proxy};
+use super::{Cidr, Policy, Protocol, Proxy, ProxyOptions, run};
 use crate::nftables::testing::{Namespace, World};
 
 const PORT: u16 = 8080;
@@ -264,6 +267,15 @@ fn a_client_stays_with_its_endpoint_until_that_is_gone() {
         [first.as_str()],
         "also when all is written anew"
     );
+    // Another process gives other numbers: here to a Service that comes first.
+    let mut proxy = world.host.run(|| Proxy::open(policy())).unwrap();
+    let mut before = planned(&service(json!({"clusterIP": "10.96.0.9", "clusterIPs": null})), &both);
+    before.ports.iter_mut().for_each(|port| port.key.service = "before".into());
+    proxy.set_service(ObjectKey::new("ns", "before"), before);
+    proxy.set_service(key(), planned(&sticky, &slices(&[(1, "here")])));
+    proxy.set_service(key(), planned(&sticky, &both));
+    proxy.commit().unwrap();
+    assert_eq!(names(&answerers(&world.pods[2], "10.96.0.1:80")), [first.as_str()], "also after a restart");
     let (stays, other) = if first == "a" { (1, "b") } else { (0, "a") };
     proxy.set_service(key(), planned(&sticky, &slices(&[(stays, "here")])));
     proxy.commit().unwrap();
@@ -385,4 +397,70 @@ fn ten_thousand_services_are_written_fast_and_changed_faster() {
     for count in used {
         assert!(ruleset.contains(&format!("chain pick-cluster-{count}-0 ")), "{count}");
     }
+}
+
+#[test]
+fn events_of_the_api_become_rules() {
+    let Some((world, _)) = world() else { return };
+    let (fake, shutdown) = (FakeApi::new(), Shutdown::new());
+    let object = |kind: &str, version: &str, typed: Value| {
+        let mut object = json!({"kind": kind, "apiVersion": version});
+        for (field, value) in typed.as_object().unwrap() {
+            object[field] = value.clone();
+        }
+        object
+    };
+    let slice = |pod: u8| {
+        object(
+            "EndpointSlice",
+            "discovery.k8s.io/v1",
+            json!({
+                "metadata": {"namespace": "ns", "name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+                "addressType": "IPv4", "endpoints": [{"addresses": [World::pod_v4(pod)]}],
+                "ports": [{"name": "http", "port": PORT}],
+            }),
+        )
+    };
+    fake.seed(
+        object(
+            "Node",
+            "v1",
+            json!({
+                "metadata": {"name": "here"},
+                "status": {"addresses": [{"type": "InternalIP", "address": World::NODE_V4}]},
+            }),
+        )
+        .into(),
+    );
+    fake.seed(object("Service", "v1", json!({
+        "metadata": {"namespace": "ns", "name": "web"},
+        "spec": {"type": "NodePort", "clusterIP": "10.96.0.1", "ports": [{"name": "http", "port": 80, "nodePort": 30080}]},
+    })).into());
+    let options = ProxyOptions { node_name: "here".into(), policy: policy(), ..ProxyOptions::default() };
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| {
+            world.host.enter();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let informers = Informers::new(fake.clone(), shutdown.clone());
+                run(&informers, options, shutdown.clone()).await
+            })
+        });
+        let node_port = format!("{}:30080", World::NODE_V4);
+        let started = rt::instant();
+        let until = |address: &str, wanted: &str| {
+            while ask(&world.outside, address).map(|(name, _)| name).as_deref() != Ok(wanted) {
+                assert!(started.elapsed() < Duration::from_secs(30), "{wanted} never answered at {address}");
+            }
+        };
+        fake.seed(slice(0).into());
+        until(&node_port, "a");
+        until("10.96.0.1:80", "a");
+        let endpoints = slice(1)["endpoints"].clone();
+        fake.edit(&ENDPOINT_SLICES, "ns", "web-1", |slice| slice.set_at(&["endpoints"], endpoints));
+        until(&node_port, "b");
+        shutdown.cancel();
+        running.join().unwrap().unwrap();
+    });
+    assert_eq!(ask(&world.outside, "10.96.0.1:80").unwrap().0, "b", "the rules stay when the proxy ends");
 }
