@@ -79,14 +79,15 @@ impl Streams {
         chunks
     }
 
-    fn end_here(&self, id: u32) {
+    /// The server sends no more on this stream; false where it had said so before.
+    fn end_here(&self, id: u32) -> bool {
         let mut streams = self.0.lock();
-        if let Some(open) = streams.get_mut(&id) {
-            open.ended_here = true;
-            if open.chunks.is_none() {
-                streams.remove(&id);
-            }
+        let Some(open) = streams.get_mut(&id) else { return false };
+        let first = !std::mem::replace(&mut open.ended_here, true);
+        if open.chunks.is_none() {
+            streams.remove(&id);
         }
+        first
     }
 
     fn chunks(&self, id: u32) -> Option<mpsc::Sender<Chunk>> {
@@ -223,10 +224,15 @@ async fn write_all<W: AsyncWrite + Unpin>(
                 activity.touch();
             }
             finished = item == Outgoing::Finish;
-            if let Outgoing::End(id) | Outgoing::Reset(id, _) = item {
-                streams.end_here(id);
-            }
-            if let Err(error) = encoder.encode(&frame(item), &mut bytes) {
+            let said = match item {
+                Outgoing::End(id) => !streams.end_here(id),
+                Outgoing::Reset(id, _) => {
+                    streams.end_here(id);
+                    false
+                }
+                _ => false,
+            };
+            if !said && let Err(error) = encoder.encode(&frame(item), &mut bytes) {
                 return tracing::debug!(%error, "SPDY connection broke");
             }
             match queue.try_recv() {
