@@ -189,7 +189,7 @@ pub fn addresses(facts: &PodFacts<'_>) -> Addresses {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Objects, env_file::NoEnvFiles, fixture, volumes_fixture};
+    use super::super::{Objects, env_file::NoEnvFiles, fixture};
     use super::*;
 
     #[test]
@@ -219,7 +219,7 @@ mod tests {
             "command": ["sh", "-c"], "args": ["echo $(A) $$(A) $(B)"], "env": [{"name": "A", "value": "1"}],
             "lifecycle": {"stopSignal": "SIGUSR1"}, "tty": true}]}));
         let node = NodeFacts { pods_root: root.clone(), ..fixture::node() };
-        let (objects, volumes) = (Objects::default(), volumes_fixture());
+        let (objects, volumes) = (Objects::default(), fixture::volumes());
         let facts = PodFacts {
             pod: &pod,
             node: &node,

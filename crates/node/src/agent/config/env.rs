@@ -175,8 +175,8 @@ mod tests {
     use k8s_openapi::api::core::v1::{ConfigMap, Container, Secret, Service};
     use runtime::ImageStatus;
 
+    use super::super::fixture;
     use super::super::objects::{Lookup, Objects};
-    use super::super::{fixture, volumes_fixture};
     use super::*;
 
     fn objects() -> Objects {
@@ -208,7 +208,7 @@ mod tests {
         let service: Service = serde_json::from_value(serde_json::json!({
             "metadata": {"name": "up", "namespace": "ns"}, "spec": {"clusterIP": "10.0.0.1"}}))
         .expect("a service");
-        let (node, objects, mounted) = (fixture::node(), objects(), volumes_fixture());
+        let (node, objects, mounted) = (fixture::node(), objects(), fixture::volumes());
         let facts = PodFacts {
             pod: &pod,
             node: &node,

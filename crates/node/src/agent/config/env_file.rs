@@ -1,7 +1,9 @@
 //! Files of variables that a container of the same pod wrote (`fileKeyRef`).
 //!
 //! The format is a small part of a shell's: `NAME='value'`, where the value may go over several lines and nothing in
-//! it is special; empty lines, and lines that begin with `#`.
+//! it is special; comments from `#` to the end of a line; empty lines. `NAME= …` is an empty value, as in a shell.
+
+const BLANK: [char; 2] = [' ', '\t'];
 
 /// Reads such files.
 pub trait EnvFiles: Sync {
@@ -30,22 +32,38 @@ pub fn value_in(text: &str, wanted: &str) -> Result<Option<String>, String> {
     let mut number = 1;
     while !rest.is_empty() {
         let (line, after) = rest.split_once('\n').unwrap_or((rest, ""));
-        let trimmed = line.trim();
-        if trimmed.is_empty() || trimmed.starts_with('#') {
-            rest = after;
-            number += 1;
+        let own = line.trim_start_matches(BLANK);
+        if own.trim_end().is_empty() || own.starts_with('#') {
+            (rest, number) = (after, number + 1);
             continue;
         }
-        let malformed = || format!("invalid environment variable format at line {number}");
-        let (name, quoted) = rest.split_once('=').ok_or_else(malformed)?;
-        let name = name.trim();
-        let is_name = !name.is_empty() && !name.contains(|own: char| own.is_whitespace() || own == '\'');
-        let quoted = quoted.strip_prefix('\'').filter(|_| is_name).ok_or_else(malformed)?;
-        let (value, after) = quoted.split_once('\'').ok_or_else(malformed)?;
-        let (tail, after) = after.split_once('\n').unwrap_or((after, ""));
-        if !tail.trim().is_empty() {
-            return Err(malformed());
+        let malformed =
+            |why: &str| Err(format!("invalid environment variable format at line {number}: {why}"));
+        let Some((name, value)) = own.split_once('=') else { return malformed("missing '='") };
+        if name.is_empty() {
+            return malformed("empty variable name");
         }
+        if name.ends_with(BLANK) {
+            return malformed("whitespace before '=' is not allowed");
+        }
+        let (value, after) = if value.is_empty() || value.starts_with(BLANK) {
+            ("", after)
+        } else {
+            if !value.starts_with('\'') {
+                return malformed("value must be enclosed in single quotes");
+            }
+            // From behind the quote on, over lines.
+            let start = line.len() - value.len() + 1;
+            let Some((value, after)) = rest[start..].split_once('\'') else {
+                return malformed("unclosed single quote");
+            };
+            let (tail, after) = after.split_once('\n').unwrap_or((after, ""));
+            let tail = tail.trim();
+            if !tail.is_empty() && !tail.starts_with('#') {
+                return malformed("unexpected content after closing quote");
+            }
+            (value, after)
+        };
         if name == wanted {
             return Ok(Some(value.to_owned()));
         }
@@ -61,14 +79,27 @@ mod tests {
 
     #[test]
     fn values_are_what_stands_between_quotes() {
-        let text = "# note\n\nA='a $B \\n'\n  B='two\nlines' \nC=''\n";
-        for (name, wanted) in
-            [("A", Some("a $B \\n")), ("B", Some("two\nlines")), ("C", Some("")), ("D", None)]
-        {
+        let text = "# note\n\nA='a $B \\n'\n  B='two\nlines' # why\nC=''\nE= 'x'\nF=\nG='last'";
+        for (name, wanted) in [
+            ("A", Some("a $B \\n")),
+            ("B", Some("two\nlines")),
+            ("C", Some("")),
+            ("D", None),
+            ("E", Some("")),
+            ("F", Some("")),
+            ("G", Some("last")),
+        ] {
             assert_eq!(value_in(text, name).as_ref().map(Option::as_deref), Ok(wanted), "{name}");
         }
-        for (text, line) in [("A=x", 1), ("A='x", 1), ("B='b\nb'\nA b='x'", 3), ("A='x' y", 1), ("A", 1)] {
-            let wanted = Err(format!("invalid environment variable format at line {line}"));
+        for (text, wanted) in [
+            ("A=x", "1: value must be enclosed in single quotes"),
+            ("A='x", "1: unclosed single quote"),
+            ("B='b\nb'\n=''", "3: empty variable name"),
+            ("A ='x'", "1: whitespace before '=' is not allowed"),
+            ("A='x' y", "1: unexpected content after closing quote"),
+            ("\nA", "2: missing '='"),
+        ] {
+            let wanted = Err(format!("invalid environment variable format at line {wanted}"));
             assert_eq!(value_in(text, "A"), wanted, "{text}");
         }
     }

@@ -30,7 +30,6 @@ fn of_object(pod: &Pod, path: &str) -> Option<String> {
         "metadata.uid" => text(meta.uid.as_ref()),
         "spec.nodeName" => text(spec.and_then(|spec| spec.node_name.as_ref())),
         "spec.serviceAccountName" => text(spec.and_then(|spec| spec.service_account_name.as_ref())),
-        "spec.restartPolicy" => text(spec.and_then(|spec| spec.restart_policy.as_ref())),
         _ => return None,
     })
 }

@@ -59,7 +59,7 @@ pub struct NodeFacts {
     pub cluster_dns: Vec<IpAddr>,
     /// The machine's own resolver.
     pub host_dns: Dns,
-    /// Of the parts of the machine's `/etc/hosts`, all: what pods on its network see.
+    /// The machine's own `/etc/hosts`, which pods on its network see too.
     pub host_hosts: String,
     /// `<root>/pods`.
     pub pods_root: Utf8PathBuf,
@@ -98,9 +98,9 @@ pub struct ContainerFacts<'a> {
     pub image: &'a ImageStatus,
     /// For ephemeral containers.
     pub pid_target: Option<&'a str>,
-    /// That drivers of devices give to it.
+    /// What drivers of devices give to it. Their variables, annotations and mounts are the caller's to add.
     pub devices: &'a [Device],
-    /// Variables, annotations and mounts that drivers of devices give to it are added by the caller.
+    /// For `fileKeyRef`.
     pub env_files: &'a dyn env_file::EnvFiles,
 }
 
@@ -242,9 +242,9 @@ pub(crate) mod fixture {
             unsafe_sysctls: Vec::new(),
         }
     }
-}
 
-#[cfg(test)]
-pub(crate) fn volumes_fixture() -> Mounted {
-    Mounted::default()
+    /// A pod without volumes.
+    pub fn volumes() -> Mounted {
+        Mounted::default()
+    }
 }

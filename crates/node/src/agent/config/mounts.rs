@@ -25,7 +25,6 @@ pub struct SubPath {
     pub root: Utf8PathBuf,
     /// Relative to the root, without `..`.
     pub path: Utf8PathBuf,
-    pub read_only: bool,
 }
 
 /// The mounts of a container. Where a part of a volume is mounted, `source` is the whole volume until
@@ -118,14 +117,7 @@ fn add(
             if let Some(path) = path {
                 let root = root.clone();
                 let volume = mount.name.clone();
-                made.sub_paths.push(SubPath {
-                    mount: made.mounts.len(),
-                    index,
-                    volume,
-                    root,
-                    path,
-                    read_only,
-                });
+                made.sub_paths.push(SubPath { mount: made.mounts.len(), index, volume, root, path });
             }
         }
         Source::Image { id: Some(id), .. } => {

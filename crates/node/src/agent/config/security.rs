@@ -224,13 +224,13 @@ fn dotted(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Objects, fixture, volumes_fixture};
+    use super::super::{Objects, fixture};
     use super::*;
 
     fn of(pod: serde_json::Value, own: serde_json::Value, image: &ImageStatus) -> Result<Security, String> {
         let pod = fixture::pod(serde_json::json!({"securityContext": pod,
             "containers": [{"name": "c", "securityContext": own}]}));
-        let (node, objects, volumes) = (fixture::node(), Objects::default(), volumes_fixture());
+        let (node, objects, volumes) = (fixture::node(), Objects::default(), fixture::volumes());
         let facts = PodFacts {
             pod: &pod,
             node: &node,

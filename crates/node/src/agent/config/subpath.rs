@@ -209,7 +209,6 @@ mod tests {
             volume: "v".into(),
             root: root.clone(),
             path: path.into(),
-            read_only: false,
         };
         let guard = mount::Unmounted::below(&folder);
         let place = bind(&part("d", 0), "c", &folder).expect("a folder");

@@ -189,6 +189,8 @@ impl ObjectCache {
     fn learn(&self, key: &Key, state: &watch::Sender<State>, object: Option<Arc<Object>>) -> bool {
         let is_immutable =
             object.as_ref().is_some_and(|own| own.to_value()["immutable"].as_bool() == Some(true));
+        // Who waits for the first word needs no other hint.
+        let was_known = !matches!(*state.borrow(), State::Unknown);
         let changed = state.send_if_modified(|own| {
             let same = match (&*own, &object) {
                 (State::Found(own), Some(new)) => own.revision() == new.revision() && own.uid() == new.uid(),
@@ -200,7 +202,10 @@ impl ObjectCache {
             }
             !same
         });
-        if changed && let Some(entry) = self.entries.lock().get(key) {
+        if changed
+            && was_known
+            && let Some(entry) = self.entries.lock().get(key)
+        {
             entry.pods.iter().for_each(|uid| self.changes.mark(uid));
         }
         is_immutable

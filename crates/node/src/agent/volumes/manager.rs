@@ -12,6 +12,7 @@ use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use parking_lot::Mutex;
 use rt::{Instant, Shutdown};
+use tokio::sync::broadcast;
 
 use super::cache::{Changes, ObjectCache};
 use super::csi::{self, Csi, CsiDrivers};
@@ -26,6 +27,9 @@ use crate::agent::config::{all_containers, name, namespace, subpath, uid};
 
 /// A change that could not be written is tried again after this.
 const RETRY: Duration = Duration::from_secs(30);
+
+/// Changes that a slow listener has not heard yet; beyond that it is told that it missed some.
+const CHANGES_MAX: usize = 256;
 
 /// Bytes of a file of variables.
 const ENV_FILE_MAX: u64 = 1 << 20;
@@ -67,6 +71,7 @@ pub struct VolumeManager {
     cache: Arc<ObjectCache>,
     changes: Arc<Changes>,
     recorder: Recorder,
+    refreshed: broadcast::Sender<Arc<str>>,
     /// By uid. Whoever works on a pod's volumes holds its lock, which is taken before this one.
     records: Mutex<HashMap<String, Record>>,
     locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
@@ -102,6 +107,7 @@ impl VolumeManager {
             cache: ObjectCache::new(api.clone(), changes.clone(), shutdown),
             changes,
             recorder,
+            refreshed: broadcast::Sender::new(CHANGES_MAX),
             records: Mutex::default(),
             locks: Mutex::default(),
             options,
@@ -171,6 +177,12 @@ impl VolumeManager {
     pub async fn objects(&self, pod: &Pod) -> Objects {
         self.cache.register(uid(pod), pod);
         self.cache.objects(pod).await
+    }
+
+    /// Uids of pods, whenever something changed that their volumes or variables are made from: who could not start a
+    /// container for want of it tries again. Who lags looks at all pods.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<str>> {
+        self.refreshed.subscribe()
     }
 
     /// What [`VolumeManager::mount_all`] made last.
@@ -281,8 +293,11 @@ impl VolumeManager {
                     }
                 }
                 Err(failure) => {
-                    let error = error(&volume.name, failure);
-                    self.recorder.warning(&reference(&pod), error.reason, error.message);
+                    // Whoever mounts it for the first time says so.
+                    if self.mounted(uid).is_some_and(|mounted| mounted.get(&volume.name).is_some()) {
+                        let error = error(&volume.name, failure);
+                        self.recorder.warning(&reference(&pod), error.reason, error.message);
+                    }
                     again_at = [again_at, Some(rt::instant() + RETRY)].into_iter().flatten().min();
                 }
             }
@@ -290,6 +305,8 @@ impl VolumeManager {
         if let Some(record) = self.records.lock().get_mut(uid) {
             record.again_at = again_at;
         }
+        // Nobody has to listen.
+        let _ = self.refreshed.send(uid.into());
     }
 
     fn lock(&self, uid: &str) -> Arc<tokio::sync::Mutex<()>> {

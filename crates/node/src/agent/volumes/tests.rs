@@ -183,9 +183,14 @@ async fn what_is_missing_is_said_and_the_rest_is_there() {
         FailedMount: MountVolume.SetUp failed for volume "csi" : kubernetes.io/csi: mounter.SetUpAt failed to get CSI client: driver name d not found in the list of registered CSI drivers"#]]
     .assert_eq(&text.join("\n"));
     assert!(world.manager.layout().volume("u-1", "kubernetes.io/empty-dir", "ok").is_dir());
+    let mut changes = world.manager.subscribe();
     world.fake.seed(config_map("y", "1"));
     let file = world.manager.layout().volume("u-1", "kubernetes.io/configmap", "map").join("k");
     until("the map came", || file.exists()).await;
+    let told =
+        rt::timeout(Duration::from_secs(20), changes.recv()).await.expect("it is told").expect("in time");
+    assert_eq!(&*told, "u-1");
+    assert!(world.fake.peek_all(&EVENTS).is_empty(), "whoever mounts says what is missing");
 }
 
 #[tokio::test]
@@ -268,7 +273,6 @@ async fn what_is_mounted_stays_over_a_restart_and_goes_with_its_pod() {
         volume: "claim".into(),
         root: claim.clone(),
         path: "sub".into(),
-        read_only: false,
     };
     let folder = restarted.layout().pod_sub_paths("u-1");
     crate::agent::config::subpath::bind(&part, "c", &folder).expect("bound");

@@ -4,6 +4,10 @@
 //! published once for each pod. `vol_data.json` beside a pod's mount says whose it is, as a kubelet writes it, so that
 //! a restarted node can undo what it does not remember.
 
+mod data;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -15,7 +19,9 @@ use client::typed::view;
 use k8s_openapi::api::core::v1::{PersistentVolume, Pod, Secret, Volume};
 use k8s_openapi::api::storage::v1::{CSIDriver as DriverObject, CSIDriverSpec, VolumeAttachment};
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
+
+pub use data::pods;
+use data::{VolumeData, data_path, folders, read_data, write_data};
 
 use super::layout::{Layout, is_one_name};
 use super::plugins::CSI;
@@ -65,21 +71,6 @@ impl CsiDrivers for NoDrivers {
     fn driver(&self, _name: &str) -> Option<Arc<dyn CsiDriver>> {
         None
     }
-}
-
-/// `vol_data.json`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct VolumeData {
-    #[serde(rename = "specVolID")]
-    spec_vol_id: String,
-    volume_handle: String,
-    driver_name: String,
-    node_name: String,
-    /// `Persistent` or `Ephemeral`.
-    volume_lifecycle_mode: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    attachment_id: String,
 }
 
 /// The name of a volume in `status.volumesInUse` and `status.volumesAttached`.
@@ -136,6 +127,9 @@ impl Csi {
     ) -> Result<Utf8PathBuf, String> {
         let spec = bound.spec.as_ref().ok_or("the volume has no spec")?;
         let source = spec.csi.as_ref().ok_or("the volume is none of CSI")?;
+        if let Some(target) = self.published(pod, bound.metadata.name.as_deref().unwrap_or_default())? {
+            return Ok(target);
+        }
         let secrets = async |reference: &Option<k8s_openapi::api::core::v1::SecretReference>| match reference
         {
             Some(own) => {
@@ -171,6 +165,9 @@ impl Csi {
     /// A message.
     pub async fn set_up_inline(&self, pod: &Pod, volume: &Volume) -> Result<Utf8PathBuf, String> {
         let source = volume.csi.as_ref().ok_or("the volume is none of CSI")?;
+        if let Some(target) = self.published(pod, &volume.name)? {
+            return Ok(target);
+        }
         let secrets = match &source.node_publish_secret_ref {
             Some(own) => self.secret(namespace(pod), &own.name).await?,
             None => BTreeMap::new(),
@@ -231,6 +228,16 @@ impl Csi {
                 .map_err(|error| format!("applyFSGroup failed for vol {}: {error}", wanted.volume.handle))?;
         }
         Ok(target)
+    }
+
+    /// Where the volume is, if it is there: then nobody has to be asked, and nobody has to be up.
+    fn published(&self, pod: &Pod, name: &str) -> Result<Option<Utf8PathBuf>, String> {
+        let folder = self.layout.volume(uid(pod), CSI, name);
+        let target = folder.join("mount");
+        let is_there = is_one_name(name)
+            && read_data(&folder)?.is_some()
+            && mount::is_mount_point(&target).map_err(|error| error.to_string())?;
+        Ok(is_there.then_some(target))
     }
 
     fn driver(&self, name: &str) -> Result<Arc<dyn CsiDriver>, String> {
@@ -385,169 +392,4 @@ fn pod_info(pod: &Pod, ephemeral: bool) -> BTreeMap<String, String> {
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into()
-}
-
-/// Pods that have something on disk.
-pub(super) fn pods(layout: &Layout) -> Vec<String> {
-    names_in(&layout.pods())
-}
-
-fn names_in(folder: &Utf8Path) -> Vec<String> {
-    let entries = folder.read_dir_utf8().into_iter().flatten().flatten();
-    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|own| own.is_dir()));
-    folders.map(|entry| entry.file_name().to_owned()).collect()
-}
-
-fn folders(layout: &Layout, uid: &str) -> Vec<Utf8PathBuf> {
-    let root = layout.pod_volumes(uid).join(CSI.replace('/', "~"));
-    names_in(&root).into_iter().map(|name| root.join(name)).collect()
-}
-
-fn data_path(folder: &Utf8Path) -> Utf8PathBuf {
-    folder.join("vol_data.json")
-}
-
-fn write_data(folder: &Utf8Path, data: &VolumeData) -> Result<(), String> {
-    let write = || -> std::io::Result<()> {
-        std::fs::create_dir_all(folder)?;
-        let next = folder.join("vol_data.json.next");
-        std::fs::write(&next, serde_json::to_vec(data)?)?;
-        std::fs::rename(next, data_path(folder))
-    };
-    write().map_err(|error| format!("writing {}: {error}", data_path(folder)))
-}
-
-fn read_data(folder: &Utf8Path) -> Result<Option<VolumeData>, String> {
-    match std::fs::read(data_path(folder)) {
-        Ok(bytes) => {
-            let data = serde_json::from_slice(&bytes);
-            data.map(Some).map_err(|error| format!("reading {}: {error}", data_path(folder)))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(format!("reading {}: {error}", data_path(folder))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use apimachinery::json;
-    use client::fake::FakeApi;
-
-    use super::*;
-    use crate::agent::config::fixture;
-
-    #[derive(Default)]
-    struct Recorded(Mutex<Vec<String>>);
-
-    impl Recorded {
-        fn add(&self, call: String) {
-            self.0.lock().push(call);
-        }
-    }
-
-    #[async_trait]
-    impl CsiDriver for Recorded {
-        async fn stages(&self) -> Result<bool, String> {
-            Ok(true)
-        }
-        async fn stage(&self, volume: &CsiVolume, _staging: &Utf8Path) -> Result<(), String> {
-            self.add(format!("stage {} {:?}", volume.handle, volume.publish_context));
-            Ok(())
-        }
-        async fn unstage(&self, handle: &str, _staging: &Utf8Path) -> Result<(), String> {
-            self.add(format!("unstage {handle}"));
-            Ok(())
-        }
-        async fn publish(
-            &self,
-            volume: &CsiVolume,
-            staging: Option<&Utf8Path>,
-            target: &Utf8Path,
-        ) -> Result<(), String> {
-            let info = volume.attributes.get("csi.storage.k8s.io/ephemeral");
-            self.add(format!("publish {} {} {info:?}", volume.handle, staging.is_some()));
-            std::fs::create_dir_all(target).map_err(|error| error.to_string())
-        }
-        async fn unpublish(&self, handle: &str, _target: &Utf8Path) -> Result<(), String> {
-            self.add(format!("unpublish {handle}"));
-            Ok(())
-        }
-    }
-
-    struct One(Arc<Recorded>);
-
-    impl CsiDrivers for One {
-        fn driver(&self, name: &str) -> Option<Arc<dyn CsiDriver>> {
-            (name == "d.example.com").then(|| self.0.clone() as Arc<dyn CsiDriver>)
-        }
-    }
-
-    #[tokio::test]
-    async fn a_volume_is_staged_for_the_node_and_published_for_each_pod() {
-        let (fake, recorded) = (FakeApi::new(), Arc::new(Recorded::default()));
-        let folder = tempfile::tempdir().expect("a folder");
-        let layout = Layout::new(Utf8Path::from_path(folder.path()).expect("it is text"));
-        let csi = Csi::new(fake.clone(), Arc::new(One(recorded.clone())), layout, "n1");
-        let volume = |driver: &str| -> PersistentVolume {
-            let tree = serde_json::json!({"metadata": {"name": "pv"}, "spec": {"accessModes": ["ReadWriteOnce"],
-                "csi": {"driver": driver, "volumeHandle": "h"}}});
-            serde_json::from_value(tree).expect("a volume")
-        };
-        let pod = |uid: &str| {
-            let mut pod = fixture::pod(serde_json::json!({"containers": []}));
-            pod.metadata.uid = Some(uid.to_owned());
-            pod
-        };
-        let unknown = csi.set_up_persistent(&pod("a"), &volume("other"), false).await.expect_err("nobody");
-        assert!(unknown.ends_with("driver name other not found in the list of registered CSI drivers"));
-        let attachment = attachment_name("h", "d.example.com", "n1");
-        let waits = csi.set_up_persistent(&pod("a"), &volume("d.example.com"), false).await;
-        assert_eq!(waits, Err(format!("volume attachment {attachment} is not attached yet")));
-        fake.seed(json!({"apiVersion": "storage.k8s.io/v1", "kind": "VolumeAttachment",
-            "metadata": {"name": attachment}, "spec": {"attacher": "d.example.com", "nodeName": "n1",
-            "source": {"persistentVolumeName": "pv"}},
-            "status": {"attached": true, "attachmentMetadata": {"device": "sdb"}}}));
-        for uid in ["a", "b"] {
-            let place =
-                csi.set_up_persistent(&pod(uid), &volume("d.example.com"), false).await.expect("set up");
-            assert!(place.ends_with(format!("pods/{uid}/volumes/kubernetes.io~csi/pv/mount")));
-        }
-        assert_eq!(csi.in_use(), ["kubernetes.io/csi/d.example.com^h"]);
-        csi.tear_down("a").await.expect("torn down");
-        assert_eq!(csi.in_use().len(), 1);
-        csi.tear_down("b").await.expect("torn down");
-        csi.tear_down("b").await.expect("gone already");
-        assert!(csi.in_use().is_empty());
-        expect_test::expect![[r#"
-            stage h {"device": "sdb"}
-            publish h true None
-            stage h {"device": "sdb"}
-            publish h true None
-            unpublish h
-            unpublish h
-            unstage h"#]]
-        .assert_eq(&recorded.0.lock().join("\n"));
-    }
-
-    #[tokio::test]
-    async fn a_volume_of_a_pod_is_published_only() {
-        let (fake, recorded) = (FakeApi::new(), Arc::new(Recorded::default()));
-        let folder = tempfile::tempdir().expect("a folder");
-        let layout = Layout::new(Utf8Path::from_path(folder.path()).expect("it is text"));
-        let csi = Csi::new(fake.clone(), Arc::new(One(recorded.clone())), layout, "n1");
-        fake.seed(json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver",
-            "metadata": {"name": "d.example.com"}, "spec": {"podInfoOnMount": true}}));
-        let pod = fixture::pod(serde_json::json!({"containers": []}));
-        let volume = serde_json::json!({"name": "v", "csi": {"driver": "d.example.com"}});
-        let volume: Volume = serde_json::from_value(volume).expect("a volume");
-        csi.set_up_inline(&pod, &volume).await.expect("set up");
-        csi.tear_down("u-1").await.expect("torn down");
-        let calls = recorded.0.lock().clone();
-        assert_eq!(calls.len(), 2);
-        assert!(
-            calls[0].starts_with("publish csi-") && calls[0].ends_with(" false Some(\"true\")"),
-            "{calls:?}"
-        );
-        assert!(csi.in_use().is_empty());
-    }
 }
