@@ -117,7 +117,18 @@ mod tests {
         );
         let mut unbound = volume("v5", "");
         unbound.remove_at(&["spec", "claimRef"]);
+        let going = |name: &str, finalizers: serde_json::Value, volume: &str| {
+            let mut going = claim(name, "Bound", volume);
+            going.set_at(&["metadata", "deletionTimestamp"], "2026-01-01T00:00:00Z");
+            let finalizers = apimachinery::value::to_value(&finalizers).expect("a list");
+            going.set_at(&["metadata", "finalizers"], finalizers);
+            going
+        };
         for object in [
+            claim("chosen", "Pending", "v1"),
+            going("going", serde_json::json!(["example.com/other"]), "v1"),
+            going("kept", serde_json::json!(["kubernetes.io/pvc-protection"]), "v6"),
+            volume("v6", "kept"),
             claim("good", "Bound", "v1"),
             claim("waits", "Pending", ""),
             claim("other", "Bound", "v2"),
@@ -142,6 +153,9 @@ mod tests {
         for (name, wanted) in [
             ("good", Ok("v1".to_owned())),
             ("waits", failed("waits", "PVC is not bound")),
+            ("chosen", failed("chosen", "PVC is not bound")),
+            ("going", failed("going", "PVC is being deleted")),
+            ("kept", Ok("v6".to_owned())),
             (
                 "other",
                 failed(

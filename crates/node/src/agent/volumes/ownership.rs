@@ -168,6 +168,10 @@ mod tests {
         std::fs::set_permissions(root.join("d/f"), std::fs::Permissions::from_mode(0o600)).expect("ours");
         apply_by_policy(&root, 4_321, false, ChangePolicy::OnRootMismatch).expect("as it was");
         assert_eq!(of("d/f"), (4_321, 0o600));
+        std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o755)).expect("ours");
+        apply_by_policy(&root, 4_321, false, ChangePolicy::OnRootMismatch).expect("the root is not right");
+        assert_eq!((of("d/f"), of("")), ((4_321, 0o660), (4_321, 0o2775)));
+        std::fs::set_permissions(root.join("d/f"), std::fs::Permissions::from_mode(0o600)).expect("ours");
         apply_by_policy(&root, 5, true, ChangePolicy::OnRootMismatch).expect("given");
         assert_eq!(of("d/f"), (5, 0o640));
         apply_by_policy(&root, 5, false, ChangePolicy::Always).expect("given");

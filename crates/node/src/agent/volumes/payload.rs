@@ -190,7 +190,7 @@ mod tests {
     fn a_user_is_common_where_all_say_the_same() {
         let of = |pod: serde_json::Value, first: serde_json::Value| {
             common_user(&fixture::pod(serde_json::json!({"securityContext": pod, "containers": [
-                {"name": "a", "securityContext": first}, {"name": "b", "securityContext": {"runAsUser": 5}}]})))
+                {"name": "z", "securityContext": {"runAsUser": 5}}, {"name": "a", "securityContext": first}, {"name": "b", "securityContext": {"runAsUser": 5}}]})))
         };
         assert_eq!(of(serde_json::json!({}), serde_json::json!({"runAsUser": 5})), Some(5));
         assert_eq!(of(serde_json::json!({"runAsUser": 5}), serde_json::json!({})), Some(5));

@@ -224,6 +224,8 @@ mod tests {
         assert_eq!(cache.token(&pod, &projection).await, Err("failed to fetch token: away".into()));
         issuer.fails.store(false, Ordering::SeqCst);
         assert_eq!(cache.token(&pod, &projection).await.map(|own| own.text), Ok("token-2".into()));
+        age();
+        assert_eq!(cache.token(&pod, &projection).await.map(|own| own.text), Ok("token-3".into()));
         cache.forget("u-1");
         assert!(cache.tokens.lock().is_empty());
     }
