@@ -182,7 +182,7 @@ fn frames(
             Ok(None) => Ok(()),
         };
         let mut trailers = HeaderMap::new();
-        Status::write(outcome.as_ref().map(|()| ()), &mut trailers);
+        Status::write(outcome.as_ref().copied(), &mut trailers);
         Some((Ok(Frame::trailers(trailers)), None))
     })
 }

@@ -381,16 +381,15 @@ impl AsyncRead for Forwarded {
         if to.filled().len() > before || to.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        // The end; what was the matter was told before it.
+        // The end. What was the matter, if anything, is told on the other stream, which ends then too.
         let mut told = [0; 1024];
         let mut told = ReadBuf::new(&mut told);
-        match Pin::new(&mut self.error).poll_read(ctx, &mut told) {
-            Poll::Ready(Ok(())) if !told.filled().is_empty() => {
-                let why = String::from_utf8_lossy(told.filled()).trim().to_owned();
-                Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionRefused, why)))
-            }
-            _ => Poll::Ready(Ok(())),
+        ready!(Pin::new(&mut self.error).poll_read(ctx, &mut told))?;
+        if told.filled().is_empty() {
+            return Poll::Ready(Ok(()));
         }
+        let why = String::from_utf8_lossy(told.filled()).trim().to_owned();
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionRefused, why)))
     }
 }
 

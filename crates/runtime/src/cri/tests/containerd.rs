@@ -1,7 +1,9 @@
-//! A pod's life with a real containerd. It runs as a plain process with all of its files in a temporary folder, and
-//! pods are in the host's network, so nothing of this machine is changed.
+//! A pod's life with a real containerd. It runs as a plain process with all of its files in a temporary folder. Pods are
+//! in the host's network, or connected to a bridge in a network namespace that containerd has for itself, so nothing of
+//! this machine is changed.
 
-use std::path::Path;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -10,11 +12,31 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::cri::{CgroupDriver, CriRuntime};
 use crate::spec::{
-    ContainerConfig, ContainerState, Namespaces, Resources, SandboxConfig, SandboxState, Security,
+    ContainerConfig, ContainerState, Dns, Mount, Namespaces, Resources, SandboxConfig, SandboxState, Seccomp,
+    Security, User,
 };
 use crate::{Attached, ContainerEventKind, Error, Runtime, Streams, TerminalSize};
 
 const IMAGE: &str = "test.invalid/busybox:1";
+
+/// A network of two families in CNI's words; `FOLDER` is the test's.
+const NETWORK: &str = r#"{
+    "cniVersion": "0.4.0",
+    "name": "test",
+    "plugins": [{
+        "type": "bridge",
+        "bridge": "test0",
+        "isGateway": true,
+        "ipam": {
+            "type": "host-local",
+            "dataDir": "FOLDER/addresses",
+            "ranges": [[{"subnet": "10.251.0.0/24"}], [{"subnet": "fd00:251::/64"}]]
+        }
+    }]
+}"#;
+
+/// Where packages put CNI's plugins.
+const PLUGIN_FOLDERS: [&str; 2] = ["/opt/cni/bin", "/usr/lib/cni"];
 
 /// Packs busybox as an image under two names: one for containers, one for sandboxes.
 const MAKE_IMAGE: &str = r#"
@@ -38,6 +60,13 @@ echo '{"imageLayoutVersion":"1.0.0"}' > layout/oci-layout
 tar -C layout -cf image.tar .
 "#;
 
+/// Where a program is.
+fn find(name: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|folder| folder.join(name))
+        .find(|path| path.exists())
+}
+
 /// A containerd of one test. When it goes, everything goes that it started.
 struct Containerd {
     child: Child,
@@ -48,14 +77,36 @@ struct Containerd {
 impl Containerd {
     /// `None`, and it says why, where this machine cannot run one.
     fn start() -> Option<Containerd> {
+        Containerd::start_with(&["containerd"], "/nowhere")
+    }
+
+    /// One that connects pods to a network, in a network namespace of its own.
+    fn start_with_network() -> Option<Containerd> {
+        let has_plugins = |folder: &&str| {
+            ["bridge", "host-local", "loopback"].iter().all(|name| Path::new(folder).join(name).exists())
+        };
+        let Some(plugins) = PLUGIN_FOLDERS.iter().find(|folder| has_plugins(*folder)) else {
+            println!("skipped: there are no CNI plugins");
+            return None;
+        };
+        if find("ip").is_none() || find("unshare").is_none() {
+            println!("skipped: there is no ip or no unshare");
+            return None;
+        }
+        let command = ["unshare", "--net", "sh", "-c", "ip link set lo up && exec containerd \"$@\"", "sh"];
+        let containerd = Containerd::start_with(&command, plugins)?;
+        let folder = containerd.path("cni");
+        std::fs::create_dir(&folder).unwrap();
+        let network = NETWORK.replace("FOLDER", containerd.folder.path().to_str().unwrap());
+        std::fs::write(folder.join("10-test.conflist"), network).unwrap();
+        Some(containerd)
+    }
+
+    fn start_with(command: &[&str], plugins: &str) -> Option<Containerd> {
         if !rustix::process::geteuid().is_root() {
             println!("skipped: containerd needs root");
             return None;
         }
-        let find = |name: &str| {
-            let folders = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-            folders.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.exists())
-        };
         for name in ["containerd", "ctr", "runc", "busybox", "tar", "sha256sum"] {
             if find(name).is_none() {
                 println!("skipped: there is no {name}");
@@ -72,11 +123,13 @@ impl Containerd {
              [plugins.\"io.containerd.grpc.v1.cri\"]\nrestrict_oom_score_adj = true\n\
              sandbox_image = \"test.invalid/pause:1\"\nstream_server_address = \"127.0.0.1\"\n\
              stream_server_port = \"0\"\n[plugins.\"io.containerd.grpc.v1.cri\".containerd]\n\
-             snapshotter = \"native\"\n[plugins.\"io.containerd.grpc.v1.cri\".cni]\nconf_dir = \"{at}/cni\"\n"
+             snapshotter = \"native\"\n[plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = \"{plugins}\"\n\
+             conf_dir = \"{at}/cni\"\n"
         );
         std::fs::write(folder.path().join("config.toml"), config).unwrap();
         let log = std::fs::File::create(folder.path().join("containerd.log")).unwrap();
-        let child = Command::new("containerd")
+        let child = Command::new(command[0])
+            .args(&command[1..])
             .args(["--config", &format!("{at}/config.toml")])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -426,4 +479,100 @@ async fn a_container_that_takes_too_much_memory_is_told_of() {
     }
     assert!(kinds.contains(&ContainerEventKind::OutOfMemory), "{kinds:?}");
     runtime.remove_sandbox(&sandbox).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_has_the_network_the_names_and_the_namespaces_that_it_was_given() {
+    let Some(containerd) = Containerd::start_with_network() else { return };
+    let runtime = containerd.connect().await;
+    containerd.ctr(&["images", "import", containerd.path("image.tar").as_str()]);
+    let image = until_imported(&runtime).await;
+    until_network_ready(&runtime).await;
+    let dns = Dns {
+        servers: vec!["10.96.0.10".to_owned()],
+        searches: strings(&["test.svc.cluster.local", "cluster.local"]),
+        options: vec!["ndots:5".to_owned()],
+    };
+    let config = SandboxConfig {
+        hostname: "web-0".to_owned(),
+        dns: Some(dns),
+        sysctls: [("net.ipv4.ip_unprivileged_port_start".to_owned(), "81".to_owned())].into(),
+        namespaces: Namespaces { shared_pid: true, ..Namespaces::default() },
+        privileged: true,
+        ..sandbox_config(&containerd, "web")
+    };
+    let sandbox = runtime.run_sandbox(&config).await.unwrap();
+    let [status] = &runtime.sandboxes().await.unwrap()[..] else { panic!("one sandbox") };
+    assert_eq!(
+        status.addresses,
+        ["10.251.0.2", "fd00:251::2"].map(|address| address.parse::<IpAddr>().unwrap())
+    );
+    assert!(!status.host_network);
+
+    let volume = containerd.path("volume");
+    std::fs::create_dir(&volume).unwrap();
+    std::fs::write(volume.join("note"), "from the host\n").unwrap();
+    let script = "cat /etc/hostname /etc/resolv.conf /proc/sys/net/ipv4/ip_unprivileged_port_start /volume/note; \
+                  echo x > /volume/note || echo read-only; id -G; cat /proc/1/cmdline; cat /proc/self/status";
+    let main = ContainerConfig {
+        mounts: vec![Mount { source: volume, target: "/volume".into(), read_only: true, ..Mount::default() }],
+        security: Security {
+            user: User::Id(5),
+            group: Some(6),
+            supplemental_groups: vec![7],
+            drop_capabilities: vec!["ALL".to_owned()],
+            no_new_privileges: true,
+            seccomp: Seccomp::RuntimeDefault,
+            ..Security::default()
+        },
+        ..container_config(&image.id, "main", script)
+    };
+    let main = runtime.create_container(&sandbox, &main).await.unwrap();
+    runtime.start_container(&main).await.unwrap();
+    let status = until_exited(&runtime, &main).await;
+    let log = until_file_has(&status.log_path, "Seccomp:").await;
+    for line in [
+        "web-0",
+        "search test.svc.cluster.local cluster.local",
+        "nameserver 10.96.0.10",
+        "options ndots:5",
+        "81",
+        "from the host",
+        "read-only",
+        "6 7",
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+        "CapBnd:\t0000000000000000",
+    ] {
+        assert!(log.contains(&format!(" F {line}\n")), "{line:?} is missing in {log}");
+    }
+    assert!(log.contains("sleep\u{0}100000"), "the first process is the sandbox's: {log}");
+    assert!(
+        status.mounts.iter().any(|mount| mount.target == "/volume" && mount.read_only),
+        "{:?}",
+        status.mounts
+    );
+
+    // What is privileged sees all of /proc.
+    let mut config = container_config(&image.id, "privileged", "cat /proc/self/status; head -c 1 /proc/keys");
+    config.security = Security { privileged: true, user: User::Id(0), ..Security::default() };
+    let privileged = runtime.create_container(&sandbox, &config).await.unwrap();
+    runtime.start_container(&privileged).await.unwrap();
+    let log = until_file_has(&until_exited(&runtime, &privileged).await.log_path, "Seccomp:").await;
+    assert!(log.contains("Seccomp:\t0\n") && !log.contains("CapEff:\t0000000000000000"), "{log}");
+    runtime.remove_sandbox(&sandbox).await.unwrap();
+}
+
+/// Containerd finds the network's configuration a moment after it began to answer.
+async fn until_network_ready(runtime: &CriRuntime) {
+    let look = async {
+        loop {
+            let conditions = runtime.health().await.unwrap().conditions;
+            if conditions.iter().any(|condition| condition.kind == "NetworkReady" && condition.status) {
+                return;
+            }
+            rt::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    rt::timeout(Duration::from_secs(20), look).await.expect("the network is ready");
 }
