@@ -184,7 +184,11 @@ async fn write_all<T: AsyncRead + AsyncWrite + Unpin>(
                 Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Default::default() }))
             }
             // No protocol has a word for the end of what the server sends on a channel.
-            Outgoing::End(_) | Outgoing::Reply(_) | Outgoing::Reset(..) | Outgoing::Pong(_) => continue,
+            Outgoing::End(_)
+            | Outgoing::Reply(_)
+            | Outgoing::Reset(..)
+            | Outgoing::Pong(_)
+            | Outgoing::Forget(_) => continue,
         };
         if let Err(error) = sink.send(message).await {
             return tracing::debug!(%error, "Writing to a WebSocket failed");

@@ -11,6 +11,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use hyper::upgrade::OnUpgrade;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
 
 use crate::channels::{self, Encoding};
 use crate::negotiate::{Offer, Spoken, choose};
@@ -42,6 +43,9 @@ const WEB_SOCKET: &[Offer<WebSocket>] = &[
 
 /// Most ports of one WebSocket: each takes two channels, and a channel's number is a byte below 255.
 const PORTS_MAX: usize = 127;
+
+/// So many refused streams wait for the client to be told; meanwhile it opens no more.
+const REFUSALS_MAX: usize = 64;
 
 /// After one side of a connection ended, the other may be silent for so long. Upstream's runtimes give a second; a
 /// client that only sends is not hurried by it, as each byte starts it again.
@@ -252,6 +256,8 @@ struct Half {
     since: rt::Instant,
 }
 
+/// Nothing but the one `select!` waits here: whoever has a place in the queue of what goes out must go on being polled,
+/// or it keeps the place for ever and all others wait behind it.
 async fn over_spdy<C, F, D, E>(mut handle: connection::Handle, limits: &Limits, forwarder: &Forwarder<C>)
 where
     C: Fn(u16) -> F,
@@ -261,6 +267,8 @@ where
 {
     let mut halves: HashMap<String, Half> = HashMap::new();
     let mut connections = FuturesUnordered::new();
+    let mut refusals = FuturesUnordered::new();
+    let refuse = |id, reason| say(handle.outgoing.clone(), Outgoing::Reset(id, reason));
     loop {
         let oldest = halves.values().map(|half| half.since + limits.creation_timeout).min();
         let overdue = async {
@@ -270,51 +278,52 @@ where
             }
         };
         let stream = tokio::select! {
-            stream = handle.accepted.recv() => stream,
-            Some((data, error)) = connections.next() => {
-                handle.forget(data);
-                handle.forget(error);
-                continue;
-            }
+            stream = handle.accepted.recv(), if refusals.len() < REFUSALS_MAX => stream,
+            Some(()) = connections.next() => continue,
+            Some(()) = refusals.next() => continue,
             () = overdue => {
                 let now = rt::instant();
                 let late = halves.extract_if(|_, half| half.since + limits.creation_timeout <= now);
-                let ids: Vec<u32> = late.map(|(_, half)| half.stream.id).collect();
-                for id in ids {
+                for (_, half) in late {
                     tracing::info!("Timed out waiting for both streams of a forwarded connection");
-                    let _ = handle.outgoing.send(Outgoing::Reset(id, reset::CANCEL)).await;
+                    refusals.push(refuse(half.stream.id, reset::CANCEL));
                 }
                 continue;
             }
         };
         let Some(stream) = stream else { return };
-        let (id, key) = (stream.id, connection_of(&stream));
-        let refused = match key {
-            Err(refused) => Some(refused),
+        let id = stream.id;
+        let refused = match connection_of(&stream) {
+            Err(refused) => refused,
             Ok(key) => match halves.remove(&key) {
                 None => {
                     halves.insert(key, Half { stream, since: rt::instant() });
-                    None
+                    continue;
                 }
                 Some(half) => match pair(half.stream, stream) {
                     Ok((port, data, error)) => {
-                        let ids = (data.id, error.id);
+                        let (ids, outgoing) = ([data.id, error.id], handle.outgoing.clone());
                         let one = forwarder.clone().forward(port, data.reader, data.writer, error.writer);
                         connections.push(async move {
                             one.await;
-                            ids
+                            for id in ids {
+                                say(outgoing.clone(), Outgoing::Forget(id)).await;
+                            }
                         });
-                        None
+                        continue;
                     }
-                    Err(refused) => Some(refused),
+                    Err(refused) => refused,
                 },
             },
         };
-        if let Some(refused) = refused {
-            tracing::debug!(error = refused, "Refused a stream of a forwarded port");
-            let _ = handle.outgoing.send(Outgoing::Reset(id, reset::REFUSED_STREAM)).await;
-        }
+        tracing::debug!(error = refused, "Refused a stream of a forwarded port");
+        refusals.push(refuse(id, reset::REFUSED_STREAM));
     }
+}
+
+async fn say(outgoing: mpsc::Sender<Outgoing>, item: Outgoing) {
+    // Who writes is gone only when all is over.
+    let _ = outgoing.send(item).await;
 }
 
 /// What a stream belongs to. Clients that know no request IDs open the error stream first, and the data stream next.

@@ -34,6 +34,9 @@ pub(crate) enum Outgoing {
     /// This stream is refused, for a reason of SPDY's.
     Reset(u32, u32),
     Pong(u32),
+    /// The server is done with this stream, and nobody cares what the client still sends on it. It takes its turn behind
+    /// what was said on the stream before.
+    Forget(u32),
     /// All is said.
     Finish,
 }

@@ -47,14 +47,6 @@ impl Accepted {
 pub(crate) struct Handle {
     pub accepted: mpsc::Receiver<Accepted>,
     pub outgoing: mpsc::Sender<Outgoing>,
-    streams: Streams,
-}
-
-impl Handle {
-    /// The server is done with a stream, and nobody cares what the client still sends on it.
-    pub(crate) fn forget(&self, id: u32) {
-        self.streams.0.lock().remove(&id);
-    }
 }
 
 /// What is known of an open stream. Its reader, and whether both sides may still send.
@@ -110,7 +102,7 @@ where
     let incoming = Incoming { streams: streams.clone(), outgoing: outgoing.clone(), accept, last: 0 };
     let mut reading = std::pin::pin!(incoming.run(FrameReader::new(read), activity.clone()));
     let mut writing = std::pin::pin!(write_all(write, queue, streams.clone(), activity.clone()));
-    let handling = handler(Handle { accepted, outgoing: outgoing.clone(), streams });
+    let handling = handler(Handle { accepted, outgoing: outgoing.clone() });
     tokio::select! {
         () = handling => {}
         () = &mut reading => return tracing::debug!("Client left a SPDY connection"),
@@ -224,15 +216,9 @@ async fn write_all<W: AsyncWrite + Unpin>(
                 activity.touch();
             }
             finished = item == Outgoing::Finish;
-            let said = match item {
-                Outgoing::End(id) => !streams.end_here(id),
-                Outgoing::Reset(id, _) => {
-                    streams.end_here(id);
-                    false
-                }
-                _ => false,
-            };
-            if !said && let Err(error) = encoder.encode(&frame(item), &mut bytes) {
+            if let Some(frame) = frame(item, &streams)
+                && let Err(error) = encoder.encode(&frame, &mut bytes)
+            {
                 return tracing::debug!(%error, "SPDY connection broke");
             }
             match queue.try_recv() {
@@ -257,13 +243,22 @@ async fn write_all<W: AsyncWrite + Unpin>(
     }
 }
 
-fn frame(item: Outgoing) -> Frame {
-    match item {
+/// What goes out for an item; nothing where the end of a stream was told before.
+fn frame(item: Outgoing, streams: &Streams) -> Option<Frame> {
+    Some(match item {
         Outgoing::Reply(id) => Frame::SynReply { id, fin: false, headers: Headers::new() },
         Outgoing::Data(id, bytes) => Frame::Data { id, fin: false, bytes },
+        Outgoing::End(id) if !streams.end_here(id) => return None,
         Outgoing::End(id) => Frame::Data { id, fin: true, bytes: Bytes::new() },
-        Outgoing::Reset(id, status) => Frame::RstStream { id, status },
+        Outgoing::Reset(id, status) => {
+            streams.0.lock().remove(&id);
+            Frame::RstStream { id, status }
+        }
         Outgoing::Pong(id) => Frame::Ping(id),
+        Outgoing::Forget(id) => {
+            streams.0.lock().remove(&id);
+            return None;
+        }
         Outgoing::Finish => Frame::GoAway { last: 0, status: 0 },
-    }
+    })
 }

@@ -130,18 +130,10 @@ impl Authenticator for Reviews {
             return Ok(known);
         }
         let review = apimachinery::json!({
-            "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token},
+            "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "metadata": {}, "spec": {"token": token},
         });
         let status = self.review(&TOKEN_REVIEWS, review).await?;
-        let user = (status["authenticated"].as_bool() == Some(true)).then(|| {
-            let user = &status["user"];
-            let groups = user["groups"].as_array().into_iter().flatten();
-            User {
-                name: user["username"].as_str().unwrap_or_default().to_owned(),
-                uid: user["uid"].as_str().unwrap_or_default().to_owned(),
-                groups: groups.filter_map(|group| group.as_str().map(str::to_owned)).collect(),
-            }
-        });
+        let user = user_of(&status);
         self.users.keep(token.to_owned(), user.clone(), TOKEN_TTL);
         Ok(user)
     }
@@ -157,6 +149,7 @@ impl Authorizer for Reviews {
         let review = apimachinery::json!({
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SubjectAccessReview",
+            "metadata": {},
             "spec": {
                 "user": user.name.as_str(),
                 "uid": user.uid.as_str(),
@@ -175,6 +168,20 @@ impl Authorizer for Reviews {
         self.decisions.keep(key, allowed, if allowed { ALLOWED_TTL } else { DENIED_TTL });
         Ok(allowed)
     }
+}
+
+/// Whom a TokenReview's status names.
+fn user_of(status: &Value) -> Option<User> {
+    if status["authenticated"].as_bool() != Some(true) {
+        return None;
+    }
+    let user = &status["user"];
+    let groups = user["groups"].as_array().into_iter().flatten();
+    Some(User {
+        name: user["username"].as_str().unwrap_or_default().to_owned(),
+        uid: user["uid"].as_str().unwrap_or_default().to_owned(),
+        groups: groups.filter_map(|group| group.as_str().map(str::to_owned)).collect(),
+    })
 }
 
 /// Answers that are good for a while.
@@ -212,7 +219,40 @@ impl<K: Eq + Hash + Clone, V: Clone> Answers<K, V> {
 
 #[cfg(test)]
 mod tests {
+    use client::fake::FakeApi;
+
     use super::*;
+
+    #[test]
+    fn a_review_names_a_user_or_nobody() {
+        let user = apimachinery::json!({"username": "jane", "uid": "7", "groups": ["a", "b"]});
+        let known = user_of(&apimachinery::json!({"authenticated": true, "user": user.clone()})).unwrap();
+        let groups = vec!["a".to_owned(), "b".to_owned()];
+        assert_eq!(known, User { name: "jane".to_owned(), uid: "7".to_owned(), groups });
+        assert_eq!(user_of(&apimachinery::json!({"authenticated": false, "user": user.clone()})), None);
+        assert_eq!(user_of(&apimachinery::json!({"user": user})), None);
+    }
+
+    #[tokio::test]
+    async fn what_is_known_is_not_asked_again_and_failures_are_not_known() {
+        let api = FakeApi::new();
+        api.fail(|_| Some(Status::internal("down")));
+        let reviews = Reviews::new(api.clone());
+        let jane = User { name: "jane".to_owned(), ..User::default() };
+        let attributes = Attributes { verb: "get", subresource: "proxy", node: "n".to_owned() };
+        for calls in [2, 4] {
+            assert!(reviews.authenticate("token").await.is_err());
+            assert!(reviews.is_allowed(&jane, &attributes).await.is_err());
+            assert_eq!(api.calls().len(), calls);
+        }
+        reviews.users.keep("token".to_owned(), Some(jane.clone()), TOKEN_TTL);
+        reviews.decisions.keep((jane.clone(), attributes.clone()), true, ALLOWED_TTL);
+        assert_eq!(reviews.authenticate("token").await, Ok(Some(jane.clone())));
+        assert_eq!(reviews.is_allowed(&jane, &attributes).await, Ok(true));
+        let other = Attributes { verb: "create", ..attributes };
+        assert!(reviews.is_allowed(&jane, &other).await.is_err(), "another verb is another question");
+        assert_eq!(api.calls().len(), 5);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn answers_are_good_for_their_time_and_not_more_than_a_number_are_kept() {

@@ -80,7 +80,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// `tls` asks clients for certificates and takes those without one, as [`pki::tls::server_config`] makes it; what a
+    /// `tls` asks clients for certificates and takes those without one, as [`pki::server_config`] makes it; what a
     /// certificate is worth is decided by [`Access`]. Must be called inside a Tokio runtime. Connections that were handed
     /// over to exec and the like end with `shutdown`.
     pub fn new(
