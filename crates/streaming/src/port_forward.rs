@@ -169,10 +169,12 @@ async fn copy_both<D: AsyncRead + AsyncWrite + Unpin>(
     tokio::pin!(to_client, to_pod);
     tokio::select! {
         copied = &mut to_client => {
-            // The pod closed its side. A client that still sends is heard until it is silent.
-            tokio::select! {
-                () = &mut to_pod => {}
-                () = moved.idle(HALF_CLOSED_TIMEOUT) => {}
+            if copied.is_ok() {
+                // The pod closed its side. A client that still sends is heard until it is silent.
+                tokio::select! {
+                    () = &mut to_pod => {}
+                    () = moved.idle(HALF_CLOSED_TIMEOUT) => {}
+                }
             }
             copied
         }

@@ -36,8 +36,11 @@ pub(super) fn resource(sample: Option<&Sample>) -> String {
     text.finish()
 }
 
+/// A value of a container, and when it was so.
+type OfContainer = fn(&ContainerSample) -> Option<(f64, Option<Timestamp>)>;
+
 fn of_containers(text: &mut Text, sample: &Sample) {
-    let mut each = |name, kind, help, value: fn(&ContainerSample) -> Option<(f64, Option<Timestamp>)>| {
+    let mut each = |name, kind, help, value: OfContainer| {
         text.family(name, kind, help);
         for (pod, container) in containers(sample) {
             if let Some((value, at)) = value(container) {

@@ -166,7 +166,6 @@ pub struct ClaimReference {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[allow(non_snake_case, reason = "upstream's name")]
 pub struct ProcessStats {
     pub process_count: u64,
 }
