@@ -92,6 +92,10 @@ async fn rotate_if_full(
     let made_room = tokio::task::spawn_blocking(move || make_room(&of, files_max)).await;
     made_room.map_err(|panic| failed("making room beside", path)(io::Error::other(panic)))??;
     let aside = Utf8PathBuf::from(format!("{path}.{}", rt::now().strftime("%Y%m%d-%H%M%S")));
+    if tokio::fs::try_exists(&aside).await.map_err(failed("looking at", &aside))? {
+        // A name has room for one log a second; the next round has another name.
+        return Ok(());
+    }
     tokio::fs::rename(path, &aside).await.map_err(failed("renaming", path))?;
     if let Err(error) = runtime.reopen_log(container).await {
         // The runtime goes on writing the old file: it gets its name back, and the next round tries again.
