@@ -322,11 +322,16 @@ impl Selected {
         }
         let fields = FieldSelector::parse(query.get("fieldSelector")).unwrap_or_default();
         let labels = Selector::parse(query.get("labelSelector")).unwrap_or_default();
-        let name = fields.exact("metadata.name").unwrap_or_default();
-        let is_path_segment = !matches!(name, "." | "..") && !name.contains(['/', '%']);
-        let name = if path.name.is_empty() && is_path_segment { name.to_owned() } else { String::new() };
+        let name = if path.name.is_empty() { selected_name(&fields).to_owned() } else { String::new() };
         Self { name, fields, labels }
     }
+}
+
+/// The one name that a request for a collection is limited to, if it is.
+pub(crate) fn selected_name(fields: &FieldSelector) -> &str {
+    let name = fields.exact("metadata.name").unwrap_or_default();
+    let is_path_segment = !matches!(name, "." | "..") && !name.contains(['/', '%']);
+    if is_path_segment { name } else { "" }
 }
 
 fn request_attributes<'a>(

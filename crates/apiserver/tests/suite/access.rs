@@ -239,6 +239,22 @@ async fn a_node_reads_what_its_pods_need_while_they_are_there() {
     ] {
         assert_eq!(client.get(&path).await.status, status, "{path}");
     }
+    // In this process it is no different.
+    let local = server.component("system:node:n1", &["system:nodes"]);
+    for (gvr, namespace, field_selector, allowed) in [
+        (&api::gvr::SECRETS, "t", "metadata.name=mounted", true),
+        (&api::gvr::SECRETS, "t", "metadata.name=other", false),
+        (&api::gvr::SECRETS, "t", "", false),
+        (&api::gvr::PODS, "", "spec.nodeName=n1", true),
+        (&api::gvr::PODS, "", "spec.nodeName=n2", false),
+    ] {
+        let selected = client::ListOptions { field_selector: field_selector.into(), ..Default::default() };
+        let watched = client::WatchOptions { field_selector: field_selector.into(), ..Default::default() };
+        let code = |refused: bool| if refused { 403 } else { 200 };
+        let listed = local.list(gvr, namespace, &selected).await.map_or_else(|status| status.code, |_| 200);
+        let watch = local.watch(gvr, namespace, &watched).await.map_or_else(|status| status.code, |_| 200);
+        assert_eq!((listed, watch), (code(!allowed), code(!allowed)), "{field_selector}");
+    }
     let refused = other.get(&format!("{secrets}/mounted")).await.expect(403);
     let message = "secrets \"mounted\" is forbidden: User \"system:node:n2\" cannot get resource \"secrets\" in API group \
                    \"\" in the namespace \"t\": no relationship found between node 'n2' and this object";
