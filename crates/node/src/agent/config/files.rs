@@ -3,10 +3,13 @@
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 
 /// Bytes of last words that a status holds.
 pub const TERMINATION_MESSAGE_MAX: u64 = 4_096;
+
+/// Attempts before the newest one whose last words are kept; a status tells of one.
+const ATTEMPTS_KEPT: u32 = 4;
 
 /// Writes `/etc/hosts` of a pod. It is rewritten in place where it differs: containers have the file itself mounted.
 ///
@@ -25,13 +28,26 @@ pub fn write_hosts(path: &Utf8Path, text: &str) -> std::io::Result<()> {
     file.set_permissions(std::fs::Permissions::from_mode(0o644))
 }
 
-/// Makes an empty file that every user of the container can write to.
+/// The file for the last words of a container's `attempt`, in the folder of its pod.
+pub fn termination_file(pod_folder: &Utf8Path, container: &str, attempt: u32) -> Utf8PathBuf {
+    pod_folder.join("containers").join(container).join(attempt.to_string())
+}
+
+/// Makes an empty file that every user of the container can write to. Files of attempts that nobody asks for any more
+/// go: a container may fail for years.
 ///
 /// # Errors
 /// What the file system says.
 pub fn make_termination_file(path: &Utf8Path) -> std::io::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
+        let attempt = path.file_name().and_then(|name| name.parse::<u32>().ok());
+        let oldest = attempt.unwrap_or(0).saturating_sub(ATTEMPTS_KEPT);
+        for entry in folder.read_dir_utf8()?.flatten() {
+            if entry.file_name().parse::<u32>().is_ok_and(|own| own < oldest) {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
     }
     let file = std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o666).open(path)?;
     file.set_permissions(std::fs::Permissions::from_mode(0o666))
@@ -77,13 +93,16 @@ mod tests {
             std::os::unix::fs::MetadataExt::ino(&second),
             "mounted in containers"
         );
-        let words = root.join("pod/containers/c/0");
+        let words = termination_file(&root.join("pod"), "c", 0);
         assert_eq!(termination_message(&words).expect("none"), "");
         make_termination_file(&words).expect("made");
         assert_eq!(std::fs::metadata(&words).expect("there").permissions().mode() & 0o777, 0o666);
         std::fs::write(&words, "x".repeat(5_000)).expect("written");
         assert_eq!(termination_message(&words).expect("there").len(), 4_096);
-        std::fs::remove_file(&words).expect("removed");
+        for attempt in 1..=5 {
+            make_termination_file(&termination_file(&root.join("pod"), "c", attempt)).expect("made");
+            assert_eq!(words.exists(), attempt < 5);
+        }
         std::os::unix::fs::symlink("/etc/hostname", &words).expect("made");
         assert!(termination_message(&words).is_err());
     }

@@ -7,7 +7,7 @@ use runtime::spec::{Device, Mount, Propagation};
 use super::env::Environment;
 use super::expansion::expand_all;
 use super::labels::TERMINATION_MESSAGE_PATH_DEFAULT;
-use super::{PodFacts, Refusal, uid};
+use super::{PodFacts, Refusal, files, uid};
 use crate::agent::volumes::Source;
 
 const HOSTS: &str = "/etc/hosts";
@@ -83,7 +83,7 @@ pub fn mounts(
         "" => TERMINATION_MESSAGE_PATH_DEFAULT,
         path => path,
     };
-    let source = folder.join("containers").join(&container.name).join(attempt.to_string());
+    let source = files::termination_file(&folder, &container.name, attempt);
     let target = absolute(message_path);
     made.mounts.push(Mount { source: source.clone(), target, ..Mount::default() });
     made.termination = Some(source);
