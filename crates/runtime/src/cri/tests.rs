@@ -1,4 +1,5 @@
-//! The client against a real containerd, which each test starts for itself, and against a server that only answers.
+//! The client against a real containerd, which each test starts for itself, and against servers that only answer.
 
 mod containerd;
 mod server;
+mod streaming;

@@ -80,8 +80,10 @@ pub async fn run_hook(
         if problem.ends_with(HTTP_RESPONSE_TO_HTTPS) {
             get.over_http();
             if get.send(HTTP_TIMEOUT_MAX).await.is_ok() {
-                let fallback =
-                    format!("request to HTTPS lifecycle hook got HTTP response, retry succeeded: {problem}");
+                let fallback = format!(
+                    "request to HTTPS lifecycle hook {} got HTTP response, retry with HTTP succeeded",
+                    get.url.host_header()
+                );
                 return Ok(Hooked { fallback: Some(fallback) });
             }
         }

@@ -615,6 +615,34 @@ async fn a_hook_over_http_is_content_with_any_answer() {
     );
 }
 
+#[tokio::test]
+async fn a_hook_over_https_falls_back_to_http_without_credentials() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let serve = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        let mut rest = Vec::new();
+        let _until_the_client_leaves = stream.read_to_end(&mut rest).await;
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") && stream.read_buf(&mut request).await.unwrap() > 0 {}
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        String::from_utf8(request).unwrap()
+    };
+    let mut action = http_probe(port, "/").http_get.unwrap();
+    action.scheme = Some("HTTPS".to_owned());
+    let header = |name: &str| HTTPHeader { name: name.to_owned(), value: "secret".to_owned() };
+    action.http_headers = Some(vec![header("Authorization"), header("X-A")]);
+    let handler = LifecycleHandler { http_get: Some(action), ..LifecycleHandler::default() };
+    let (hooked, request) = tokio::join!(hook(Commands::new(&[]), handler), serve);
+    let fallback = format!(
+        "request to HTTPS lifecycle hook 127.0.0.1:{port} got HTTP response, retry with HTTP succeeded"
+    );
+    assert_eq!(hooked, Ok(Hooked { fallback: Some(fallback) }));
+    assert!(request.contains("x-a: secret") && !request.contains("authorization"), "{request}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_hook_that_sleeps_takes_its_time() {
     let began_at = rt::instant();

@@ -85,7 +85,7 @@ impl Containerd {
         let has_plugins = |folder: &&str| {
             ["bridge", "host-local", "loopback"].iter().all(|name| Path::new(folder).join(name).exists())
         };
-        let Some(plugins) = PLUGIN_FOLDERS.iter().find(|folder| has_plugins(*folder)) else {
+        let Some(plugins) = PLUGIN_FOLDERS.iter().find(|folder| has_plugins(folder)) else {
             println!("skipped: there are no CNI plugins");
             return None;
         };
