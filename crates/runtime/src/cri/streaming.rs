@@ -3,8 +3,8 @@
 //! Owns: the client's side of such a connection. Why not WebSocket, which the same servers speak: its channel protocol
 //! cannot close stdin of a command and go on listening, up to its version 5, which they do not know.
 //!
-//! All streams of a connection are served by one task. It ends with the connection, or when everything that it gave
-//! out was dropped. Who does not read a stream holds up the others behind it, once its pipe is full.
+//! All streams of a connection are served by one task. It ends with the connection, or at once when everything that it
+//! gave out was dropped: whose last words shall arrive ends its direction and reads the other to its end. Who does not read a stream holds up the others behind it, once its pipe is full.
 
 use std::collections::HashMap;
 use std::io;
