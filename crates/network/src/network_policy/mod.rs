@@ -17,6 +17,7 @@
 //! Start at [`run`], then [`plan`]. A plan is made anew with each change that could matter, and what follows from it
 //! is compared; pauses between plans grow with the time that one takes.
 
+mod attached;
 mod objects;
 mod plan;
 mod rendered;
@@ -24,20 +25,21 @@ mod rendered;
 mod tests;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::gvr::{NAMESPACES, PODS};
-use api::view::Pod;
+use api::view::{Pod, PodIp};
 use apimachinery::{GroupVersionResource, Object, Str};
-use client::{Delta, Informer, Informers};
+use client::{Delta, Informer, Informers, ObjectKey};
 use parking_lot::Mutex;
 use rt::Shutdown;
 use serde::de::DeserializeOwned;
 use tracing::{debug, warn};
 
 use crate::nftables::{Batch, Connection, Family};
+pub use attached::AttachedPods;
 use objects::NetworkPolicy;
 use plan::Namespaces;
 pub use plan::Plan;
@@ -74,6 +76,8 @@ pub struct PolicyOptions {
     /// Parts of the node that pods may always talk to, such as a cluster DNS that is no pod and that no policy could
     /// therefore name.
     pub always_allowed: Vec<SocketAddr>,
+    /// Pods whose network was made here, told before their status is.
+    pub attached: Arc<AttachedPods>,
 }
 
 /// Policies in the kernel: plans in, commits out.
@@ -120,6 +124,7 @@ struct Sources {
     pods: Arc<Informer>,
     namespaces: Arc<Informer>,
     node_name: Str,
+    attached: Arc<AttachedPods>,
 }
 
 /// Enforces policies in the network namespace of the calling thread until `shutdown`. The rules stay when it ends.
@@ -131,6 +136,7 @@ pub async fn run(informers: &Informers, options: PolicyOptions, shutdown: Shutdo
         pods: informers.of(&PODS),
         namespaces: informers.of(&NAMESPACES),
         node_name: options.node_name.clone(),
+        attached: options.attached.clone(),
     });
     let (mut policies, mut pods, mut namespaces) =
         (sources.policies.subscribe(), sources.pods.subscribe(), sources.namespaces.subscribe());
@@ -154,7 +160,7 @@ pub async fn run(informers: &Informers, options: PolicyOptions, shutdown: Shutdo
         let started = rt::instant();
         let result = tokio::task::spawn_blocking({
             let (enforcer, sources) = (enforcer.clone(), sources.clone());
-            move || enforcer.lock().enforce(&sources.plan())
+            move || sources.enforce(&mut enforcer.lock())
         });
         let wake_at = match result.await {
             Ok(Ok(())) => {
@@ -179,6 +185,7 @@ pub async fn run(informers: &Informers, options: PolicyOptions, shutdown: Shutdo
             matters = next(&mut policies, |_, _| true) => matters?,
             matters = next(&mut pods, pod_matters) => matters?,
             matters = next(&mut namespaces, labels_differ) => matters?,
+            () = sources.attached.changed() => {}
             () = rt::sleep_until(wake_at) => {
                 if wake_at == resync_at {
                     enforcer.lock().distrust();
@@ -223,13 +230,26 @@ fn view<T: DeserializeOwned + Send + Sync + 'static>(object: &Object) -> Option<
 }
 
 impl Sources {
-    fn plan(&self) -> Plan {
+    fn enforce(&self, enforcer: &mut Enforcer) -> Result<(), crate::nftables::Error> {
+        let (version, attached) = self.attached.snapshot();
+        enforcer.enforce(&self.plan(&attached))?;
+        self.attached.enforced(version);
+        Ok(())
+    }
+
+    fn plan(&self, attached: &HashMap<ObjectKey, Vec<IpAddr>>) -> Plan {
         let policies: Vec<Arc<NetworkPolicy>> =
             self.policies.list().iter().filter_map(|policy| view(policy)).collect();
         if policies.is_empty() {
             return Plan::default();
         }
-        let pods: Vec<Arc<Pod>> = self.pods.list().iter().filter_map(|pod| view(pod)).collect();
+        let mut pods: Vec<Arc<Pod>> = self.pods.list().iter().filter_map(|pod| view(pod)).collect();
+        for (key, addresses) in attached {
+            let pod = self.pods.get(&key.namespace, &key.name).and_then(|pod| view::<Pod>(&pod));
+            pods.extend(
+                pod.filter(|pod| pod.status.pod_ips.is_empty()).map(|pod| with_addresses(&pod, addresses)),
+            );
+        }
         let mut namespaces: Namespaces = HashMap::new();
         self.namespaces.for_each(|namespace| {
             let labels = namespace.labels().map(|(key, value)| (key.into(), value.into())).collect();
@@ -237,4 +257,11 @@ impl Sources {
         });
         plan::plan(&policies, &pods, &namespaces, &self.node_name)
     }
+}
+
+/// A pod as its status will show it.
+fn with_addresses(pod: &Pod, addresses: &[IpAddr]) -> Arc<Pod> {
+    let mut pod = pod.clone();
+    pod.status.pod_ips = addresses.iter().map(|address| PodIp { ip: address.to_string().into() }).collect();
+    Arc::new(pod)
 }

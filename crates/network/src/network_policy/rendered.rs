@@ -63,6 +63,10 @@ struct Renderer<'a> {
 /// The plan of a family. Pods may always talk to `always_allowed`.
 pub fn render(plan: &Plan, family: Family, always_allowed: &[SocketAddr]) -> Rendered {
     let mut renderer = Renderer { family, plan, out: Rendered::default() };
+    renderer.out.pods.insert(PODS_EGRESS, BTreeMap::new());
+    renderer.out.pods.insert(PODS_INGRESS, BTreeMap::new());
+    // Also where no pod is isolated: the kernel tracks connections only while some rule asks for it, and those that
+    // exist when the first pod is isolated must go on.
     renderer.always_allowed(always_allowed);
     renderer.base_chains();
     let mut used: BTreeSet<&PolicyId> = BTreeSet::new();
@@ -108,8 +112,6 @@ impl Renderer<'_> {
     }
 
     fn base_chains(&mut self) {
-        self.out.pods.insert(PODS_EGRESS, BTreeMap::new());
-        self.out.pods.insert(PODS_INGRESS, BTreeMap::new());
         let established = || {
             const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
             vec![

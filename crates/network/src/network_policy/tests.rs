@@ -6,11 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::view::Pod;
+use client::fake::FakeApi;
+use client::{Discovered, Informers, ObjectKey};
+use rt::Shutdown;
 use serde_json::{Value, json};
 
 use super::objects::NetworkPolicy;
 use super::plan::{Namespaces, Plan, plan};
-use super::{Enforcer, TABLE};
+use super::{Enforcer, NETWORK_POLICIES, PolicyOptions, TABLE, run};
 use crate::nftables::testing::{Namespace, World};
 use crate::service_proxy::Protocol;
 
@@ -289,6 +292,7 @@ fn a_connection_that_exists_goes_on_and_some_places_are_always_reached() {
     let echo = world.pods[0].run(|| TcpListener::bind(("0.0.0.0", 9000)).unwrap());
     let mut client = world.pods[1].run(|| TcpStream::connect((World::pod_v4(0), 9000)).unwrap());
     let (mut server, _) = echo.accept().unwrap();
+    server.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     enforcer.enforce(&planned(&[policy(json!({"policyTypes": ["Ingress", "Egress"]}))])).unwrap();
     use std::io::{Read, Write};
     client.write_all(b"still").unwrap();
@@ -341,4 +345,65 @@ fn pods_without_a_network_of_their_own_and_of_other_nodes_are_left_alone() {
         let plan = plan(&[policy(json!({}))], &all, &namespaces(), "here");
         assert_eq!(plan, Plan::default(), "{:?}", all[0]);
     }
+}
+
+#[test]
+fn events_of_the_api_become_rules_and_a_pod_waits_for_its_own() {
+    let Some(world) = World::new(2) else { return };
+    serve(namespace_of(&world, A));
+    let (fake, shutdown) = (FakeApi::new(), Shutdown::new());
+    fake.register(Discovered {
+        gvr: NETWORK_POLICIES,
+        kind: "NetworkPolicy".into(),
+        namespaced: true,
+        verbs: vec!["list".into(), "watch".into()],
+    });
+    let mut waiting = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"namespace": "x", "name": "a", "labels": {"app": "a"}}, "spec": {"nodeName": "here"},
+    });
+    fake.seed(waiting.clone().into());
+    fake.seed(
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x", "labels": {"team": "x"}}})
+            .into(),
+    );
+    fake.seed(
+        json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"namespace": "x", "name": "policy"}, "spec": {"podSelector": {}},
+        })
+        .into(),
+    );
+    let options = PolicyOptions { node_name: "here".into(), ..PolicyOptions::default() };
+    let attached = options.attached.clone();
+    let target = SocketAddr::new(World::pod_v4(0), HTTP);
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| {
+            world.host.enter();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let informers = Informers::new(fake.clone(), shutdown.clone());
+                run(&informers, options, shutdown.clone()).await
+            })
+        });
+        assert!(connects(&world.pods[1], target), "nobody knows that this address is that pod's");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let key = ObjectKey::new("x", "a");
+        runtime.block_on(async {
+            let attach = attached.attach(key.clone(), vec![World::pod_v4(0)]);
+            rt::timeout(Duration::from_secs(10), attach).await.expect("policies hold in time");
+        });
+        assert!(!connects(&world.pods[1], target), "isolated before its status says anything");
+        waiting["status"] = json!({"phase": "Running", "podIPs": [{"ip": World::pod_v4(0)}]});
+        fake.seed(waiting.into());
+        attached.detach(&key);
+        let open = json!([{}]);
+        fake.edit(&NETWORK_POLICIES, "x", "policy", |policy| policy.set_at(&["spec", "ingress"], open));
+        let started = rt::instant();
+        while !connects(&world.pods[1], target) {
+            assert!(started.elapsed() < Duration::from_secs(30), "the rule never came");
+        }
+        shutdown.cancel();
+        running.join().unwrap().unwrap();
+    });
 }

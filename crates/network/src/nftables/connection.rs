@@ -219,6 +219,8 @@ impl Connection {
         if bytes.len() > BATCH_BYTES_MAX {
             return Err(Error::TooLarge(bytes.len()));
         }
+        // Answers to a former request that failed half way are nobody's any more.
+        while !matches!(self.receive(RecvFlags::DONTWAIT), Ok(None) | Err(_)) {}
         // The kernel takes a message only if the socket's buffer could hold it.
         let room = sockopt::socket_send_buffer_size(&self.socket).map_err(socket_error)?;
         if bytes.len() + HEADER_LEN * 4 > room {

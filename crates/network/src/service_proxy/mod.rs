@@ -147,7 +147,7 @@ pub async fn run(informers: &Informers, options: ProxyOptions, shutdown: Shutdow
         });
         let result = result.await;
         let healthy = matches!(result, Ok(Ok(())));
-        let checks = proxy.lock().health_checks();
+        let checks = proxy.lock().health_checks().clone();
         health.update(checks, healthy).await;
         let retry = match result {
             Ok(Ok(())) => {

@@ -12,7 +12,7 @@ use tracing::{debug, info};
 use super::cidr::family_of;
 use super::plan::{Facts, HealthCheck, HostPort, PortKey, ServicePlan, plan_host_port};
 use super::ruleset::{self, Policy};
-use super::tables::Tables;
+use super::tables::{Stale, Tables};
 use super::{affinity, conntrack};
 use crate::nftables::{Batch, Connection, Error, Family};
 
@@ -22,7 +22,10 @@ pub struct Proxy {
     policy: Policy,
     families: [Tables; 2],
     services: HashMap<ObjectKey, Served>,
+    health_checks: HashMap<ObjectKey, HealthCheck>,
     host_ports: HashSet<PortKey>,
+    /// Connections of UDP to look at, by family.
+    stale: [Stale; 2],
     /// The kernel's table is not known to be what was committed last.
     whole: bool,
 }
@@ -31,7 +34,6 @@ pub struct Proxy {
 struct Served {
     ports: Vec<PortKey>,
     cluster_ips: Vec<IpAddr>,
-    health_check: Option<HealthCheck>,
 }
 
 impl Proxy {
@@ -43,7 +45,9 @@ impl Proxy {
             policy,
             families: [Tables::new(Family::Ipv4), Tables::new(Family::Ipv6)],
             services: HashMap::new(),
+            health_checks: HashMap::new(),
             host_ports: HashSet::new(),
+            stale: Default::default(),
             whole: true,
         })
     }
@@ -69,8 +73,12 @@ impl Proxy {
         for port in plan.ports {
             self.tables(port.key.family).put(port);
         }
+        match plan.health_check {
+            Some(check) => drop(self.health_checks.insert(key.clone(), check)),
+            None => drop(self.health_checks.remove(&key)),
+        }
         if !plan.cluster_ips.is_empty() {
-            let served = Served { ports, cluster_ips: plan.cluster_ips, health_check: plan.health_check };
+            let served = Served { ports, cluster_ips: plan.cluster_ips };
             self.services.insert(key, served);
         }
     }
@@ -81,9 +89,8 @@ impl Proxy {
     }
 
     /// What load balancers may ask, by Service.
-    pub fn health_checks(&self) -> HashMap<ObjectKey, HealthCheck> {
-        let services = self.services.iter();
-        services.filter_map(|(key, served)| Some((key.clone(), served.health_check.clone()?))).collect()
+    pub fn health_checks(&self) -> &HashMap<ObjectKey, HealthCheck> {
+        &self.health_checks
     }
 
     /// Makes these the ports of the node that lead to pods.
@@ -105,8 +112,8 @@ impl Proxy {
         self.whole = true;
     }
 
-    /// Makes the kernel's tables what is wanted. After an error they are as before, and the next commit makes them
-    /// anew.
+    /// Makes the kernel's tables what is wanted. A batch that is refused leaves them as before, and the next commit
+    /// makes them anew.
     pub fn commit(&mut self) -> Result<(), Error> {
         let mut batch = Batch::default();
         let whole = std::mem::replace(&mut self.whole, true);
@@ -124,13 +131,20 @@ impl Proxy {
             let [(v4, endpoints_v4), (v6, endpoints_v6)] = self.families.each_ref().map(Tables::len);
             info!(ports = v4 + v6, endpoints = endpoints_v4 + endpoints_v6, "Rules of all Services written");
         }
-        for tables in &mut self.families {
-            let family = tables.family();
-            let stale = tables.committed();
-            let ended = conntrack::clean(&mut self.connection, family, &stale)?;
+        for (tables, stale) in self.families.iter_mut().zip(&mut self.stale) {
+            stale.frontends.extend(tables.committed().frontends);
+        }
+        self.end_stale_connections()
+    }
+
+    /// What could not be done is tried again with the next commit.
+    fn end_stale_connections(&mut self) -> Result<(), Error> {
+        for (tables, stale) in self.families.iter().zip(&mut self.stale) {
+            let ended = conntrack::clean(&mut self.connection, tables.family(), stale)?;
             if ended > 0 {
                 debug!(ended, "Stale connections of UDP ended");
             }
+            stale.frontends.clear();
         }
         Ok(())
     }
