@@ -4,7 +4,7 @@
 //! the host's link gets its alias, `pintle <sandbox>`. A link with the alias is complete; one without is made anew. So
 //! it may end at any line and be called again, and a detach takes away whatever there is.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ pub struct Options {
     /// Decides how much room the headers between nodes need; so does the family of `node_ip`.
     pub backend: Backend,
     pub node_ip: Option<IpAddr>,
-    /// Where packets go with the pod's own address: all pods of the cluster. Empty: only this node's.
+    /// Where packets go with the pod's own address: all pods of the cluster. Empty: the blocks of all Nodes.
     pub cluster_cidrs: Vec<Cidr>,
     /// The namespace that stands for the host; `None` for the one this process is in.
     pub network_namespace: Option<Utf8PathBuf>,
@@ -160,6 +160,19 @@ impl BuiltIn {
         self.masquerade.subscribe()
     }
 
+    /// The blocks of all nodes: where packets keep the pod's address, if nobody said where.
+    pub(super) fn set_known_cidrs<'a>(&self, blocks: impl Iterator<Item = &'a Cidr>) {
+        if self.cluster_cidrs.is_empty() {
+            let known: BTreeSet<Cidr> = blocks.copied().collect();
+            let known: Vec<Cidr> = known.into_iter().collect();
+            self.masquerade.send_if_modified(|rules| {
+                let changed = rules.except != known;
+                rules.except = known;
+                changed
+            });
+        }
+    }
+
     pub(super) fn host(&self) -> &Namespace {
         &self.host
     }
@@ -205,7 +218,11 @@ impl BuiltIn {
         let (name, mac) = (link_name(sandbox), pod_mac(sandbox));
         self.add_pair(&name, mac, &pod).await?;
         configure_pod(&pod, addresses).await?;
-        self.configure_host(&name, mac, sandbox, addresses).await
+        self.configure_host(&name, mac, addresses).await?;
+        // The first packet of the pod, and the first to it, shall not be lost.
+        pod.carried(POD_LINK).await?;
+        let link = self.host.carried(&name).await?;
+        self.host.set_link_alias(link, &alias(sandbox)).await
     }
 
     async fn add_pair(&self, name: &str, pod_mac: Mac, pod: &Namespace) -> Result<()> {
@@ -222,13 +239,7 @@ impl BuiltIn {
         self.host.add_link(pair.build()).await
     }
 
-    async fn configure_host(
-        &self,
-        name: &str,
-        pod_mac: Mac,
-        sandbox: &str,
-        addresses: &[IpAddr],
-    ) -> Result<()> {
+    async fn configure_host(&self, name: &str, pod_mac: Mac, addresses: &[IpAddr]) -> Result<()> {
         let link = self.host.link(name).await?.index;
         self.host
             .set_parameters(vec![
@@ -244,7 +255,7 @@ impl BuiltIn {
             self.host.set_neighbour(link, *address, pod_mac).await?;
             self.host.set_route(Route { to: Cidr::host(*address), via: None, link }).await?;
         }
-        self.host.set_link_alias(link, &alias(sandbox)).await
+        Ok(())
     }
 
     async fn disconnect(&self, sandbox: &str) -> Result<()> {

@@ -1,11 +1,17 @@
 //! What is done to links, over netlink: each function is one request, and fine where it was done already.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use futures::TryStreamExt;
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, State};
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope};
 use rtnetlink::{LinkUnspec, RouteMessageBuilder};
 
@@ -14,6 +20,9 @@ use super::{Cidr, Error, Result};
 
 /// By this number our routes are known from others' (`proto` in `ip route`).
 pub(super) const ROUTE_PROTOCOL: RouteProtocol = RouteProtocol::Other(80);
+
+const CARRIER_TIMEOUT: Duration = Duration::from_secs(2);
+const CARRIER_PAUSE: Duration = Duration::from_millis(2);
 
 pub(super) type Mac = [u8; 6];
 
@@ -25,7 +34,8 @@ pub(super) struct Link {
     pub alias: String,
     pub mtu: u32,
     pub is_up: bool,
-    pub mac: Vec<u8>,
+    /// It is up, and so is the other end.
+    pub is_carried: bool,
 }
 
 /// A route of the main table.
@@ -78,6 +88,26 @@ impl Namespace {
         let message = LinkUnspec::new_with_index(index).up().build();
         let set = self.netlink().link().set(message).execute().await;
         set.map_err(|error| Error::netlink(format!("setting link {index} up"), error))
+    }
+
+    /// Waits until a link whose both ends are up carries packets, which the kernel sees to by and by. (As of 6.8, being
+    /// asked makes it do that at once.)
+    pub async fn carried(&self, name: &str) -> Result<u32> {
+        let carried = async {
+            loop {
+                let link = self.link(name).await?;
+                if link.is_carried {
+                    return Ok(link.index);
+                }
+                rt::sleep(CARRIER_PAUSE).await;
+            }
+        };
+        rt::timeout(CARRIER_TIMEOUT, carried).await.unwrap_or_else(|elapsed| {
+            Err(Error::system(
+                format!("waiting for link {name} to carry packets"),
+                std::io::Error::from(elapsed),
+            ))
+        })
     }
 
     pub async fn set_link_alias(&self, index: u32, alias: &str) -> Result<()> {
@@ -135,6 +165,81 @@ impl Namespace {
         Ok(found)
     }
 
+    /// Our own routes over a link.
+    pub async fn own_routes(&self, link: u32) -> Result<Vec<Route>> {
+        let mut routes = self.routes(|message| message.header.protocol == ROUTE_PROTOCOL).await?;
+        routes.retain(|route| route.link == link);
+        Ok(routes)
+    }
+
+    /// The link that has an address.
+    pub async fn link_with(&self, address: IpAddr) -> Result<u32> {
+        let mut messages = self.netlink().address().get().execute();
+        let listing = |error| Error::netlink("listing addresses", error);
+        while let Some(message) = messages.try_next().await.map_err(listing)? {
+            let is_it = message.attributes.iter().any(|attribute| match attribute {
+                AddressAttribute::Local(own) | AddressAttribute::Address(own) => *own == address,
+                _ => false,
+            });
+            if is_it {
+                return Ok(message.header.index);
+            }
+        }
+        Err(Error::Refused(format!("no link of this host has the node's address {address}")))
+    }
+
+    /// The neighbours of a link that stay, and where frames to a MAC are sent.
+    pub async fn permanent_neighbours(
+        &self,
+        link: u32,
+    ) -> Result<(BTreeSet<(IpAddr, Mac)>, BTreeSet<(Mac, IpAddr)>)> {
+        let (mut neighbours, mut forwarding) = (BTreeSet::new(), BTreeSet::new());
+        for family in [AddressFamily::Inet, AddressFamily::Inet6, AddressFamily::Bridge] {
+            let mut messages = self.netlink().neighbours().get().set_address_family(family).execute();
+            let listing = |error| Error::netlink("listing neighbours", error);
+            while let Some(message) = messages.try_next().await.map_err(listing)? {
+                let header = &message.header;
+                if header.ifindex != link || header.state != NeighbourState::Permanent {
+                    continue;
+                }
+                let Some((address, mac)) = address_and_mac(&message) else { continue };
+                match family {
+                    AddressFamily::Bridge => drop(forwarding.insert((mac, address))),
+                    _ => drop(neighbours.insert((address, mac))),
+                }
+            }
+        }
+        Ok((neighbours, forwarding))
+    }
+
+    pub async fn delete_neighbour(&self, link: u32, address: IpAddr) -> Result<()> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        message.header.ifindex = link;
+        message.attributes.push(NeighbourAttribute::Destination(destination(address)));
+        let deleted = self.netlink().neighbours().del(message).execute().await;
+        unless_missing(deleted, || format!("deleting neighbour {address}"))
+    }
+
+    /// Frames to a MAC go to this host, inside UDP.
+    pub async fn set_forwarding(&self, link: u32, mac: Mac, to: IpAddr) -> Result<()> {
+        let neighbours = self.netlink().neighbours();
+        let request = neighbours.add_bridge(link, &mac).flags(NeighbourFlags::Own).destination(to).replace();
+        let set = request.execute().await;
+        set.map_err(|error| Error::netlink(format!("setting the way to {to}"), error))
+    }
+
+    pub async fn delete_forwarding(&self, link: u32, mac: Mac, to: IpAddr) -> Result<()> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Bridge;
+        message.header.ifindex = link;
+        message.header.flags = NeighbourFlags::Own;
+        message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
+        message.attributes.push(NeighbourAttribute::Destination(destination(to)));
+        let deleted = self.netlink().neighbours().del(message).execute().await;
+        unless_missing(deleted, || format!("deleting the way to {to}"))
+    }
+
     /// The link over which the host reaches the world, if it does.
     pub async fn uplink(&self) -> Result<Option<u32>> {
         let mut routes = self.routes(|message| message.header.destination_prefix_length == 0).await?;
@@ -164,6 +269,33 @@ fn unless_missing(
     }
 }
 
+fn destination(address: IpAddr) -> NeighbourAddress {
+    match address {
+        IpAddr::V4(ip) => NeighbourAddress::Inet(ip),
+        IpAddr::V6(ip) => NeighbourAddress::Inet6(ip),
+    }
+}
+
+fn address_and_mac(message: &NeighbourMessage) -> Option<(IpAddr, Mac)> {
+    let (mut address, mut mac) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => address = Some(IpAddr::V4(*ip)),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => address = Some(IpAddr::V6(*ip)),
+            // Whose family the library does not know: that of a forwarding entry.
+            NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => {
+                address = match bytes.as_slice().try_into().map(<[u8; 4]>::into) {
+                    Ok(ip) => Some(IpAddr::V4(ip)),
+                    Err(_) => <[u8; 16]>::try_from(bytes.as_slice()).ok().map(IpAddr::from),
+                };
+            }
+            NeighbourAttribute::LinkLayerAddress(bytes) => mac = Mac::try_from(bytes.as_slice()).ok(),
+            _ => {}
+        }
+    }
+    Some((address?, mac?))
+}
+
 impl From<&LinkMessage> for Link {
     fn from(message: &LinkMessage) -> Self {
         let mut link = Self {
@@ -172,14 +304,14 @@ impl From<&LinkMessage> for Link {
             alias: String::new(),
             mtu: 0,
             is_up: message.header.flags.contains(LinkFlags::Up),
-            mac: Vec::new(),
+            is_carried: false,
         };
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
                 LinkAttribute::IfAlias(alias) => link.alias.clone_from(alias),
+                LinkAttribute::OperState(state) => link.is_carried = *state == State::Up,
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
-                LinkAttribute::Address(mac) => link.mac.clone_from(mac),
                 _ => {}
             }
         }
@@ -224,7 +356,7 @@ impl Route {
             _ => None,
         };
         let any = match message.header.address_family {
-            rtnetlink::packet_route::AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             _ => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
         let (mut to, mut via, mut link) = (any, None, None);

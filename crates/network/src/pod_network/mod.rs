@@ -14,7 +14,7 @@
 //! Services and NetworkPolicies live. Nobody asks for link-layer addresses either: both ends know each other by
 //! permanent neighbours, and the gateway `169.254.1.1` (`fe80::1`) is nobody's address. It is the MAC of the host's end.
 //!
-//! Start at [`BuiltIn`].
+//! Start at [`BuiltIn`] (pods of this node) and [`run`] (pods of the others).
 
 mod built_in;
 mod cidr;
@@ -22,11 +22,13 @@ mod host_ports;
 mod ipam;
 mod link;
 mod namespace;
+mod peers;
 mod records;
 
 pub use built_in::{BuiltIn, MasqueradeRules, Options};
 pub use cidr::Cidr;
 pub use host_ports::{HostPort, HostPorts};
+pub use peers::{PeerOptions, run};
 
 /// How packets reach pods of other nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

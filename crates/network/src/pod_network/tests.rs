@@ -1,8 +1,14 @@
 //! Pods on one node, in namespaces of their own.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use api::gvr::NODES;
+use apimachinery::{Value, json};
 use camino::Utf8Path;
+use client::fake::FakeApi;
+use client::{Api, Informers};
+use rt::Shutdown;
 use runtime::spec::{PortMapping, Protocol};
 use runtime::{PodNetwork, SandboxConfig};
 
@@ -234,4 +240,147 @@ async fn many_pods_at_once_are_attached_quickly() {
     .await;
     println!("detach: {PODS} at once in {:?}", start.elapsed());
     assert!(host.namespace.ip("-o link show type veth").is_empty());
+}
+
+// === Several nodes ===
+
+const WAIT: Duration = Duration::from_secs(20);
+
+fn node(name: &str, number: u8) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
+        "spec": {"podCIDRs": [format!("10.88.{number}.0/24"), format!("fd88:{number}::/64")]},
+        "status": {"addresses": [
+            {"type": "InternalIP", "address": format!("192.0.2.{number}")},
+            {"type": "InternalIP", "address": format!("2001:db8::{number}")},
+        ]}
+    })
+}
+
+/// Two hosts on one link, with a pod each.
+struct Cluster {
+    hosts: [Host; 2],
+    pods: [TestNamespace; 2],
+    networks: Vec<Arc<BuiltIn>>,
+    addresses: Vec<Vec<String>>,
+    api: Arc<FakeApi>,
+    shutdown: Shutdown,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+impl Cluster {
+    async fn start(backend: Backend) -> Option<Self> {
+        let namespace = || TestNamespace::new("node");
+        let spaces = [namespace()?, namespace()?];
+        spaces[0].ip(&format!("link add up0 type veth peer name up0 netns {}", spaces[1].name));
+        for (space, number) in spaces.iter().zip([1, 2]) {
+            // Without waiting for somebody who has the same address.
+            space.output("sysctl -q -w net.ipv6.conf.up0.accept_dad=0");
+            space.ip("link set up0 up");
+            space.ip(&format!("address add 192.0.2.{number}/24 dev up0"));
+            space.ip(&format!("address add 2001:db8::{number}/64 dev up0 nodad"));
+            // As many distributions have it.
+            space.output("sysctl -q -w net.ipv4.conf.all.rp_filter=1");
+        }
+        let hosts = spaces.map(|namespace| Host { namespace, folder: tempfile::tempdir().unwrap() });
+        let (api, shutdown) = (FakeApi::new(), Shutdown::new());
+        api.seed(node("a", 1));
+        api.seed(node("b", 2));
+        let mut networks = Vec::new();
+        for (host, (name, number)) in hosts.iter().zip([("a", 1), ("b", 2)]) {
+            let node_ip: std::net::IpAddr = [192, 0, 2, number].into();
+            let options = Options {
+                state_directory: Utf8Path::from_path(host.folder.path()).unwrap().to_owned(),
+                network_namespace: Some(host.namespace.path()),
+                mtu: Some(1500 - backend.overhead(Some(node_ip))),
+                backend,
+                ..Options::default()
+            };
+            let network = Arc::new(BuiltIn::open(options).await.unwrap());
+            let informers = Informers::new(api.clone() as Arc<dyn Api>, shutdown.clone());
+            let options = PeerOptions { node_name: name.to_owned(), node_ip, backend };
+            rt::spawn("test-peers", run(network.clone(), informers, options, shutdown.clone()));
+            networks.push(network);
+        }
+        let pods = [TestNamespace::new("pod").unwrap(), TestNamespace::new("pod").unwrap()];
+        let mut addresses = Vec::new();
+        for (network, pod) in networks.iter().zip(&pods) {
+            let ready = async {
+                while network.ready().is_err() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            rt::timeout(WAIT, ready).await.expect("the node gets its blocks");
+            addresses.push(attach(network, pod, "pod").await);
+        }
+        let cluster = Self { hosts, pods, networks, addresses, api, shutdown };
+        cluster
+            .until("each node has a route to the other", |cluster| {
+                cluster.routes(0).contains("10.88.2.0/24") && cluster.routes(1).contains("10.88.1.0/24")
+            })
+            .await;
+        Some(cluster)
+    }
+
+    fn routes(&self, host: usize) -> String {
+        let host = &self.hosts[host].namespace;
+        host.ip("-4 route show proto 80") + &host.ip("-6 route show proto 80")
+    }
+
+    async fn until(&self, what: &str, reached: impl Fn(&Self) -> bool) {
+        let reached = async {
+            while !reached(self) {
+                rt::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        rt::timeout(WAIT, reached).await.unwrap_or_else(|_| panic!("waited for: {what}"));
+    }
+}
+
+#[tokio::test]
+async fn pods_of_two_nodes_reach_each_other_through_the_tunnel() {
+    let Some(cluster) = Cluster::start(Backend::Vxlan).await else { return };
+    for address in &cluster.addresses[1] {
+        assert!(cluster.pods[0].can_reach(address), "pod to {address}");
+        assert!(cluster.hosts[0].namespace.can_reach(address), "host to {address}");
+    }
+    // A full packet fits, and none larger.
+    let ping = |size: u32| {
+        let command = format!("ping -n -c 1 -W 2 -M do -s {size} {}", cluster.addresses[1][0]);
+        cluster.pods[0].run(&command).status.success()
+    };
+    assert_eq!(cluster.networks[0].mtu(), 1450);
+    assert!(ping(1450 - 28) && !ping(1451 - 28));
+    let except: Vec<_> =
+        cluster.networks[0].masquerade_rules().borrow().except.iter().map(ToString::to_string).collect();
+    assert_eq!(except, ["10.88.1.0/24", "10.88.2.0/24", "fd88:1::/64", "fd88:2::/64"]);
+
+    cluster.api.drop_object(&NODES, "", "b");
+    cluster.until("the way is gone with its node", |cluster| !cluster.routes(0).contains("88.2.0")).await;
+    cluster
+        .until("nothing else of it is left", |cluster| {
+            let host = &cluster.hosts[0].namespace;
+            let left = host.output("bridge fdb show dev pintle.1") + &host.ip("neigh show dev pintle.1");
+            !left.contains("192.0.2.2") && !left.contains("10.88.2.0") && !left.contains("fd88:2::")
+        })
+        .await;
+    // It comes back under another number, and its pods with it.
+    cluster.api.seed(node("c", 2));
+    cluster.until("the new node has a route", |cluster| cluster.routes(0).contains("10.88.2.0/24")).await;
+}
+
+#[tokio::test]
+async fn nodes_on_one_link_need_no_tunnel() {
+    let Some(cluster) = Cluster::start(Backend::HostGateway).await else { return };
+    for address in &cluster.addresses[1] {
+        assert!(cluster.pods[0].can_reach(address), "pod to {address}");
+        assert!(cluster.hosts[0].namespace.can_reach(address), "host to {address}");
+    }
+    assert!(cluster.routes(0).contains("10.88.2.0/24 via 192.0.2.2 dev up0"), "{}", cluster.routes(0));
+    assert!(!cluster.hosts[0].namespace.run("ip link show pintle.1").status.success());
 }
