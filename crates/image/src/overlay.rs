@@ -118,3 +118,71 @@ pub fn unmount(target: &Utf8Path) -> Result<()> {
         Err(error) => Err(Error::io("unmount", target, error)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    /// Unmounted and removed with the test.
+    struct World {
+        _folder: tempfile::TempDir,
+        path: Utf8PathBuf,
+    }
+
+    impl Drop for World {
+        fn drop(&mut self) {
+            let _ = unmount(&self.path.join("mounted"));
+        }
+    }
+
+    /// A root of this many layers with a file each, with names that separate options, long enough for one page to
+    /// hold few of them.
+    fn world(layers: usize) -> (World, Rootfs) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = Utf8PathBuf::from_path_buf(folder.path().to_owned()).unwrap();
+        let own = |name: &str| {
+            let folder = path.join(name);
+            fs::create_dir_all(&folder).unwrap();
+            folder
+        };
+        let lower = (0..layers)
+            .map(|layer| {
+                let folder = own(&format!("{}:,{layer}", "long".repeat(40)));
+                fs::write(folder.join(layer.to_string()), "").unwrap();
+                fs::write(folder.join("top"), layer.to_string()).unwrap();
+                folder
+            })
+            .collect();
+        let rootfs = Rootfs { lower, upper: Some(own("upper,")), work: Some(own("work")) };
+        own("mounted");
+        (World { _folder: folder, path }, rootfs)
+    }
+
+    #[test]
+    fn both_ways_mount_many_layers_with_any_name() {
+        type Way = fn(&Rootfs, &Utf8Path, bool) -> rustix::io::Result<()>;
+        let ways: [(Way, usize); 2] = [(Rootfs::mount_by_parameters, 400), (Rootfs::mount_by_options, 150)];
+        for (way, layers) in ways {
+            let (world, rootfs) = world(layers);
+            let at = world.path.join("mounted");
+            match way(&rootfs, &at, false) {
+                Ok(()) => {}
+                Err(error @ (Errno::PERM | Errno::ACCESS)) => {
+                    println!("skipped: this process may not mount: {error}");
+                    return;
+                }
+                // The first way wants a kernel of 6.5.
+                Err(Errno::INVAL) if layers == 400 => continue,
+                Err(error) => panic!("{layers} layers: {error}"),
+            }
+            assert_eq!(fs::read_dir(&at).unwrap().count(), layers + 1);
+            assert_eq!(fs::read_to_string(at.join("top")).unwrap(), "0");
+            fs::write(at.join("new"), "").unwrap();
+            assert!(world.path.join("upper,/new").exists());
+            unmount(&at).unwrap();
+            unmount(&at).unwrap();
+            assert_eq!(fs::read_dir(&at).unwrap().count(), 0);
+        }
+    }
+}

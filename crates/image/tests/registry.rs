@@ -57,10 +57,14 @@ async fn an_image_is_pulled_once_and_found_unchanged_the_next_time() {
     let registry = Fake::start(&source).await;
     let store = world.store("images").await;
     let name = format!("{}/app:1", registry.address());
-    let (one, two) = tokio::join!(store.pull(&name, Pull::default()), store.pull(&name, Pull::default()));
+    let (one, two) = (store.pull(&name, Pull::default()), store.pull(&name, Pull::default()));
+    // Whoever pulls does so on any thread.
+    let may_move: &dyn Send = &one;
+    let _ = may_move;
+    let (one, two) = tokio::join!(one, two);
     let (one, two) = (one.unwrap(), two.unwrap());
     assert_eq!((&one.id, &one.id), (&image.id, &two.id));
-    assert_eq!(one.tags, [name.clone()]);
+    assert_eq!(one.tags, std::slice::from_ref(&name));
     assert!(one.digests[0].starts_with(&format!("{}/app@sha256:", registry.address())));
     assert_eq!(registry.count("GET", "/blobs/"), 2);
     store.pull(&name, Pull::default()).await.unwrap();

@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn every_compression_is_undone_also_in_pieces() {
-        let long: Vec<u8> = (0..1_000_000_u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
+        let long: Vec<u8> = (0..100_000_u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
         assert_eq!(plain(&long).unwrap(), long);
         assert_eq!(plain(&gzip(&long)).unwrap(), long);
         assert_eq!(plain(&zstd(&long)).unwrap(), long);

@@ -36,13 +36,14 @@ impl Session {
             return Ok(Some(digest.clone()));
         }
         let selector = self.reference.selector().to_owned();
-        let response = self
-            .try_hosts(true, async |host| {
-                self.ask(host, &Method::HEAD, "manifests", &selector, &accept()).await
-            })
-            .await?;
-        let digest = response.headers().get(DOCKER_CONTENT_DIGEST).and_then(|value| value.to_str().ok());
-        Ok(digest.and_then(|digest| digest.parse().ok()))
+        let mut last = self.nowhere();
+        for host in self.candidates(true) {
+            match self.ask(host, &Method::HEAD, "manifests", &selector, &accept()).await {
+                Ok(response) => return Ok(said_digest(&response)),
+                Err(error) => last = passed_over(host, error)?,
+            }
+        }
+        Err(last)
     }
 
     /// What the image's name means.
@@ -56,58 +57,48 @@ impl Session {
     }
 
     async fn document(&self, selector: &str, expected: Option<&Digest>) -> Result<Fetched> {
-        self.try_hosts(expected.is_none(), async |host| {
-            let response = self.ask(host, &Method::GET, "manifests", selector, &accept()).await?;
-            let text = |name: &str| {
-                response
-                    .headers()
-                    .get(name)
-                    .and_then(|value| value.to_str().ok())
-                    .unwrap_or_default()
-                    .to_owned()
-            };
-            let media_type = text(CONTENT_TYPE.as_str());
-            let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
-            let said: Option<Digest> = text(DOCKER_CONTENT_DIGEST).parse().ok();
-            let peer = host.peer(self.stall_timeout);
-            let bytes = peer.read(response.into_body(), DOCUMENT_BYTES_MAX as usize).await?;
-            let wanted = expected.or(said.as_ref());
-            let mut hasher = wanted.map_or_else(Hasher::sha256, Digest::hasher);
-            hasher.update(&bytes);
-            let digest = hasher.finish();
-            match wanted {
-                Some(wanted) if *wanted != digest => Err(Error::Corrupt(format!(
-                    "digest mismatch: manifest {wanted} of {} came with digest {digest}",
-                    self.reference.repository()
-                ))),
-                _ => Ok(Fetched { digest, media_type, bytes }),
-            }
-        })
-        .await
-    }
-
-    /// Asks one host after the other. Of several failures the registry's own counts.
-    async fn try_hosts<T>(&self, by_tag: bool, mut ask: impl AsyncFnMut(&Host) -> Result<T>) -> Result<T> {
-        let mut last = Error::NotFound(format!("{}: not found", self.reference));
-        for host in self.hosts.iter().filter(|host| host.endpoint.resolves || !by_tag) {
-            if host.is_down.load(Ordering::Relaxed) && !host.is_last {
-                continue;
-            }
-            match ask(host).await {
-                Ok(found) => return Ok(found),
-                // The disk is as full for the next one.
-                Err(error @ (Error::NoSpace(_) | Error::Io { .. })) => return Err(error),
-                Err(error) => {
-                    let authority = &host.endpoint.authority;
-                    tracing::debug!(%authority, %error, "A host of the registry did not help");
-                    if error.is_passing() {
-                        host.is_down.store(true, Ordering::Relaxed);
-                    }
-                    last = error;
-                }
+        let mut last = self.nowhere();
+        for host in self.candidates(expected.is_none()) {
+            match self.document_of(host, selector, expected).await {
+                Ok(fetched) => return Ok(fetched),
+                Err(error) => last = passed_over(host, error)?,
             }
         }
         Err(last)
+    }
+
+    async fn document_of(&self, host: &Host, selector: &str, expected: Option<&Digest>) -> Result<Fetched> {
+        let response = self.ask(host, &Method::GET, "manifests", selector, &accept()).await?;
+        let media_type = text(&response, CONTENT_TYPE.as_str());
+        let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
+        let said = said_digest(&response);
+        let peer = host.peer(self.stall_timeout);
+        let bytes = peer.read(response.into_body(), DOCUMENT_BYTES_MAX as usize).await?;
+        let wanted = expected.or(said.as_ref());
+        let mut hasher = wanted.map_or_else(Hasher::sha256, Digest::hasher);
+        hasher.update(&bytes);
+        let digest = hasher.finish();
+        match wanted {
+            Some(wanted) if *wanted != digest => Err(Error::Corrupt(format!(
+                "digest mismatch: manifest {wanted} of {} came with digest {digest}",
+                self.reference.repository()
+            ))),
+            _ => Ok(Fetched { digest, media_type, bytes }),
+        }
+    }
+
+    /// The hosts to ask, one after the other. Of several failures the last one counts, which is the registry's own.
+    fn candidates(&self, by_tag: bool) -> impl Iterator<Item = &Host> {
+        self.hosts
+            .iter()
+            .map(|host| &**host)
+            .filter(move |host| host.endpoint.resolves || !by_tag)
+            .filter(|host| host.is_last || !host.is_down.load(Ordering::Relaxed))
+    }
+
+    /// When there is nobody to ask.
+    fn nowhere(&self) -> Error {
+        Error::NotFound(format!("{}: not found", self.reference))
     }
 
     /// Fetches a blob into the store, from where it broke off the last time. `progress` is told how much of it is
@@ -127,7 +118,7 @@ impl Session {
         let mut may_restart = partial.bytes > 0;
         loop {
             progress(partial.bytes);
-            self.try_hosts(false, async |host| self.complete(host, &mut partial, &progress).await).await?;
+            self.complete(&mut partial, &progress).await?;
             let found = partial.digest();
             if found == partial.descriptor.digest {
                 return partial.finish(layout).await;
@@ -143,8 +134,19 @@ impl Session {
         }
     }
 
-    /// Reads from one host until everything is here.
-    async fn complete(&self, host: &Host, partial: &mut Partial, progress: &impl Fn(u64)) -> Result<()> {
+    /// Reads until everything is here; each host goes on where the last one left.
+    async fn complete(&self, partial: &mut Partial, progress: &impl Fn(u64)) -> Result<()> {
+        let mut last = self.nowhere();
+        for host in self.candidates(false) {
+            match self.complete_from(host, partial, progress).await {
+                Ok(()) => return Ok(()),
+                Err(error) => last = passed_over(host, error)?,
+            }
+        }
+        Err(last)
+    }
+
+    async fn complete_from(&self, host: &Host, partial: &mut Partial, progress: &impl Fn(u64)) -> Result<()> {
         let mut fruitless = 0;
         while partial.bytes < partial.descriptor.size {
             let before = partial.bytes;
@@ -204,6 +206,28 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// What a host could not do may be another one's to do; unless it is this machine that could not.
+fn passed_over(host: &Host, error: Error) -> Result<Error> {
+    if matches!(error, Error::NoSpace(_) | Error::Io { .. }) {
+        return Err(error);
+    }
+    let authority = &host.endpoint.authority;
+    tracing::debug!(%authority, %error, "A host of the registry did not help");
+    if error.is_passing() {
+        host.is_down.store(true, Ordering::Relaxed);
+    }
+    Ok(error)
+}
+
+fn text(response: &Response<Incoming>, name: &str) -> String {
+    response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+}
+
+/// What a registry says that it sends.
+fn said_digest(response: &Response<Incoming>) -> Option<Digest> {
+    text(response, DOCKER_CONTENT_DIGEST).parse().ok()
 }
 
 fn accept() -> HeaderMap {

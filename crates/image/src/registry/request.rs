@@ -277,8 +277,11 @@ fn public(headers: &HeaderMap) -> HeaderMap {
 /// Where a redirect leads.
 fn target(from: &Uri, location: &str) -> Result<Uri> {
     let refused = |problem: &str| Error::Invalid(format!("{from} redirects to {location:?}, {problem}"));
-    let location_only = location.split('#').next().unwrap_or_default();
-    let parsed: Uri = location_only.parse().map_err(|_| refused("which is no URL"))?;
+    let plain = location.split('#').next().unwrap_or_default();
+    // Another host by the same scheme, which the crate `http` takes for a path.
+    let scheme = if plain.starts_with("//") { from.scheme_str().unwrap_or_default() } else { "" };
+    let absolute = if scheme.is_empty() { plain.to_owned() } else { format!("{scheme}:{plain}") };
+    let parsed: Uri = absolute.parse().map_err(|_| refused("which is no URL"))?;
     let mut parts = parsed.into_parts();
     if parts.authority.is_none() {
         let path = parts.path_and_query.as_ref().map_or("/", PathAndQuery::as_str);

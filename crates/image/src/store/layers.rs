@@ -1,6 +1,7 @@
 //! Layers' files, unpacked: a folder for each chain ID, made once and never changed.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
@@ -82,20 +83,26 @@ impl Layout {
         let info = LayerInfo { bytes: unpacked.bytes, inodes: unpacked.entries };
         layout::write_json(&fresh.0.join("layer.json"), &info)?;
         sync_all_below(&fresh.0)?;
+        self.name_layer(&fresh.0, chain)
+    }
+
+    fn name_layer(&self, fresh: &Utf8Path, chain: &Digest) -> Result<()> {
         let target = self.layer(chain);
-        match fs::rename(&fresh.0, &target) {
-            Ok(()) => layout::sync_folder(&self.folder("layers")),
-            // Somebody else, in another process, was faster with the same.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    std::io::ErrorKind::DirectoryNotEmpty | std::io::ErrorKind::AlreadyExists
-                ) =>
-            {
-                Ok(())
+        let is_taken = |error: &std::io::Error| {
+            matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists)
+        };
+        let mut renamed = fs::rename(fresh, &target);
+        if renamed.as_ref().is_err_and(is_taken) {
+            if self.layer_info(chain)?.is_some() {
+                // Somebody else, in another process, was faster with the same.
+                return Ok(());
             }
-            Err(error) => Err(Error::io("rename", &fresh.0, error)),
+            // What has that name is no layer.
+            layout::remove_tree(&target)?;
+            renamed = fs::rename(fresh, &target);
         }
+        renamed.map_err(|error| Error::io("rename", fresh, error))?;
+        layout::sync_folder(&self.folder("layers"))
     }
 }
 

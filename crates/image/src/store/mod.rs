@@ -7,15 +7,17 @@
 
 mod blobs;
 mod collect;
+mod filesystem;
 mod keyed;
 mod layers;
 mod layout;
 mod lease;
+mod lookup;
 mod pull;
 mod records;
 mod snapshots;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
@@ -23,9 +25,11 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 pub(crate) use blobs::FreshBlob;
 pub use collect::Collected;
+pub use filesystem::Filesystem;
 pub(crate) use keyed::KeyedLocks;
 pub(crate) use layout::Layout;
 pub(crate) use lease::Lease;
+use lookup::{find, not_found, remove};
 pub use pull::{Progress, Pull, Silent, Step};
 pub use records::ImageRecord;
 use records::StoredImage;
@@ -42,19 +46,6 @@ use crate::{ConfigFile, Digest, Error, Reference, Result, Rootfs};
 pub struct Options {
     /// Where registries are configured, `DIR/<registry>/hosts.toml` as containerd reads it; see [`crate::registry`].
     pub registries: Option<Utf8PathBuf>,
-}
-
-/// How full the file system is that the store lies on, and how much of it the store takes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filesystem {
-    pub path: Utf8PathBuf,
-    /// Of images and what containers changed.
-    pub used_bytes: u64,
-    pub used_inodes: u64,
-    pub capacity_bytes: u64,
-    pub available_bytes: u64,
-    pub inodes: u64,
-    pub available_inodes: u64,
 }
 
 /// Images in a folder. Cheap to clone; several processes may have the same folder open.
@@ -196,7 +187,7 @@ impl Store {
     }
 
     pub async fn filesystem(&self) -> Result<Filesystem> {
-        self.with_layout(filesystem).await
+        self.with_layout(filesystem::examine).await
     }
 
     /// Takes over the images of an archive: an OCI layout or what `docker save` writes, plain or compressed. What has
@@ -340,10 +331,6 @@ pub(crate) async fn blocking<T: Send + 'static>(
         .unwrap_or_else(|error| Err(Error::of_io("work on images".to_owned(), std::io::Error::other(error))))
 }
 
-fn not_found(name: &str) -> Error {
-    Error::NotFound(format!("image {name:?} not found"))
-}
-
 /// Reads manifest and configuration of what is to be an image.
 fn read_image(layout: &Layout, digest: &Digest) -> Result<StoredImage> {
     let bytes = layout.read_document(digest)?;
@@ -367,99 +354,4 @@ fn read_image(layout: &Layout, digest: &Digest) -> Result<StoredImage> {
         }
     }
     Ok(StoredImage::new(digest.clone(), bytes.len() as u64, &manifest, &config))
-}
-
-/// By reference, ID, or a beginning of an ID that only one has.
-fn find(layout: &Layout, name: &str) -> Result<Option<StoredImage>> {
-    if let Ok(id) = name.parse::<Digest>() {
-        return layout.image(&id);
-    }
-    if let Ok(reference) = name.parse::<Reference>() {
-        for candidate in [Some(reference.clone()), reference.digest().map(|digest| reference.at(digest))] {
-            let Some(candidate) = candidate else { continue };
-            if let Some(found) = layout.reference(&candidate)? {
-                return layout.image(&found.image);
-            }
-        }
-    }
-    let hex = name.strip_prefix("sha256:").unwrap_or(name);
-    if hex.len() < 6 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Ok(None);
-    }
-    let mut matching = layout.all_images()?.into_iter().filter(|image| image.id().hex().starts_with(hex));
-    match (matching.next(), matching.next()) {
-        (Some(only), None) => Ok(Some(only)),
-        (Some(_), Some(_)) => {
-            Err(Error::Invalid(format!("several images have an ID that begins with {hex}")))
-        }
-        (None, _) => Ok(None),
-    }
-}
-
-fn remove(layout: &Layout, name: &str) -> Result<()> {
-    let _lock = layout.lock_alone()?;
-    let Some(image) = find(layout, name)? else { return Ok(()) };
-    let names: Vec<String> = layout
-        .all_references()?
-        .into_iter()
-        .filter(|reference| reference.image == *image.id())
-        .map(|reference| reference.reference)
-        .collect();
-    let by_name = name.parse::<Reference>().ok().map(|reference| reference.to_string());
-    if let Some(named) = by_name.filter(|named| names.contains(named)) {
-        // What it is called by digest in the same repository came with it and goes with it.
-        let is_tag = |name: &String| !name.contains('@');
-        let repository = |name: &str| name.parse::<Reference>().map(|name| name.repository()).ok();
-        let same = repository(&named);
-        let others: HashSet<&String> = names
-            .iter()
-            .filter(|other| **other != named)
-            .filter(|other| is_tag(other) || repository(other) != same)
-            .collect();
-        if !others.is_empty() {
-            return layout.remove_reference(&named);
-        }
-    }
-    if let Some(user) =
-        layout.all_snapshots()?.into_iter().find(|snapshot| snapshot.image == image.id().as_str())
-    {
-        let key = user.key;
-        return Err(Error::InUse(format!("image {name:?} is in use by container {key}")));
-    }
-    for reference in &names {
-        layout.remove_reference(reference)?;
-    }
-    layout.remove_image_file(image.id())
-}
-
-fn filesystem(layout: &Layout) -> Result<Filesystem> {
-    let root = layout.root();
-    let found = rustix::fs::statvfs(root.as_str()).map_err(|error| Error::io("examine", root, error))?;
-    let mut used = Usage::default();
-    // Images never change, so what they take is known; what containers write has to be looked at.
-    for digest in layer_names(layout)? {
-        if let Some(info) = layout.layer_info(&digest)? {
-            used.bytes += info.bytes;
-            used.inodes += info.inodes;
-        }
-    }
-    for folder in ["blobs", "snapshots", "ingest"] {
-        let part = snapshots::usage(&layout.folder(folder))?;
-        used.bytes += part.bytes;
-        used.inodes += part.inodes;
-    }
-    Ok(Filesystem {
-        path: root.to_owned(),
-        used_bytes: used.bytes,
-        used_inodes: used.inodes,
-        capacity_bytes: found.f_blocks * found.f_frsize,
-        available_bytes: found.f_bavail * found.f_frsize,
-        inodes: found.f_files,
-        available_inodes: found.f_favail,
-    })
-}
-
-fn layer_names(layout: &Layout) -> Result<Vec<Digest>> {
-    let names = layout::names(&layout.folder("layers"))?;
-    Ok(names.iter().filter_map(|hex| collect::with_algorithm(hex).parse().ok()).collect())
 }

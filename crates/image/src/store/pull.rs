@@ -99,7 +99,9 @@ async fn fetch(store: &Store, reference: &Reference, pull: Pull) -> Result<Image
     let session = {
         let (shared, reference) = (store.shared.clone(), reference.clone());
         let (credentials, stall_timeout) = (pull.credentials.clone(), pull.stall_timeout);
-        blocking(move || shared.registries.session(&reference, &credentials, stall_timeout)).await?
+        let opened =
+            blocking(move || shared.registries.session(&reference, &credentials, stall_timeout)).await?;
+        Arc::new(opened)
     };
     let lease = Arc::new(store.lease().await?);
     if let Some(record) = unchanged(store, &lease, reference, &session).await? {
@@ -111,9 +113,13 @@ async fn fetch(store: &Store, reference: &Reference, pull: Pull) -> Result<Image
     let Document::Manifest(content) = Document::decode(&manifest.bytes, &manifest.media_type)? else {
         return Err(Error::Invalid("indexes are nested too deep".to_owned()));
     };
-    let wanted = std::iter::once(&content.config).chain(&content.layers);
+    let wanted: Vec<Descriptor> = std::iter::once(content.config).chain(content.layers).collect();
     let mut fetches = futures::stream::iter(wanted)
-        .map(|blob| fetch_blob(store, &lease, &session, blob, &*pull.progress))
+        .map(|blob| {
+            let (store, lease, session) = (store.clone(), lease.clone(), session.clone());
+            let progress = pull.progress.clone();
+            async move { fetch_blob(&store, &lease, &session, &blob, &*progress).await }
+        })
         .buffer_unordered(CONCURRENT_BLOBS_MAX);
     while let Some(fetched) = fetches.next().await {
         fetched?;
@@ -191,20 +197,28 @@ async fn choose(store: &Store, lease: &Arc<Lease>, session: &Session, top: Fetch
 
 async fn fetch_blob(
     store: &Store,
-    lease: &Lease,
+    lease: &Arc<Lease>,
     session: &Session,
     blob: &Descriptor,
     progress: &dyn Progress,
 ) -> Result<()> {
     // Two images may have it in common.
     let _working = store.shared.working.lock(&format!("blob {}", blob.digest)).await;
-    let layout = &store.shared.layout;
     let digest = &blob.digest;
-    // The claim comes first, so that what is found here stays. Both are short.
-    lease.claim(digest)?;
-    if layout.blob_size(digest) != Some(blob.size) {
+    let found = {
+        let (lease, digest) = (lease.clone(), digest.clone());
+        store
+            .with_layout(move |layout| {
+                // The claim comes first, so that what is found here stays.
+                lease.claim(&digest)?;
+                Ok(layout.blob_size(&digest))
+            })
+            .await?
+    };
+    if found != Some(blob.size) {
         progress.step(Step::Wanted { digest, bytes: blob.size });
-        session.blob(layout, lease, blob, |bytes| progress.step(Step::Fetched { digest, bytes })).await?;
+        let fetched = |bytes| progress.step(Step::Fetched { digest, bytes });
+        session.blob(&store.shared.layout, lease, blob, fetched).await?;
     }
     progress.step(Step::Complete { digest });
     Ok(())
