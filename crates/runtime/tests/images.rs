@@ -32,8 +32,9 @@ async fn a_container_is_made_from_an_image_of_the_store_and_leaves_it_as_it_was(
         }],
         ..shell(script)
     };
-    let first =
-        world.start(&sandbox, config("echo one > /written; cat /other/not-a-program; echo; sleep 1000")).await;
+    let first = world
+        .start(&sandbox, config("echo one > /written; cat /other/not-a-program; echo; sleep 1000"))
+        .await;
     world.logged(&first, "text").await;
     let (_, text) =
         world.run(&sandbox, config("test -e /written || echo clean; touch /other/x || echo fixed")).await;

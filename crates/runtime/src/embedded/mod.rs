@@ -154,6 +154,18 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
+/// Runs what must not stop halfway to its end, also if nobody waits for it any more.
+async fn to_its_end<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    let (done, outcome) = tokio::sync::oneshot::channel();
+    rt::spawn("runtime-call", async move {
+        // Whoever asked may have left.
+        let _ = done.send(work.await);
+    });
+    outcome
+        .await
+        .unwrap_or_else(|_| Err(Error::Failed("the runtime failed in the middle of a call".to_owned())))
+}
+
 impl EmbeddedRuntime {
     /// Opens the folders, finds what a former process left running and watches it; what it left half done is taken back.
     pub async fn open(options: Options) -> Result<Arc<Self>> {
@@ -267,19 +279,26 @@ impl Runtime for EmbeddedRuntime {
     }
 
     async fn run_sandbox(&self, config: &SandboxConfig) -> Result<String> {
-        Sandbox::run(&self.shared, config).await
+        let (shared, config) = (Arc::clone(&self.shared), config.clone());
+        to_its_end(async move { Sandbox::run(&shared, &config).await }).await
     }
 
     async fn stop_sandbox(&self, sandbox: &str) -> Result<()> {
         match self.shared.find_sandbox(sandbox) {
-            Some(sandbox) => sandbox.stop(&self.shared).await,
+            Some(sandbox) => {
+                let shared = Arc::clone(&self.shared);
+                to_its_end(async move { sandbox.stop(&shared).await }).await
+            }
             None => Ok(()),
         }
     }
 
     async fn remove_sandbox(&self, sandbox: &str) -> Result<()> {
         match self.shared.find_sandbox(sandbox) {
-            Some(sandbox) => sandbox.remove(&self.shared).await,
+            Some(sandbox) => {
+                let shared = Arc::clone(&self.shared);
+                to_its_end(async move { sandbox.remove(&shared).await }).await
+            }
             None => Ok(()),
         }
     }
@@ -291,11 +310,13 @@ impl Runtime for EmbeddedRuntime {
 
     async fn create_container(&self, sandbox: &str, config: &ContainerConfig) -> Result<String> {
         let sandbox = self.shared.sandbox(sandbox)?;
-        Container::create(&self.shared, &sandbox, config).await
+        let (shared, config) = (Arc::clone(&self.shared), config.clone());
+        to_its_end(async move { Container::create(&shared, &sandbox, &config).await }).await
     }
 
     async fn start_container(&self, container: &str) -> Result<()> {
-        self.shared.container(container)?.start(&self.shared).await
+        let (shared, container) = (Arc::clone(&self.shared), self.shared.container(container)?);
+        to_its_end(async move { container.start(&shared).await }).await
     }
 
     async fn stop_container(&self, container: &str, grace: Duration) -> Result<()> {
@@ -307,7 +328,10 @@ impl Runtime for EmbeddedRuntime {
 
     async fn remove_container(&self, container: &str) -> Result<()> {
         match self.shared.find_container(container) {
-            Some(container) => container.remove(&self.shared).await,
+            Some(container) => {
+                let shared = Arc::clone(&self.shared);
+                to_its_end(async move { container.remove(&shared).await }).await
+            }
             None => Ok(()),
         }
     }

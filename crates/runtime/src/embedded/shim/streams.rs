@@ -79,15 +79,12 @@ impl Streams {
                     break;
                 }
             };
-            // A full disk must not stop the container: what cannot be logged is lost.
-            if let Err(error) = self.log.lock().write(stream, &piece[..len]) {
-                eprintln!("cannot write the log: {error}");
-            }
+            let written = self.log.lock().write(stream, &piece[..len]);
+            complain(written);
             self.send(stream, &piece[..len]).await;
         }
-        if let Err(error) = self.log.lock().finish(stream) {
-            eprintln!("cannot write the log: {error}");
-        }
+        let written = self.log.lock().finish(stream);
+        complain(written);
     }
 
     async fn send(&self, stream: Stream, piece: &[u8]) {
@@ -224,5 +221,13 @@ impl Streams {
                 eprintln!("cannot resize the terminal: {error}");
             }
         }
+    }
+}
+
+/// A full disk must not stop the container: what cannot be logged is lost, and that is said once.
+fn complain(written: io::Result<()>) {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    if let Err(error) = written {
+        ONCE.call_once(|| eprintln!("cannot write the log: {error}"));
     }
 }
