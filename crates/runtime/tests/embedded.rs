@@ -386,6 +386,31 @@ async fn containers_share_what_their_pod_shares() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_whose_first_process_ended_is_not_ready_and_one_that_lives_is_found_again() {
+    let Some(mut world) = World::new().await else { return };
+    let mut config = world.sandbox_config();
+    config.namespaces.shared_pid = true;
+    let dead = world.runtime.run_sandbox(&config).await.unwrap();
+    let alive = world.sandbox().await;
+    let id = world.start(&dead, shell(FOREVER)).await;
+    // The parent in its own namespace: the pod's first process.
+    let status =
+        std::fs::read_to_string(format!("/sys/fs/cgroup/pids{}/{dead}/cgroup.procs", config.cgroup_parent))
+            .or_else(|_| {
+                std::fs::read_to_string(format!("/sys/fs/cgroup{}/{dead}/cgroup.procs", config.cgroup_parent))
+            });
+    let holder = rustix::process::Pid::from_raw(status.unwrap().trim().parse().unwrap()).unwrap();
+    world.reopen().await;
+    rustix::process::kill_process(holder, rustix::process::Signal::KILL).unwrap();
+    assert_eq!(world.ended(&id).await.exit_code, 137);
+    world.not_ready(&dead).await;
+    let error = world.runtime.create_container(&dead, &shell("true")).await.unwrap_err();
+    assert!(error.to_string().contains("is not ready"), "{error}");
+    assert_eq!(world.run(&alive, shell("hostname")).await, (0, "web-0".to_owned()));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_was_moved_away_is_begun_anew() {
     let Some(world) = World::new().await else { return };
     let sandbox = world.sandbox().await;

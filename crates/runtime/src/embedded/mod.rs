@@ -15,7 +15,7 @@
 //! Locks: a container's or sandbox's `operation` is held over a whole call, sandbox before container; `record`s and the
 //! maps are held for a few lines, never two at once.
 //!
-//! Start at [`EmbeddedRuntime::open`], then [`container`].
+//! Start at [`EmbeddedRuntime::open`], then [`prepare`] and [`container`].
 
 mod attach;
 mod cgroup;
@@ -24,6 +24,7 @@ mod exec;
 mod images;
 mod namespaces;
 mod oci;
+mod prepare;
 mod record;
 mod sandbox;
 mod seccomp;

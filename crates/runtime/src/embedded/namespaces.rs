@@ -135,11 +135,10 @@ pub(super) fn unmount_all(path: &Utf8Path) -> io::Result<()> {
 }
 
 /// Whether the namespace of this kind is still held.
-pub(super) fn held(dir: &Utf8Path, kind: &str) -> Option<Utf8PathBuf> {
-    let file = dir.join(kind);
-    let statfs = rustix::fs::statfs(file.as_std_path()).ok()?;
+pub(super) fn is_held(dir: &Utf8Path, kind: &str) -> bool {
     const NSFS_MAGIC: u64 = 0x6e73_6673;
-    (u64::try_from(statfs.f_type).ok() == Some(NSFS_MAGIC)).then_some(file)
+    let statfs = rustix::fs::statfs(dir.join(kind).as_std_path());
+    statfs.is_ok_and(|statfs| u64::try_from(statfs.f_type).ok() == Some(NSFS_MAGIC))
 }
 
 /// Connects to a port on the loopback of a network namespace; `None` is the host's.

@@ -8,7 +8,8 @@ use std::time::Duration;
 use camino::{Utf8Path, Utf8PathBuf};
 use parking_lot::Mutex;
 use rustix::mount::{MountFlags, mount};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
+use tokio::io::unix::AsyncFd;
 
 use super::namespaces::{self, Wanted};
 use super::record::SandboxRecord;
@@ -71,7 +72,9 @@ impl Sandbox {
             }
             return Err(error);
         }
-        shared.sandboxes.lock().insert(id.clone(), Arc::new(sandbox));
+        let sandbox = Arc::new(sandbox);
+        sandbox.watch_holder(shared);
+        shared.sandboxes.lock().insert(id.clone(), sandbox);
         Ok(id)
     }
 
@@ -121,18 +124,47 @@ impl Sandbox {
     pub(super) async fn restore(shared: &Arc<Shared>, record: SandboxRecord) -> Result<()> {
         let id = record.id.clone();
         let dir = shared.sandbox_dir(&id);
-        let whole = record.state == SandboxState::Ready
-            && (record.config.namespaces.host_network
-                || namespaces::held(&dir, namespaces::NETWORK).is_some());
-        let sandbox = Self::new(record);
-        if !whole {
+        let whole = record.state == SandboxState::Ready && is_whole(&dir, &record.config);
+        let sandbox = Arc::new(Self::new(record));
+        if whole {
+            sandbox.watch_holder(shared);
+        } else {
             // Its end, or its beginning, was cut short, or the machine was started anew.
-            sandbox.record.lock().state = SandboxState::NotReady;
             sandbox.unmake(shared).await?;
-            sandbox.save(shared)?;
+            sandbox.note_stopped(shared)?;
         }
-        shared.sandboxes.lock().insert(id, Arc::new(sandbox));
+        shared.sandboxes.lock().insert(id, sandbox);
         Ok(())
+    }
+
+    fn note_stopped(&self, shared: &Shared) -> Result<()> {
+        {
+            let mut record = self.record.lock();
+            record.state = SandboxState::NotReady;
+            record.holder = None;
+        }
+        self.save(shared)
+    }
+
+    /// Where the first process of the shared process namespace ends unasked, all its containers have, and the pod needs
+    /// another sandbox.
+    fn watch_holder(self: &Arc<Self>, shared: &Arc<Shared>) {
+        let holder = self.record.lock().holder.and_then(|holder| Pid::from_raw(i32::try_from(holder).ok()?));
+        let Some(holder) = holder else { return };
+        let (sandbox, shared) = (Arc::clone(self), Arc::clone(shared));
+        rt::spawn("sandbox-watch", async move {
+            // Gone already is an end as well.
+            let _ = ended(holder).await;
+            let unasked = {
+                let mut record = sandbox.record.lock();
+                let unasked = record.state == SandboxState::Ready && record.holder.is_some();
+                record.state = SandboxState::NotReady;
+                unasked
+            };
+            if unasked && let Err(error) = sandbox.save(&shared) {
+                tracing::warn!(%error, "The end of a pod's first process is known to this process only");
+            }
+        });
     }
 
     fn save(&self, shared: &Shared) -> Result<()> {
@@ -185,16 +217,15 @@ impl Sandbox {
             async move { container.stop(&shared, Duration::ZERO).await }
         });
         futures::future::try_join_all(ends).await?;
-        if self.record.lock().state == SandboxState::NotReady {
+        let stopped = {
+            let record = self.record.lock();
+            record.state == SandboxState::NotReady && record.holder.is_none()
+        };
+        if stopped {
             return Ok(());
         }
         self.unmake(shared).await?;
-        {
-            let mut record = self.record.lock();
-            record.state = SandboxState::NotReady;
-            record.holder = None;
-        }
-        self.save(shared)
+        self.note_stopped(shared)
     }
 
     pub(super) async fn remove(&self, shared: &Arc<Shared>) -> Result<()> {
@@ -296,6 +327,30 @@ fn resolv_conf(dns: &Dns) -> String {
         text.push_str(&format!("options {}\n", dns.options.join(" ")));
     }
     text
+}
+
+/// Waits for the end of a process, and takes it from the list of our children if it is one.
+async fn ended(process: Pid) -> io::Result<()> {
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe for types that close early, which this one does not"
+    )]
+    let end = AsyncFd::new(pidfd_open(process, PidfdFlags::NONBLOCK)?)?;
+    end.readable().await?.retain_ready();
+    waitpid(Some(process), WaitOptions::NOHANG)?;
+    Ok(())
+}
+
+/// Whether all that the pod has of its own is still there.
+fn is_whole(dir: &Utf8Path, config: &SandboxConfig) -> bool {
+    let own = &config.namespaces;
+    let expected = [
+        (namespaces::NETWORK, !own.host_network),
+        (namespaces::UTS, !own.host_network),
+        (namespaces::IPC, !own.host_ipc),
+        (namespaces::PID, own.shared_pid),
+    ];
+    dir.exists() && expected.into_iter().all(|(kind, wanted)| !wanted || namespaces::is_held(dir, kind))
 }
 
 /// Kills the first process of the pod's process namespace, and so all in it.

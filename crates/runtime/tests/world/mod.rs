@@ -11,7 +11,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use runtime::embedded::{EmbeddedRuntime, ImageConfig, Images, Options};
 use runtime::spec::{
     ContainerConfig, ContainerState, ContainerStatus, FilesystemUsage, ImageStatus, Namespaces, PullRequest,
-    SandboxConfig,
+    SandboxConfig, SandboxState,
 };
 use runtime::{Error, Result, Runtime};
 use rustix::mount::{MountFlags, mount};
@@ -237,6 +237,20 @@ impl World {
             })
         })
         .await;
+    }
+
+    /// Waits until a sandbox is known to be of no use any more.
+    pub async fn not_ready(&self, sandbox: &str) {
+        let reached = async {
+            loop {
+                let all = self.runtime.sandboxes().await.unwrap();
+                if all.iter().any(|status| status.id == sandbox && status.state == SandboxState::NotReady) {
+                    return;
+                }
+                rt::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        rt::timeout(PATIENCE, reached).await.expect("the sandbox is not ready");
     }
 
     /// Waits for something that tells nobody: files of others.
