@@ -23,7 +23,8 @@ async fn a_container_runs_logs_and_its_end_is_told() {
     let Some(world) = World::new().await else { return };
     let sandbox = world.sandbox().await;
     let mut events = world.runtime.events();
-    let id = world.create(&sandbox, shell("echo out; echo err >&2; hostname; printf tail; exit 3")).await;
+    let id =
+        world.create(&sandbox, shell("echo out; echo err >&2; hostname; umask; printf tail; exit 3")).await;
     assert_eq!(world.status(&id).await.state, ContainerState::Created);
     world.runtime.start_container(&id).await.unwrap();
     let status = world.ended(&id).await;
@@ -34,7 +35,7 @@ async fn a_container_runs_logs_and_its_end_is_told() {
     assert!(status.started_at.unwrap() <= status.finished_at.unwrap());
     let mut log = world.log(&id).await;
     log.sort();
-    assert_eq!(log, ["stderr F err", "stdout F out", "stdout F tail", "stdout F web-0"]);
+    assert_eq!(log, ["stderr F err", "stdout F 0022", "stdout F out", "stdout F tail", "stdout F web-0"]);
     let kinds = [events.recv().await.unwrap().kind, events.recv().await.unwrap().kind];
     assert_eq!(kinds, [ContainerEventKind::Started, ContainerEventKind::Exited]);
     world.runtime.start_container(&id).await.unwrap_err();

@@ -19,6 +19,9 @@ use crate::spec::{ContainerConfig, Resources};
 /// Where programs are looked for if neither image nor pod say.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// As everybody has it; this process' own is nobody's business.
+const UMASK: u32 = 0o022;
+
 /// What a container's configuration depends on, besides what its pod and its image want.
 pub(super) struct Facts<'a> {
     pub root: &'a str,
@@ -86,7 +89,7 @@ pub(super) fn process(
     let user = &facts.user.user;
     json!({
         "terminal": config.tty,
-        "user": {"uid": user.uid, "gid": user.gid, "additionalGids": user.supplemental_groups},
+        "user": {"uid": user.uid, "gid": user.gid, "additionalGids": user.supplemental_groups, "umask": UMASK},
         "args": command(config, image),
         "env": env,
         "cwd": working_dir(config, image),

@@ -64,7 +64,7 @@ fn the_process_has_the_images_environment_below_the_pods() {
         json!(["PATH=/bin", "HOSTNAME=web-0", "A=pod", "B=2", "HOME=/home/seven"])
     );
     assert_eq!(spec["process"]["cwd"], "/srv");
-    assert_eq!(spec["process"]["user"], json!({"uid": 7, "gid": 8, "additionalGids": [8, 9]}));
+    assert_eq!(spec["process"]["user"], json!({"uid": 7, "gid": 8, "additionalGids": [8, 9], "umask": 18}));
     assert_eq!(spec["process"]["capabilities"]["effective"], json!(["CAP_CHOWN"]));
 }
 
