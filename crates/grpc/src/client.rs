@@ -242,7 +242,6 @@ impl Shared {
     async fn connection(&self) -> Result<http2::SendRequest<RequestBody>, Status> {
         let open = self.connection.lock().clone();
         if let Some(mut open) = open
-            && !open.is_closed()
             && open.ready().await.is_ok()
         {
             return Ok(open);
