@@ -181,6 +181,8 @@ pub async fn run(informers: &Informers, options: PolicyOptions, shutdown: Shutdo
         };
         pause = (started.elapsed() * PAUSE_FACTOR).clamp(GATHER, PAUSE_MAX);
         tokio::select! {
+            // First: informers stop by the same token, and that is no error then.
+            biased;
             () = shutdown.cancelled() => return Ok(()),
             matters = next(&mut policies, |_, _| true) => matters?,
             matters = next(&mut pods, pod_matters) => matters?,

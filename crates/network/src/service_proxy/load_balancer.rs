@@ -124,6 +124,8 @@ pub async fn run(informers: &Informers, shutdown: Shutdown) -> Result<(), Error>
         let retry = !again.is_empty();
         dirty.services = again;
         tokio::select! {
+            // First: informers stop by the same token, and that is no error then.
+            biased;
             () = shutdown.cancelled() => return Ok(()),
             delta = services.recv() => dirty.note(&delta.ok_or(Error::InformersStopped)?, |object| Some(object.into())),
             delta = slices.recv() => dirty.note(&delta.ok_or(Error::InformersStopped)?, service_key_of_slice),

@@ -169,6 +169,8 @@ pub async fn run(informers: &Informers, options: ProxyOptions, shutdown: Shutdow
         };
         let wake_at = retry.map_or(resync_at, |pause| rt::instant() + pause);
         tokio::select! {
+            // First: informers stop by the same token, and that is no error then.
+            biased;
             () = shutdown.cancelled() => return Ok(()),
             delta = services.recv() => dirty.note(&delta.ok_or(Error::InformersStopped)?, |object| Some(object.into())),
             delta = slices.recv() => dirty.note(&delta.ok_or(Error::InformersStopped)?, service_key_of_slice),
