@@ -220,6 +220,34 @@ async fn a_damaged_store_is_reported_and_the_rest_goes_on() {
 }
 
 #[tokio::test]
+async fn a_layer_that_was_not_on_disk_when_the_machine_went_down_is_unpacked_again() {
+    if lacks_root() {
+        return;
+    }
+    let world = World::new();
+    let store = world.store("images").await;
+    let image = store.build(Build::from_folder(world.content("boot")), &reference("app")).await.unwrap();
+    let layers = store.root().join("layers");
+    let layer =
+        Utf8PathBuf::from_path_buf(fs::read_dir(&layers).unwrap().next().unwrap().unwrap().path()).unwrap();
+    let is_durable = || fs::read_to_string(layer.join("layer.json")).unwrap().contains("\"is_durable\":true");
+    while !is_durable() {
+        rt::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    for (lost, is_made_again) in [
+        (r#"{"boot":"another","is_durable":true,"bytes":1,"inodes":1}"#, false),
+        (r#"{"boot":"another","is_durable":false,"bytes":1,"inodes":1}"#, true),
+        ("", true),
+    ] {
+        fs::write(layer.join("layer.json"), lost).unwrap();
+        fs::write(layer.join("fs/etc/name"), "torn").unwrap();
+        let rootfs = store.prepare(&image.id, &format!("key-{is_made_again}-{}", lost.len())).await.unwrap();
+        let text = fs::read_to_string(rootfs.lower[0].join("etc/name")).unwrap();
+        assert_eq!(text, if is_made_again { "boot" } else { "torn" }, "{lost}");
+    }
+}
+
+#[tokio::test]
 async fn the_running_program_is_an_image_that_runs() {
     if lacks_root() {
         return;

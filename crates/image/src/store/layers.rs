@@ -14,8 +14,14 @@ use crate::manifest::Descriptor;
 use crate::{ConfigFile, Digest, Error, Result};
 
 /// What is known of an unpacked layer.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct LayerInfo {
+    /// Which run of this machine wrote it.
+    #[serde(default)]
+    boot: String,
+    /// Whether it would be there after the machine lost its power.
+    #[serde(default)]
+    is_durable: bool,
     /// Of its files.
     pub(super) bytes: u64,
     pub(super) inodes: u64,
@@ -26,17 +32,50 @@ impl Layout {
         self.layer(chain).join("fs")
     }
 
-    pub(super) fn layer_info(&self, chain: &Digest) -> Result<Option<LayerInfo>> {
-        layout::read_json(&self.layer(chain).join("layer.json"))
+    fn layer_file(&self, chain: &Digest) -> Utf8PathBuf {
+        self.layer(chain).join("layer.json")
     }
 
-    /// Unpacks those layers of an image that are not yet. What it needs is claimed by the lease.
+    /// A layer that is there whole. One that was not on disk yet when the machine went down is not: it is made again.
+    pub(super) fn layer_info(&self, chain: &Digest) -> Result<Option<LayerInfo>> {
+        match layout::read_json::<LayerInfo>(&self.layer_file(chain)) {
+            Ok(Some(info)) if info.is_durable || info.boot == boot()? => Ok(Some(info)),
+            Ok(_) => Ok(None),
+            Err(Error::Corrupt(problem)) => {
+                tracing::warn!(%problem, "A layer is unpacked again");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until an image's layers are on disk, which takes as long as the disk is busy, whoever keeps it so. Nobody
+    /// else waits: until then a layer counts for this run of the machine only.
+    pub(super) fn make_durable(&self, image: &StoredImage) -> Result<()> {
+        let mut fresh = Vec::new();
+        for chain in &image.chain {
+            fresh.extend(self.layer_info(chain)?.filter(|info| !info.is_durable).map(|info| (chain, info)));
+        }
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        sync_all_below(&self.folder("layers"))?;
+        for (chain, info) in fresh {
+            // One that was collected in the meantime stays away.
+            if self.layer(chain).is_dir() {
+                layout::write_json(&self.layer_file(chain), &LayerInfo { is_durable: true, ..info })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Unpacks those layers of an image that are not yet, and says how many. What it needs is claimed by the lease.
     pub(super) fn unpack_image(
         &self,
         lease: &Lease,
         image: &StoredImage,
         mut unpacking: impl FnMut(&Descriptor),
-    ) -> Result<()> {
+    ) -> Result<usize> {
         let config = ConfigFile::decode(&self.read_document(image.id())?)?;
         let diffs = &config.rootfs.diff_ids;
         if diffs.len() != image.layers.len() {
@@ -46,6 +85,7 @@ impl Layout {
                 image.layers.len()
             )));
         }
+        let mut fresh = 0;
         // Below the layer at hand, the topmost first.
         let mut below: Vec<Utf8PathBuf> = Vec::new();
         for ((layer, diff), chain) in image.layers.iter().zip(diffs).zip(&image.chain) {
@@ -53,10 +93,11 @@ impl Layout {
             if self.layer_info(chain)?.is_none() {
                 unpacking(layer);
                 self.unpack_layer(lease, layer, diff, chain, &below)?;
+                fresh += 1;
             }
             below.insert(0, self.layer_files(chain));
         }
-        Ok(())
+        Ok(fresh)
     }
 
     fn unpack_layer(
@@ -80,9 +121,11 @@ impl Layout {
                 layer.digest
             )));
         }
-        let info = LayerInfo { bytes: unpacked.bytes, inodes: unpacked.entries };
-        layout::write_json(&fresh.0.join("layer.json"), &info)?;
-        sync_all_below(&fresh.0)?;
+        let info =
+            LayerInfo { boot: boot()?, is_durable: false, bytes: unpacked.bytes, inodes: unpacked.entries };
+        let file = fresh.0.join("layer.json");
+        let text = crate::archive::encode(&info)?;
+        fs::write(&file, text).map_err(|error| Error::io("write", &file, error))?;
         self.name_layer(&fresh.0, chain)
     }
 
@@ -101,8 +144,7 @@ impl Layout {
             layout::remove_tree(&target)?;
             renamed = fs::rename(fresh, &target);
         }
-        renamed.map_err(|error| Error::io("rename", fresh, error))?;
-        layout::sync_folder(&self.folder("layers"))
+        renamed.map_err(|error| Error::io("rename", fresh, error))
     }
 }
 
@@ -115,6 +157,14 @@ fn within(place: &str, error: Error) -> Error {
         Error::Io { operation, source } => Error::Io { operation: format!("{place}: {operation}"), source },
         other => other,
     }
+}
+
+/// Names this run of the machine.
+fn boot() -> Result<String> {
+    let path = Utf8Path::new("/proc/sys/kernel/random/boot_id");
+    fs::read_to_string(path)
+        .map(|text| text.trim().to_owned())
+        .map_err(|error| Error::io("read", path, error))
 }
 
 /// One call for the whole file system is faster than one for each of thousands of small files.

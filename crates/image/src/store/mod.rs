@@ -306,7 +306,23 @@ impl Store {
             Some(top) => Some(self.shared.working.lock(&format!("layer {top}")).await),
             None => None,
         };
-        self.with_layout(move |layout| layout.unpack_image(&lease, &image, unpacking).map(|()| lease)).await
+        let (lease, image, fresh) = self
+            .with_layout(move |layout| {
+                let fresh = layout.unpack_image(&lease, &image, unpacking)?;
+                Ok((lease, image, fresh))
+            })
+            .await?;
+        if fresh > 0 {
+            let store = self.clone();
+            rt::spawn("image layers to disk", async move {
+                let outcome = store.with_layout(move |layout| layout.make_durable(&image)).await;
+                if let Err(error) = outcome {
+                    // They went meanwhile, or else are unpacked again after the machine went down.
+                    tracing::debug!(%error, "Layers of an image are not known to be on disk");
+                }
+            });
+        }
+        Ok(lease)
     }
 
     async fn lease(&self) -> Result<Lease> {
