@@ -85,12 +85,7 @@ impl Images for Store {
         if let Some(timeout) = request.stall_timeout {
             pull.stall_timeout = timeout;
         }
-        // The compiler cannot see that a pull may move between threads, so it stays on one of its own. It goes on if
-        // nobody waits any more; what it fetched is there for the next one.
-        let (store, image) = (self.clone(), request.image.clone());
-        let runtime = tokio::runtime::Handle::current();
-        let pulled = blocking(move || Ok(runtime.block_on(Self::pull(&store, &image, pull)))).await;
-        Ok(pulled.map_err(|error| Error::Failed(error.to_string()))?.map_err(translate)?.id)
+        Ok(Self::pull(self, &request.image, pull).await.map_err(translate)?.id)
     }
 
     async fn status(&self, image: &str) -> Result<Option<ImageStatus>> {
