@@ -347,9 +347,17 @@ impl World {
 impl Drop for World {
     /// What a test that failed leaves is ended as well.
     fn drop(&mut self) {
-        for group in self.groups() {
-            kill(&group);
-            remove(&group);
+        // What was killed takes the kernel a moment; a group that is still in use then stays.
+        for _ in 0..1000 {
+            let groups = self.groups();
+            if groups.is_empty() {
+                break;
+            }
+            for group in groups {
+                kill(&group);
+                remove(&group);
+            }
+            std::thread::yield_now();
         }
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         for target in mounts.lines().rev().filter_map(|line| line.split(' ').nth(4)) {

@@ -14,7 +14,7 @@ fn image() -> ImageConfig {
 fn made(config: &ContainerConfig) -> Value {
     let user = Resolved {
         user: RunningUser { uid: 7, gid: 8, supplemental_groups: vec![8, 9] },
-        home: Some("/home/seven".into()),
+        home: Some("/srv/seven".into()),
     };
     let capabilities = ["CAP_CHOWN".to_owned()].into();
     let files = [("/etc/hostname", "/state/hostname".to_owned()), ("/dev/shm", "/state/shm".to_owned())];
@@ -61,7 +61,7 @@ fn the_process_has_the_images_environment_below_the_pods() {
     let spec = made(&config);
     assert_eq!(
         spec["process"]["env"],
-        json!(["PATH=/bin", "HOSTNAME=web-0", "A=pod", "B=2", "HOME=/home/seven"])
+        json!(["PATH=/bin", "HOSTNAME=web-0", "A=pod", "B=2", "HOME=/srv/seven"])
     );
     assert_eq!(spec["process"]["cwd"], "/srv");
     assert_eq!(spec["process"]["user"], json!({"uid": 7, "gid": 8, "additionalGids": [8, 9], "umask": 18}));
