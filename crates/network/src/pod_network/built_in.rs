@@ -222,6 +222,9 @@ impl BuiltIn {
         // The first packet of the pod, and the first to it, shall not be lost.
         pod.carried(POD_LINK).await?;
         let link = self.host.carried(&name).await?;
+        for address in addresses {
+            pod.owned(*address).await?;
+        }
         self.host.set_link_alias(link, &alias(sandbox)).await
     }
 

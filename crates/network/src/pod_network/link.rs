@@ -12,7 +12,9 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, State
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
 use rtnetlink::{LinkUnspec, RouteMessageBuilder};
 
 use super::namespace::Namespace;
@@ -21,8 +23,9 @@ use super::{Cidr, Error, Result};
 /// By this number our routes are known from others' (`proto` in `ip route`).
 pub(super) const ROUTE_PROTOCOL: RouteProtocol = RouteProtocol::Other(80);
 
-const CARRIER_TIMEOUT: Duration = Duration::from_secs(2);
-const CARRIER_PAUSE: Duration = Duration::from_millis(2);
+/// What the kernel does later takes milliseconds, and there is no event for all of it.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
+const SETTLE_PAUSE: Duration = Duration::from_millis(2);
 
 pub(super) type Mac = [u8; 6];
 
@@ -99,14 +102,40 @@ impl Namespace {
                 if link.is_carried {
                     return Ok(link.index);
                 }
-                rt::sleep(CARRIER_PAUSE).await;
+                rt::sleep(SETTLE_PAUSE).await;
             }
         };
-        rt::timeout(CARRIER_TIMEOUT, carried).await.unwrap_or_else(|elapsed| {
+        rt::timeout(SETTLE_TIMEOUT, carried).await.unwrap_or_else(|elapsed| {
             Err(Error::system(
                 format!("waiting for link {name} to carry packets"),
                 std::io::Error::from(elapsed),
             ))
+        })
+    }
+
+    /// Waits until the host knows an address for its own: with IPv6 that comes after the address, from a work queue.
+    pub async fn owned(&self, address: IpAddr) -> Result<()> {
+        let mut message = RouteMessageBuilder::<IpAddr>::new()
+            .destination_prefix(address, Cidr::host(address).prefix())
+            .map_err(|error| Error::system(format!("looking up {address}"), std::io::Error::other(error)))?
+            .build();
+        // The kernel refuses look-ups that ask for more than a destination.
+        message.header.table = RouteHeader::RT_TABLE_UNSPEC;
+        message.header.protocol = RouteProtocol::Unspec;
+        message.header.kind = RouteType::Unspec;
+        let owned = async {
+            loop {
+                let mut routes = self.netlink().route().get(message.clone()).execute();
+                let route = routes.try_next().await;
+                let route = route.map_err(|error| Error::netlink(format!("looking up {address}"), error))?;
+                if route.is_some_and(|route| route.header.kind == RouteType::Local) {
+                    return Ok(());
+                }
+                rt::sleep(SETTLE_PAUSE).await;
+            }
+        };
+        rt::timeout(SETTLE_TIMEOUT, owned).await.unwrap_or_else(|elapsed| {
+            Err(Error::system(format!("waiting for address {address}"), std::io::Error::from(elapsed)))
         })
     }
 
