@@ -222,25 +222,54 @@ fn objects(facts: &ClusterFacts) -> Vec<(GroupVersionResource, &'static str, Val
     ];
     // An endpoint on the loopback would mislead whoever reads it on another machine, and the API refuses it.
     if !facts.address.is_loopback() && !facts.address.is_unspecified() {
-        let ports = json!([{"name": "https", "port": facts.port, "protocol": "TCP"}]);
-        let address = facts.address.to_string();
-        let mut endpoints = json!({
-            "metadata": {"name": "kubernetes", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
-            "subsets": [{"addresses": [{"ip": address.as_str()}]}],
-        });
-        if let Some(subset) =
-            endpoints.at_mut(&["subsets"]).and_then(Value::as_array_mut).and_then(|list| list.first_mut())
-        {
-            subset.set_at(&["ports"], ports.clone());
-        }
-        objects.push((api::gvr::ENDPOINTS, "default", endpoints));
-        let mut slice = json!({
-            "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
-            "addressType": if facts.address.is_ipv4() { "IPv4" } else { "IPv6" },
-            "endpoints": [{"addresses": [address.as_str()], "conditions": {"ready": true}}],
-        });
-        slice.set_at(&["ports"], ports);
-        objects.push((api::gvr::ENDPOINT_SLICES, "default", slice));
+        objects.extend(endpoints(SocketAddr::new(facts.address, facts.port)));
     }
     objects
+}
+
+/// Where the Service `kubernetes` leads.
+fn endpoints(at: SocketAddr) -> [(GroupVersionResource, &'static str, Value); 2] {
+    let ports = json!([{"name": "https", "port": at.port(), "protocol": "TCP"}]);
+    let address = at.ip().to_string();
+    let mut endpoints = json!({
+        "metadata": {"name": "kubernetes", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        "subsets": [{"addresses": [{"ip": address.as_str()}]}],
+    });
+    if let Some(subset) =
+        endpoints.at_mut(&["subsets"]).and_then(Value::as_array_mut).and_then(|list| list.first_mut())
+    {
+        subset.set_at(&["ports"], ports.clone());
+    }
+    let mut slice = json!({
+        "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": if at.is_ipv4() { "IPv4" } else { "IPv6" },
+        "endpoints": [{"addresses": [address.as_str()], "conditions": {"ready": true}}],
+    });
+    slice.set_at(&["ports"], ports);
+    [(api::gvr::ENDPOINTS, "default", endpoints), (api::gvr::ENDPOINT_SLICES, "default", slice)]
+}
+
+/// From now on the Service `kubernetes` leads to this address, which pods can reach.
+pub async fn advertise(door: &Arc<Door>, at: SocketAddr, shutdown: &rt::Shutdown) -> Result<(), Status> {
+    let local = LocalApi::new(door.clone(), UserInfo::api_server(), shutdown.clone());
+    let api: &dyn Api = &local;
+    for (gvr, namespace, wanted) in endpoints(at) {
+        match api.get(&gvr, namespace, "kubernetes").await {
+            Err(status) if status.is_not_found() => ensure(&local, gvr, namespace, wanted).await?,
+            Err(status) => return Err(status),
+            Ok(_) => {
+                api.edit(&gvr, namespace, "kubernetes", None, |current| {
+                    let before = current.clone();
+                    for field in ["subsets", "endpoints", "ports", "addressType"] {
+                        if let Some(value) = wanted.get(field) {
+                            current.set_at(&[field], value.clone());
+                        }
+                    }
+                    *current != before
+                })
+                .await?;
+            }
+        }
+    }
+    Ok(())
 }

@@ -288,6 +288,15 @@ impl ApiServer {
     pub fn listen(&self, listener: tokio::net::TcpListener, tls: Arc<rustls::ServerConfig>) -> HttpsServer {
         HttpsServer::new(listener, tls, self.handler.clone())
     }
+
+    /// As [`ApiServer::listen`], for an address that is not there yet.
+    pub fn listen_later(
+        &self,
+        tls: Arc<rustls::ServerConfig>,
+    ) -> impl FnOnce(tokio::net::TcpListener) -> HttpsServer + Send + 'static {
+        let handler = self.handler.clone();
+        move |listener| HttpsServer::new(listener, tls, handler)
+    }
 }
 
 /// The answer of `/version`.

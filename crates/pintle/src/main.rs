@@ -8,6 +8,7 @@ mod cli;
 mod image;
 mod kubeconfig;
 mod manifest;
+mod node;
 mod platform;
 mod progress;
 mod sim;
@@ -24,6 +25,10 @@ use crate::cli::{Cli, Command};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // Beside each container runs this program as its shim, which must stay a single thread.
+    if runtime::embedded::is_shim(std::env::args().skip(1)) {
+        return runtime::embedded::shim_main(std::env::args().skip(1));
+    }
     let cli = Cli::parse();
     if let Err(error) = telemetry::init_logging(cli.log.as_deref(), "warn") {
         eprintln!("error: --log: {error}");

@@ -16,13 +16,19 @@ use api::Resource;
 use apimachinery::GroupVersionKind;
 use apiserver::{ApiServer, LocalApi, Parts, bootstrap};
 use auth::{UserInfo, user};
+use controllers::node_ipam::ClusterCidr;
 use camino::{Utf8Path, Utf8PathBuf};
 use registry::ServiceNetwork;
 use storage::Store;
 use tokio::net::TcpListener;
 
+use crate::node as node_config;
+
 /// Roles that have to be ready, as `/readyz` lists them.
 const ROLES: [&str; 4] = ["bootstrap", "controllers", "scheduler", "nodes"];
+
+/// The role of this machine as a node.
+const NODE_ROLE: &str = "node";
 
 /// Components have this long to end after they were told to.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,6 +39,9 @@ pub struct Config {
     pub listen: SocketAddr,
     pub kubeconfig: Utf8PathBuf,
     pub sim_nodes: u32,
+    /// This machine as a node, if it is one.
+    pub node: Option<node_config::Config>,
+    pub cluster_cidrs: Vec<ClusterCidr>,
     pub network: ServiceNetwork,
     pub controllers: controllers::Selection,
     pub autoscaler: controllers::AutoscalerSettings,
@@ -74,7 +83,7 @@ impl Platform {
             .serving_certificate(pki::ServerNames::in_cluster().with(&address.ip().to_string()), now())?;
         let authentication = &config.server.authentication;
         let (clients, proxies) = (authentication.clients(&authority)?, authentication.proxies());
-        let tls = pki::server_config_for(serving_certificate.clone(), &clients, &proxies)?;
+        let tls = Arc::new(pki::server_config_for(serving_certificate.clone(), &clients, &proxies)?);
         let serving = rt::Shutdown::new();
         let components = serving.child_token();
         let network = config.network.clone();
@@ -91,6 +100,9 @@ impl Platform {
         for role in ROLES {
             server.readiness().expect(role);
         }
+        if config.node.is_some() {
+            server.readiness().expect(NODE_ROLE);
+        }
         let scheduling = Scheduling::prepare(
             &server,
             config.scheduler.clone(),
@@ -98,13 +110,18 @@ impl Platform {
             &components,
         )?;
         write_kubeconfig(&authority, address, &config.kubeconfig)?;
-        let https = rt::spawn("https", server.listen(listener, Arc::new(tls)).run(serving.clone()));
+        let https = rt::spawn("https", server.listen(listener, tls.clone()).run(serving.clone()));
         bootstrap::run(server.door(), &facts, &serving)
             .await
             .map_err(|status| anyhow!("bootstrap: {status}"))?;
         bootstrap::policy(server.door(), node::sim::policy(), &serving)
             .await
             .map_err(|status| anyhow!("the role of simulated nodes: {status}"))?;
+        if config.node.is_some() {
+            bootstrap::policy(server.door(), node_config::policy(), &serving)
+                .await
+                .map_err(|status| anyhow!("the roles of this node: {status}"))?;
+        }
         server.readiness().set_ready("bootstrap");
         let mut platform =
             Self { server, store, tasks: Vec::new(), components, serving, https, address, continued };
@@ -123,9 +140,12 @@ impl Platform {
         platform.tasks.push(rt::spawn("service addresses", addresses));
         let aggregation = platform.server.aggregate(platform.components.clone());
         platform.tasks.push(rt::spawn("aggregation", aggregation));
-        platform.start_controllers(authority, config);
+        platform.start_controllers(authority.clone(), config);
         platform.start_scheduler(scheduling);
         platform.start_nodes(config.sim_nodes);
+        if let Some(node) = &config.node {
+            platform.start_node(node.clone(), &authority, tls).await?;
+        }
         Ok(platform)
     }
 
@@ -174,6 +194,7 @@ impl Platform {
             root_ca: authority.ca_pem().to_owned(),
             tokens: Some(Arc::new(Tokens(authority.clone()))),
             signer: Some(authority),
+            cluster_cidrs: config.cluster_cidrs.clone(),
             selection: config.controllers.clone(),
             pod_groups: self.serves(&api::gvr::POD_GROUPS),
             autoscaler: config.autoscaler.clone(),
@@ -220,6 +241,27 @@ impl Platform {
             }
         }));
         self.mark_ready("nodes", became_ready);
+    }
+
+    async fn start_node(
+        &mut self,
+        config: node_config::Config,
+        authority: &Arc<pki::Authority>,
+        tls: Arc<rustls::ServerConfig>,
+    ) -> anyhow::Result<()> {
+        let (ready, became_ready) = tokio::sync::oneshot::channel();
+        let parts = node_config::Parts {
+            server: &self.server,
+            authority,
+            tls,
+            api_address: self.address,
+            now: now(),
+            shutdown: self.components.clone(),
+        };
+        let tasks = node_config::start(config, parts, ready).await?;
+        self.tasks.extend(tasks);
+        self.mark_ready(NODE_ROLE, became_ready);
+        Ok(())
     }
 
     fn mark_ready(&mut self, role: &'static str, became_ready: tokio::sync::oneshot::Receiver<()>) {

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 
 use anyhow::Context;
+use controllers::node_ipam::ClusterCidr;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::apply;
@@ -26,11 +27,18 @@ async fn serve(arguments: UpArguments, manifests: Vec<manifest::Manifest>) -> an
     let kubeconfig = arguments.kubeconfig.clone().unwrap_or_else(|| arguments.data_dir.join(FILE_NAME));
     let server = arguments.server_options()?;
     let network = arguments.network.parse()?;
+    let cluster_cidrs = ClusterCidr::parse_list(&arguments.network.cluster_cidr).context("--cluster-cidr")?;
+    let mut nodes = arguments.node.nodes(&arguments.data_dir, &arguments.network.cluster_cidr)?;
+    if let Some(node) = &mut nodes.real {
+        node.cluster_dns = network.dns().into_iter().collect();
+    }
     let config = Config {
         data_dir: arguments.data_dir,
         listen: arguments.listen,
         kubeconfig,
-        sim_nodes: arguments.sim_nodes,
+        sim_nodes: nodes.simulated,
+        node: nodes.real,
+        cluster_cidrs,
         network,
         autoscaler: arguments.controllers.autoscaler(),
         controllers: arguments.controllers.controllers,
@@ -46,6 +54,9 @@ async fn serve(arguments: UpArguments, manifests: Vec<manifest::Manifest>) -> an
         () = stop.received() => return platform.stop().await,
     }
     announce(&platform, &config, started.elapsed());
+    if let Some(excuse) = nodes.excuse {
+        println!("  {excuse}, so that no container runs here; --sim-nodes N asks for simulated nodes");
+    }
     let outcome = tokio::select! {
         outcome = apply::run(&platform, manifests) => outcome,
         () = stop.received() => return platform.stop().await,
@@ -63,11 +74,14 @@ async fn serve(arguments: UpArguments, manifests: Vec<manifest::Manifest>) -> an
 
 fn announce(platform: &Platform, config: &Config, elapsed: std::time::Duration) {
     let verb = if platform.continued { "continues" } else { "is ready" };
-    let nodes = match config.sim_nodes {
-        0 => "no nodes".to_owned(),
-        1 => "1 simulated node (pods become ready, no container runs)".to_owned(),
-        count => format!("{count} simulated nodes (pods become ready, no container runs)"),
+    let simulated = match config.sim_nodes {
+        0 => None,
+        1 => Some("1 simulated node (pods become ready, no container runs)".to_owned()),
+        count => Some(format!("{count} simulated nodes (pods become ready, no container runs)")),
     };
+    let real = config.node.as_ref().map(|node| format!("node {} (this machine)", node.name));
+    let nodes: Vec<String> = real.into_iter().chain(simulated).collect();
+    let nodes = if nodes.is_empty() { "no nodes".to_owned() } else { nodes.join(" and ") };
     println!(
         "Cluster {verb} at https://{} after {:.2} s, with {nodes}",
         platform.address,

@@ -63,7 +63,7 @@ impl std::fmt::Debug for IssuedCertificate {
 }
 
 /// The names and addresses that a serving certificate is valid for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Default, Clone, Debug, PartialEq, Eq)]
 pub struct ServerNames {
     dns: BTreeSet<String>,
     ips: BTreeSet<IpAddr>,

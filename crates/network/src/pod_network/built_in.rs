@@ -39,6 +39,9 @@ const MTU_MIN: u32 = 1280;
 /// Calls for one sandbox come one after the other; those for others hardly ever wait.
 const LOCKS: usize = 64;
 
+/// The index of `lo` in every network namespace.
+const LOOPBACK: u32 = 1;
+
 /// What a [`BuiltIn`] is made with.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -135,6 +138,16 @@ impl BuiltIn {
         self.masquerade.send_replace(MasqueradeRules { sources: blocks.to_vec(), except: except.to_vec() });
         tracing::info!(?blocks, mtu = self.mtu, "Pods get addresses");
         Ok(())
+    }
+
+    /// Gives this host an address of its own in each block, on its loopback, where it serves pods (cluster DNS, the
+    /// API), and says which. None before [`BuiltIn::set_pod_cidrs`].
+    pub async fn own_addresses(&self) -> Result<Vec<IpAddr>> {
+        let addresses: Vec<IpAddr> = self.addresses.lock().pools.iter().filter_map(Pool::of_node).collect();
+        for address in &addresses {
+            self.host.add_address(LOOPBACK, *address).await?;
+        }
+        Ok(addresses)
     }
 
     /// Whether pods can be attached, or why not: for the node's `Ready` condition.

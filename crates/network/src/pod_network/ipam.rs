@@ -73,11 +73,16 @@ impl Pool {
         }
     }
 
-    /// The first address is the node's own end of the tunnel, and no host's by tradition; the last one of IPv4 is
-    /// broadcast. A block too small for ends has none.
+    /// The first address is the node's own end of the tunnel, and no host's by tradition; the second one is what the
+    /// node serves pods at; the last one of IPv4 is broadcast. A block too small for them has none.
     fn is_usable(&self, index: u128) -> bool {
         let len = self.block.len();
-        len <= 2 || (index != 0 && !(self.block.is_ipv4() && index == len - 1))
+        len <= 4 || (index > 1 && !(self.block.is_ipv4() && index == len - 1))
+    }
+
+    /// The address of the block that the node itself has, for what it serves its pods; `None` in a block too small.
+    pub fn of_node(&self) -> Option<IpAddr> {
+        (self.block.len() > 4).then(|| self.block.nth(1)).flatten()
     }
 }
 

@@ -91,7 +91,13 @@ pub async fn run(network: Arc<BuiltIn>, informers: Informers, options: PeerOptio
             match apply(&network, &options, &plan).await {
                 Ok(()) => done = Some(plan),
                 Err(error) => {
-                    tracing::warn!(error = %telemetry::chain(&error), "Pods of other nodes cannot be reached; trying again");
+                    let error = telemetry::chain(&error);
+                    // Who has just come has no addresses for pods for a moment.
+                    if plan.own.is_empty() {
+                        tracing::debug!(%error, "The node waits for its addresses");
+                    } else {
+                        tracing::warn!(%error, "Pods of other nodes cannot be reached; trying again");
+                    }
                     pause = RETRY;
                 }
             }

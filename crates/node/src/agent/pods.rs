@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use super::Node;
 use super::pod::worker::{Worker, decode};
+use super::server::{self, PodView};
 
 /// Pods by uid, and by the ID of their sandboxes.
 #[derive(Default)]
@@ -73,6 +74,16 @@ impl Pods {
 
     fn wake_all(&self) {
         self.all().iter().for_each(|worker| worker.wake());
+    }
+}
+
+impl server::Pods for Node {
+    fn pod(&self, namespace: &str, name: &str) -> Option<PodView> {
+        self.pods.by_name(namespace, name).map(|worker| worker.view())
+    }
+
+    fn pods(&self) -> Vec<PodView> {
+        self.pods.all().iter().map(|worker| worker.view()).collect()
     }
 }
 

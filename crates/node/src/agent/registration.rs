@@ -336,7 +336,7 @@ fn status(identity: &Identity, machine: &Machine, measured: &Measured) -> Value 
         .map(|address| json!({"type": "InternalIP", "address": address.to_string()}))
         .collect();
     addresses.push(json!({"type": "Hostname", "address": identity.name.as_str()}));
-    json!({
+    let mut status = json!({
         "addresses": addresses,
         "allocatable": allocatable,
         "capacity": capacity,
@@ -351,10 +351,13 @@ fn status(identity: &Identity, machine: &Machine, measured: &Measured) -> Value 
             "machineID": machine.machine_id.as_str(),
             "operatingSystem": "linux",
             "osImage": machine.os_image.as_str(),
-            "swap": {"capacity": machine.swap},
             "systemUUID": machine.system_uuid.as_str(),
         },
-    })
+    });
+    if machine.swap > 0 {
+        status.set_at(&["nodeInfo", "swap"], json!({"capacity": machine.swap}));
+    }
+    status
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ pub struct KubeletArguments {
         long,
         value_name = "TYPE,…",
         value_delimiter = ',',
-        default_value = "Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP"
+        default_value = "InternalIP,ExternalIP,Hostname,InternalDNS,ExternalDNS"
     )]
     pub kubelet_preferred_address_types: Vec<AddressType>,
 

@@ -9,6 +9,7 @@ mod controllers;
 mod image;
 mod kubelets;
 mod network;
+mod node;
 mod requests;
 mod scheduler;
 mod sim;
@@ -32,13 +33,14 @@ pub use image::{
 };
 use kubelets::KubeletArguments;
 use network::NetworkArguments;
+use node::NodeOptions;
 use requests::RequestArguments;
 pub use sim::{ClusterArguments, DeleteArguments, NodeArguments, PodArguments, SimCommand, SimTarget};
 
 const AFTER_HELP: &str = "\
 Examples:
-  pintle up                                   a cluster with one simulated node, until Ctrl-C
-  pintle up --sim-nodes 3 --apply app.yaml    the same with three, and an application on it
+  pintle up                                   a cluster with this machine as its node, until Ctrl-C
+  pintle up --sim-nodes 3 --apply app.yaml    one with three simulated nodes, and an application on it
   export KUBECONFIG=$(pintle kubeconfig)      point kubectl, helm and everything else at it";
 
 /// A Kubernetes you start in a second.
@@ -83,9 +85,8 @@ pub struct UpArguments {
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<Utf8PathBuf>,
 
-    /// Simulated nodes to provide; pods on them get an IP and become ready, but no container runs
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=100_000))]
-    pub sim_nodes: u32,
+    #[command(flatten)]
+    pub node: NodeOptions,
 
     /// Apply manifests and wait until they are ready: a file, a folder or - for stdin; repeatable
     #[arg(long, value_name = "PATH|-")]

@@ -92,6 +92,12 @@ impl ServiceNetwork {
         self.blocks[0].nth(1)
     }
 
+    /// The address of the Service of cluster DNS, the tenth by tradition; `None` where the range is too small.
+    pub fn dns(&self) -> Option<IpAddr> {
+        const DNS: u128 = 10;
+        (self.blocks[0].size() > DNS + 1).then(|| self.blocks[0].nth(DNS))
+    }
+
     /// The families there are, the default one first.
     pub fn families(&self) -> Vec<&'static str> {
         self.blocks.iter().map(Block::family).collect()

@@ -26,6 +26,7 @@ use super::status::{self, Ended, Facts, Phase, Waiting};
 use super::termination::{self, Grace};
 use crate::agent::Node;
 use crate::agent::probes::Target;
+use crate::agent::server::PodView;
 
 /// Whatever failed without saying when to try again is tried again after this.
 pub(super) const RETRY: Duration = Duration::from_secs(10);
@@ -47,6 +48,7 @@ pub struct Worker {
     wake: Notify,
     /// The pod's own, once it has one.
     address: Mutex<Option<IpAddr>>,
+    running: Mutex<Running>,
     /// What this worker wrote last, the newest at the end.
     reported: Mutex<VecDeque<PodStatus>>,
     /// The status that was written last, until somebody else changes the pod.
@@ -63,6 +65,20 @@ struct Wanted {
     gone: bool,
     /// The node wants it to end.
     ended: Option<Arc<Ended>>,
+}
+
+/// The runtime's names of what a pod has.
+#[derive(Clone, Debug, Default)]
+struct Running {
+    sandbox: Option<String>,
+    containers: BTreeMap<String, String>,
+}
+
+impl Running {
+    fn of(observed: &Observed) -> Self {
+        let named = observed.newest().map(|container| (container.name.clone(), container.id.clone()));
+        Self { sandbox: observed.sandbox().map(|sandbox| sandbox.id.clone()), containers: named.collect() }
+    }
 }
 
 /// What a worker remembers between steps; all of it may be lost.
@@ -110,6 +126,7 @@ impl Worker {
             target,
             wake: Notify::new(),
             address: Mutex::default(),
+            running: Mutex::default(),
             reported: Mutex::default(),
             said: Mutex::default(),
             ending,
@@ -163,6 +180,18 @@ impl Worker {
     /// Something happened that the pod may depend on.
     pub fn wake(&self) {
         self.wake.notify_one();
+    }
+
+    /// The pod, and what runs of it, as the kubelet's API shows it.
+    pub fn view(&self) -> PodView {
+        let running = self.running.lock().clone();
+        let mut pod = self.pod();
+        if let Some(newest) = self.reported.lock().back()
+            && pod.status.as_ref() != Some(newest)
+        {
+            pod = Arc::new(Pod { status: Some(newest.clone()), ..(*pod).clone() });
+        }
+        PodView { pod, sandbox: running.sandbox, containers: running.containers }
     }
 
     pub fn pod(&self) -> Arc<Pod> {
@@ -248,6 +277,7 @@ impl Worker {
                 let containers =
                     containers.into_iter().map(|own| self.node.with_last_words(&self.uid, own)).collect();
                 let observed = Observed::new(sandboxes, containers);
+                *self.running.lock() = Running::of(&observed);
                 if let Some(sandbox) = observed.sandbox() {
                     *self.address.lock() = sandbox.addresses.first().copied();
                 }

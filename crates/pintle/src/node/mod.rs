@@ -1,0 +1,283 @@
+//! The real node of `pintle up`: this machine.
+//!
+//! Owns: what a node is put together from (runtime, images, network, agent), under which identity each part speaks,
+//! and whether this process may be one. Never touches: how any of the parts works.
+//!
+//! ```text
+//!     image store ─> embedded runtime ─> agent ─> API as system:node:<name>
+//!                          ^
+//!     pod network ─────────┘   Services, policies, DNS ─> API as identities of their own
+//! ```
+//!
+//! Stopping ends none of the containers; a later start finds them.
+
+mod machine;
+mod network;
+mod roles;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, anyhow};
+use apiserver::ApiServer;
+use auth::UserInfo;
+use camino::{Utf8Path, Utf8PathBuf};
+use client::Informers;
+use node::agent::registration::Identity;
+use node::agent::server::logs::rotation;
+use node::agent::{self, server, stats, volumes};
+use runtime::embedded::EmbeddedRuntime;
+use runtime::SharedRuntime;
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+
+pub use roles::policy;
+
+/// The kubelet's well-known port.
+pub const KUBELET_PORT: u16 = 10_250;
+
+/// An idle stream of exec, attach or port-forward ends after this, as the kubelet's.
+const STREAMING_IDLE_TIMEOUT: Duration = Duration::from_secs(4 * 3600);
+
+/// What a node is made with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub name: String,
+    /// Where it keeps what outlives it.
+    pub root: Utf8PathBuf,
+    /// The content store, which `pintle image` works on, too.
+    pub images: Utf8PathBuf,
+    /// How registries are reached, in the form of containerd's `certs.d`.
+    pub registries: Utf8PathBuf,
+    /// Where it keeps what ends with the kernel.
+    pub state: Utf8PathBuf,
+    /// The first address is the one by which others reach this machine.
+    pub addresses: Vec<IpAddr>,
+    pub labels: Vec<(String, String)>,
+    pub pods_max: u32,
+    pub cluster_domain: String,
+    /// The cluster IP of the Service `kube-dns`.
+    pub cluster_dns: Vec<IpAddr>,
+    pub cluster_cidrs: Vec<String>,
+    pub kubelet_port: u16,
+}
+
+impl Config {
+    /// This machine as a node of the cluster in `data_dir`.
+    ///
+    /// # Errors
+    /// Says in one line why this process cannot be a node.
+    pub fn detect(
+        data_dir: &Utf8Path,
+        name: Option<&str>,
+        address: Option<IpAddr>,
+        cluster_cidrs: &[String],
+    ) -> anyhow::Result<Self> {
+        if !cfg!(target_os = "linux") {
+            return Err(anyhow!("containers need Linux"));
+        }
+        if !rustix::process::geteuid().is_root() {
+            return Err(anyhow!("containers need root"));
+        }
+        let name = match name {
+            Some(name) => name.to_owned(),
+            None => machine::hostname()?,
+        };
+        let data_dir = data_dir.canonicalize_utf8().unwrap_or_else(|_| data_dir.to_owned());
+        Ok(Self {
+            state: Utf8Path::new("/run/pintle").join(machine::short_name(&data_dir)),
+            root: data_dir.join("node"),
+            images: data_dir.join("images"),
+            registries: data_dir.join("registries"),
+            addresses: address.map_or_else(machine::addresses, |address| Ok(vec![address]))?,
+            labels: Vec::new(),
+            pods_max: 110,
+            cluster_domain: "cluster.local".to_owned(),
+            cluster_dns: Vec::new(),
+            cluster_cidrs: cluster_cidrs.to_vec(),
+            kubelet_port: KUBELET_PORT,
+            name,
+        })
+    }
+}
+
+/// What the rest of the process gives a node.
+pub struct Parts<'a> {
+    pub server: &'a ApiServer,
+    pub authority: &'a Arc<pki::Authority>,
+    pub tls: Arc<rustls::ServerConfig>,
+    /// Where the API listens already.
+    pub api_address: SocketAddr,
+    pub now: SystemTime,
+    pub shutdown: rt::Shutdown,
+}
+
+/// Starts the node. Its tasks end with `shutdown`; `ready` is told when pods can run.
+pub async fn start(
+    config: Config,
+    parts: Parts<'_>,
+    ready: oneshot::Sender<()>,
+) -> anyhow::Result<Vec<rt::JoinHandle<()>>> {
+    let Parts { server, authority, tls, api_address, now, shutdown } = parts;
+    for folder in [&config.root, &config.state] {
+        std::fs::create_dir_all(folder).with_context(|| format!("the node's folder {folder}"))?;
+    }
+    let mut tasks = Vec::new();
+    let user = UserInfo::new(format!("system:node:{}", config.name)).with_groups(["system:nodes"]).authenticated();
+    let api: Arc<dyn client::Api> = server.client(user);
+    let network = network::Network::open(&config).await?;
+    let store = image::Store::open(
+        &config.images,
+        image::Options { registries: Some(config.registries.clone()) },
+    )
+    .await
+    .context("opening the image store")?;
+    let runtime: SharedRuntime = EmbeddedRuntime::open(runtime::embedded::Options {
+        root: config.root.join("runtime"),
+        state: config.state.join("runtime"),
+        shim: Vec::new(),
+        images: Arc::new(store),
+        network: Some(network.for_pods()),
+    })
+    .await
+    .map_err(|error| anyhow!("starting the container runtime: {error}"))?;
+    let version = runtime.version().await.map_err(|error| anyhow!("the container runtime: {error}"))?;
+    let facts = machine::facts(&config);
+    let identity = Identity {
+        name: config.name.clone(),
+        addresses: config.addresses.clone(),
+        labels: config.labels.clone(),
+        taints: Vec::new(),
+        pods_max: config.pods_max,
+        kubelet_version: format!("v{}", apiserver::KUBERNETES_VERSION.2.trim_start_matches('v')),
+        runtime_version: format!("{}://{}", version.name, version.version),
+        kubelet_port: config.kubelet_port,
+    };
+    let (network_ready, is_network_ready) = watch::channel(false);
+    let options = agent::Options {
+        identity,
+        facts,
+        root: config.root.clone(),
+        runtime: runtime.clone(),
+        network_ready: is_network_ready.clone(),
+    };
+    let (registered, node) = oneshot::channel();
+    tasks.push(rt::spawn("node agent", agent::run(api.clone(), options, registered, shutdown.clone())));
+    tasks.extend(network.run(&config, server, network_ready, &shutdown));
+
+    let names = config.addresses.iter().fold(pki::ServerNames::default().with(&config.name), |names, address| {
+        names.with(&address.to_string())
+    });
+    let kubelet_certificate = authority.serving_certificate(names, now)?;
+    let clients = authority.client_verifier()?;
+    let kubelet_tls = Arc::new(pki::server_config(kubelet_certificate, &clients)?);
+    let port = config.kubelet_port;
+    let listener = TcpListener::bind((IpAddr::from([0, 0, 0, 0]), port))
+        .await
+        .with_context(|| format!("listening for the kubelet's API on port {port}"))?;
+    let volumes_api = roles::volumes_api(server);
+    let serve = Serve {
+        config: config.clone(),
+        api,
+        runtime: runtime.clone(),
+        clients,
+        listener,
+        kubelet_tls,
+        volumes_api,
+    };
+    let own = network::OwnAddresses {
+        network: network.clone(),
+        listen: Box::new(server.listen_later(tls)),
+        door: server.door().clone(),
+        api_address,
+        node_name: config.name.clone(),
+        node_address: config.addresses[0],
+        cluster_dns: config.cluster_dns.first().copied(),
+        cluster_domain: config.cluster_domain.clone(),
+        network_api: roles::network_api(server),
+        admin: server.client(UserInfo::api_server()),
+    };
+    let ending = shutdown.clone();
+    tasks.push(rt::spawn("node", async move {
+        let work = async {
+            let Ok(node) = node.await else { return };
+            let mut ready_network = is_network_ready;
+            if ready_network.wait_for(|ready| *ready).await.is_err() {
+                return;
+            }
+            let offer = own.offer(&ending);
+            tokio::join!(serve.run(node, ending.clone()), offer, async {
+                let _ = ready.send(());
+            });
+        };
+        tokio::select! {
+            () = work => {}
+            () = ending.cancelled() => {}
+        }
+    }));
+    tasks.push(rt::spawn("log rotation", rotate_logs(runtime, shutdown)));
+    Ok(tasks)
+}
+
+async fn rotate_logs(runtime: SharedRuntime, shutdown: rt::Shutdown) {
+    rotation::run(runtime, rotation::Limits::default(), shutdown).await;
+}
+
+/// What serves the kubelet's API and the node's volumes once the agent runs.
+struct Serve {
+    config: Config,
+    api: Arc<dyn client::Api>,
+    runtime: SharedRuntime,
+    clients: pki::ClientVerifier,
+    listener: TcpListener,
+    kubelet_tls: Arc<rustls::ServerConfig>,
+    volumes_api: Arc<dyn client::Api>,
+}
+
+impl Serve {
+    async fn run(self, node: Arc<agent::Node>, shutdown: rt::Shutdown) {
+        let informers = Informers::new(self.volumes_api.clone(), shutdown.child_token());
+        let options = volumes::provisioner::Options {
+            node_name: self.config.name.clone(),
+            root: self.config.root.join("volumes"),
+        };
+        let api = self.volumes_api.clone();
+        let provisioner = volumes::provisioner::Provisioner::new(options, api, &informers, shutdown.child_token());
+        let provision = async {
+            provisioner.create_class().await;
+            provisioner.run(shutdown.clone()).await;
+        };
+        let serve = self.serve(node, shutdown.clone());
+        tokio::join!(provision, serve);
+    }
+
+    async fn serve(self, node: Arc<agent::Node>, shutdown: rt::Shutdown) {
+        let pods: Arc<dyn server::Pods> = node.clone();
+        let stats = stats::Stats::new(stats::Sources {
+            node_name: self.config.name.clone(),
+            runtime: self.runtime.clone(),
+            pods: pods.clone(),
+            volumes: Arc::new(stats::NoVolumes),
+            root: self.config.root.clone(),
+            cgroups: "/sys/fs/cgroup".into(),
+            proc: "/proc".into(),
+        });
+        let parts = server::Parts {
+            node_name: self.config.name.clone(),
+            pods,
+            runtime: self.runtime.clone(),
+            access: server::access::Access::by_reviews(self.api.clone(), Some(self.clients.clone())),
+            stats: Arc::new(stats),
+            health: Arc::new(|| Ok(())),
+            configuration: serde_json::json!({"kubeletconfig": {"kind": "KubeletConfiguration"}}),
+            probe_metrics: Arc::new(String::new),
+            node_logs: None,
+            streaming_idle_timeout: STREAMING_IDLE_TIMEOUT,
+        };
+        match server::Server::new(self.listener, self.kubelet_tls, parts, shutdown.clone()) {
+            Ok(server) => server.run().await,
+            Err(error) => tracing::error!(%error, "The kubelet's API is not served"),
+        }
+    }
+}
