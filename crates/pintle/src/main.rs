@@ -5,6 +5,7 @@
 
 mod apply;
 mod cli;
+mod demo;
 mod image;
 mod kubeconfig;
 mod manifest;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Up(arguments) => up::run(*arguments),
         Command::Sim(command) => sim::run(*command),
         Command::Image(command) => image::run(command),
+        Command::Demo(arguments) => demo::run(arguments),
         Command::Kubeconfig(arguments) => kubeconfig::run(&arguments),
         Command::Version => {
             let (_, _, kubernetes) = apiserver::KUBERNETES_VERSION;

@@ -20,6 +20,8 @@ use std::time::Duration;
 use camino::Utf8PathBuf;
 use clap::{Args, Parser, Subcommand};
 
+use crate::demo::DemoArguments;
+
 use self::admission::AdmissionArguments;
 use self::audit::AuditArguments;
 use self::controllers::ControllerArguments;
@@ -65,6 +67,8 @@ pub enum Command {
     /// Fetch, make, list and remove the images that containers are made from
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Serve a small web page that asks other services, as the example shop does
+    Demo(DemoArguments),
     /// Print where the kubeconfig of a cluster is
     Kubeconfig(KubeconfigArguments),
     /// Print the version

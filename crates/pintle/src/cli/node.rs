@@ -6,13 +6,13 @@ use anyhow::anyhow;
 use camino::Utf8Path;
 use clap::Args;
 
-use crate::node::Config;
+use crate::node::{Config, KUBELET_PORT};
 
 #[derive(Args)]
 pub struct NodeOptions {
     /// Simulated nodes to provide; pods on them get an IP and become ready, but no container runs. This machine is then
     /// no node, unless --node says so
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    #[arg(long, value_name = "N", overrides_with = "sim_nodes", value_parser = clap::value_parser!(u32).range(0..=100_000))]
     sim_nodes: Option<u32>,
 
     /// Whether this machine is a node and runs containers, which needs Linux and root [default: true, and false with
@@ -27,6 +27,10 @@ pub struct NodeOptions {
     /// The address at which others reach this machine [default: that of its default route]
     #[arg(long, value_name = "ADDR")]
     node_ip: Option<IpAddr>,
+
+    /// Where this machine serves logs, exec and the like; port 0 chooses a free one
+    #[arg(long, value_name = "PORT", default_value_t = KUBELET_PORT)]
+    kubelet_port: u16,
 
     /// Labels of this machine as a node
     #[arg(long, value_name = "KEY=VALUE,...", value_delimiter = ',')]
@@ -54,6 +58,7 @@ impl NodeOptions {
         match Config::detect(data_dir, self.node_name.as_deref(), self.node_ip, &cidrs) {
             Ok(mut config) => {
                 config.labels = self.labels()?;
+                config.kubelet_port = self.kubelet_port;
                 Ok(Nodes { simulated, real: Some(config), excuse: None })
             }
             Err(error) if self.node == Some(true) => Err(error.context("--node")),

@@ -13,6 +13,7 @@
 
 mod machine;
 mod network;
+pub mod own_image;
 mod roles;
 
 use std::net::{IpAddr, SocketAddr};
@@ -84,7 +85,10 @@ impl Config {
             Some(name) => name.to_owned(),
             None => machine::hostname()?,
         };
-        let data_dir = data_dir.canonicalize_utf8().unwrap_or_else(|_| data_dir.to_owned());
+        // The same name each time, also before the folder is there.
+        let data_dir = std::path::absolute(data_dir).context("--data-dir")?;
+        let data_dir = Utf8PathBuf::from_path_buf(data_dir)
+            .map_err(|path| anyhow!("--data-dir {}: it must be text", path.display()))?;
         Ok(Self {
             state: Utf8Path::new("/run/pintle").join(machine::short_name(&data_dir)),
             root: data_dir.join("node"),
@@ -137,13 +141,18 @@ pub async fn start(
         root: config.root.join("runtime"),
         state: config.state.join("runtime"),
         shim: Vec::new(),
-        images: Arc::new(store),
+        images: Arc::new(own_image::OwnImage::new(store)),
         network: Some(network.for_pods()),
     })
     .await
     .map_err(|error| anyhow!("starting the container runtime: {error}"))?;
     let version = runtime.version().await.map_err(|error| anyhow!("the container runtime: {error}"))?;
     let facts = machine::facts(&config);
+    let port = config.kubelet_port;
+    let listener = TcpListener::bind((IpAddr::from([0, 0, 0, 0]), port)).await.with_context(|| {
+        format!("--kubelet-port {port}: choose another one; is another node running on this machine?")
+    })?;
+    let kubelet_port = listener.local_addr().context("reading the kubelet's address")?.port();
     let identity = Identity {
         name: config.name.clone(),
         addresses: config.addresses.clone(),
@@ -152,7 +161,7 @@ pub async fn start(
         pods_max: config.pods_max,
         kubelet_version: format!("v{}", apiserver::KUBERNETES_VERSION.2.trim_start_matches('v')),
         runtime_version: format!("{}://{}", version.name, version.version),
-        kubelet_port: config.kubelet_port,
+        kubelet_port,
     };
     let (network_ready, is_network_ready) = watch::channel(false);
     let options = agent::Options {
@@ -172,10 +181,6 @@ pub async fn start(
     let kubelet_certificate = authority.serving_certificate(names, now)?;
     let clients = authority.client_verifier()?;
     let kubelet_tls = Arc::new(pki::server_config(kubelet_certificate, &clients)?);
-    let port = config.kubelet_port;
-    let listener = TcpListener::bind((IpAddr::from([0, 0, 0, 0]), port))
-        .await
-        .with_context(|| format!("listening for the kubelet's API on port {port}"))?;
     let volumes_api = roles::volumes_api(server);
     let serve = Serve {
         config: config.clone(),

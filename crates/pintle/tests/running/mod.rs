@@ -17,10 +17,10 @@ pub fn pintle() -> Command {
     command
 }
 
-/// `pintle up` on a free port.
+/// `pintle up` on a free port, with a simulated node: whoever tests may be root, and this machine is nobody's to use.
 pub fn up(data_dir: &Path) -> Command {
     let mut command = pintle();
-    command.arg("up").arg("--data-dir").arg(data_dir).args(["--listen", "127.0.0.1:0"]);
+    command.arg("up").arg("--data-dir").arg(data_dir).args(["--listen", "127.0.0.1:0", "--sim-nodes", "1"]);
     command
 }
 

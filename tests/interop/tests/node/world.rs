@@ -1,0 +1,112 @@
+//! What every part begins with, and the machine around it.
+
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use camino::{Utf8Path, Utf8PathBuf};
+use interop::{Folder, Kubectl, Server};
+
+/// The machine's address in the suite's namespace; every packet that leaves it is lost.
+pub const ADDRESS: &str = "192.0.2.1";
+
+/// What a part makes its clusters from.
+pub struct Inputs {
+    pub binary: Utf8PathBuf,
+    /// Every kubectl there is, with its version, the oldest first.
+    pub kubectls: Vec<(Utf8PathBuf, String)>,
+}
+
+impl Inputs {
+    pub fn find() -> Option<Self> {
+        let binary = interop::binary()?;
+        let kubectls = Kubectl::found();
+        if kubectls.is_empty() {
+            interop::skip("there is no kubectl on this machine");
+            return None;
+        }
+        Some(Self { binary, kubectls })
+    }
+}
+
+/// A cluster whose only node is this machine.
+pub struct Cluster {
+    /// The newest.
+    pub kubectl: Kubectl,
+    pub server: Server,
+    pub folder: Folder,
+}
+
+impl Cluster {
+    pub fn start(inputs: &Inputs) -> anyhow::Result<Self> {
+        Self::start_with(inputs, &[])
+    }
+
+    pub fn start_with(inputs: &Inputs, flags: &[&str]) -> anyhow::Result<Self> {
+        let folder = Folder::new()?;
+        let server = start_server(inputs, &folder, flags)?;
+        let (program, version) = inputs.kubectls.last().context("there is a kubectl")?;
+        Ok(Self { kubectl: Kubectl::new(program, version, &folder), server, folder })
+    }
+
+    /// Starts it again after its server ended, on the same data.
+    pub fn restart(self, inputs: &Inputs) -> anyhow::Result<Self> {
+        let server = start_server(inputs, &self.folder, &[])?;
+        Ok(Self { server, ..self })
+    }
+
+    pub fn data(&self) -> Utf8PathBuf {
+        self.folder.path().join("data")
+    }
+}
+
+fn start_server(inputs: &Inputs, folder: &Folder, flags: &[&str]) -> anyhow::Result<Server> {
+    let mut all = vec!["--node=true", "--node-name", "n1"];
+    all.extend(flags);
+    Server::start_with(&inputs.binary, folder, 0, &all)
+}
+
+/// Why the suite cannot run here.
+pub fn is_possible() -> Result<(), String> {
+    let is_root = run("id", &["-u"]).is_ok_and(|id| id.trim() == "0");
+    if !is_root {
+        return Err("real containers need root".to_owned());
+    }
+    for program in ["unshare", "ip"] {
+        if run(program, &["--version"]).is_err() && run(program, &["-V"]).is_err() {
+            return Err(format!("there is no {program} on this machine"));
+        }
+    }
+    Ok(())
+}
+
+/// Gives this namespace a loopback and a link with an address and a default route.
+pub fn make_uplink() -> anyhow::Result<()> {
+    for arguments in [
+        vec!["link", "set", "lo", "up"],
+        vec!["link", "add", "up0", "type", "bridge"],
+        vec!["addr", "add", "192.0.2.1/24", "dev", "up0"],
+        vec!["link", "set", "up0", "up"],
+        vec!["route", "add", "default", "via", "192.0.2.254", "dev", "up0"],
+    ] {
+        run("ip", &arguments)?;
+    }
+    Ok(())
+}
+
+/// The output of a program that ends well.
+pub fn run(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
+    let output = Command::new(program).args(arguments).output().with_context(|| format!("running {program}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{program} {}: {said}", arguments.join(" "));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Makes an image of a folder, in the store of a cluster.
+pub fn build_image(inputs: &Inputs, cluster: &Cluster, name: &str, folder: &Utf8Path, cmd: &[&str]) -> anyhow::Result<()> {
+    let data = cluster.data();
+    let mut arguments = vec!["image", "build", name, "--data-dir", data.as_str(), "--from-dir", folder.as_str()];
+    for word in cmd {
+        arguments.extend(["--cmd", word]);
+    }
+    run(inputs.binary.as_str(), &arguments).map(drop)
+}
