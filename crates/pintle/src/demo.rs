@@ -70,7 +70,8 @@ async fn serve(arguments: DemoArguments) -> anyhow::Result<()> {
                 let arguments = arguments.clone();
                 async move { Ok::<_, Infallible>(answer(&arguments, &request).await) }
             });
-            let serving = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            let serving =
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
             if let Err(error) = serving.await {
                 eprintln!("serving a connection: {error}");
             }

@@ -91,7 +91,8 @@ fn what_is_wrong_is_said_in_one_line_and_nothing_is_started() {
         (&["--data-dir", "/proc/pintle"], &["--data-dir /proc/pintle", "directory you can write"]),
     ];
     for (arguments, expected) in cases {
-        let text = failure(pintle().arg("up").args(["--listen", "127.0.0.1:0", "--sim-nodes", "1"]).args(arguments));
+        let text =
+            failure(pintle().arg("up").args(["--listen", "127.0.0.1:0", "--sim-nodes", "1"]).args(arguments));
         for part in expected {
             assert!(text.contains(part), "{part:?} in {text}");
         }
@@ -122,7 +123,8 @@ fn a_port_or_directory_in_use_is_named() {
     assert!(text.contains("in use by another process") && text.contains("--data-dir"), "{text}");
 
     let other = folder.path().join("other");
-    let text = failure(pintle().args(["up", "--sim-nodes", "1", "--listen", address, "--data-dir"]).arg(&other));
+    let text =
+        failure(pintle().args(["up", "--sim-nodes", "1", "--listen", address, "--data-dir"]).arg(&other));
     assert!(text.contains(&format!("--listen {address}")) && text.contains("port 0"), "{text}");
     assert!(!other.exists());
     first.signal("TERM");

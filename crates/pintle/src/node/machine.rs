@@ -36,7 +36,9 @@ pub(super) fn addresses() -> anyhow::Result<Vec<IpAddr>> {
     let found: Vec<IpAddr> =
         [towards("0.0.0.0", "192.0.2.1"), towards("::", "2001:db8::1")].into_iter().flatten().collect();
     if found.is_empty() {
-        return Err(anyhow!("this machine has no address but the loopback's: give the node one with --node-ip"));
+        return Err(anyhow!(
+            "this machine has no address but the loopback's: give the node one with --node-ip"
+        ));
     }
     Ok(found)
 }

@@ -28,8 +28,8 @@ use client::Informers;
 use node::agent::registration::Identity;
 use node::agent::server::logs::rotation;
 use node::agent::{self, server, stats, volumes};
-use runtime::embedded::EmbeddedRuntime;
 use runtime::SharedRuntime;
+use runtime::embedded::EmbeddedRuntime;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
@@ -128,15 +128,14 @@ pub async fn start(
         std::fs::create_dir_all(folder).with_context(|| format!("the node's folder {folder}"))?;
     }
     let mut tasks = Vec::new();
-    let user = UserInfo::new(format!("system:node:{}", config.name)).with_groups(["system:nodes"]).authenticated();
+    let user =
+        UserInfo::new(format!("system:node:{}", config.name)).with_groups(["system:nodes"]).authenticated();
     let api: Arc<dyn client::Api> = server.client(user);
     let network = network::Network::open(&config).await?;
-    let store = image::Store::open(
-        &config.images,
-        image::Options { registries: Some(config.registries.clone()) },
-    )
-    .await
-    .context("opening the image store")?;
+    let store =
+        image::Store::open(&config.images, image::Options { registries: Some(config.registries.clone()) })
+            .await
+            .context("opening the image store")?;
     let runtime: SharedRuntime = EmbeddedRuntime::open(runtime::embedded::Options {
         root: config.root.join("runtime"),
         state: config.state.join("runtime"),
@@ -175,9 +174,10 @@ pub async fn start(
     tasks.push(rt::spawn("node agent", agent::run(api.clone(), options, registered, shutdown.clone())));
     tasks.extend(network.run(&config, server, network_ready, &shutdown));
 
-    let names = config.addresses.iter().fold(pki::ServerNames::default().with(&config.name), |names, address| {
-        names.with(&address.to_string())
-    });
+    let names =
+        config.addresses.iter().fold(pki::ServerNames::default().with(&config.name), |names, address| {
+            names.with(&address.to_string())
+        });
     let kubelet_certificate = authority.serving_certificate(names, now)?;
     let clients = authority.client_verifier()?;
     let kubelet_tls = Arc::new(pki::server_config(kubelet_certificate, &clients)?);
@@ -248,7 +248,8 @@ impl Serve {
             root: self.config.root.join("volumes"),
         };
         let api = self.volumes_api.clone();
-        let provisioner = volumes::provisioner::Provisioner::new(options, api, &informers, shutdown.child_token());
+        let provisioner =
+            volumes::provisioner::Provisioner::new(options, api, &informers, shutdown.child_token());
         let provision = async {
             provisioner.create_class().await;
             provisioner.run(shutdown.clone()).await;

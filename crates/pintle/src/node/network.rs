@@ -11,10 +11,10 @@ use apiserver::ApiServer;
 use async_trait::async_trait;
 use camino::Utf8Path;
 use client::{Api, Informers, ObjectKey, Patch, WriteOptions};
+use network::dns;
 use network::network_policy::{self, AttachedPods, PolicyOptions};
 use network::pod_network::{self, Backend, BuiltIn, Cidr, Options, PeerOptions};
 use network::service_proxy::{self, ProxyOptions, load_balancer};
-use network::dns;
 use runtime::{PodNetwork, SandboxConfig};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
@@ -72,7 +72,10 @@ impl Network {
             node_ip: config.addresses[0],
             backend: self.backend,
         };
-        tasks.push(rt::spawn("pod network", pod_network::run(self.built_in.clone(), informers.clone(), peers, shutdown.clone())));
+        tasks.push(rt::spawn(
+            "pod network",
+            pod_network::run(self.built_in.clone(), informers.clone(), peers, shutdown.clone()),
+        ));
         tasks.push(rt::spawn("pod network readiness", tell_when_ready(self.built_in.clone(), ready)));
 
         let mut masquerade = self.built_in.masquerade_rules();
@@ -80,7 +83,9 @@ impl Network {
         let (name, ending, of_services) = (config.name.clone(), shutdown.clone(), informers.clone());
         tasks.push(rt::spawn("services", async move {
             // Until this node has pods, nobody's packets need another source.
-            let Ok(rules) = masquerade.wait_for(|rules| !rules.sources.is_empty()).await.map(|rules| rules.clone()) else {
+            let Ok(rules) =
+                masquerade.wait_for(|rules| !rules.sources.is_empty()).await.map(|rules| rules.clone())
+            else {
                 return;
             };
             let cidr = |own: &Cidr| service_proxy::Cidr::parse(&own.to_string());
@@ -130,7 +135,10 @@ async fn tell_when_ready(built_in: Arc<BuiltIn>, ready: watch::Sender<bool>) {
 }
 
 /// The book of host ports in the words of the service proxy.
-fn follow_host_ports(built_in: &BuiltIn, shutdown: &rt::Shutdown) -> watch::Receiver<Vec<service_proxy::HostPort>> {
+fn follow_host_ports(
+    built_in: &BuiltIn,
+    shutdown: &rt::Shutdown,
+) -> watch::Receiver<Vec<service_proxy::HostPort>> {
     let mut book = built_in.host_ports().watch();
     let of = |own: &pod_network::HostPort| service_proxy::HostPort {
         protocol: match own.protocol {
@@ -173,7 +181,12 @@ impl Guarded {
 
 #[async_trait]
 impl PodNetwork for Guarded {
-    async fn attach(&self, netns: &Utf8Path, config: &SandboxConfig, sandbox: &str) -> runtime::Result<Vec<IpAddr>> {
+    async fn attach(
+        &self,
+        netns: &Utf8Path,
+        config: &SandboxConfig,
+        sandbox: &str,
+    ) -> runtime::Result<Vec<IpAddr>> {
         let addresses = self.built_in.attach(netns, config, sandbox).await?;
         let enforced = self.attached.attach(Self::key(config), addresses.clone());
         if rt::timeout(POLICY_WAIT, enforced).await.is_err() {
@@ -217,12 +230,20 @@ impl OwnAddresses {
     }
 
     async fn try_offer(self, shutdown: &rt::Shutdown) -> anyhow::Result<()> {
-        let own = self.network.built_in.own_addresses().await.context("giving this node an address for its pods")?;
-        let Some(own) = own.first().copied() else { return Err(anyhow!("the node's range of pods is too small")) };
+        let own = self
+            .network
+            .built_in
+            .own_addresses()
+            .await
+            .context("giving this node an address for its pods")?;
+        let Some(own) = own.first().copied() else {
+            return Err(anyhow!("the node's range of pods is too small"));
+        };
         let reached = match self.api_address.ip() {
             ip if ip.is_loopback() => {
                 let at = SocketAddr::new(own, self.api_address.port());
-                let listener = TcpListener::bind(at).await.with_context(|| format!("listening for pods on {at}"))?;
+                let listener =
+                    TcpListener::bind(at).await.with_context(|| format!("listening for pods on {at}"))?;
                 let https = (self.listen)(listener);
                 rt::spawn("https for pods", https.run(shutdown.clone()));
                 at
@@ -251,7 +272,12 @@ impl OwnAddresses {
 }
 
 /// The Service `kube-dns` and this node's endpoint of it: pods ask the server of their own node.
-async fn serve_names(api: &dyn Api, cluster_ip: IpAddr, own: IpAddr, node: &str) -> Result<(), apimachinery::Status> {
+async fn serve_names(
+    api: &dyn Api,
+    cluster_ip: IpAddr,
+    own: IpAddr,
+    node: &str,
+) -> Result<(), apimachinery::Status> {
     let (namespace, name) = DNS_SERVICE;
     let ports = json!([
         {"name": "dns", "port": i64::from(DNS_PORT), "protocol": "UDP"},

@@ -43,12 +43,15 @@ impl OwnImage {
         if made.contains(image) {
             return Ok(());
         }
-        let failed = |error: &dyn std::fmt::Display| Error::Failed(format!("making an image of this program: {error}"));
+        let failed = |error: &dyn std::fmt::Display| {
+            Error::Failed(format!("making an image of this program: {error}"))
+        };
         let reference: Reference = image.parse().map_err(|error: image::Error| failed(&error))?;
         let executable = executable().map_err(|error| failed(&error))?;
         let current = self.store.resolve(image).await.map_err(|error| failed(&error))?;
         if current.is_none_or(|current| current.config.labels.get(EXECUTABLE) != Some(&executable)) {
-            let build = tokio::task::spawn_blocking(Build::of_this_process).await.map_err(|error| failed(&error))?;
+            let build =
+                tokio::task::spawn_blocking(Build::of_this_process).await.map_err(|error| failed(&error))?;
             let mut build = build.map_err(|error| failed(&error))?;
             build.config.labels.insert(EXECUTABLE.to_owned(), executable);
             self.store.build(build, &reference).await.map_err(|error| failed(&error))?;

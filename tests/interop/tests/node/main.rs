@@ -68,7 +68,12 @@ fn enter() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let program = std::env::current_exe().expect("a program knows where it is");
-    let status = Command::new("unshare").arg("--net").arg(program).args(std::env::args_os().skip(1)).env(INSIDE, "1").status();
+    let status = Command::new("unshare")
+        .arg("--net")
+        .arg(program)
+        .args(std::env::args_os().skip(1))
+        .env(INSIDE, "1")
+        .status();
     match status {
         Ok(status) if status.success() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,

@@ -95,16 +95,24 @@ pub fn make_uplink() -> anyhow::Result<()> {
 
 /// The output of a program that ends well.
 pub fn run(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
-    let output = Command::new(program).args(arguments).output().with_context(|| format!("running {program}"))?;
+    let output =
+        Command::new(program).args(arguments).output().with_context(|| format!("running {program}"))?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{program} {}: {said}", arguments.join(" "));
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Makes an image of a folder, in the store of a cluster.
-pub fn build_image(inputs: &Inputs, cluster: &Cluster, name: &str, folder: &Utf8Path, cmd: &[&str]) -> anyhow::Result<()> {
+pub fn build_image(
+    inputs: &Inputs,
+    cluster: &Cluster,
+    name: &str,
+    folder: &Utf8Path,
+    cmd: &[&str],
+) -> anyhow::Result<()> {
     let data = cluster.data();
-    let mut arguments = vec!["image", "build", name, "--data-dir", data.as_str(), "--from-dir", folder.as_str()];
+    let mut arguments =
+        vec!["image", "build", name, "--data-dir", data.as_str(), "--from-dir", folder.as_str()];
     for word in cmd {
         arguments.extend(["--cmd", word]);
     }
