@@ -134,6 +134,7 @@ pub async fn run(api: Arc<dyn Api>, options: Options, ready: oneshot::Sender<Arc
             registration::keep(node.clone(), machine, uid, options.network_ready),
             pods::run(node.clone(), pods),
             follow_probes(&node),
+            follow_objects(&node),
             node.volumes.run(shutdown.clone()),
         );
     };
@@ -149,6 +150,18 @@ async fn follow_probes(node: &Node) {
     loop {
         match changes.recv().await {
             Ok(change) => node.pods.wake(&change.pod_uid),
+            Err(RecvError::Lagged(_)) => node.pods.all().iter().for_each(|worker| worker.wake()),
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+/// A pod hears of the ConfigMaps and Secrets that it names: one that was missing may be there now.
+async fn follow_objects(node: &Node) {
+    let mut changes = node.volumes.subscribe();
+    loop {
+        match changes.recv().await {
+            Ok(uid) => node.pods.wake(&uid),
             Err(RecvError::Lagged(_)) => node.pods.all().iter().for_each(|worker| worker.wake()),
             Err(RecvError::Closed) => return,
         }
@@ -195,13 +208,18 @@ impl Node {
         if container.state != ContainerState::Exited || !container.message.is_empty() {
             return container;
         }
-        let has_path =
-            container.annotations.get(labels::TERMINATION_MESSAGE_PATH).is_some_and(|path| !path.is_empty());
-        if has_path {
-            let folder = self.facts.pods_root.join(uid).join("containers").join(&container.name);
-            let path = folder.join(container.attempt.to_string());
-            container.message = config::files::termination_message(&path).unwrap_or_default();
+        let annotation = |key| container.annotations.get(key).map(String::as_str).unwrap_or_default();
+        if annotation(labels::TERMINATION_MESSAGE_PATH).is_empty() {
+            return container;
         }
+        let folder = self.facts.pods_root.join(uid);
+        let path = config::files::termination_file(&folder, &container.name, container.attempt);
+        let mut message = config::files::termination_message(&path).unwrap_or_default();
+        let falls_back = annotation(labels::TERMINATION_MESSAGE_POLICY) == "FallbackToLogsOnError";
+        if message.is_empty() && container.exit_code != 0 && falls_back {
+            message = server::logs::last_words::last_words(&container.log_path).unwrap_or_default();
+        }
+        container.message = message;
         container
     }
 

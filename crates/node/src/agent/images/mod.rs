@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use api::gvr::SECRETS;
 use apimachinery::Value;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use runtime::spec::{ImageStatus, PullRequest, RegistryCredential};
 use runtime::{Error, SharedRuntime};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 
 use super::pod::backoff::Backoff;
 use super::pod::status::Waiting;
-use super::report::Reporter;
+use super::report::About;
 
 /// Pulls at a time; more wait, so that the first containers are not slowed by the last.
 const PULLS_MAX: usize = 4;
@@ -46,21 +46,20 @@ impl Images {
         Self { runtime, api, pulls: Semaphore::new(PULLS_MAX) }
     }
 
-    /// Sees to it that the container's image is here.
+    /// Sees to it that an image is here that the pod has for a container or a volume.
     pub async fn ensure(
         &self,
         pod: &Pod,
-        container: &Container,
+        image: &str,
+        policy: Option<&str>,
         backoff: &mut Backoff,
-        reporter: &Reporter,
+        say: &About<'_>,
     ) -> Result<ImageStatus, Unavailable> {
-        let image = container.image.as_deref().unwrap_or_default();
-        let say = reporter.container(pod, &container.name);
         let present = match self.runtime.image_status(image).await {
             Ok(present) => present,
-            Err(error) => return Err(inspect_failed(image, &error, &say)),
+            Err(error) => return Err(inspect_failed(image, &error, say)),
         };
-        match (container.image_pull_policy.as_deref(), present) {
+        match (policy, present) {
             (Some("Never") | Some("IfNotPresent") | None, Some(present)) => {
                 say.normal("Pulled", format!("Container image \"{image}\" already present on machine"));
                 return Ok(present);
@@ -73,7 +72,7 @@ impl Images {
             }
             _ => {}
         }
-        self.pull(pod, image, backoff, &say).await
+        self.pull(pod, image, backoff, say).await
     }
 
     async fn pull(
@@ -81,9 +80,9 @@ impl Images {
         pod: &Pod,
         image: &str,
         backoff: &mut Backoff,
-        say: &super::report::About<'_>,
+        say: &About<'_>,
     ) -> Result<ImageStatus, Unavailable> {
-        let key = format!("image {image}");
+        let key = backoff_key(image);
         let asked = rt::instant();
         say.normal("Pulling", format!("Pulling image \"{image}\""));
         let credentials = self.credentials(pod, image).await;
@@ -146,12 +145,16 @@ impl Images {
     }
 }
 
-/// Whether a container waits for its image's back-off, and what its status says meanwhile. `failure` is what the last
+/// Under which the waits for an image are kept; no container is called so.
+pub fn backoff_key(image: &str) -> String {
+    format!("image {image}")
+}
+
+/// Whether whoever needs an image waits for its back-off, and what its status says meanwhile. `failure` is what the last
 /// try said.
-pub fn backs_off(container: &Container, failure: &Waiting, backoff: &Backoff) -> Option<Unavailable> {
-    let image = container.image.as_deref().unwrap_or_default();
+pub fn backs_off(image: &str, failure: &Waiting, backoff: &Backoff) -> Option<Unavailable> {
     let now = rt::now();
-    let (left, _) = backoff.since(&format!("image {image}"), now)?;
+    let (left, _) = backoff.since(&backoff_key(image), now)?;
     let cause = match failure.message.split_once(": ErrImagePull: ") {
         Some((_, cause)) => cause,
         None => &failure.message,
@@ -163,7 +166,7 @@ pub fn backs_off(container: &Container, failure: &Waiting, backoff: &Backoff) ->
     })
 }
 
-fn inspect_failed(image: &str, error: &Error, say: &super::report::About<'_>) -> Unavailable {
+fn inspect_failed(image: &str, error: &Error, say: &About<'_>) -> Unavailable {
     let (reason, message) = match error {
         Error::Refused { message, .. } => {
             ("InvalidImageName", format!("Failed to apply default image tag \"{image}\": {message}"))

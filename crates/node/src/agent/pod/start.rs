@@ -29,7 +29,7 @@ impl Worker {
         match mounted {
             Ok(mounted) => {
                 memory.complaints_of_volumes.clear();
-                Ok(mounted)
+                self.pull_volumes(pod, mounted, memory).await
             }
             Err(errors) => {
                 let about = self.node.reporter.pod(pod);
@@ -43,6 +43,42 @@ impl Worker {
                 Err(RETRY_VOLUMES)
             }
         }
+    }
+
+    /// Volumes that are images are here once those are.
+    async fn pull_volumes(
+        &self,
+        pod: &Pod,
+        mut mounted: Mounted,
+        memory: &mut Memory,
+    ) -> Result<Mounted, Duration> {
+        let wanted: Vec<[String; 3]> = mounted
+            .images()
+            .map(|(volume, reference, policy)| [volume, reference, policy].map(str::to_owned))
+            .collect();
+        let about = self.node.reporter.pod(pod);
+        for [volume, reference, policy] in wanted {
+            if let Some(id) = memory.volume_images.get(&volume) {
+                mounted.set_image(&volume, id.clone());
+                continue;
+            }
+            if let Some((left, _)) = memory.backoff.since(&images::backoff_key(&reference), rt::now()) {
+                return Err(left);
+            }
+            let policy = Some(policy.as_str()).filter(|policy| !policy.is_empty());
+            let pulled = tokio::select! {
+                pulled = self.node.images.ensure(pod, &reference, policy, &mut memory.backoff, &about) => pulled,
+                () = self.ending.cancelled() => return Err(Duration::ZERO),
+            };
+            match pulled {
+                Ok(image) => {
+                    mounted.set_image(&volume, image.id.clone());
+                    memory.volume_images.insert(volume, image.id);
+                }
+                Err(unavailable) => return Err(unavailable.retry_after.unwrap_or(RETRY)),
+            }
+        }
+        Ok(mounted)
     }
 
     pub(super) async fn create_sandbox(&self, pod: &Pod, attempt: u32) -> Result<(), Duration> {
@@ -76,20 +112,21 @@ impl Worker {
     ) -> Result<(), Unavailable> {
         let Some(container) = find(pod, start) else { return Ok(()) };
         let about = self.node.reporter.container(pod, &container.name);
+        let image = container.image.as_deref().unwrap_or_default();
         self.wait_after_crash(pod, &container, observed.latest(&container.name), memory, &about)?;
         if let Some(failure) = memory.waiting.get(&container.name)
             && matches!(failure.reason.as_str(), "ErrImagePull" | "ImagePullBackOff")
-            && let Some(unavailable) = images::backs_off(&container, failure, &memory.backoff)
+            && let Some(unavailable) = images::backs_off(image, failure, &memory.backoff)
         {
             if failure.reason != unavailable.waiting.reason {
-                let image = container.image.as_deref().unwrap_or_default();
                 about.normal("BackOff", format!("Back-off pulling image \"{image}\""));
                 about.warning("Failed", "Error: ImagePullBackOff");
             }
             return Err(unavailable);
         }
+        let policy = container.image_pull_policy.as_deref();
         let image = tokio::select! {
-            image = self.node.images.ensure(pod, &container, &mut memory.backoff, &self.node.reporter) => image?,
+            image = self.node.images.ensure(pod, image, policy, &mut memory.backoff, &about) => image?,
             () = self.ending.cancelled() => return Err(interrupted()),
         };
         let made = self.configure(pod, observed, start, &container, &image, mounted).await;

@@ -89,6 +89,8 @@ pub(super) struct Memory {
     pub waiting: BTreeMap<String, Waiting>,
     /// What was said of volumes that are not there.
     pub complaints_of_volumes: Vec<String>,
+    /// The images of volumes that are images, by the volume's name.
+    pub volume_images: BTreeMap<String, String>,
 }
 
 /// When to look again.
