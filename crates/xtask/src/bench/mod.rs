@@ -10,6 +10,7 @@ mod arrivals;
 mod connection;
 mod definition;
 mod load;
+mod node;
 mod objects;
 mod report;
 mod scenarios;

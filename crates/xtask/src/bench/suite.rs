@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use camino::Utf8PathBuf;
 
 use super::report::Measurement;
-use super::{scenarios, scheduler, sim};
+use super::{node, scenarios, scheduler, sim};
 
 pub(super) type Measured = anyhow::Result<Vec<Measurement>>;
 
@@ -35,7 +35,8 @@ pub(super) struct World {
 type Suite = (&'static str, fn() -> Vec<Scenario>);
 
 /// The first is meant where none is named.
-const SUITES: [Suite; 3] = [("server", scenarios::all), ("scheduler", scheduler::all), ("sim", sim::all)];
+const SUITES: [Suite; 4] =
+    [("server", scenarios::all), ("scheduler", scheduler::all), ("sim", sim::all), ("node", node::all)];
 
 /// The scenarios that these words choose: perhaps a suite, then names. A name that no scenario has chooses all that
 /// contain it; without names it is the whole suite.

@@ -14,8 +14,10 @@
 //! count, and its configuration's hash says whether it is still what the pod asks for.
 
 pub mod backoff;
+mod ending;
 pub mod observed;
 pub mod plan;
+mod reporting;
 mod start;
 pub mod status;
 pub mod termination;

@@ -9,20 +9,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::gvr::PODS;
-use apimachinery::{Object, Status, Value};
-use client::{DeleteOptions, Patch, WriteOptions};
+use apimachinery::Object;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use parking_lot::Mutex;
 use rt::Shutdown;
 use runtime::ContainerState;
 use tokio::sync::Notify;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::backoff::Backoff;
 use super::observed::{self, Observed};
 use super::plan::{self, KillReason, Plan};
-use super::status::{self, Ended, Facts, Phase, Waiting};
+use super::status::{Ended, Phase, Waiting};
 use super::termination::{self, Grace};
 use crate::agent::Node;
 use crate::agent::probes::Target;
@@ -32,39 +30,33 @@ use crate::agent::server::PodView;
 pub(super) const RETRY: Duration = Duration::from_secs(10);
 
 /// A runtime or an API that did not answer is asked again after this.
-const RETRY_SOON: Duration = Duration::from_secs(1);
-
-/// Own writes that may not have come back from the API yet.
-const REPORTED_MAX: usize = 16;
-
-/// Tries to write a status against others who write the pod.
-const CONFLICT_TRIES: usize = 8;
+pub(super) const RETRY_SOON: Duration = Duration::from_secs(1);
 
 /// One pod's task, as others reach it.
 pub struct Worker {
     pub(super) node: Arc<Node>,
     pub uid: String,
-    target: Mutex<Wanted>,
+    pub(super) target: Mutex<Wanted>,
     wake: Notify,
     /// The pod's own, once it has one.
     address: Mutex<Option<IpAddr>>,
     running: Mutex<Running>,
     /// What this worker wrote last, the newest at the end.
-    reported: Mutex<VecDeque<PodStatus>>,
+    pub(super) reported: Mutex<VecDeque<PodStatus>>,
     /// The status that was written last, until somebody else changes the pod.
-    said: Mutex<Option<PodStatus>>,
+    pub(super) said: Mutex<Option<PodStatus>>,
     /// Cancelled when the pod is to end: nobody waits for images and hooks any more.
     pub(super) ending: Shutdown,
 }
 
 /// What the worker works towards.
 #[derive(Clone)]
-struct Wanted {
-    pod: Arc<Pod>,
+pub(super) struct Wanted {
+    pub pod: Arc<Pod>,
     /// It is in the API no longer.
-    gone: bool,
+    pub gone: bool,
     /// The node wants it to end.
-    ended: Option<Arc<Ended>>,
+    pub ended: Option<Arc<Ended>>,
 }
 
 /// The runtime's names of what a pod has.
@@ -146,23 +138,6 @@ impl Worker {
             self.look_for_the_end();
             self.wake();
         }
-    }
-
-    /// Whether all that changed is what this worker itself wrote. The end of a pod is news all the same.
-    fn is_echo(&self, before: &Pod, after: &Pod) -> bool {
-        let is_own = after.status.as_ref().is_some_and(|status| self.reported.lock().contains(status));
-        let has_ended = |pod: &Pod| {
-            pod.status
-                .as_ref()
-                .is_some_and(|own| matches!(own.phase.as_deref(), Some("Succeeded" | "Failed")))
-        };
-        let (old, new) = (&before.metadata, &after.metadata);
-        is_own
-            && has_ended(before) == has_ended(after)
-            && before.spec == after.spec
-            && old.deletion_timestamp == new.deletion_timestamp
-            && old.labels == new.labels
-            && old.annotations == new.annotations
     }
 
     /// The API has it no longer.
@@ -364,130 +339,6 @@ impl Worker {
         next
     }
 
-    /// The pod has ended, and stays: nothing of it runs, its containers are kept for their logs.
-    async fn finish(&self, pod: &Pod, ended: Option<&Ended>, memory: &mut Memory) -> Next {
-        let Some(observed) = self.observe().await else { return Next::After(RETRY_SOON) };
-        self.node.probes.remove(&self.uid);
-        termination::kill_all(self, pod, &observed, Grace::of(pod, rt::now())).await;
-        self.stop_sandboxes(&observed).await;
-        let Some(observed) = self.observe().await else { return Next::After(RETRY_SOON) };
-        if self.report(pod, &observed, memory, ended, true).await.is_none() {
-            return Next::After(RETRY_SOON);
-        }
-        match self.node.volumes.unmount_all(&self.uid).await {
-            Ok(()) => Next::Event,
-            Err(errors) => {
-                warn!(uid = %self.uid, ?errors, "Volumes of a pod that has ended are still there");
-                Next::After(RETRY)
-            }
-        }
-    }
-
-    /// The pod is deleted: it ends, says how, and then goes from the API.
-    async fn delete(&self, pod: &Pod, ended: Option<&Ended>, memory: &mut Memory) -> Next {
-        let Some(observed) = self.observe().await else { return Next::After(RETRY_SOON) };
-        self.report(pod, &observed, memory, ended, false).await;
-        self.node.probes.stop_liveness(&self.uid);
-        let grace = Grace::of(pod, rt::now());
-        tokio::select! {
-            () = termination::kill_all(self, pod, &observed, grace) => {}
-            () = self.shortened(grace) => return Next::Now,
-        }
-        self.node.probes.remove(&self.uid);
-        self.stop_sandboxes(&observed).await;
-        let Some(observed) = self.observe().await else { return Next::After(RETRY_SOON) };
-        if observed.running().next().is_some() {
-            return Next::After(RETRY_SOON);
-        }
-        if self.report(pod, &observed, memory, ended, true).await.is_none() {
-            return Next::After(RETRY_SOON);
-        }
-        if let Next::After(wait) = self.remove_everything(pod, &observed).await {
-            return Next::After(wait);
-        }
-        let options = DeleteOptions {
-            grace_period_seconds: Some(0),
-            uid: Some(self.uid.as_str().into()),
-            ..DeleteOptions::default()
-        };
-        let (namespace, name) = names(pod);
-        match self.node.api.delete(&PODS, namespace, name, &options).await {
-            Ok(()) => Next::Event,
-            Err(status) if status.is_not_found() || status.is_conflict() => Next::Event,
-            Err(status) => {
-                warn!(namespace, name, error = %status, "A pod that has ended could not be deleted");
-                Next::After(RETRY_SOON)
-            }
-        }
-    }
-
-    /// Waits until somebody asks for less patience than `grace`.
-    async fn shortened(&self, grace: Grace) {
-        loop {
-            self.woken().await;
-            let target = self.target.lock().clone();
-            if target.gone || Grace::of(&target.pod, rt::now()).ends_before(grace) {
-                return;
-            }
-        }
-    }
-
-    /// The API has the pod no longer: nobody is told of its end.
-    async fn clean_up(&self, pod: &Pod) -> Next {
-        self.node.probes.remove(&self.uid);
-        let Some(observed) = self.observe().await else { return Next::After(RETRY_SOON) };
-        termination::kill_all(self, pod, &observed, Grace::of(pod, rt::now())).await;
-        self.stop_sandboxes(&observed).await;
-        match self.remove_everything(pod, &observed).await {
-            Next::After(wait) => Next::After(wait),
-            _ => {
-                self.node.pods.remove(&self.uid);
-                Next::Done
-            }
-        }
-    }
-
-    async fn stop_sandboxes(&self, observed: &Observed) {
-        for sandbox in
-            observed.sandboxes.iter().filter(|sandbox| sandbox.state == runtime::SandboxState::Ready)
-        {
-            if let Err(error) = self.node.runtime.stop_sandbox(&sandbox.id).await {
-                warn!(sandbox = %sandbox.id, %error, "A sandbox was not stopped");
-            }
-        }
-    }
-
-    /// Removes containers, sandboxes and volumes of a pod that has ended.
-    async fn remove_everything(&self, pod: &Pod, observed: &Observed) -> Next {
-        for container in observed.all() {
-            if let Err(error) = self.node.runtime.remove_container(&container.id).await {
-                warn!(container = %container.id, %error, "A container was not removed");
-                return Next::After(RETRY_SOON);
-            }
-        }
-        for sandbox in &observed.sandboxes {
-            if let Err(error) = self.node.runtime.remove_sandbox(&sandbox.id).await {
-                warn!(sandbox = %sandbox.id, %error, "A sandbox was not removed");
-                return Next::After(RETRY_SOON);
-            }
-        }
-        match self.node.forget_pod(pod).await {
-            Ok(()) => Next::Now,
-            Err(error) => {
-                warn!(uid = %self.uid, %error, "Files of a pod were not removed");
-                Next::After(RETRY_SOON)
-            }
-        }
-    }
-
-    async fn remove_superseded(&self, observed: &Observed) {
-        for container in observed.superseded().filter(|container| container.state == ContainerState::Exited) {
-            if let Err(error) = self.node.runtime.remove_container(&container.id).await {
-                debug!(container = %container.id, %error, "An old container was not removed");
-            }
-        }
-    }
-
     /// Every running container that is to be probed is.
     fn watch_probes(&self, pod: &Arc<Pod>, observed: &Observed) {
         let sidecars =
@@ -505,83 +356,6 @@ impl Worker {
             }
         }
     }
-
-    /// Writes the status if it says anything new. Returns the phase it tells, or `None` if it could not be written.
-    async fn report(
-        &self,
-        pod: &Pod,
-        observed: &Observed,
-        memory: &mut Memory,
-        ended: Option<&Ended>,
-        is_over: bool,
-    ) -> Option<Phase> {
-        let (namespace, name) = names(pod);
-        let mut latest = pod.clone();
-        for _ in 0..CONFLICT_TRIES {
-            let facts = Facts {
-                pod: &latest,
-                observed,
-                probes: self.node.probes.results(),
-                waiting: &memory.waiting,
-                host_addresses: self.node.addresses(),
-                is_over,
-                ended,
-                runtime_name: &self.node.runtime_name,
-                now: rt::now(),
-            };
-            let new = status::status(&facts);
-            let phase = phase_of(&new);
-            if latest.status.as_ref() == Some(&new) || self.said.lock().as_ref() == Some(&new) {
-                return phase;
-            }
-            let patch = status_patch(&latest, &new);
-            let options = WriteOptions::default();
-            self.remember(new.clone());
-            match self
-                .node
-                .api
-                .patch(&PODS, namespace, name, Some("status"), Patch::Merge(patch), &options)
-                .await
-            {
-                Ok(_) => {
-                    *self.said.lock() = Some(new);
-                    return phase;
-                }
-                Err(status) if status.is_not_found() => return phase,
-                Err(status) if status.is_conflict() => {
-                    match self.node.api.get(&PODS, namespace, name).await {
-                        Ok(object) if object.uid() == self.uid => match decode(&object) {
-                            Ok(fresh) => latest = fresh,
-                            Err(error) => return self.unreported(pod, &Status::internal(error)),
-                        },
-                        // Another of the name, or none: this one's status interests nobody.
-                        Ok(_) => return phase,
-                        Err(status) if status.is_not_found() => return phase,
-                        Err(status) => return self.unreported(pod, &status),
-                    }
-                }
-                Err(status) => return self.unreported(pod, &status),
-            }
-        }
-        None
-    }
-
-    fn remember(&self, status: PodStatus) {
-        let mut reported = self.reported.lock();
-        if reported.contains(&status) {
-            return;
-        }
-        if reported.len() == REPORTED_MAX {
-            reported.pop_front();
-        }
-        reported.push_back(status);
-    }
-
-    fn unreported(&self, pod: &Pod, status: &Status) -> Option<Phase> {
-        let (namespace, name) = names(pod);
-        warn!(namespace, name, error = %status, "A pod's status was not written");
-        None
-    }
 }
 
 pub(super) fn names(pod: &Pod) -> (&str, &str) {
@@ -589,43 +363,9 @@ pub(super) fn names(pod: &Pod) -> (&str, &str) {
     (metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default())
 }
 
-fn phase_of(status: &PodStatus) -> Option<Phase> {
-    Some(match status.phase.as_deref()? {
-        "Succeeded" => Phase::Succeeded,
-        "Failed" => Phase::Failed,
-        "Running" => Phase::Running,
-        _ => Phase::Pending,
-    })
-}
-
 /// A pod as this agent reads it.
 pub fn decode(object: &Object) -> Result<Pod, serde_json::Error> {
     let mut pod: Pod = serde_json::from_slice(object.json())?;
     pod.metadata.resource_version = Some(object.revision().to_string());
     Ok(pod)
-}
-
-/// The merge patch that makes `pod`'s status the new one, if nobody wrote the pod meanwhile.
-fn status_patch(pod: &Pod, new: &PodStatus) -> Value {
-    let tree = |status: &PodStatus| {
-        let json = serde_json::to_value(status).expect("a status is plain data");
-        Value::from(json)
-    };
-    let mut status = tree(new);
-    if let Some(old) = pod.status.as_ref().map(tree) {
-        let fields = status.ensure_object();
-        for key in old.as_object().into_iter().flat_map(|old| old.keys()) {
-            if fields.get(key).is_none() {
-                fields.insert(key.clone(), Value::Null);
-            }
-        }
-    }
-    let mut patch = Value::object();
-    patch.set_at(&["metadata", "uid"], pod.metadata.uid.as_deref().unwrap_or_default());
-    patch.set_at(
-        &["metadata", "resourceVersion"],
-        pod.metadata.resource_version.as_deref().unwrap_or_default(),
-    );
-    patch.set_at(&["status"], status);
-    patch
 }

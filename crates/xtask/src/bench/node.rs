@@ -1,0 +1,163 @@
+//! The suite `node`: real containers on this machine.
+//!
+//! Needs root, and makes this machine a node while it runs. What runs in the containers is the program's own image, so
+//! that no registry is needed.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use serde_json::{Value, json};
+
+use super::connection::Lines;
+use super::objects::{HOLE, Template};
+use super::report::{MIB, Measurement};
+use super::scenarios::{Folder, create_namespace};
+use super::server::Server;
+use super::suite::{Measured, Scenario, World};
+
+const NAMESPACE: &str = "bench";
+const PODS: &str = "/api/v1/namespaces/bench/pods";
+const FLAGS: [&str; 5] = ["--node=true", "--node-name", "bench", "--kubelet-port", "0"];
+
+/// When for so long nothing happened, nothing will. The first pod waits for the image of the program.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How many pods, one by one and at once; a node has room for 110.
+const FULL: (usize, usize) = (50, 100);
+const SMOKE: (usize, usize) = (2, 3);
+
+pub(super) fn all() -> Vec<Scenario> {
+    vec![Scenario {
+        name: "pods".to_owned(),
+        about: "create to Ready of real pods, one by one and 100 at once, and what they cost the agent"
+            .to_owned(),
+        run: Box::new(|world| Box::pin(pods(world))),
+    }]
+}
+
+async fn pods(world: World) -> Measured {
+    let (alone, together) = if world.smoke { SMOKE } else { FULL };
+    let folder = Folder::new()?;
+    let server = world.start_with(&folder, 0, &FLAGS).await?;
+    create_namespace(&server, NAMESPACE).await?;
+    let mut node = Node::watch(&server).await?;
+    let outcome = measure(&server, &mut node, alone, together).await;
+    // Containers outlive the server: they go first, whatever happened.
+    let cleaned = node.delete_all(&server).await;
+    let measured = outcome?;
+    cleaned?;
+    server.stop().await?;
+    Ok(measured)
+}
+
+async fn measure(server: &Server, node: &mut Node, alone: usize, together: usize) -> Measured {
+    // The image is made, and everything has been used once.
+    node.start(server, ["warm".to_owned()].into()).await?;
+    let idle = server.resident()?;
+    let mut one_by_one = Vec::new();
+    for number in 0..alone {
+        one_by_one.extend(node.start(server, [format!("alone-{number}")].into()).await?);
+    }
+    node.delete_all(server).await?;
+    let before = server.resident()?;
+    let at_once =
+        node.start(server, (0..together).map(|number| format!("together-{number}")).collect()).await?;
+    let grown = server.resident()?.saturating_sub(before.max(idle)) as f64 / MIB;
+    let rows =
+        [(format!("{alone} pods one by one"), one_by_one), (format!("{together} pods at once"), at_once)];
+    let mut measured = Vec::new();
+    for (what, mut times) in rows {
+        times.sort_unstable();
+        let at = |share: f64| {
+            let index = ((times.len() as f64 * share).ceil() as usize).clamp(1, times.len()) - 1;
+            times[index].as_secs_f64() * 1e3
+        };
+        measured.push(Measurement::new(format!("create → Ready, {what}, p50"), at(0.5), "ms").at_most(150.0));
+        measured
+            .push(Measurement::new(format!("create → Ready, {what}, p99"), at(0.99), "ms").at_most(500.0));
+    }
+    measured.push(Measurement::new(format!("memory of {together} more pods"), grown, "MiB").at_most(40.0));
+    Ok(measured)
+}
+
+/// The pods of the node, as a watch tells of them.
+struct Node {
+    changes: Lines,
+    template: Template,
+}
+
+impl Node {
+    async fn watch(server: &Server) -> anyhow::Result<Self> {
+        let changes = Lines::watch(server.endpoint.connect().await?, PODS, "").await?;
+        let template = Template::new(&json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": HOLE},
+            "spec": {
+                "terminationGracePeriodSeconds": 1,
+                "containers": [{
+                    "name": "main", "image": "pintle.dev/pintle:bench", "imagePullPolicy": "IfNotPresent",
+                    "args": ["demo"], "resources": {"requests": {"cpu": "1m", "memory": "1Mi"}},
+                }],
+            },
+        }));
+        Ok(Self { changes, template })
+    }
+
+    /// Creates these pods at once and returns how long each took to become ready.
+    async fn start(&mut self, server: &Server, names: Vec<String>) -> anyhow::Result<Vec<Duration>> {
+        let mut connection = server.endpoint.connect().await?;
+        let mut started = HashMap::new();
+        for name in names {
+            let body = self.template.named(&name);
+            started.insert(name, Instant::now());
+            connection.create(PODS, body).await?;
+        }
+        let mut times = Vec::new();
+        while !started.is_empty() {
+            let event = self.next().await?;
+            let pod = &event["object"];
+            let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+            if is_ready(pod)
+                && let Some(since) = started.remove(name)
+            {
+                times.push(since.elapsed());
+            }
+            ensure!(pod["status"]["phase"] != "Failed", "pod {name} failed: {}", pod["status"]);
+        }
+        Ok(times)
+    }
+
+    /// Deletes all pods and waits until they are gone, and with them their containers.
+    async fn delete_all(&mut self, server: &Server) -> anyhow::Result<()> {
+        let mut connection = server.endpoint.connect().await?;
+        let list: Value =
+            serde_json::from_slice(&connection.get(PODS).await?.body).context("reading the pods")?;
+        let mut left: Vec<String> = Vec::new();
+        for pod in list["items"].as_array().into_iter().flatten() {
+            let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            let path = format!("{PODS}/{name}");
+            connection.call(hyper::Method::DELETE, &path, "application/json", bytes::Bytes::new()).await?;
+            left.push(name);
+        }
+        while !left.is_empty() {
+            let event = self.next().await?;
+            if event["type"] == "DELETED" {
+                left.retain(|name| event["object"]["metadata"]["name"] != name.as_str());
+            }
+        }
+        Ok(())
+    }
+
+    async fn next(&mut self) -> anyhow::Result<Value> {
+        let next = tokio::time::timeout(PATIENCE, self.changes.next()).await;
+        let Some(line) = next.context("nothing happens any more")?? else {
+            bail!("the watch ended too early")
+        };
+        serde_json::from_slice(&line).context("reading an event")
+    }
+}
+
+fn is_ready(pod: &Value) -> bool {
+    let conditions = pod["status"]["conditions"].as_array();
+    conditions.into_iter().flatten().any(|own| own["type"] == "Ready" && own["status"] == "True")
+}
