@@ -1,7 +1,38 @@
-//! (to be written)
+//! What a pod may ask of its node, from its first container to its last word.
 
-use interop::Checks;
+mod contents;
+mod course;
+mod failures;
+mod network;
+mod probes;
+mod security;
 
-use crate::world::Inputs;
+use interop::{Checks, Kubectl};
 
-pub fn run(_inputs: &Inputs, _checks: &mut Checks) {}
+use crate::pods;
+use crate::world::{Cluster, Inputs};
+
+/// What the checks of a group share.
+struct World<'a> {
+    kubectl: &'a Kubectl,
+    cluster: &'a Cluster,
+}
+
+pub fn run(inputs: &Inputs, checks: &mut Checks) {
+    let busybox = match pods::busybox() {
+        Ok(busybox) => busybox,
+        Err(reason) => return interop::skip(&reason),
+    };
+    let cluster = Cluster::start(inputs).and_then(|cluster| {
+        pods::build_image(inputs, &cluster, &busybox)?;
+        Ok(cluster)
+    });
+    let cluster = match cluster {
+        Ok(cluster) => cluster,
+        Err(error) => return checks.check("a cluster starts", || Err(error)),
+    };
+    let world = World { kubectl: &cluster.kubectl, cluster: &cluster };
+    for group in [course::run, probes::run, contents::run, security::run, network::run, failures::run] {
+        group(&world, checks);
+    }
+}

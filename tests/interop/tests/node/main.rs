@@ -6,8 +6,11 @@
 #![allow(clippy::disallowed_methods, reason = "a suite looks at another process, in real time")]
 
 mod fail_static;
+mod http;
 mod leaks;
 mod lifecycle;
+mod pods;
+mod remains;
 mod shop;
 mod streams;
 mod third_party;

@@ -6,6 +6,8 @@ use anyhow::{Context, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 use interop::{Folder, Kubectl, Server};
 
+use crate::remains::Remains;
+
 /// The machine's address in the suite's namespace; every packet that leaves it is lost.
 pub const ADDRESS: &str = "192.0.2.1";
 
@@ -33,7 +35,16 @@ pub struct Cluster {
     /// The newest.
     pub kubectl: Kubectl,
     pub server: Server,
+    /// Between the server, which would look after them, and their data, which is below the folder.
+    remains: Remains,
     pub folder: Folder,
+}
+
+/// A cluster whose server is down; its containers are not.
+pub struct Crashed {
+    kubectl: Kubectl,
+    remains: Remains,
+    folder: Folder,
 }
 
 impl Cluster {
@@ -45,17 +56,35 @@ impl Cluster {
         let folder = Folder::new()?;
         let server = start_server(inputs, &folder, flags)?;
         let (program, version) = inputs.kubectls.last().context("there is a kubectl")?;
-        Ok(Self { kubectl: Kubectl::new(program, version, &folder), server, folder })
+        let remains = Remains::of(folder.path().join("data"));
+        Ok(Self { kubectl: Kubectl::new(program, version, &folder), server, remains, folder })
     }
 
     /// Starts it again after its server ended, on the same data.
+    #[allow(dead_code)]
     pub fn restart(self, inputs: &Inputs) -> anyhow::Result<Self> {
         let server = start_server(inputs, &self.folder, &[])?;
         Ok(Self { server, ..self })
     }
 
+    /// Ends the server without warning.
+    pub fn crash(self) -> anyhow::Result<Crashed> {
+        let Self { kubectl, server, remains, folder } = self;
+        server.kill()?;
+        Ok(Crashed { kubectl, remains, folder })
+    }
+
     pub fn data(&self) -> Utf8PathBuf {
         self.folder.path().join("data")
+    }
+}
+
+impl Crashed {
+    /// Starts it again, on the same data.
+    pub fn restart(self, inputs: &Inputs) -> anyhow::Result<Cluster> {
+        let Self { kubectl, remains, folder } = self;
+        let server = start_server(inputs, &folder, &[])?;
+        Ok(Cluster { kubectl, server, remains, folder })
     }
 }
 

@@ -1,0 +1,132 @@
+//! Pods of busybox: making them, and waiting for what becomes of them.
+
+use std::os::unix::fs::symlink;
+use std::time::Duration;
+use std::{env, fs};
+
+use anyhow::{Context, ensure};
+use camino::{Utf8Path, Utf8PathBuf};
+use interop::{Kubectl, eventually};
+use serde_json::{Value, json};
+
+use crate::world::{self, Cluster, Inputs};
+
+/// The image of [`build_image`].
+pub const IMAGE: &str = "test.pintle.dev/busybox:1";
+
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why there is no busybox to make an image of, or where it is.
+pub fn busybox() -> Result<Utf8PathBuf, String> {
+    let path = env::var("PATH").unwrap_or_default();
+    let found =
+        path.split(':').map(|folder| Utf8Path::new(folder).join("busybox")).find(|file| file.is_file());
+    let found = found.ok_or("there is no busybox on this machine")?;
+    let program = fs::read(&found).map_err(|error| format!("{found} cannot be read: {error}"))?;
+    // A dynamic program names its loader.
+    let is_static = !program.windows(LOADER.len()).any(|bytes| bytes == LOADER);
+    if is_static { Ok(found) } else { Err(format!("{found} is not linked statically")) }
+}
+
+const LOADER: &[u8] = b"/ld-linux";
+
+/// Makes the image: busybox and its applets, a `/tmp` for everybody.
+pub fn build_image(inputs: &Inputs, cluster: &Cluster, busybox: &Utf8Path) -> anyhow::Result<()> {
+    let root = cluster.folder.path().join("busybox");
+    let programs = root.join("bin");
+    for folder in [&programs, &root.join("etc"), &root.join("root"), &root.join("www")] {
+        fs::create_dir_all(folder).with_context(|| format!("making {folder}"))?;
+    }
+    fs::write(root.join("www/index.html"), "page\n")?;
+    fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nsailor:x:1000:1000::/tmp:/bin/sh\n")?;
+    fs::copy(busybox, programs.join("busybox")).context("copying busybox")?;
+    for applet in world::run(busybox.as_str(), &["--list"])?.lines().filter(|applet| *applet != "busybox") {
+        symlink("busybox", programs.join(applet)).with_context(|| format!("linking {applet}"))?;
+    }
+    world::build_image(inputs, cluster, IMAGE, &root, &["sh"])
+}
+
+/// A container that runs a script.
+pub fn shell(name: &str, script: &str) -> Value {
+    json!({"name": name, "image": IMAGE, "command": ["sh", "-c", script]})
+}
+
+/// A container that runs a script, with more fields.
+pub fn shell_with(name: &str, script: &str, fields: Value) -> Value {
+    with(shell(name, script), fields)
+}
+
+/// An object and the fields of another.
+fn with(mut object: Value, fields: Value) -> Value {
+    if let (Value::Object(object), Value::Object(fields)) = (&mut object, fields) {
+        object.extend(fields);
+    }
+    object
+}
+
+/// Makes a pod that runs once, gets a second to end, and has the label `app` with its name.
+pub fn create(kubectl: &Kubectl, name: &str, spec: Value) -> anyhow::Result<()> {
+    let spec = with(json!({"restartPolicy": "Never", "terminationGracePeriodSeconds": 1}), spec);
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}}, "spec": spec});
+    kubectl.ok_with(&["create", "-f", "-"], &pod.to_string()).map(drop)
+}
+
+/// Makes objects of any kind.
+pub fn make(kubectl: &Kubectl, objects: &[Value]) -> anyhow::Result<()> {
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+    kubectl.ok_with(&["create", "-f", "-"], &list.to_string()).map(drop)
+}
+
+/// Waits until a pod satisfies; with its status if it never does.
+pub fn until(kubectl: &Kubectl, name: &str, satisfies: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
+    eventually(PATIENCE, || {
+        let pod = kubectl.json(&["get", "pod", name])?;
+        ensure!(satisfies(&pod), "{}", pod["status"]);
+        Ok(pod)
+    })
+}
+
+pub fn is_ready(pod: &Value) -> bool {
+    let conditions = pod["status"]["conditions"].as_array();
+    conditions.is_some_and(|all| all.iter().any(|one| one["type"] == "Ready" && one["status"] == "True"))
+}
+
+pub fn until_ready(kubectl: &Kubectl, name: &str) -> anyhow::Result<Value> {
+    until(kubectl, name, is_ready)
+}
+
+pub fn until_phase(kubectl: &Kubectl, name: &str, phase: &str) -> anyhow::Result<Value> {
+    until(kubectl, name, |pod| pod["status"]["phase"] == phase)
+}
+
+/// How the only container of a pod ended.
+pub fn until_ended(kubectl: &Kubectl, name: &str) -> anyhow::Result<Value> {
+    let ended = |pod: &Value| pod["status"]["containerStatuses"][0]["state"]["terminated"].clone();
+    Ok(ended(&until(kubectl, name, |pod| ended(pod).is_object())?))
+}
+
+/// What a pod of one container printed until its end, which must be good.
+pub fn output(kubectl: &Kubectl, name: &str, spec: Value) -> anyhow::Result<String> {
+    create(kubectl, name, spec)?;
+    let ended = until_ended(kubectl, name)?;
+    let said = kubectl.ok(&["logs", name])?;
+    ensure!(ended["exitCode"] == 0, "{ended}; it printed {said}");
+    Ok(said)
+}
+
+/// Waits for an event about an object with this reason and a message that contains this.
+pub fn event(kubectl: &Kubectl, object: &str, reason: &str, message: &str) -> anyhow::Result<()> {
+    let about = format!("involvedObject.name={object},reason={reason}");
+    eventually(PATIENCE, || {
+        let events = kubectl.ok(&[
+            "get",
+            "events",
+            "--field-selector",
+            &about,
+            "-o",
+            "jsonpath={.items[*].message}",
+        ])?;
+        ensure!(events.contains(message), "events with {reason}: {events}");
+        Ok(())
+    })
+}
