@@ -1,19 +1,22 @@
 //! What suites need that drive the finished binary with clients nobody here wrote.
 //!
 //! Owns: the server process ([`Server`]), finding inputs and tools ([`testdata`], [`Kubectl::found`]), counting checks
-//! ([`Checks`]). Never touches: the platform's crates; a suite sees what a user sees.
+//! ([`Checks`]), root folders of Debian's packages ([`Packages`]). Never touches: the platform's crates; a suite sees
+//! what a user sees.
 //!
 //! A suite that lacks something (the binary, a tool, the test data) says `skipped` and why, and passes.
 
 #![allow(clippy::disallowed_methods, reason = "a suite looks at another process, in real time")]
 
 mod checks;
+mod debian;
 mod kubectl;
 mod server;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
 pub use checks::{Checks, eventually};
+pub use debian::Packages;
 pub use kubectl::{Kubectl, Output, Streaming};
 pub use server::{Folder, Server};
 

@@ -117,6 +117,14 @@ impl Server {
     /// # Errors
     /// It cannot be killed.
     pub fn kill(mut self) -> anyhow::Result<()> {
+        self.crash()
+    }
+
+    /// As [`Server::kill`], for whoever has more to look at before the next start.
+    ///
+    /// # Errors
+    /// As [`Server::kill`].
+    pub fn crash(&mut self) -> anyhow::Result<()> {
         self.child.kill().context("killing the server")?;
         self.child.wait().context("waiting for its end")?;
         Ok(())
@@ -127,6 +135,14 @@ impl Server {
     /// # Errors
     /// It does not stop in time, or not with success.
     pub fn stop(mut self) -> anyhow::Result<()> {
+        self.shut_down()
+    }
+
+    /// As [`Server::stop`], for whoever has more to look at before the next start.
+    ///
+    /// # Errors
+    /// As [`Server::stop`].
+    pub fn shut_down(&mut self) -> anyhow::Result<()> {
         let pid = self.child.id().to_string();
         Command::new("kill").args(["-TERM", &pid]).status().context("sending SIGTERM")?;
         let status = eventually(Duration::from_secs(STOP_SECONDS_MAX), || {

@@ -1,7 +1,68 @@
-//! (to be written)
+//! Software that nobody here wrote, as its distribution builds it: nginx, Redis and PostgreSQL of Debian's packages, and
+//! Debian's registry to pull them from.
+//!
+//! Owns: how their images are made, and the cluster they run on. Each program's checks are in a file of its name.
 
-use interop::Checks;
+mod image;
+mod load;
+mod nginx;
+mod postgres;
+mod processes;
+mod redis;
+mod registry;
 
-use crate::world::Inputs;
+use std::time::Duration;
 
-pub fn run(_inputs: &Inputs, _checks: &mut Checks) {}
+use interop::{Checks, Kubectl, eventually};
+
+use crate::world::{Cluster, Inputs};
+
+use image::Images;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub fn run(inputs: &Inputs, checks: &mut Checks) {
+    let images = match Images::new(inputs) {
+        Ok(images) => images,
+        Err(error) => return interop::skip(&format!("images of Debian's packages: {error:#}")),
+    };
+    let cluster = match Cluster::start(inputs) {
+        Ok(cluster) => cluster,
+        Err(error) => return checks.check("a cluster starts", || Err(error)),
+    };
+    let is_ready = eventually(PATIENCE, || {
+        cluster.kubectl.ok(&["wait", "--for=condition=Ready", "node/n1", "--timeout=60s"])
+    });
+    checks.check("the node is ready", || is_ready.map(drop));
+    if images.make(&image::NGINX, &cluster, checks) {
+        registry::run(&cluster, &images, checks);
+        nginx::run(&cluster, checks);
+    }
+    if images.make(&image::REDIS, &cluster, checks) {
+        redis::run(&cluster, checks);
+    }
+    let cluster = if images.make(&image::POSTGRES, &cluster, checks) {
+        postgres::run(inputs, cluster, checks)
+    } else {
+        Some(cluster)
+    };
+    let Some(cluster) = cluster else { return };
+    checks.check("everything goes away when it is deleted", || everything_goes(&cluster.kubectl));
+}
+
+/// Deletes what the parts made; containers live longer than the server and must not outlive the suite.
+fn everything_goes(kubectl: &Kubectl) -> anyhow::Result<()> {
+    let kinds = "deployments,statefulsets,pods,services,persistentvolumeclaims";
+    kubectl.ok(&[
+        "delete",
+        kinds,
+        "--all",
+        "--ignore-not-found",
+        "--field-selector=metadata.name!=kubernetes",
+    ])?;
+    eventually(PATIENCE, || {
+        let left = kubectl.ok(&["get", "pods,persistentvolumeclaims,persistentvolumes", "-o", "name"])?;
+        anyhow::ensure!(left.trim().is_empty(), "{left}");
+        Ok(())
+    })
+}
