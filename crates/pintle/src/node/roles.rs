@@ -33,6 +33,7 @@ pub fn policy() -> Vec<Value> {
             "verbs": ["patch", "update"]},
         {"apiGroups": ["storage.k8s.io"], "resources": ["storageclasses"],
             "verbs": ["get", "list", "watch", "create"]},
+        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]},
         {"apiGroups": ["", "events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch", "update"]},
     ]);
     let mut objects = Vec::new();

@@ -150,7 +150,9 @@ impl Provisioner {
         let Some(object) = current(&self.claims, changed) else { return Ok(()) };
         let claim = view::<PersistentVolumeClaim>(&object)?;
         if claim.spec.volume_name.is_empty() {
-            self.provision(&object, &claim).await
+            self.provision(&object, &claim).await.inspect_err(|failure| {
+                self.recorder.warning(&Reference::of(&object), "ProvisioningFailed", failed(&claim, failure));
+            })
         } else {
             self.grow(&object, &claim).await
         }
@@ -169,8 +171,7 @@ impl Provisioner {
         let class = view::<StorageClass>(&class)?;
         let reference = Reference::of(object);
         if let Some(why) = refusal(claim, &name) {
-            let message = format!("failed to provision volume with StorageClass {:?}: {why}", claim.class());
-            self.recorder.warning(&reference, "ProvisioningFailed", message);
+            self.recorder.warning(&reference, "ProvisioningFailed", failed(claim, &why));
             return Ok(());
         }
         let (namespace, claim_name) = (object.namespace(), object.name());
@@ -304,6 +305,10 @@ fn refusal(claim: &PersistentVolumeClaim, name: &str) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+fn failed(claim: &PersistentVolumeClaim, why: &dyn std::fmt::Display) -> String {
+    format!("failed to provision volume with StorageClass {:?}: {why}", claim.class())
 }
 
 fn is_own(volume: &PersistentVolume, node: &str) -> bool {
