@@ -273,12 +273,13 @@ impl Worker {
         memory.waiting.retain(|name, _| {
             observed.latest(name).is_none_or(|container| container.state != ContainerState::Running)
         });
+        // First, since what is known of the probes of a container from before is told, too.
+        self.watch_probes(pod, &observed);
         let phase = self.report(pod, &observed, memory, None, false).await;
         if phase.is_some_and(Phase::is_terminal) {
             // The pod comes back with this phase, and is finished then.
             return Next::Event;
         }
-        self.watch_probes(pod, &observed);
         let plan = plan::plan(pod, &observed, self.node.probes.results());
         self.carry_out(pod, &observed, plan, memory).await
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use k8s_openapi::api::core::v1::{Container, Probe};
+use k8s_openapi::api::core::v1::{Container, Pod, Probe};
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,6 +43,23 @@ impl fmt::Display for Kind {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, formatter)
     }
+}
+
+/// What was found of this very container by a process before this one, as far as the pod's status tells: that it has
+/// started, and that it is ready. Else the restart of a node's agent would take every pod out of its Services.
+pub(super) fn told_before(kind: Kind, pod: &Pod, container_id: &str) -> Option<bool> {
+    let status = pod.status.as_ref()?;
+    let lists = [&status.init_container_statuses, &status.container_statuses];
+    let own = lists.into_iter().flatten().flatten().find(|status| {
+        let id = status.container_id.as_deref().and_then(|id| id.split_once("://"));
+        id.is_some_and(|(_, id)| id == container_id)
+    })?;
+    let passed = match kind {
+        Kind::Liveness => false,
+        Kind::Readiness => own.ready,
+        Kind::Startup => own.started == Some(true),
+    };
+    passed.then_some(true)
 }
 
 /// What one more result changes.

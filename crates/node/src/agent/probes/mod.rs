@@ -7,6 +7,8 @@
 //! Start at [`Prober`]; what a result means is decided in [`decision`], how a container is asked in [`check`].
 //!
 //! A container that is started again is another one, with another ID: it gets new tasks, and its results begin anew.
+//! This process may be started again, too, and containers do not notice: what the pod's status says of them is true
+//! until a probe finds otherwise.
 
 mod check;
 mod decision;
@@ -117,22 +119,29 @@ impl Prober {
             None => {}
         }
         let stop_all = self.shutdown.child_token();
+        let told = |kind| decision::told_before(kind, &target.pod, &target.container_id);
+        let has_started = target.container.startup_probe.is_none() || told(Kind::Startup) == Some(true);
         let probed = Probed {
             container_id: target.container_id.clone(),
             stop_restarting: stop_all.child_token(),
             stop_all,
-            started: watch::Sender::new(target.container.startup_probe.is_none()),
+            started: watch::Sender::new(has_started),
             kinds: Kind::ALL.into_iter().filter(|kind| kind.spec(&target.container).is_some()).collect(),
         };
+        let begins_with = |kind: Kind| told(kind).or(kind.initial());
+        let kinds: Vec<_> = probed.kinds.iter().map(|&kind| (kind, begins_with(kind))).collect();
         let target = Arc::new(target);
-        for &kind in &probed.kinds {
+        for (kind, passed) in kinds {
             let task = Task {
                 shared: self.shared.clone(),
                 target: target.clone(),
                 kind,
                 started: probed.started.clone(),
             };
-            task.shared.results.begin(task.change(kind.initial()));
+            task.shared.results.begin(task.change(passed));
+            if kind == Kind::Startup && has_started {
+                continue;
+            }
             let stop = if kind.restarts() { &probed.stop_restarting } else { &probed.stop_all };
             let stop = stop.clone();
             drop(rt::spawn("probe", async move {

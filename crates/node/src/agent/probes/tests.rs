@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{
-    Container, ExecAction, GRPCAction, HTTPGetAction, HTTPHeader, LifecycleHandler, Pod, Probe, SleepAction,
-    TCPSocketAction,
+    Container, ContainerStatus as ToldStatus, ExecAction, GRPCAction, HTTPGetAction, HTTPHeader,
+    LifecycleHandler, Pod, PodStatus, Probe, SleepAction, TCPSocketAction,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use parking_lot::Mutex;
@@ -514,6 +514,42 @@ async fn startup_comes_first_and_a_new_container_begins_anew() {
     }
     assert_eq!(next, change("c2", Kind::Liveness, Some(true)));
     assert_eq!(changes.recv().await.unwrap(), change("c2", Kind::Readiness, Some(false)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_found_of_a_container_before_this_process_holds_until_a_probe_finds_otherwise() {
+    let commands = Commands::new(&[Answer::Exit(1, "not now", "")]);
+    let (prober, _) = prober(commands.clone());
+    let container = Container {
+        startup_probe: Some(exec_probe(&["started"])),
+        readiness_probe: Some(Probe { failure_threshold: Some(1), ..exec_probe(&["ready"]) }),
+        ..Container::default()
+    };
+    let with_status = |id: &str, told: &str| {
+        let mut target = target(container.clone(), id);
+        let status = ToldStatus {
+            name: "main".to_owned(),
+            container_id: Some(format!("pintle://{told}")),
+            ready: true,
+            started: Some(true),
+            ..ToldStatus::default()
+        };
+        let status = PodStatus { container_statuses: Some(vec![status]), ..PodStatus::default() };
+        target.pod = Arc::new(Pod { status: Some(status), ..Pod::clone(&target.pod) });
+        target
+    };
+    let mut changes = prober.results().changed();
+    prober.add_container(with_status("c1", "c1"));
+    assert!(prober.results().ready("c1", &container));
+    assert_eq!(changes.recv().await.unwrap(), change("c1", Kind::Readiness, Some(true)));
+    assert_eq!(changes.recv().await.unwrap(), change("c1", Kind::Startup, Some(true)));
+    assert_eq!(changes.recv().await.unwrap(), change("c1", Kind::Readiness, Some(false)));
+    let asked: Vec<_> = commands.asked.lock().iter().map(|(_, command)| command.clone()).collect();
+    assert_eq!(asked, ["ready"], "it has started");
+
+    prober.add_container(with_status("c2", "c1"));
+    assert_eq!(prober.results().get("c2", Kind::Readiness), Some(false), "another container was meant");
+    assert_eq!(prober.results().get("c2", Kind::Startup), None);
 }
 
 #[tokio::test(start_paused = true)]
