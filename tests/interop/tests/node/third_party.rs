@@ -30,10 +30,15 @@ pub fn run(inputs: &Inputs, checks: &mut Checks) {
         Ok(cluster) => cluster,
         Err(error) => return checks.check("a cluster starts", || Err(error)),
     };
-    let is_ready = eventually(PATIENCE, || {
-        cluster.kubectl.ok(&["wait", "--for=condition=Ready", "node/n1", "--timeout=60s"])
+    checks.check("the node is ready", || {
+        eventually(PATIENCE, || {
+            cluster.kubectl.ok(&["wait", "--for=condition=Ready", "node/n1", "--timeout=60s"])
+        })?;
+        // Without room on the disk no pod is placed, and every other check would fail for that.
+        let pressed = cluster.kubectl.ok(&["get", "node", "n1", "-o", "jsonpath={.spec.taints[*].key}"])?;
+        anyhow::ensure!(!pressed.contains("pressure"), "{pressed}");
+        Ok(())
     });
-    checks.check("the node is ready", || is_ready.map(drop));
     if images.make(&image::NGINX, &cluster, checks) {
         registry::run(&cluster, &images, checks);
         nginx::run(&cluster, checks);

@@ -11,11 +11,11 @@ use crate::world::{Cluster, Inputs, run};
 
 /// Who may own files and run programs in the images; the numbers are the images' own.
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33::/var/www:/bin/sh\n\
-                      redis:x:101:101::/data:/bin/sh\npostgres:x:106:106::/data:/bin/sh\n";
-const GROUP: &str = "root:x:0:\nwww-data:x:33:\nredis:x:101:\npostgres:x:106:\n";
+                      redis:x:101:101::/data:/bin/sh\npostgres:x:106:106::/data:/bin/sh\nnobody:x:65534:65534::/nonexistent:/bin/sh\n";
+const GROUP: &str = "root:x:0:\nwww-data:x:33:\nredis:x:101:\npostgres:x:106:\nnogroup:x:65534:\n";
 
 /// Answers with the name of its pod, which says who answered.
-const NGINX_CONF: &str = "worker_processes 1;\nevents {}\nhttp {\n  access_log off;\n  server {\n    listen 80;\n    \
+const NGINX_CONF: &str = "user www-data;\nworker_processes 1;\nevents {}\nhttp {\n  access_log off;\n  server {\n    listen 80;\n    \
                           location / { return 200 \"$hostname\\n\"; }\n  }\n}\n";
 
 /// What one image is made of.
