@@ -242,7 +242,7 @@ pub(super) fn endpoints(slice: &Object) -> Vec<Endpoint> {
                 let ports = &ports;
                 move |address| Endpoint {
                     address,
-                    host: named.map_or_else(|| host_of(address), |name| name.to_ascii_lowercase().into()),
+                    host: named.map_or_else(|| host_of(address), |name| name.to_ascii_lowercase()),
                     is_named: named.is_some(),
                     ports: ports.clone(),
                 }

@@ -115,7 +115,7 @@ impl Zone {
         let asked = Asked { index, kind: query.kind, turn };
         let code = match self.resolve(&asked, &query.name, zone_at, Owner::Question, 0, &mut reply) {
             Ok(code) => code,
-            Err(target) => return Outcome::Alias(Box::new((target, reply.suspend()))),
+            Err(target) => return Outcome::Alias(Box::new((*target, reply.suspend()))),
         };
         if !reply.has_answers() {
             self.write_authority(zone_at, &mut reply);
@@ -133,7 +133,7 @@ impl Zone {
         owner: Owner<'_>,
         aliases: usize,
         reply: &mut Reply<'_>,
-    ) -> Result<u8, Name> {
+    ) -> Result<u8, Box<Name>> {
         let target = match self.find(asked.index, name, zone_at) {
             Found::Alias(target) => target,
             found => return Ok(self.write(asked, &found, owner, reply)),
@@ -147,7 +147,7 @@ impl Zone {
         }
         match target.within(&self.name) {
             Some(zone_at) => self.resolve(asked, target, zone_at, Owner::Name(target), aliases + 1, reply),
-            None => Err(target.clone()),
+            None => Err(Box::new(target.clone())),
         }
     }
 

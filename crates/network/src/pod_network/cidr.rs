@@ -35,7 +35,7 @@ impl Cidr {
     }
 
     pub fn last(&self) -> IpAddr {
-        numbered(self.first, number(self.first) + (self.len() - 1))
+        numbered(self.first, number(self.first) + (self.size() - 1))
     }
 
     pub fn prefix(&self) -> u8 {
@@ -47,7 +47,7 @@ impl Cidr {
     }
 
     /// How many addresses it has; one too few for all of IPv6.
-    pub fn len(&self) -> u128 {
+    pub fn size(&self) -> u128 {
         1_u128.checked_shl(u32::from(width(self.first) - self.prefix)).unwrap_or(u128::MAX)
     }
 
@@ -56,14 +56,14 @@ impl Cidr {
     }
 
     pub fn nth(&self, index: u128) -> Option<IpAddr> {
-        (index < self.len()).then(|| numbered(self.first, number(self.first) + index))
+        (index < self.size()).then(|| numbered(self.first, number(self.first) + index))
     }
 
     pub fn position(&self, address: IpAddr) -> Option<u128> {
         if address.is_ipv4() != self.is_ipv4() {
             return None;
         }
-        number(address).checked_sub(number(self.first)).filter(|index| *index < self.len())
+        number(address).checked_sub(number(self.first)).filter(|index| *index < self.size())
     }
 }
 
@@ -115,7 +115,7 @@ mod tests {
         ] {
             let block = Cidr::parse(text);
             assert_eq!(block.map(|block| block.to_string()).as_deref(), shown, "{text}");
-            assert_eq!(block.map_or(0, |block| block.len()), len, "{text}");
+            assert_eq!(block.map_or(0, |block| block.size()), len, "{text}");
         }
     }
 

@@ -49,9 +49,9 @@ impl Pool {
         }
         let cooling: HashSet<IpAddr> = self.cooling.iter().map(|(_, address)| *address).collect();
         // Whatever it meets that is not free is in one of the sets, or one of the two ends.
-        let steps = self.block.len().min((self.taken.len() + cooling.len() + 3) as u128);
+        let steps = self.block.size().min((self.taken.len() + cooling.len() + 3) as u128);
         let found = (0..steps).find_map(|step| {
-            let index = self.next.wrapping_add(step) % self.block.len();
+            let index = self.next.wrapping_add(step) % self.block.size();
             let address = self.block.nth(index)?;
             let free = self.is_usable(index) && !self.taken.contains(&address) && !cooling.contains(&address);
             free.then_some(address)
@@ -76,13 +76,13 @@ impl Pool {
     /// The first address is the node's own end of the tunnel, and no host's by tradition; the second one is what the
     /// node serves pods at; the last one of IPv4 is broadcast. A block too small for them has none.
     fn is_usable(&self, index: u128) -> bool {
-        let len = self.block.len();
+        let len = self.block.size();
         len <= 4 || (index > 1 && !(self.block.is_ipv4() && index == len - 1))
     }
 
     /// The address of the block that the node itself has, for what it serves its pods; `None` in a block too small.
     pub fn of_node(&self) -> Option<IpAddr> {
-        (self.block.len() > 4).then(|| self.block.nth(1)).flatten()
+        (self.block.size() > 4).then(|| self.block.nth(1)).flatten()
     }
 }
 

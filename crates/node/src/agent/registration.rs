@@ -91,7 +91,7 @@ async fn try_register(node: &Node, machine: &Machine) -> Result<Arc<Object>, Sta
             let patch = Patch::Strategic(json!({"metadata": {"labels": labels}}));
             return node
                 .api
-                .patch(&NODES, "", &object.name().to_owned(), None, patch, &WriteOptions::default())
+                .patch(&NODES, "", object.name(), None, patch, &WriteOptions::default())
                 .await;
         }
         Err(status) if status.is_not_found() => {}
