@@ -89,10 +89,7 @@ async fn try_register(node: &Node, machine: &Machine) -> Result<Arc<Object>, Sta
             // Labels of its own follow the machine; everything else is somebody else's.
             let labels = labels(&node.identity, machine);
             let patch = Patch::Strategic(json!({"metadata": {"labels": labels}}));
-            return node
-                .api
-                .patch(&NODES, "", object.name(), None, patch, &WriteOptions::default())
-                .await;
+            return node.api.patch(&NODES, "", object.name(), None, patch, &WriteOptions::default()).await;
         }
         Err(status) if status.is_not_found() => {}
         Err(status) => return Err(status),

@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 use interop::{Checks, Kubectl, eventually};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::World;
 use crate::pods::{self, PATIENCE, shell_with};
@@ -65,7 +65,7 @@ fn in_service(kubectl: &Kubectl, wanted: bool) -> anyhow::Result<()> {
     eventually(PATIENCE, || {
         let slices = kubectl.json(&["get", "endpointslices", "-l", "kubernetes.io/service-name=ready"])?;
         let ready = &slices["items"][0]["endpoints"][0]["conditions"]["ready"];
-        ensure!(*ready == Value::from(wanted), "{slices}");
+        ensure!(ready.as_bool() == Some(wanted), "{slices}");
         Ok(())
     })
 }
