@@ -74,10 +74,12 @@ impl Pool {
     }
 
     /// The first address is the node's own end of the tunnel, and no host's by tradition; the second one is what the
-    /// node serves pods at; the last one of IPv4 is broadcast. A block too small for them has none.
+    /// node serves pods at, where there is room for it; the last one of IPv4 is broadcast. A block too small for ends
+    /// has none.
     fn is_usable(&self, index: u128) -> bool {
         let len = self.block.size();
-        len <= 4 || (index > 1 && !(self.block.is_ipv4() && index == len - 1))
+        let is_end = index == 0 || (self.block.is_ipv4() && index == len - 1);
+        len <= 2 || !(is_end || (index == 1 && self.of_node().is_some()))
     }
 
     /// The address of the block that the node itself has, for what it serves its pods; `None` in a block too small.
@@ -103,7 +105,7 @@ mod tests {
         let now = rt::instant();
         let mut pool = pool("10.0.0.0/29");
         let given: Vec<_> = std::iter::from_fn(|| pool.take(now)).collect();
-        let wanted: Vec<_> = (1..=6).map(|last| ip(&format!("10.0.0.{last}"))).collect();
+        let wanted: Vec<_> = (2..=6).map(|last| ip(&format!("10.0.0.{last}"))).collect();
         assert_eq!(given, wanted);
     }
 
@@ -111,14 +113,14 @@ mod tests {
     fn a_freed_address_comes_back_after_all_others() {
         let now = rt::instant();
         let mut pool = pool("10.0.0.0/29");
-        assert_eq!(pool.take(now), Some(ip("10.0.0.1")));
-        pool.free(ip("10.0.0.1"), now);
-        for last in 2..=6 {
+        assert_eq!(pool.take(now), Some(ip("10.0.0.2")));
+        pool.free(ip("10.0.0.2"), now);
+        for last in 3..=6 {
             assert_eq!(pool.take(now), Some(ip(&format!("10.0.0.{last}"))));
         }
         pool.free(ip("10.0.0.4"), now);
         // Both are cooling and nothing else is left: the oldest first, then none.
-        assert_eq!(pool.take(now), Some(ip("10.0.0.1")));
+        assert_eq!(pool.take(now), Some(ip("10.0.0.2")));
         assert_eq!(pool.take(now), Some(ip("10.0.0.4")));
         assert_eq!(pool.take(now), None);
     }

@@ -62,8 +62,8 @@ async fn pods_reach_each_other_and_the_host_in_both_families() {
     let network = host.network(&BOTH).await;
     let of_a = attach(&network, &a, "a").await;
     let of_b = attach(&network, &b, "b").await;
-    assert_eq!(of_a, ["10.88.0.1", "fd88::1"]);
-    assert_eq!(of_b, ["10.88.0.2", "fd88::2"]);
+    assert_eq!(of_a, ["10.88.0.2", "fd88::2"]);
+    assert_eq!(of_b, ["10.88.0.3", "fd88::3"]);
     for address in of_b.iter().map(String::as_str).chain(["192.0.2.1", "2001:db8::1"]) {
         assert!(a.can_reach(address), "a to {address}");
     }
@@ -75,7 +75,7 @@ async fn pods_reach_each_other_and_the_host_in_both_families() {
     assert!(shown.contains("default via 169.254.1.1 dev eth0"), "{shown}");
     // Nothing had to be asked for.
     let neighbours = host.namespace.ip("neigh show nud all");
-    assert!(!neighbours.contains("REACHABLE") && neighbours.contains("10.88.0.1"), "{neighbours}");
+    assert!(!neighbours.contains("REACHABLE") && neighbours.contains("10.88.0.2"), "{neighbours}");
 }
 
 #[tokio::test]
@@ -109,7 +109,7 @@ async fn attaching_again_changes_nothing_also_after_a_restart() {
     assert_eq!(attach(&network, &pod, "a").await, first);
     assert_eq!(host.namespace.ip(&format!("link show {}", link_name("a"))), link, "it is the same link");
     let other = TestNamespace::new("pod").unwrap();
-    assert_eq!(attach(&network, &other, "b").await, ["10.88.0.2", "fd88::2"]);
+    assert_eq!(attach(&network, &other, "b").await, ["10.88.0.3", "fd88::3"]);
 }
 
 #[tokio::test]
@@ -118,14 +118,14 @@ async fn an_attach_that_was_cut_short_is_finished_by_the_next() {
     let pod = TestNamespace::new("pod").unwrap();
     let network = host.network(&BOTH).await;
     let addresses = attach(&network, &pod, "a").await;
-    assert!(host.namespace.can_reach("10.88.0.1"));
+    assert!(host.namespace.can_reach("10.88.0.2"));
     // As if the process had died before the last step.
     host.namespace.ip(&format!("link set {} alias x", link_name("a")));
-    host.namespace.ip("route delete 10.88.0.1/32");
-    assert!(!host.namespace.can_reach("10.88.0.1"));
+    host.namespace.ip("route delete 10.88.0.2/32");
+    assert!(!host.namespace.can_reach("10.88.0.2"));
     let network = host.network(&BOTH).await;
     assert_eq!(attach(&network, &pod, "a").await, addresses);
-    assert!(host.namespace.can_reach("10.88.0.1"));
+    assert!(host.namespace.can_reach("10.88.0.2"));
 }
 
 #[tokio::test]
@@ -143,7 +143,7 @@ async fn a_detach_gives_everything_back_and_may_come_again() {
     assert!(!routes.contains("88"), "{routes}");
     assert_eq!(host.folder.path().read_dir().unwrap().count(), 0);
     // The address is left alone for a while.
-    assert_eq!(attach(&network, &pod, "b").await, ["10.88.0.2", "fd88::2"]);
+    assert_eq!(attach(&network, &pod, "b").await, ["10.88.0.3", "fd88::3"]);
 }
 
 #[tokio::test]
