@@ -11,6 +11,7 @@ libfuzzer_sys::fuzz_target!(|archive: &[u8]| {
     std::fs::create_dir(&root).expect("a folder");
     let limits = Limits { entries_max: 1_000, bytes_max: 1 << 20 };
     let _ = unpack(archive, &root, &[], &limits);
-    let beside: Vec<_> = std::fs::read_dir(outside).expect("it is there").flatten().map(|own| own.file_name()).collect();
+    let beside: Vec<_> =
+        std::fs::read_dir(outside).expect("it is there").flatten().map(|own| own.file_name()).collect();
     assert_eq!(beside, ["root"]);
 });
