@@ -71,7 +71,7 @@ fn environment(kubectl: &Kubectl) -> anyhow::Result<()> {
 }
 
 fn files(kubectl: &Kubectl) -> anyhow::Result<()> {
-    let script = "cat /all/colour /all/key /all/labels /all/namespace /one; echo; stat -c %a /secret/key; \
+    let script = "cat /all/colour /all/key /all/labels /all/namespace /one; echo; stat -L -c %a /secret/key; \
                   cut -d . -f 2 /all/token | tr _- /+ | base64 -d 2>/dev/null; echo; \
                   cat /var/run/secrets/kubernetes.io/serviceaccount/namespace";
     let mounts = json!({"volumeMounts": [
