@@ -7,6 +7,7 @@ use anyhow::Context;
 /// The checks of one run, each with what went wrong.
 pub struct Checks {
     run: String,
+    is_aloud: bool,
     passed: usize,
     failures: Vec<String>,
 }
@@ -14,14 +15,30 @@ pub struct Checks {
 impl Checks {
     /// `run` names the whole: `kubectl v1.33.1`.
     pub fn new(run: impl Into<String>) -> Self {
-        Self { run: run.into(), passed: 0, failures: Vec::new() }
+        Self { run: run.into(), is_aloud: false, passed: 0, failures: Vec::new() }
+    }
+
+    /// Says each check as it ends, with the seconds it took: for a suite that takes minutes.
+    #[must_use]
+    pub fn aloud(self) -> Self {
+        Self { is_aloud: true, ..self }
     }
 
     /// Counts one check. A failure is kept, and the suite goes on, so that one run shows all of them.
     pub fn check(&mut self, what: &str, check: impl FnOnce() -> anyhow::Result<()>) {
-        match check() {
-            Ok(()) => self.passed += 1,
-            Err(error) => self.failures.push(format!("{what}: {}", shortened(format!("{error:#}")))),
+        let began = Instant::now();
+        let ended = match check() {
+            Ok(()) => {
+                self.passed += 1;
+                "ok"
+            }
+            Err(error) => {
+                self.failures.push(format!("{what}: {}", shortened(format!("{error:#}"))));
+                "FAILED"
+            }
+        };
+        if self.is_aloud {
+            println!("  {}: {what}: {ended} ({:.1} s)", self.run, began.elapsed().as_secs_f64());
         }
     }
 

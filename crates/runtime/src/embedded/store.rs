@@ -89,7 +89,12 @@ impl Images for Store {
     }
 
     async fn status(&self, image: &str) -> Result<Option<ImageStatus>> {
-        Ok(self.resolve(image).await.map_err(translate)?.map(status))
+        let found = self.resolve(image).await.map_err(translate)?;
+        if found.is_none() {
+            // What names no image at all is not merely absent.
+            image.parse::<image::Reference>().map_err(translate)?;
+        }
+        Ok(found.map(status))
     }
 
     async fn list(&self) -> Result<Vec<ImageStatus>> {

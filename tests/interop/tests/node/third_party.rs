@@ -57,14 +57,10 @@ pub fn run(inputs: &Inputs, checks: &mut Checks) {
 
 /// Deletes what the parts made; containers live longer than the server and must not outlive the suite.
 fn everything_goes(kubectl: &Kubectl) -> anyhow::Result<()> {
-    let kinds = "deployments,statefulsets,pods,services,persistentvolumeclaims";
-    kubectl.ok(&[
-        "delete",
-        kinds,
-        "--all",
-        "--ignore-not-found",
-        "--field-selector=metadata.name!=kubernetes",
-    ])?;
+    for kind in ["deployments", "statefulsets", "pods", "persistentvolumeclaims"] {
+        kubectl.ok(&["delete", kind, "--all"])?;
+    }
+    kubectl.ok(&["delete", "services", "--field-selector=metadata.name!=kubernetes"])?;
     eventually(PATIENCE, || {
         let left = kubectl.ok(&["get", "pods,persistentvolumeclaims,persistentvolumes", "-o", "name"])?;
         anyhow::ensure!(left.trim().is_empty(), "{left}");

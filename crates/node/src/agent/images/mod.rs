@@ -120,10 +120,9 @@ impl Images {
         };
         say.warning("Failed", format!("Failed to pull image \"{image}\": {error}"));
         say.warning("Failed", format!("Error: {reason}"));
-        let retry_after = backoff.remaining(&key, now, now).map(|(left, _)| left);
         Err(Unavailable {
             waiting: Waiting { reason: reason.into(), message: error.to_string() },
-            retry_after,
+            retry_after: Some(FAILURE_SHOWN_FOR),
         })
     }
 
@@ -144,6 +143,9 @@ impl Images {
         found
     }
 }
+
+/// How long a failure is the reason to wait before the back-off is, which names it.
+const FAILURE_SHOWN_FOR: Duration = Duration::from_secs(1);
 
 /// Under which the waits for an image are kept; no container is called so.
 pub fn backoff_key(image: &str) -> String {

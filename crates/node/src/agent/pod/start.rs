@@ -115,7 +115,7 @@ impl Worker {
         let image = container.image.as_deref().unwrap_or_default();
         self.wait_after_crash(pod, &container, observed.latest(&container.name), memory, &about)?;
         if let Some(failure) = memory.waiting.get(&container.name)
-            && matches!(failure.reason.as_str(), "ErrImagePull" | "ImagePullBackOff")
+            && failure.reason != "CrashLoopBackOff"
             && let Some(unavailable) = images::backs_off(image, failure, &memory.backoff)
         {
             if failure.reason != unavailable.waiting.reason {

@@ -39,6 +39,7 @@ fn parties(kubectl: &Kubectl) -> anyhow::Result<()> {
     pods::until_ready(kubectl, "client").map(drop)
 }
 
+/// Debian's static busybox crashes in the time limit of its own `wget`: `timeout` is the limit here.
 fn within(kubectl: &Kubectl, command: &[&str]) -> anyhow::Result<String> {
     let mut all = vec!["exec", "client", "--"];
     all.extend(command);
@@ -67,7 +68,7 @@ fn names(kubectl: &Kubectl) -> anyhow::Result<()> {
         })?;
     }
     for name in ["web", "web.net", "web.net.svc", "first.headless:8080"] {
-        let page = within(kubectl, &["wget", "-q", "-T", "5", "-O", "-", &format!("http://{name}/")])?;
+        let page = within(kubectl, &["timeout", "5", "wget", "-q", "-O", "-", &format!("http://{name}/")])?;
         ensure!(page == "page\n", "{name}: {page}");
     }
     let unknown =
@@ -93,7 +94,7 @@ fn policies(kubectl: &Kubectl) -> anyhow::Result<()> {
             "spec": {"podSelector": {"matchLabels": {"app": "web"}}, "policyTypes": ["Ingress"], "ingress": ingress},
         })
     };
-    let page = || within(kubectl, &["wget", "-q", "-T", "1", "-O", "-", "http://web/"]);
+    let page = || within(kubectl, &["timeout", "1", "wget", "-q", "-O", "-", "http://web/"]);
     page()?;
     pods::make(kubectl, &[policy("closed", json!([]))])?;
     eventually(PATIENCE, || {

@@ -167,7 +167,8 @@ fn manifests() -> Value {
                     "metadata": {"labels": {"app": "db"}},
                     "spec": {
                         "terminationGracePeriodSeconds": 30,
-                        "securityContext": {"fsGroup": GROUP},
+                        // The server refuses a folder that its group may write, which fsGroup makes of it each time.
+                        "securityContext": {"fsGroup": GROUP, "fsGroupChangePolicy": "OnRootMismatch"},
                         "initContainers": [{
                             "name": "initdb", "image": POSTGRES.name, "command": ["sh", "-c", prepare],
                             "env": environment, "volumeMounts": data,
