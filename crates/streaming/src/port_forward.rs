@@ -133,7 +133,8 @@ where
     ) {
         let failed = match (self.connect)(port).await {
             Ok(target) => {
-                copy_both(&mut reader, &mut writer, target).await.err().map(|error| error.to_string())
+                let copied = copy_both(&mut reader, &mut writer, &mut error, target).await;
+                copied.err().map(|error| error.to_string())
             }
             Err(failed) => Some(failed.to_string()),
         };
@@ -151,6 +152,7 @@ where
 async fn copy_both<D: AsyncRead + AsyncWrite + Unpin>(
     reader: &mut StreamReader,
     writer: &mut StreamWriter,
+    error: &mut StreamWriter,
     target: D,
 ) -> std::io::Result<()> {
     let (mut from_pod, mut to_pod) = tokio::io::split(target);
@@ -170,7 +172,9 @@ async fn copy_both<D: AsyncRead + AsyncWrite + Unpin>(
     tokio::select! {
         copied = &mut to_client => {
             if copied.is_ok() {
-                // The pod closed its side. A client that still sends is heard until it is silent.
+                // The pod closed its side, and nothing failed: kubectl closes its own only when it knows of both.
+                let _ = error.shutdown().await;
+                // A client that still sends is heard until it is silent.
                 tokio::select! {
                     () = &mut to_pod => {}
                     () = moved.idle(HALF_CLOSED_TIMEOUT) => {}

@@ -89,6 +89,12 @@ impl Kubectl {
         command
     }
 
+    /// What a shell would have to run; the arguments are quoted already where that is needed.
+    pub fn line(&self, arguments: &[&str]) -> String {
+        let Self { program, kubeconfig, namespace, .. } = self;
+        format!("{program} --kubeconfig {kubeconfig} --namespace {namespace} {}", arguments.join(" "))
+    }
+
     /// Runs it with something on standard input and variables in the environment.
     ///
     /// # Errors

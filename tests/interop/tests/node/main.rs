@@ -5,6 +5,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "a suite looks at another process, in real time")]
 
+mod conformance;
 mod fail_static;
 mod http;
 mod leaks;
@@ -34,6 +35,7 @@ type Part = fn(&Inputs, &mut Checks);
 const ALL: &[(&str, Part)] = &[
     ("shop", shop::run),
     ("lifecycle", lifecycle::run),
+    ("conformance", conformance::run),
     ("streams", streams::run),
     ("fail static", fail_static::run),
     ("leaks", leaks::run),

@@ -1,6 +1,7 @@
 //! Pods of busybox: making them, and waiting for what becomes of them.
 
-use std::os::unix::fs::symlink;
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::Duration;
 use std::{env, fs};
 
@@ -37,6 +38,9 @@ pub fn build_image(inputs: &Inputs, cluster: &Cluster, busybox: &Utf8Path) -> an
     for folder in [&programs, &root.join("etc"), &root.join("root"), &root.join("www")] {
         fs::create_dir_all(folder).with_context(|| format!("making {folder}"))?;
     }
+    let scratch = root.join("tmp");
+    fs::create_dir_all(&scratch).with_context(|| format!("making {scratch}"))?;
+    fs::set_permissions(&scratch, Permissions::from_mode(0o1777))?;
     fs::write(root.join("www/index.html"), "page\n")?;
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nsailor:x:1000:1000::/tmp:/bin/sh\n")?;
     fs::copy(busybox, programs.join("busybox")).context("copying busybox")?;
