@@ -20,6 +20,7 @@ mod encodings;
 mod fairness;
 mod hook;
 mod identity;
+mod kinds;
 mod known;
 mod policies;
 mod protocol;
