@@ -224,6 +224,7 @@ impl Runtime for FakeRuntime {
             created_at: rt::now(),
             image: config.image.clone(),
             image_reference: config.image_reference.clone(),
+            image_digest: config.image.clone(),
             labels: config.labels.clone(),
             annotations: config.annotations.clone(),
             log_path: config.log_path.clone(),

@@ -262,8 +262,12 @@ pub struct ContainerStatus {
     /// `OOMKilled`, `Completed`, `Error`, `StartError`, `ContainerCannotRun`.
     pub reason: String,
     pub message: String,
+    /// The image's ID.
     pub image: String,
+    /// The image by name, as the runtime has it: `registry/repository:tag`.
     pub image_reference: String,
+    /// `registry/repository@sha256:…`, or the image's ID where no registry has it.
+    pub image_digest: String,
     pub labels: Labels,
     pub annotations: Labels,
     /// Absolute.

@@ -86,11 +86,9 @@ pub(super) fn container_status(
         exit_code: wire.exit_code,
         reason: wire.reason,
         message: wire.message,
-        image: if wire.image_id.is_empty() { wire.image_ref } else { wire.image_id },
-        image_reference: match image.user_specified_image.as_str() {
-            "" => image.image,
-            _ => image.user_specified_image,
-        },
+        image: if wire.image_id.is_empty() { wire.image_ref.clone() } else { wire.image_id },
+        image_reference: image.image,
+        image_digest: wire.image_ref,
         labels: wire.labels,
         annotations: wire.annotations,
         log_path: wire.log_path.into(),
@@ -198,7 +196,11 @@ mod tests {
             status: Some(messages::ContainerStatus {
                 state,
                 image_id: image_id.to_owned(),
-                image_ref: "sha256:ref".to_owned(),
+                image_ref: "repo@sha256:ref".to_owned(),
+                image: Some(messages::ImageSpec {
+                    image: "repo:1".to_owned(),
+                    user_specified_image: "r:1".to_owned(),
+                }),
                 started_at: 5,
                 ..Default::default()
             }),
@@ -207,12 +209,14 @@ mod tests {
         let status = |wire| container_status(wire, "s1".to_owned()).unwrap();
         let running = status(wire(1, "sha256:id", "{\"pid\": 42, \"other\": []}"));
         assert_eq!((running.pid, running.image.as_str()), (42, "sha256:id"));
+        assert_eq!(running.image_digest, "repo@sha256:ref");
+        assert_eq!(running.image_reference, "repo:1");
         assert_eq!(running.started_at, Timestamp::from_nanosecond(5).ok());
         assert_eq!(running.finished_at, None);
         let exited = status(wire(2, "", "{\"pid\": 42}"));
         assert_eq!(
             (exited.pid, exited.image.as_str(), exited.state),
-            (0, "sha256:ref", ContainerState::Exited)
+            (0, "repo@sha256:ref", ContainerState::Exited)
         );
         assert_eq!(status(wire(1, "", "no JSON")).pid, 0);
         assert_eq!(container_status(messages::ContainerStatusResponse::default(), String::new()), None);

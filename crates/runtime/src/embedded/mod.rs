@@ -21,6 +21,7 @@ mod attach;
 mod cgroup;
 mod container;
 mod exec;
+mod image_names;
 mod images;
 mod namespaces;
 mod oci;

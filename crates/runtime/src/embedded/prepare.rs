@@ -13,7 +13,7 @@ use super::record::{ContainerRecord, SandboxRecord};
 use super::sandbox::Sandbox;
 use super::shim::protocol::{self, BUNDLE_FILE, CONFIG_FILE, ShimConfig};
 use super::user::Accounts;
-use super::{Shared, failed, namespaces, sandbox, seccomp, user};
+use super::{Shared, failed, image_names, namespaces, sandbox, seccomp, user};
 use crate::spec::{ContainerConfig, ContainerState, Seccomp};
 use crate::{Error, Result};
 
@@ -31,6 +31,8 @@ pub(super) async fn prepare(
 ) -> Result<ContainerRecord> {
     let pod = sandbox.record.lock().clone();
     let image = shared.images.config(&config.image).await?;
+    let known = shared.images.status(&config.image).await?;
+    let names = image_names::choose(&config.image_reference, &known.unwrap_or_default());
     if oci::command(config, &image).is_empty() {
         return Err(refused("no command specified".to_owned()));
     }
@@ -97,6 +99,8 @@ pub(super) async fn prepare(
         id: id.to_owned(),
         sandbox_id: pod.id,
         config: config.clone(),
+        image_name: names.name,
+        image_digest: names.digest,
         state: ContainerState::Created,
         created_at: rt::now(),
         started_at: None,

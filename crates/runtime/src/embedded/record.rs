@@ -53,6 +53,11 @@ pub(super) struct ContainerRecord {
     pub id: String,
     pub sandbox_id: String,
     pub config: ContainerConfig,
+    /// The image by name and by digest; empty in records of former versions.
+    #[serde(default)]
+    pub image_name: String,
+    #[serde(default)]
+    pub image_digest: String,
     pub state: ContainerState,
     pub created_at: Timestamp,
     pub started_at: Option<Timestamp>,
@@ -83,7 +88,8 @@ impl ContainerRecord {
             reason: self.reason.clone(),
             message: self.message.clone(),
             image: self.config.image.clone(),
-            image_reference: self.config.image_reference.clone(),
+            image_reference: or(&self.image_name, &self.config.image_reference).to_owned(),
+            image_digest: or(&self.image_digest, &self.config.image).to_owned(),
             labels: self.config.labels.clone(),
             annotations: self.config.annotations.clone(),
             log_path: self.log.clone(),
@@ -112,6 +118,10 @@ impl ContainerRecord {
         reason.clone_into(&mut self.reason);
         message.clone_into(&mut self.message);
     }
+}
+
+fn or<'a>(text: &'a str, fallback: &'a str) -> &'a str {
+    if text.is_empty() { fallback } else { text }
 }
 
 /// The folder of one kind of record.
@@ -200,6 +210,8 @@ mod tests {
                 id: String::new(),
                 sandbox_id: String::new(),
                 config: ContainerConfig::default(),
+                image_name: String::new(),
+                image_digest: String::new(),
                 state: ContainerState::Running,
                 created_at: at,
                 started_at: None,

@@ -71,7 +71,7 @@ fn status(facts: &Facts<'_>, container: &Container, kind: Kind) -> ContainerStat
         } else {
             current.image_reference.clone()
         },
-        image_id: current.image.clone(),
+        image_id: current.image_digest.clone(),
         last_state: Some(last_state.unwrap_or_default()),
         name: container.name.clone(),
         ready,

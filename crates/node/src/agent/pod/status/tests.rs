@@ -64,7 +64,8 @@ fn container(name: &str, state: ContainerState, exit_code: i32) -> runtime::Cont
         started_at: (state != ContainerState::Created).then(|| at(1)),
         finished_at: (state == ContainerState::Exited).then(|| at(2)),
         image: "sha256:i".into(),
-        image_reference: "i".into(),
+        image_reference: "example.com/i:1".into(),
+        image_digest: "example.com/i@sha256:d".into(),
         ..runtime::ContainerStatus::default()
     }
 }
@@ -220,8 +221,8 @@ fn a_container_that_waits_says_why_and_how_it_ended_before() {
     expect![[r#"
         {
           "containerID": "pintle://a",
-          "image": "i",
-          "imageID": "sha256:i",
+          "image": "example.com/i:1",
+          "imageID": "example.com/i@sha256:d",
           "lastState": {
             "terminated": {
               "containerID": "pintle://a",
