@@ -1,5 +1,6 @@
-//! Pod network, Services, NetworkPolicies and cluster DNS.
+//! Pod network, also as a CNI plugin, Services, NetworkPolicies and cluster DNS.
 
+pub mod cni;
 pub mod dns;
 pub mod network_policy;
 pub mod nftables;

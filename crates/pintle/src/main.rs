@@ -30,6 +30,11 @@ fn main() -> ExitCode {
     if runtime::embedded::is_shim(std::env::args().skip(1)) {
         return runtime::embedded::shim_main(std::env::args().skip(1));
     }
+    // A container runtime starts it as a CNI plugin, by that name.
+    let program = std::env::args().next().unwrap_or_default();
+    if ::network::cni::plugin::is_plugin(&program) {
+        return ::network::cni::plugin::plugin_main(&program);
+    }
     let cli = Cli::parse();
     if let Err(error) = telemetry::init_logging(cli.log.as_deref(), "warn") {
         eprintln!("error: --log: {error}");

@@ -54,6 +54,24 @@ pub struct Version {
     pub version: String,
 }
 
+/// A RuntimeClass' handler, and what it can do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handler {
+    /// Empty for the default one.
+    pub name: String,
+    pub recursive_read_only_mounts: bool,
+    pub user_namespaces: bool,
+}
+
+/// What can be asked of it, for `status.runtimeHandlers` and `status.features` of the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Abilities {
+    /// None where the runtime does not tell.
+    pub handlers: Vec<Handler>,
+    /// Whether `supplementalGroupsPolicy: Strict` is heeded.
+    pub supplemental_groups_policy: bool,
+}
+
 /// Something happened to a container without being asked for. A hint: who gets it looks at the state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerEvent {
@@ -117,6 +135,10 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 #[async_trait]
 pub trait Runtime: Send + Sync + 'static {
     async fn version(&self) -> Result<Version>;
+
+    async fn abilities(&self) -> Result<Abilities> {
+        Ok(Abilities::default())
+    }
 
     /// Makes namespaces, network and cgroup of a pod. Returns the sandbox's ID when it is ready.
     async fn run_sandbox(&self, config: &SandboxConfig) -> Result<String>;

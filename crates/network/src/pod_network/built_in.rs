@@ -40,7 +40,7 @@ const MTU_MIN: u32 = 1280;
 const LOCKS: usize = 64;
 
 /// The index of `lo` in every network namespace.
-const LOOPBACK: u32 = 1;
+pub(super) const LOOPBACK: u32 = 1;
 
 /// What a [`BuiltIn`] is made with.
 #[derive(Clone, Debug, Default)]

@@ -30,6 +30,11 @@ pub use cidr::Cidr;
 pub use host_ports::{HostPort, HostPorts};
 pub use peers::{PeerOptions, run};
 
+/// Brings the loopback of a pod up, where nobody else did.
+pub(crate) async fn bring_loopback_up(netns: &camino::Utf8Path) -> Result<()> {
+    namespace::Namespace::open(netns).await?.set_link_up(built_in::LOOPBACK).await
+}
+
 /// How packets reach pods of other nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {

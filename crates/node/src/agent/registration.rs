@@ -10,6 +10,7 @@ use std::time::Duration;
 use api::gvr::NODES;
 use apimachinery::{Object, Status, Value, json, time};
 use client::{Patch, WriteOptions};
+use runtime::{Abilities, Handler};
 use tracing::{debug, info, warn};
 
 use super::Node;
@@ -177,6 +178,11 @@ async fn report(
     let verdicts = verdicts(measured, network_ready);
     let mut status = status(&node.identity, machine, measured);
     status.set_at(&["images"], images);
+    // What the runtime does not tell is left as it is.
+    if let Ok(abilities) = node.runtime.abilities().await {
+        status.set_at(&["features"], features(&abilities));
+        status.set_at(&["runtimeHandlers"], handlers(&abilities));
+    }
     let volumes = node.volumes_in_use();
     status.set_at(&["volumesInUse"], volumes);
     let mut news = status.clone();
@@ -212,6 +218,19 @@ async fn images(node: &Node) -> Vec<Value> {
             json!({"names": names, "sizeBytes": image.size})
         })
         .collect()
+}
+
+fn features(abilities: &Abilities) -> Value {
+    json!({"supplementalGroupsPolicy": abilities.supplemental_groups_policy})
+}
+
+fn handlers(abilities: &Abilities) -> Value {
+    let handler = |own: &Handler| {
+        json!({"name": own.name.as_str(), "features": {
+            "recursiveReadOnlyMounts": own.recursive_read_only_mounts, "userNamespaces": own.user_namespaces,
+        }})
+    };
+    abilities.handlers.iter().map(handler).collect::<Vec<_>>().into()
 }
 
 fn measure(node: &Node) -> Measured {

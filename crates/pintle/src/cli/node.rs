@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use anyhow::anyhow;
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use clap::Args;
 
-use crate::node::{Config, KUBELET_PORT};
+use crate::node::{Config, Cri, KUBELET_PORT};
 
 #[derive(Args)]
 pub struct NodeOptions {
@@ -35,6 +35,28 @@ pub struct NodeOptions {
     /// Labels of this machine as a node
     #[arg(long, value_name = "KEY=VALUE,...", value_delimiter = ',')]
     node_labels: Vec<String>,
+
+    /// The container runtime that runs this machine's pods, such as unix:///run/containerd/containerd.sock [default: the
+    /// embedded one]
+    #[arg(long, value_name = "ENDPOINT")]
+    container_runtime_endpoint: Option<String>,
+
+    /// Where that runtime's image service listens [default: the same endpoint]
+    #[arg(long, value_name = "ENDPOINT", requires = "container_runtime_endpoint")]
+    image_service_endpoint: Option<String>,
+
+    /// Where that runtime reads the configurations of pods' networks; this node's is written there
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/etc/cni/net.d",
+        requires = "container_runtime_endpoint"
+    )]
+    cni_conf_dir: Utf8PathBuf,
+
+    /// Where that runtime finds CNI plugins; this node's is put there
+    #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin", requires = "container_runtime_endpoint")]
+    cni_bin_dir: Utf8PathBuf,
 }
 
 /// The nodes that were asked for.
@@ -59,12 +81,22 @@ impl NodeOptions {
             Ok(mut config) => {
                 config.labels = self.labels()?;
                 config.kubelet_port = self.kubelet_port;
+                config.cri = self.cri();
                 Ok(Nodes { simulated, real: Some(config), excuse: None })
             }
             Err(error) if self.node == Some(true) => Err(error.context("--node")),
             // A cluster on which nothing runs is of use to nobody.
             Err(error) => Ok(Nodes { simulated: 1, real: None, excuse: Some(error.to_string()) }),
         }
+    }
+
+    fn cri(&self) -> Option<Cri> {
+        Some(Cri {
+            endpoint: self.container_runtime_endpoint.clone()?,
+            image_endpoint: self.image_service_endpoint.clone().filter(|endpoint| !endpoint.is_empty()),
+            cni_configurations: self.cni_conf_dir.clone(),
+            cni_programs: self.cni_bin_dir.clone(),
+        })
     }
 
     fn labels(&self) -> anyhow::Result<Vec<(String, String)>> {

@@ -11,6 +11,7 @@
 //!
 //! Stopping ends none of the containers; a later start finds them.
 
+mod container_runtime;
 mod machine;
 mod network;
 pub mod own_image;
@@ -29,10 +30,10 @@ use node::agent::registration::Identity;
 use node::agent::server::logs::rotation;
 use node::agent::{self, server, stats, volumes};
 use runtime::SharedRuntime;
-use runtime::embedded::EmbeddedRuntime;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
+pub use container_runtime::Cri;
 pub use roles::policy;
 
 /// The kubelet's well-known port.
@@ -62,6 +63,8 @@ pub struct Config {
     pub cluster_dns: Vec<IpAddr>,
     pub cluster_cidrs: Vec<String>,
     pub kubelet_port: u16,
+    /// The container runtime behind a socket; `None` for the embedded one.
+    pub cri: Option<Cri>,
 }
 
 impl Config {
@@ -101,6 +104,7 @@ impl Config {
             cluster_dns: Vec::new(),
             cluster_cidrs: cluster_cidrs.to_vec(),
             kubelet_port: KUBELET_PORT,
+            cri: None,
             name,
         })
     }
@@ -132,19 +136,10 @@ pub async fn start(
         UserInfo::new(format!("system:node:{}", config.name)).with_groups(["system:nodes"]).authenticated();
     let api: Arc<dyn client::Api> = server.client(user);
     let network = network::Network::open(&config).await?;
-    let store =
-        image::Store::open(&config.images, image::Options { registries: Some(config.registries.clone()) })
-            .await
-            .context("opening the image store")?;
-    let runtime: SharedRuntime = EmbeddedRuntime::open(runtime::embedded::Options {
-        root: config.root.join("runtime"),
-        state: config.state.join("runtime"),
-        shim: Vec::new(),
-        images: Arc::new(own_image::OwnImage::new(store)),
-        network: Some(network.for_pods()),
-    })
-    .await
-    .map_err(|error| anyhow!("starting the container runtime: {error}"))?;
+    let (network_ready, is_network_ready) = watch::channel(false);
+    let container_runtime::Opened { runtime, ready: is_network_ready, tasks: of_runtime } =
+        container_runtime::open(&config, &network, is_network_ready, &shutdown).await?;
+    tasks.extend(of_runtime);
     let version = runtime.version().await.map_err(|error| anyhow!("the container runtime: {error}"))?;
     let facts = machine::facts(&config);
     let port = config.kubelet_port;
@@ -162,7 +157,6 @@ pub async fn start(
         runtime_version: format!("{}://{}", version.name, version.version),
         kubelet_port,
     };
-    let (network_ready, is_network_ready) = watch::channel(false);
     let options = agent::Options {
         identity,
         facts,

@@ -15,8 +15,9 @@ use super::to_wire::{self, ImageUser};
 use super::{CriRuntime, LIST_TIMEOUT, RUNTIME_SERVICE, found, from_wire, streaming};
 use crate::spec::{SandboxConfig, User};
 use crate::{
-    Attached, ContainerConfig, ContainerEvent, ContainerStats, ContainerStatus, Duplex, Error, ExecOutput,
-    FilesystemUsage, ImageStatus, PullRequest, Resources, Result, Runtime, SandboxStatus, Streams, Version,
+    Abilities, Attached, ContainerConfig, ContainerEvent, ContainerStats, ContainerStatus, Duplex, Error,
+    ExecOutput, FilesystemUsage, ImageStatus, PullRequest, Resources, Result, Runtime, SandboxStatus,
+    Streams, Version,
 };
 
 /// Most calls take no longer; some have the time that they are about on top.
@@ -48,6 +49,10 @@ impl Runtime for CriRuntime {
         let request = messages::VersionRequest { version: "v1".to_owned() };
         let answer: messages::VersionResponse = self.runtime("Version", &request, LIST_TIMEOUT).await?;
         Ok(Version { name: answer.runtime_name, version: answer.runtime_version })
+    }
+
+    async fn abilities(&self) -> Result<Abilities> {
+        Ok(self.health().await?.abilities)
     }
 
     async fn run_sandbox(&self, config: &SandboxConfig) -> Result<String> {

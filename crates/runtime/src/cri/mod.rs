@@ -32,7 +32,7 @@ use tokio::sync::broadcast;
 pub use cgroup::CgroupDriver;
 
 use crate::spec::SandboxConfig;
-use crate::{ContainerEvent, ContainerStatus, Error, ImageStatus, Result};
+use crate::{Abilities, ContainerEvent, ContainerStatus, Error, Handler, ImageStatus, Result};
 use messages::ImageSpec;
 
 const RUNTIME_SERVICE: &str = "/runtime.v1.RuntimeService";
@@ -53,6 +53,8 @@ const EVENTS_MAX: usize = 1024;
 /// A runtime and the connection to it.
 pub struct CriRuntime {
     client: Client,
+    /// Of the image service, which may have a socket of its own.
+    images: Client,
     driver: CgroupDriver,
     events: broadcast::Sender<ContainerEvent>,
     /// What sandboxes are made from, by ID; what is not here the runtime knows.
@@ -77,21 +79,29 @@ pub struct Condition {
     pub message: String,
 }
 
-/// A RuntimeClass' handler, and what it can do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Handler {
-    /// Empty for the default one.
-    pub name: String,
-    pub recursive_read_only_mounts: bool,
-    pub user_namespaces: bool,
-}
-
 /// The runtime's state and abilities.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {
     pub conditions: Vec<Condition>,
-    pub handlers: Vec<Handler>,
-    pub supplemental_groups_policy: bool,
+    pub abilities: Abilities,
+}
+
+impl Health {
+    /// What keeps it from running pods, in the words of the kubelet; `None` where nothing does.
+    pub fn complaint(&self) -> Option<String> {
+        [
+            ("RuntimeReady", "container runtime not ready"),
+            ("NetworkReady", "container runtime network not ready"),
+        ]
+        .iter()
+        .find_map(|(kind, complaint)| match self.conditions.iter().find(|own| own.kind == *kind) {
+            Some(own) if own.status => None,
+            Some(own) => {
+                Some(format!("{complaint}: {kind}=false reason:{} message:{}", own.reason, own.message))
+            }
+            None => Some(format!("{complaint}: the runtime does not tell of {kind}")),
+        })
+    }
 }
 
 /// The socket of a runtime that runs here, at one of the usual places.
@@ -104,26 +114,24 @@ pub fn find_socket() -> Option<Utf8PathBuf> {
 
 impl CriRuntime {
     /// Connects to the runtime at `endpoint`, a path or `unix://` and a path, and begins to listen to its events until
-    /// this is dropped or `shutdown`. `driver` is who makes its cgroups, where it is too old to say so itself.
+    /// this is dropped or `shutdown`. `images` is where its image service listens, if that is elsewhere. `driver` is who makes its cgroups, where it is too old to say so itself.
     pub async fn connect(
         endpoint: &str,
+        images: Option<&str>,
         driver: CgroupDriver,
         shutdown: &rt::Shutdown,
     ) -> Result<CriRuntime> {
-        let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
-        if !path.starts_with('/') {
-            return Err(Error::Refused {
-                reason: "",
-                message: format!(
-                    "container runtime endpoint {endpoint:?} is not unix:// and an absolute path"
-                ),
-            });
-        }
+        let path = socket_path("container runtime", endpoint)?;
         let client = Client::unix(path);
+        let images = match images {
+            Some(endpoint) => Client::unix(socket_path("image service", endpoint)?),
+            None => client.clone(),
+        };
         let stop = shutdown.child_token();
         let events = broadcast::Sender::new(EVENTS_MAX);
         let mut runtime = CriRuntime {
             client,
+            images,
             driver,
             events,
             configs: Mutex::default(),
@@ -191,8 +199,10 @@ impl CriRuntime {
         });
         Ok(Health {
             conditions: conditions.collect(),
-            handlers: handlers.collect(),
-            supplemental_groups_policy: answer.features.unwrap_or_default().supplemental_groups_policy,
+            abilities: Abilities {
+                handlers: handlers.collect(),
+                supplemental_groups_policy: answer.features.unwrap_or_default().supplemental_groups_policy,
+            },
         })
     }
 
@@ -211,7 +221,8 @@ impl CriRuntime {
         request: &Q,
         options: Options,
     ) -> Result<A> {
-        self.call(IMAGE_SERVICE, method, request, options).await.map_err(from_wire::error)
+        let method = format!("{IMAGE_SERVICE}/{method}");
+        self.images.unary(&method, request, options).await.map_err(from_wire::error)
     }
 
     async fn call<Q: Message, A: Message + Default>(
@@ -276,6 +287,16 @@ impl CriRuntime {
             self.image("ImageStatus", &request, Options::timeout(LIST_TIMEOUT)).await;
         Ok(found(answer)?.and_then(|answer| answer.image).map(from_wire::image_status))
     }
+}
+
+/// The path in an endpoint.
+fn socket_path<'a>(whose: &str, endpoint: &'a str) -> Result<&'a str> {
+    let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
+    if path.starts_with('/') {
+        return Ok(path);
+    }
+    let message = format!("{whose} endpoint {endpoint:?} is not unix:// and an absolute path");
+    Err(Error::Refused { reason: "", message })
 }
 
 /// What is not there is `None`.

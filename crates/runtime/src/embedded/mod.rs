@@ -53,12 +53,16 @@ use crate::spec::{
     SandboxConfig, SandboxStatus,
 };
 use crate::{
-    Attached, ContainerEvent, Duplex, Error, ExecOutput, PodNetwork, Result, Runtime, Streams, Version,
+    Abilities, Attached, ContainerEvent, Duplex, Error, ExecOutput, Handler, PodNetwork, Result, Runtime,
+    Streams, Version,
 };
 use cgroup::Cgroups;
 use container::Container;
 use record::Records;
 use sandbox::Sandbox;
+
+/// The name by which a RuntimeClass may ask for this runtime; it is the default one, too.
+pub const HANDLER: &str = "pintle";
 
 /// Events that somebody may be behind before they are told that they missed some.
 const EVENTS_MAX: usize = 1024;
@@ -278,6 +282,15 @@ fn clear(dir: &Utf8Path) -> io::Result<()> {
 impl Runtime for EmbeddedRuntime {
     async fn version(&self) -> Result<Version> {
         Ok(Version { name: "pintle".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() })
+    }
+
+    async fn abilities(&self) -> Result<Abilities> {
+        let handlers = ["", HANDLER].map(|name| Handler {
+            name: name.to_owned(),
+            recursive_read_only_mounts: true,
+            user_namespaces: false,
+        });
+        Ok(Abilities { handlers: handlers.into(), supplemental_groups_policy: true })
     }
 
     async fn run_sandbox(&self, config: &SandboxConfig) -> Result<String> {

@@ -41,7 +41,7 @@ impl Sandbox {
                     .to_owned(),
             });
         }
-        if !config.handler.is_empty() {
+        if !["", super::HANDLER].contains(&config.handler.as_str()) {
             return Err(Error::Refused {
                 reason: "FailedCreatePodSandBox",
                 message: format!("no runtime for \"{}\" is configured", config.handler),

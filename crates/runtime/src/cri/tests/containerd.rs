@@ -158,7 +158,7 @@ impl Containerd {
         let endpoint = format!("unix://{}", self.path("containerd.sock"));
         let connect = async {
             loop {
-                match CriRuntime::connect(&endpoint, CgroupDriver::Cgroupfs, &self.shutdown).await {
+                match CriRuntime::connect(&endpoint, None, CgroupDriver::Cgroupfs, &self.shutdown).await {
                     Ok(runtime) => return runtime,
                     // It is a process of others, which tells nobody that it listens.
                     Err(_) => rt::sleep(Duration::from_millis(50)).await,

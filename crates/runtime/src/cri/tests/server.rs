@@ -40,7 +40,7 @@ impl World {
     }
 
     async fn connect(&self) -> CriRuntime {
-        CriRuntime::connect(&format!("unix://{}", self.path), CgroupDriver::Cgroupfs, &self.shutdown)
+        CriRuntime::connect(&format!("unix://{}", self.path), None, CgroupDriver::Cgroupfs, &self.shutdown)
             .await
             .unwrap()
     }
@@ -188,7 +188,7 @@ async fn events_are_passed_on_as_they_come() {
 
 #[tokio::test]
 async fn a_socket_where_nobody_is_says_so() {
-    let connect = |endpoint| CriRuntime::connect(endpoint, CgroupDriver::Cgroupfs, &SHUTDOWN);
+    let connect = |endpoint| CriRuntime::connect(endpoint, None, CgroupDriver::Cgroupfs, &SHUTDOWN);
     static SHUTDOWN: std::sync::LazyLock<rt::Shutdown> = std::sync::LazyLock::new(rt::Shutdown::new);
     let missing = connect("unix:///nowhere/cri.sock").await.unwrap_err().to_string();
     assert!(missing.starts_with("the container runtime at /nowhere/cri.sock does not answer: "), "{missing}");
