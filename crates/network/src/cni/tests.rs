@@ -27,7 +27,7 @@ fn call(command: &str) -> Call {
             "cniVersion": "1.0.0", "name": "pintle", "type": "pintle-cni", "socket": "/x",
             "runtimeConfig": {"portMappings": [
                 {"hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": ""},
-                {"hostPort": 53, "containerPort": 5353, "protocol": "UDP", "hostIP": "127.0.0.1"},
+                {"HostPort": 53, "ContainerPort": 5353, "Protocol": "UDP", "HostIP": "127.0.0.1"},
                 {"hostPort": 0, "containerPort": 9, "protocol": "tcp", "hostIP": ""},
             ]},
         }))
