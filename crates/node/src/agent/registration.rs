@@ -401,6 +401,22 @@ mod tests {
     }
 
     #[test]
+    fn the_runtimes_handlers_are_the_nodes() {
+        let abilities = Abilities {
+            handlers: vec![Handler {
+                name: "kata".to_owned(),
+                recursive_read_only_mounts: false,
+                user_namespaces: true,
+            }],
+            supplemental_groups_policy: true,
+        };
+        assert_eq!(features(&abilities), json!({"supplementalGroupsPolicy": true}));
+        let features = json!({"recursiveReadOnlyMounts": false, "userNamespaces": true});
+        assert_eq!(handlers(&abilities)[0].str_at(&["name"]), "kata");
+        assert_eq!(handlers(&abilities)[0]["features"], features);
+    }
+
+    #[test]
     fn a_transition_is_dated_when_it_happens() {
         let node = json!({"status": {"conditions": [
             {"type": "Ready", "status": "True", "lastTransitionTime": "then"},

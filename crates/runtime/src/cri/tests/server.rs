@@ -8,7 +8,7 @@ use grpc::{Code, Router, Server, Status};
 use parking_lot::Mutex;
 
 use crate::cri::messages::{self, container_state, event_type};
-use crate::cri::{CgroupDriver, CriRuntime};
+use crate::cri::{CgroupDriver, Condition, CriRuntime, Health};
 use crate::{ContainerEventKind, Error, PullRequest, Runtime, SandboxConfig, spec::RegistryCredential};
 
 /// A socket that is served until the test ends.
@@ -193,4 +193,23 @@ async fn a_socket_where_nobody_is_says_so() {
     let missing = connect("unix:///nowhere/cri.sock").await.unwrap_err().to_string();
     assert!(missing.starts_with("the container runtime at /nowhere/cri.sock does not answer: "), "{missing}");
     assert!(matches!(connect("tcp://127.0.0.1:1").await, Err(Error::Refused { .. })));
+}
+
+#[test]
+fn a_runtime_complains_in_the_kubelets_words() {
+    let condition = |kind: &str, status| Condition {
+        kind: kind.to_owned(),
+        status,
+        reason: "Why".to_owned(),
+        message: "what".to_owned(),
+    };
+    let complaint = |runtime, network| {
+        let conditions = vec![condition("RuntimeReady", runtime), condition("NetworkReady", network)];
+        Health { conditions, ..Health::default() }.complaint()
+    };
+    assert_eq!(complaint(true, true), None);
+    let network = "container runtime network not ready: NetworkReady=false reason:Why message:what";
+    assert_eq!(complaint(true, false).as_deref(), Some(network));
+    assert!(complaint(false, false).is_some_and(|text| text.starts_with("container runtime not ready: ")));
+    assert!(Health::default().complaint().is_some());
 }
