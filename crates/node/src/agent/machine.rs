@@ -41,9 +41,11 @@ impl Machine {
     }
 }
 
-/// Bytes of memory that could be had without swapping (`MemAvailable`).
-pub fn memory_available() -> u64 {
-    kibibytes(&read("/proc/meminfo"), "MemAvailable")
+/// Bytes of memory that are left, and all bytes, by the formula of `memory.available`: all that is not in a working set.
+pub fn memory_left() -> (u64, u64) {
+    let meminfo = read("/proc/meminfo");
+    let left = kibibytes(&meminfo, "MemFree") + kibibytes(&meminfo, "Inactive(file)");
+    (left, kibibytes(&meminfo, "MemTotal"))
 }
 
 /// Processes that may exist, and that do.

@@ -12,7 +12,9 @@
 //! Start at [`run`], then [`pods`] and [`pod`]. Stopping the agent stops no container: when it comes back it finds
 //! them by their labels and goes on.
 
+pub mod admission;
 pub mod config;
+pub mod eviction;
 pub mod images;
 pub mod machine;
 pub mod pod;
@@ -27,12 +29,13 @@ pub mod volumes;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use api::gvr::{PODS, RUNTIME_CLASSES, SERVICES};
-use apimachinery::Value;
+use api::gvr::{NODES, PODS, RUNTIME_CLASSES, SERVICES};
+use apimachinery::{Object, Value};
 use camino::Utf8PathBuf;
 use client::informer::Scope;
 use client::{Api, Informer, Informers, Recorder};
 use k8s_openapi::api::core::v1::{Pod, Service};
+use parking_lot::Mutex;
 use rt::Shutdown;
 use runtime::spec::UserMapping;
 use runtime::{ContainerState, ContainerStatus, SharedRuntime};
@@ -42,6 +45,8 @@ use tokio::sync::{oneshot, watch};
 use config::{NodeFacts, labels};
 use images::Images;
 use machine::Machine;
+use pod::status::Ended;
+use pod::worker::Worker;
 use pods::Pods;
 use probes::Prober;
 use registration::Identity;
@@ -61,6 +66,8 @@ pub struct Options {
     pub runtime: SharedRuntime,
     /// Turns true once pods can be connected to the network.
     pub network_ready: watch::Receiver<bool>,
+    pub eviction: eviction::Settings,
+    pub image_collection: images::collection::Settings,
 }
 
 /// What all pods of the node share.
@@ -77,6 +84,13 @@ pub struct Node {
     pub probes: Prober,
     pub images: Images,
     pub pods: Pods,
+    pub eviction: eviction::Settings,
+    pub image_collection: images::collection::Settings,
+    pub machine: Machine,
+    /// What the node is short of now.
+    pub pressures: watch::Sender<eviction::Pressures>,
+    /// The node's object as it was last read.
+    object: Mutex<Option<Arc<Object>>>,
     services: Arc<Informer>,
     pub shutdown: Shutdown,
 }
@@ -84,7 +98,6 @@ pub struct Node {
 /// Runs the agent until `shutdown`. `ready` is told once the node is registered and its pods are known.
 pub async fn run(api: Arc<dyn Api>, options: Options, ready: oneshot::Sender<Arc<Node>>, shutdown: Shutdown) {
     let informers = Informers::new(api.clone(), shutdown.child_token());
-    let machine = Machine::read();
     let recorder = Recorder::new(api.clone(), COMPONENT, shutdown.child_token());
     let reporter = Reporter::new(recorder.clone());
     let runtime = options.runtime;
@@ -118,24 +131,32 @@ pub async fn run(api: Arc<dyn Api>, options: Options, ready: oneshot::Sender<Arc
         runtime_name,
         reporter,
         pods: Pods::default(),
+        eviction: options.eviction,
+        image_collection: options.image_collection,
+        machine: Machine::read(),
+        pressures: watch::Sender::default(),
+        object: Mutex::default(),
         services: informers.of(&SERVICES),
         shutdown: shutdown.clone(),
     });
     let of_node =
         Scope { field_selector: format!("spec.nodeName={}", node.identity.name).into(), ..Scope::default() };
     let work = async {
-        let object = registration::register(&node, &machine).await;
+        let object = registration::register(&node, &node.machine).await;
+        *node.object.lock() = Some(object.clone());
         let pods = informers.scoped(&PODS, of_node);
         node.services.synced().await;
         pods.synced().await;
         let _ = ready.send(node.clone());
         let uid = object.uid().to_owned();
         tokio::join!(
-            registration::keep(node.clone(), machine, uid, options.network_ready),
+            registration::keep(node.clone(), uid, options.network_ready),
             pods::run(node.clone(), pods),
             follow_probes(&node),
             follow_objects(&node),
             node.volumes.run(shutdown.clone()),
+            eviction::run(node.clone()),
+            images::collection::run(node.clone()),
         );
     };
     tokio::select! {
@@ -238,10 +259,57 @@ impl Node {
         }
     }
 
+    /// Whether a pod that came may run here; if not, it ends.
+    async fn admit(&self, object: &Object, worker: &Worker) {
+        let pod = worker.pod();
+        if is_admitted(&pod) || worker.is_gone() {
+            return;
+        }
+        let Ok(seen) = client::typed::view::<api::view::Pod>(object) else { return };
+        let active: Vec<Arc<Pod>> =
+            self.pods.all().iter().filter(|own| own.is_active()).map(|own| own.pod()).collect();
+        let others: Vec<&Pod> =
+            active.iter().map(|own| &**own).filter(|own| own.metadata.uid != pod.metadata.uid).collect();
+        let allocatable = registration::allocatable(self);
+        let decide = |node: &Object| {
+            let Ok(node) = client::typed::view::<api::view::Node>(node) else { return Ok(()) };
+            let facts = admission::Facts {
+                node: &self.facts,
+                object: &node,
+                pressures: &self.pressures.borrow(),
+                allocatable: &allocatable,
+                others: &others,
+            };
+            admission::admit(&pod, &seen, &facts)
+        };
+        let Some(own) = self.object.lock().clone() else { return };
+        let mut decision = decide(&own);
+        if decision.as_ref().is_err_and(admission::Rejection::depends_on_node)
+            && let Ok(fresh) = self.api.get(&NODES, "", &self.identity.name).await
+        {
+            // Labels and taints may have changed since somebody looked, and the scheduler knows.
+            decision = decide(&fresh);
+            *self.object.lock() = Some(fresh);
+        }
+        if let Err(rejection) = decision {
+            let admission::Rejection { reason, message } = rejection;
+            self.reporter.pod(&pod).warning(&reason, message.clone());
+            worker.end(Ended { reason, message: format!("Pod was rejected: {message}"), ..Ended::default() });
+        }
+    }
+
     /// For the node's status.
     fn volumes_in_use(&self) -> Vec<Value> {
         self.volumes.in_use().into_iter().map(Value::from).collect()
     }
+}
+
+/// A node does not take back what it allowed: such a pod runs, or has run, already.
+fn is_admitted(pod: &Pod) -> bool {
+    let status = pod.status.as_ref();
+    status.is_some_and(|own| {
+        own.start_time.is_some() || matches!(own.phase.as_deref(), Some("Succeeded" | "Failed"))
+    })
 }
 
 #[cfg(test)]

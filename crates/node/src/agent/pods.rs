@@ -92,15 +92,15 @@ pub async fn run(node: Arc<Node>, informer: Arc<Informer>) {
     let mut events = node.runtime.events();
     let mut deltas = informer.subscribe();
     informer.synced().await;
-    read_all(&node, &informer);
+    read_all(&node, &informer).await;
     end_orphans(&node).await;
     forget_strangers(&node).await;
     loop {
         tokio::select! {
             delta = deltas.recv() => match delta {
-                Some(Delta::Upsert { new, .. }) => upsert(&node, &new),
+                Some(Delta::Upsert { new, .. }) => upsert(&node, &new).await,
                 Some(Delta::Delete { old }) => forget(&node, old.uid()),
-                Some(Delta::Resync) => read_all(&node, &informer),
+                Some(Delta::Resync) => read_all(&node, &informer).await,
                 None => return,
             },
             event = events.recv() => match event {
@@ -113,18 +113,25 @@ pub async fn run(node: Arc<Node>, informer: Arc<Informer>) {
     }
 }
 
-fn read_all(node: &Arc<Node>, informer: &Informer) {
-    let objects = informer.list();
+async fn read_all(node: &Arc<Node>, informer: &Informer) {
+    let mut objects = informer.list();
+    // The oldest first: who came last finds no room.
+    objects.sort_by_cached_key(|object| {
+        let tree = object.to_value();
+        (tree.str_at(&["metadata", "creationTimestamp"]).to_owned(), object.uid().to_owned())
+    });
     let gone: Vec<String> = {
         let workers = node.pods.workers.lock();
         let is_there = |uid: &String| objects.iter().any(|object| object.uid() == uid);
         workers.keys().filter(|uid| !is_there(uid)).cloned().collect()
     };
     gone.iter().for_each(|uid| forget(node, uid));
-    objects.iter().for_each(|object| upsert(node, object));
+    for object in &objects {
+        upsert(node, object).await;
+    }
 }
 
-fn upsert(node: &Arc<Node>, object: &Object) {
+async fn upsert(node: &Arc<Node>, object: &Object) {
     let pod = match decode(object) {
         Ok(pod) => Arc::new(pod),
         Err(error) => {
@@ -134,12 +141,15 @@ fn upsert(node: &Arc<Node>, object: &Object) {
     };
     match node.pods.get(object.uid()) {
         Some(worker) => worker.update(pod),
-        None => begin(node, pod),
+        None => {
+            let worker = Worker::new(node.clone(), pod);
+            node.admit(object, &worker).await;
+            begin(node, worker);
+        }
     }
 }
 
-fn begin(node: &Arc<Node>, pod: Arc<Pod>) {
-    let worker = Worker::new(node.clone(), pod);
+fn begin(node: &Arc<Node>, worker: Arc<Worker>) {
     node.pods.workers.lock().insert(worker.uid.clone(), worker.clone());
     rt::spawn("pod", worker.run());
 }
@@ -182,7 +192,7 @@ async fn end_orphans(node: &Arc<Node>) {
         pod.metadata.name = Some(sandbox.name);
         pod.metadata.namespace = Some(sandbox.namespace);
         pod.metadata.uid = Some(sandbox.uid.clone());
-        begin(node, Arc::new(pod));
+        begin(node, Worker::new(node.clone(), Arc::new(pod)));
         forget(node, &sandbox.uid);
     }
 }

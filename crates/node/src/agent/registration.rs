@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::amounts::Amounts;
 use api::gvr::NODES;
 use apimachinery::{Object, Status, Value, json, time};
 use client::{Patch, WriteOptions};
@@ -14,7 +15,9 @@ use runtime::{Abilities, Handler};
 use tracing::{debug, info, warn};
 
 use super::Node;
-use super::machine::{self, Machine};
+use super::eviction::Pressures;
+use super::eviction::thresholds::Pressure;
+use super::machine::Machine;
 use crate::lease;
 
 /// How often the node looks at itself; it writes what it sees when that is news.
@@ -29,9 +32,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Below this a node is short of memory, and pods are not promised it (`--eviction-hard`'s default).
 pub const MEMORY_RESERVE: u64 = 100 << 20;
 
-/// Below this share of its root's disk, and of its inodes, a node is short of disk.
+/// This share of the disk is not promised to pods.
 const DISK_RESERVE: f64 = 0.10;
-const INODE_RESERVE: f64 = 0.05;
 
 /// What a node says of itself that does not come from the machine.
 #[derive(Clone, Debug)]
@@ -51,15 +53,9 @@ pub struct Identity {
 }
 
 /// What the node measures each time it looks.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Measured {
-    pub memory_available: u64,
     pub disk_capacity: u64,
-    pub disk_available: u64,
-    pub inodes: u64,
-    pub inodes_free: u64,
-    pub processes_max: u64,
-    pub processes: u64,
 }
 
 /// A condition, and the words for it.
@@ -125,12 +121,7 @@ fn labels(identity: &Identity, machine: &Machine) -> Value {
 }
 
 /// Says how the node is, for as long as it runs. `network_ready` turns true once pods can be connected.
-pub async fn keep(
-    node: Arc<Node>,
-    machine: Machine,
-    uid: String,
-    mut network_ready: tokio::sync::watch::Receiver<bool>,
-) {
+pub async fn keep(node: Arc<Node>, uid: String, mut network_ready: tokio::sync::watch::Receiver<bool>) {
     let heartbeat = async {
         loop {
             if let Err(status) = lease::renew(&*node.api, &node.identity.name, &uid).await {
@@ -143,13 +134,16 @@ pub async fn keep(
     };
     let status = async {
         let mut said: Option<(Value, rt::Instant)> = None;
+        let mut pressures = node.pressures.subscribe();
         loop {
             let measured = measure(&node);
             let is_ready = *network_ready.borrow_and_update();
-            match report(&node, &machine, &measured, is_ready, &mut said).await {
+            pressures.mark_unchanged();
+            match report(&node, &measured, is_ready, &mut said).await {
                 Ok(()) => tokio::select! {
                     () = rt::sleep(LOOK) => {}
                     _ = network_ready.changed() => {}
+                    _ = pressures.changed() => {}
                 },
                 Err(status) => {
                     warn!(error = %status, "The node's status was not written");
@@ -167,16 +161,16 @@ pub async fn keep(
 
 async fn report(
     node: &Node,
-    machine: &Machine,
     measured: &Measured,
     network_ready: bool,
     said: &mut Option<(Value, rt::Instant)>,
 ) -> Result<(), Status> {
     let images = images(node).await;
     let current = node.api.get(&NODES, "", &node.identity.name).await?;
+    *node.object.lock() = Some(current.clone());
     let old = current.to_value();
-    let verdicts = verdicts(measured, network_ready);
-    let mut status = status(&node.identity, machine, measured);
+    let verdicts = verdicts(&node.pressures.borrow(), network_ready);
+    let mut status = status(&node.identity, &node.machine, measured);
     status.set_at(&["images"], images);
     // What the runtime does not tell is left as it is.
     if let Ok(abilities) = node.runtime.abilities().await {
@@ -234,28 +228,27 @@ fn handlers(abilities: &Abilities) -> Value {
 }
 
 fn measure(node: &Node) -> Measured {
-    let (processes_max, processes) = machine::processes();
-    let mut measured = Measured {
-        memory_available: machine::memory_available(),
-        processes_max,
-        processes,
-        ..Measured::default()
-    };
-    if let Ok(disk) = rustix::fs::statvfs(node.root.as_std_path()) {
-        measured.disk_capacity = disk.f_blocks * disk.f_frsize;
-        measured.disk_available = disk.f_bavail * disk.f_frsize;
-        measured.inodes = disk.f_files;
-        measured.inodes_free = disk.f_ffree;
-    }
-    measured
+    let disk = rustix::fs::statvfs(node.root.as_std_path());
+    Measured { disk_capacity: disk.map_or(0, |disk| disk.f_blocks * disk.f_frsize) }
 }
 
-fn verdicts(measured: &Measured, network_ready: bool) -> [Verdict; 4] {
-    let share = |part: u64, whole: u64| if whole == 0 { 1.0 } else { part as f64 / whole as f64 };
-    let memory = measured.memory_available < MEMORY_RESERVE;
-    let disk = share(measured.disk_available, measured.disk_capacity) < DISK_RESERVE
-        || share(measured.inodes_free, measured.inodes) < INODE_RESERVE;
-    let processes = measured.processes_max > 0 && measured.processes * 10 >= measured.processes_max * 9;
+/// What pods may have of this node together, and how many there may be.
+pub fn allocatable(node: &Node) -> Amounts {
+    let status = status(&node.identity, &node.machine, &measure(node));
+    let mut own = Amounts::of(status.get("allocatable"));
+    // What others added to the node, such as extended resources.
+    let object = node.object.lock().clone();
+    let listed = object.map(|object| Amounts::of(object.to_value().at(&["status", "allocatable"])));
+    for (name, amount) in listed.iter().flat_map(Amounts::iter) {
+        if own.get(name).is_none() {
+            own.set(name.clone(), amount);
+        }
+    }
+    own
+}
+
+fn verdicts(pressures: &Pressures, network_ready: bool) -> [Verdict; 4] {
+    let is = |pressure| pressures.contains(&pressure);
     let pressure = |kind, is, [yes, yes_text, no, no_text]: [&'static str; 4]| Verdict {
         kind,
         status: is,
@@ -265,7 +258,7 @@ fn verdicts(measured: &Measured, network_ready: bool) -> [Verdict; 4] {
     [
         pressure(
             "MemoryPressure",
-            memory,
+            is(Pressure::Memory),
             [
                 "KubeletHasInsufficientMemory",
                 "kubelet has insufficient memory available",
@@ -275,7 +268,7 @@ fn verdicts(measured: &Measured, network_ready: bool) -> [Verdict; 4] {
         ),
         pressure(
             "DiskPressure",
-            disk,
+            is(Pressure::Disk),
             [
                 "KubeletHasDiskPressure",
                 "kubelet has disk pressure",
@@ -285,7 +278,7 @@ fn verdicts(measured: &Measured, network_ready: bool) -> [Verdict; 4] {
         ),
         pressure(
             "PIDPressure",
-            processes,
+            is(Pressure::Pid),
             [
                 "KubeletHasInsufficientPID",
                 "kubelet has insufficient PID available",
@@ -381,23 +374,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pressure_is_what_is_left_and_not_what_is_used() {
-        let fine = Measured {
-            memory_available: 200 << 20,
-            disk_capacity: 100,
-            disk_available: 11,
-            inodes: 100,
-            inodes_free: 6,
-            processes_max: 100,
-            processes: 89,
+    fn conditions_say_what_the_node_is_short_of() {
+        let of = |pressures: &[Pressure]| {
+            verdicts(&pressures.iter().copied().collect(), true).map(|verdict| verdict.status)
         };
-        let of = |measured: &Measured| verdicts(measured, true).map(|verdict| verdict.status);
-        assert_eq!(of(&fine), [false, false, false, true]);
-        assert_eq!(of(&Measured { memory_available: 99 << 20, ..fine }), [true, false, false, true]);
-        assert_eq!(of(&Measured { disk_available: 9, ..fine }), [false, true, false, true]);
-        assert_eq!(of(&Measured { inodes_free: 4, ..fine }), [false, true, false, true]);
-        assert_eq!(of(&Measured { processes: 90, ..fine }), [false, false, true, true]);
-        assert!(!verdicts(&fine, false)[3].status);
+        assert_eq!(of(&[]), [false, false, false, true]);
+        assert_eq!(of(&[Pressure::Memory]), [true, false, false, true]);
+        assert_eq!(of(&[Pressure::Disk, Pressure::Pid]), [false, true, true, true]);
+        assert!(!verdicts(&Pressures::new(), false)[3].status);
     }
 
     #[test]
@@ -421,9 +405,9 @@ mod tests {
         let node = json!({"status": {"conditions": [
             {"type": "Ready", "status": "True", "lastTransitionTime": "then"},
         ]}});
-        let [.., ready] = verdicts(&Measured::default(), true);
+        let [.., ready] = verdicts(&Pressures::new(), true);
         assert_eq!(ready.condition(&node, "now").str_at(&["lastTransitionTime"]), "then");
-        let [.., unready] = verdicts(&Measured::default(), false);
+        let [.., unready] = verdicts(&Pressures::new(), false);
         assert_eq!(unready.condition(&node, "now").str_at(&["lastTransitionTime"]), "now");
     }
 }

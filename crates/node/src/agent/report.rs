@@ -21,6 +21,11 @@ impl Reporter {
         Self { recorder }
     }
 
+    /// An event about anything.
+    pub fn of(&self, about: &Reference, severity: Severity, reason: &str, message: impl Into<String>) {
+        self.recorder.event(about, severity, reason, message);
+    }
+
     pub fn pod(&self, pod: &Pod) -> About<'_> {
         About { reporter: self, reference: reference(pod, String::new()) }
     }

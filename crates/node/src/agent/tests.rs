@@ -17,15 +17,25 @@ struct World {
     runtime: Arc<FakeRuntime>,
     shutdown: Shutdown,
     folder: tempfile::TempDir,
+    eviction: eviction::Settings,
 }
 
 impl World {
     async fn start(seeds: Vec<Value>) -> Self {
+        Self::start_with(
+            seeds,
+            eviction::Settings { thresholds: Vec::new(), ..eviction::Settings::default() },
+        )
+        .await
+    }
+
+    async fn start_with(seeds: Vec<Value>, eviction: eviction::Settings) -> Self {
         let world = Self {
             api: FakeApi::new(),
             runtime: FakeRuntime::new(),
             shutdown: Shutdown::new(),
             folder: tempfile::tempdir().expect("a folder"),
+            eviction,
         };
         world.runtime.add_image("i");
         seeds.into_iter().for_each(|seed| drop(world.api.seed(seed)));
@@ -52,7 +62,15 @@ impl World {
             kubelet_port: 10250,
         };
         let (network, network_ready) = watch::channel(true);
-        let options = Options { identity, facts, root, runtime: self.runtime.clone(), network_ready };
+        let options = Options {
+            identity,
+            facts,
+            root,
+            runtime: self.runtime.clone(),
+            network_ready,
+            eviction: self.eviction.clone(),
+            image_collection: images::collection::Settings::default(),
+        };
         let (ready, is_ready) = oneshot::channel();
         let agent = run(self.api.clone(), options, ready, self.shutdown.clone());
         rt::spawn("agent", async move {
@@ -299,4 +317,74 @@ async fn a_liveness_probe_that_fails_restarts_the_container() {
         world.events("Killing").contains(&"Container c failed liveness probe, will be restarted".to_owned())
     );
     assert!(world.runtime.version().await.is_ok());
+}
+
+/// Looks often, and forgets pressure at once.
+fn quick(hard: &str) -> eviction::Settings {
+    let flags = eviction::thresholds::Flags { hard, soft: "", soft_grace: "", reclaim: "" };
+    eviction::Settings {
+        thresholds: eviction::thresholds::parse(flags).expect("well formed"),
+        transition: Duration::ZERO,
+        period: Duration::from_millis(10),
+        ..eviction::Settings::default()
+    }
+}
+
+#[tokio::test]
+async fn a_pod_for_which_there_is_no_room_is_refused() {
+    let asks = json!([{"name": "c", "image": "i", "resources": {"requests": {"cpu": "100k"}}}]);
+    let world = World::start(vec![pod("p", json!({"containers": asks})), pod("q", json!({}))]).await;
+    world.until("the refusal", |world| world.pod("p").str_at(&["status", "reason"]) == "OutOfcpu").await;
+    let status = world.pod("p")["status"].clone();
+    assert_eq!(status.str_at(&["phase"]), "Failed");
+    let wanted =
+        "Pod was rejected: Node didn't have enough resource: cpu, requested: 100000000, used: 0, capacity: ";
+    assert!(status.str_at(&["message"]).starts_with(wanted), "{status}");
+    assert_eq!(world.events("OutOfcpu").len(), 1);
+    world.until_state("q", "Running running").await;
+    assert_eq!(world.runtime.len(), 2, "nothing was made of the other");
+}
+
+#[tokio::test]
+async fn a_node_that_is_short_of_something_evicts_a_pod_and_takes_no_other() {
+    // No machine has so many processes to spare.
+    let critical = pod("critical", json!({"priority": 2_000_001_000_i64}));
+    let world = World::start_with(vec![pod("p", json!({})), critical], quick("pid.available<100Gi")).await;
+    world.until("the eviction", |world| world.pod("p").str_at(&["status", "reason"]) == "Evicted").await;
+    let status = world.pod("p")["status"].clone();
+    assert_eq!(status.str_at(&["phase"]), "Failed");
+    world.until_state("critical", "Running running").await;
+    let name = config::fixture::node().name;
+    world
+        .until("the condition", |world| {
+            let node = world.api.peek(&NODES, "", &name).map(|node| node.to_value()).unwrap_or_default();
+            let conditions = node.array_at(&["status", "conditions"]).to_vec();
+            conditions.iter().any(|own| {
+                own.str_at(&["type"]) == "PIDPressure"
+                    && own.str_at(&["reason"]) == "KubeletHasInsufficientPID"
+            })
+        })
+        .await;
+    world.api.seed(pod("late", json!({})));
+    world.until("the refusal", |world| world.pod("late").str_at(&["status", "reason"]) == "Evicted").await;
+    let message = world.pod("late").str_at(&["status", "message"]).to_owned();
+    assert_eq!(message, "Pod was rejected: The node had condition: [PIDPressure]. ");
+}
+
+#[tokio::test]
+async fn a_volume_over_its_limit_ends_its_pod() {
+    let container = json!([{"name": "c", "image": "i", "imagePullPolicy": "IfNotPresent",
+        "volumeMounts": [{"name": "v", "mountPath": "/v"}]}]);
+    let volumes = json!([{"name": "v", "emptyDir": {"sizeLimit": "64Ki"}}]);
+    let spec = json!({"containers": container, "volumes": volumes});
+    let world = World::start_with(vec![pod("p", spec)], quick("")).await;
+    world.until_state("p", "Running running").await;
+    let uid = world.pod("p").str_at(&["metadata", "uid"]).to_owned();
+    let folder = world.folder.path().join("pods").join(uid).join("volumes/kubernetes.io~empty-dir/v");
+    std::fs::write(folder.join("file"), vec![1; 128 << 10]).expect("the volume is there");
+    world.until("the eviction", |world| world.pod("p").str_at(&["status", "reason"]) == "Evicted").await;
+    let wanted = "Usage of EmptyDir volume \"v\" exceeds the limit \"64Ki\". ";
+    assert_eq!(world.pod("p").str_at(&["status", "message"]), wanted);
+    assert_eq!(world.events("Evicted"), [wanted]);
+    world.until("its end", |world| world.runtime.running("c").is_none()).await;
 }

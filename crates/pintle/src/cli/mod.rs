@@ -6,6 +6,7 @@ mod audit;
 mod authentication;
 mod authorization;
 mod controllers;
+mod eviction;
 mod image;
 mod kubelets;
 mod network;

@@ -6,6 +6,7 @@ use anyhow::anyhow;
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::Args;
 
+use super::eviction::EvictionArguments;
 use crate::node::{Config, Cri, KUBELET_PORT};
 
 #[derive(Args)]
@@ -57,6 +58,8 @@ pub struct NodeOptions {
     /// Where that runtime finds CNI plugins; this node's is put there
     #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin", requires = "container_runtime_endpoint")]
     cni_bin_dir: Utf8PathBuf,
+    #[command(flatten)]
+    eviction: EvictionArguments,
 }
 
 /// The nodes that were asked for.
@@ -82,6 +85,8 @@ impl NodeOptions {
                 config.labels = self.labels()?;
                 config.kubelet_port = self.kubelet_port;
                 config.cri = self.cri();
+                config.eviction = self.eviction.eviction()?;
+                config.image_collection = self.eviction.image_collection()?;
                 Ok(Nodes { simulated, real: Some(config), excuse: None })
             }
             Err(error) if self.node == Some(true) => Err(error.context("--node")),

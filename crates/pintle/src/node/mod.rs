@@ -65,6 +65,8 @@ pub struct Config {
     pub kubelet_port: u16,
     /// The container runtime behind a socket; `None` for the embedded one.
     pub cri: Option<Cri>,
+    pub eviction: agent::eviction::Settings,
+    pub image_collection: agent::images::collection::Settings,
 }
 
 impl Config {
@@ -105,6 +107,8 @@ impl Config {
             cluster_cidrs: cluster_cidrs.to_vec(),
             kubelet_port: KUBELET_PORT,
             cri: None,
+            eviction: agent::eviction::Settings::default(),
+            image_collection: agent::images::collection::Settings::default(),
             name,
         })
     }
@@ -163,6 +167,8 @@ pub async fn start(
         root: config.root.clone(),
         runtime: runtime.clone(),
         network_ready: is_network_ready.clone(),
+        eviction: config.eviction.clone(),
+        image_collection: config.image_collection,
     };
     let (registered, node) = oneshot::channel();
     tasks.push(rt::spawn("node agent", agent::run(api.clone(), options, registered, shutdown.clone())));

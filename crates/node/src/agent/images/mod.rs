@@ -3,6 +3,7 @@
 //! Owns: pull policies, events about pulls, and how many run at a time. Never touches: registries (the runtime's).
 //! Messages and reasons are the kubelet's.
 
+pub mod collection;
 mod credentials;
 
 use std::time::Duration;

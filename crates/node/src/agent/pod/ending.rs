@@ -16,7 +16,8 @@ impl Worker {
     pub(super) async fn finish(&self, pod: &Pod, ended: Option<&Ended>, memory: &mut Memory) -> Next {
         let Some(observed) = self.observe().await else { return Next::After(RETRY_SOON) };
         self.node.probes.remove(&self.uid);
-        termination::kill_all(self, pod, &observed, Grace::of(pod, rt::now())).await;
+        let grace = Grace::of(pod, rt::now()).at_most(ended.and_then(|ended| ended.grace));
+        termination::kill_all(self, pod, &observed, grace).await;
         self.stop_sandboxes(&observed).await;
         let Some(observed) = self.observe().await else { return Next::After(RETRY_SOON) };
         if self.report(pod, &observed, memory, ended, true).await.is_none() {

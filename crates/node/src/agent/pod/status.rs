@@ -9,6 +9,7 @@ mod phase;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, Pod, PodIP, PodStatus};
@@ -51,10 +52,14 @@ pub struct Facts<'a> {
 }
 
 /// A pod that the node ended: evicted, not admitted, past its deadline.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ended {
     pub reason: String,
     pub message: String,
+    /// Its processes get so long at most; `None` for what the pod says.
+    pub grace: Option<Duration>,
+    /// Whoever counts failures should not count this one: the node needed the room (`DisruptionTarget`).
+    pub disrupts: bool,
 }
 
 /// The whole status of the pod.

@@ -59,6 +59,12 @@ impl Grace {
         }
     }
 
+    /// As this, but no longer than somebody else allows.
+    pub fn at_most(self, max: Option<Duration>) -> Self {
+        let period = max.map_or(self.period, |max| self.period.min(max.max(Duration::from_secs(1))));
+        Self { period, ends: self.ends.min(rt::instant() + period) }
+    }
+
     /// Whether it ends clearly sooner: by more than clocks and rounding differ.
     pub fn ends_before(self, other: Self) -> bool {
         self.ends + Duration::from_secs(1) < other.ends

@@ -175,6 +175,19 @@ impl Worker {
         self.target.lock().pod.clone()
     }
 
+    /// Whether the pod is to go: nothing of it is started any more.
+    pub fn is_gone(&self) -> bool {
+        let target = self.target.lock();
+        target.gone || target.pod.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Whether the pod counts: it has not ended, and nobody ends it on the node's account.
+    pub fn is_active(&self) -> bool {
+        let target = self.target.lock();
+        let phase = target.pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        !target.gone && target.ended.is_none() && !matches!(phase, Some("Succeeded" | "Failed"))
+    }
+
     /// Where the pod is reached: its own address, or the node's, where it has none of its own.
     pub(super) fn address(&self) -> Option<IpAddr> {
         self.address.lock().or_else(|| self.node.addresses().first().copied())
@@ -235,7 +248,11 @@ impl Worker {
             if wait.is_zero() {
                 let message = "Pod was active on the node longer than the specified deadline";
                 self.node.reporter.pod(pod).normal("DeadlineExceeded", message);
-                self.end(Ended { reason: "DeadlineExceeded".into(), message: message.into() });
+                self.end(Ended {
+                    reason: "DeadlineExceeded".into(),
+                    message: message.into(),
+                    ..Ended::default()
+                });
                 return Next::Now;
             }
             return self.sync(pod, memory).await.sooner(Next::After(wait));
@@ -244,7 +261,7 @@ impl Worker {
     }
 
     /// What the runtime has of this pod; `None` when it does not say.
-    pub(super) async fn observe(&self) -> Option<Observed> {
+    pub(in crate::agent) async fn observe(&self) -> Option<Observed> {
         let runtime = &self.node.runtime;
         let (sandboxes, containers) =
             tokio::join!(runtime.pod_sandboxes(&self.uid), runtime.pod_containers(&self.uid));

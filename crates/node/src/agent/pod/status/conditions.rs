@@ -45,6 +45,14 @@ pub(super) fn conditions(
     if !scheduled {
         conditions.push(condition(facts, old, &Verdict::yes("PodScheduled")));
     }
+    if let Some(ended) = facts.ended.filter(|ended| ended.disrupts) {
+        let verdict = Verdict {
+            reason: Some("TerminationByKubelet"),
+            message: Some(ended.message.clone()),
+            ..Verdict::yes("DisruptionTarget")
+        };
+        conditions.push(condition(facts, old, &verdict));
+    }
     let is_own = |condition: &&PodCondition| !conditions.iter().any(|own| own.type_ == condition.type_);
     let others: Vec<PodCondition> = old.iter().filter(is_own).cloned().collect();
     conditions.extend(others);

@@ -152,8 +152,11 @@ fn a_pod_that_was_told_to_end_failed_unless_all_ended_well() {
         assert_eq!(case.status().phase.as_deref(), Some(phase));
     }
     let mut case = Case::new(one(), vec![container("a", Exited, 0)]);
-    case.ended =
-        Some(Ended { reason: "Evicted".into(), message: "The node was low on resource: memory.".into() });
+    case.ended = Some(Ended {
+        reason: "Evicted".into(),
+        message: "The node was low on resource: memory.".into(),
+        ..Ended::default()
+    });
     let status = case.status();
     assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("Evicted")));
 }
