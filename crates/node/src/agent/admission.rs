@@ -36,6 +36,11 @@ impl Rejection {
         Self::new(name, format!("Predicate {name} failed: {why}"))
     }
 
+    /// Whether there is too little of something, which pods that are less important may be holding.
+    pub fn is_lack(&self) -> bool {
+        self.reason.starts_with("OutOf")
+    }
+
     /// Whether a node that was read again may say otherwise.
     pub fn depends_on_node(&self) -> bool {
         matches!(
@@ -75,6 +80,42 @@ pub fn admit(pod: &Pod, seen: &view::Pod, facts: &Facts<'_>) -> Result<(), Rejec
         return Err(Rejection::predicate("TaintToleration", why));
     }
     Ok(())
+}
+
+/// Which of the others have to go so that a critical pod finds room; `None` where even that does not help. As few as
+/// possible, the least important first.
+pub fn victims<'a>(pod: &Pod, facts: &Facts<'a>) -> Option<Vec<&'a Pod>> {
+    if !rank::is_critical(pod) {
+        return None;
+    }
+    let importance = |other: &&Pod| {
+        let class = match qos_class(other) {
+            QosClass::BestEffort => 0,
+            QosClass::Burstable => 1,
+            QosClass::Guaranteed => 2,
+        };
+        (class, other.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0))
+    };
+    let mut waiting: Vec<&Pod> =
+        facts.others.iter().copied().filter(|other| !rank::is_critical(other)).collect();
+    waiting.sort_by_cached_key(|other| std::cmp::Reverse(importance(other)));
+    let fits_without = |gone: &[&Pod]| {
+        let is_gone = |other: &Pod| gone.iter().any(|own| std::ptr::eq(*own, other));
+        let others: Vec<&Pod> = facts.others.iter().copied().filter(|other| !is_gone(other)).collect();
+        resources(pod, &Facts { others: &others, ..*facts }).is_ok()
+    };
+    let mut chosen = Vec::new();
+    while !fits_without(&chosen) {
+        chosen.push(waiting.pop()?);
+    }
+    // The most important ones were chosen last, and may have made others' going needless.
+    for candidate in chosen.clone() {
+        let rest: Vec<&Pod> = chosen.iter().copied().filter(|own| !std::ptr::eq(*own, candidate)).collect();
+        if fits_without(&rest) {
+            chosen = rest;
+        }
+    }
+    Some(chosen)
 }
 
 fn is_static(pod: &Pod) -> bool {
@@ -295,5 +336,36 @@ mod tests {
         ] {
             assert_eq!(said(spec.clone(), pressures, &others), wanted, "{spec}");
         }
+    }
+
+    #[test]
+    fn as_few_as_possible_go_for_a_critical_pod() {
+        use serde_json::json;
+        let asking = |priority: i32, cpu: &str| {
+            fixture::pod(json!({"priority": priority,
+                "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]}))
+        };
+        let all = [asking(0, "100m"), asking(1, "900m"), asking(2, "500m"), asking(2_000_000_000, "500m")];
+        let node = fixture::node();
+        let (object, pressures) = (view::Node::default(), Pressures::new());
+        let allocatable = Amounts::of(Some(&apimachinery::json!({"cpu": "2"})));
+        let others: Vec<&Pod> = all.iter().collect();
+        let facts = Facts {
+            node: &node,
+            object: &object,
+            pressures: &pressures,
+            allocatable: &allocatable,
+            others: &others,
+        };
+        let chosen = |pod: Pod| -> Option<Vec<usize>> {
+            let number = |own: &Pod| all.iter().position(|other| std::ptr::eq(own, other));
+            victims(&pod, &facts).map(|gone| gone.into_iter().filter_map(number).collect())
+        };
+        let critical = 2_000_000_000;
+        assert_eq!(chosen(asking(critical - 1, "1m")), None, "it is not critical");
+        assert_eq!(chosen(asking(critical, "100m")), Some(vec![0]));
+        assert_eq!(chosen(asking(critical, "900m")), Some(vec![1]), "the first one's going is needless then");
+        assert_eq!(chosen(asking(critical, "1500m")), Some(vec![0, 1, 2]));
+        assert_eq!(chosen(asking(critical, "1501m")), None, "critical pods stay");
     }
 }

@@ -259,6 +259,19 @@ impl Node {
         }
     }
 
+    /// Ends a pod for a critical one.
+    fn preempt(&self, pod: &Pod) {
+        let Some(worker) = self.pods.get(config::uid(pod)) else { return };
+        let message = "Preempted in order to admit critical pod";
+        self.reporter.pod(pod).warning("Preempting", message);
+        worker.end(Ended {
+            reason: "Preempting".into(),
+            message: message.into(),
+            disruption: Some("Pod was preempted by Kubelet to accommodate a critical pod.".into()),
+            ..Ended::default()
+        });
+    }
+
     /// Whether a pod that came may run here; if not, it ends.
     async fn admit(&self, object: &Object, worker: &Worker) {
         let pod = worker.pod();
@@ -268,8 +281,8 @@ impl Node {
         let Ok(seen) = client::typed::view::<api::view::Pod>(object) else { return };
         let active: Vec<Arc<Pod>> =
             self.pods.all().iter().filter(|own| own.is_active()).map(|own| own.pod()).collect();
-        let others: Vec<&Pod> =
-            active.iter().map(|own| &**own).filter(|own| own.metadata.uid != pod.metadata.uid).collect();
+        let is_other = |own: &&Pod| own.metadata.uid != pod.metadata.uid;
+        let others: Vec<&Pod> = active.iter().map(|own| &**own).filter(is_other).collect();
         let allocatable = registration::allocatable(self);
         let decide = |node: &Object| {
             let Ok(node) = client::typed::view::<api::view::Node>(node) else { return Ok(()) };
@@ -280,7 +293,18 @@ impl Node {
                 allocatable: &allocatable,
                 others: &others,
             };
-            admission::admit(&pod, &seen, &facts)
+            let decision = admission::admit(&pod, &seen, &facts);
+            if decision.as_ref().is_err_and(admission::Rejection::is_lack)
+                && let Some(victims) = admission::victims(&pod, &facts)
+            {
+                // Nobody goes for a pod that may not run here anyway.
+                let is_victim = |own: &Pod| victims.iter().any(|victim| std::ptr::eq(*victim, own));
+                let rest: Vec<&Pod> = others.iter().copied().filter(|own| !is_victim(own)).collect();
+                admission::admit(&pod, &seen, &admission::Facts { others: &rest, ..facts })?;
+                victims.iter().for_each(|victim| self.preempt(victim));
+                return Ok(());
+            }
+            decision
         };
         let Some(own) = self.object.lock().clone() else { return };
         let mut decision = decide(&own);

@@ -12,6 +12,7 @@ mod leaks;
 mod lifecycle;
 mod pods;
 mod remains;
+mod resources;
 mod shop;
 mod streams;
 mod third_party;
@@ -39,6 +40,7 @@ const ALL: &[(&str, Part)] = &[
     ("streams", streams::run),
     ("fail static", fail_static::run),
     ("leaks", leaks::run),
+    ("resources", resources::run),
     ("third party", third_party::run),
 ];
 

@@ -218,7 +218,8 @@ async fn evict_one(
 fn evict(node: &Node, worker: &Worker, pod: &Pod, message: String, grace: Duration, disrupts: bool) {
     info!(namespace = config::namespace(pod), name = config::name(pod), message, "Evicting a pod");
     node.reporter.pod(pod).warning("Evicted", message.clone());
-    worker.end(Ended { reason: "Evicted".into(), message, grace: Some(grace), disrupts });
+    let disruption = disrupts.then(|| message.clone());
+    worker.end(Ended { reason: "Evicted".into(), message, grace: Some(grace), disruption });
 }
 
 /// Waits until nothing of the pod runs.

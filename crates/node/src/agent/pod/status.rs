@@ -58,8 +58,9 @@ pub struct Ended {
     pub message: String,
     /// Its processes get so long at most; `None` for what the pod says.
     pub grace: Option<Duration>,
-    /// Whoever counts failures should not count this one: the node needed the room (`DisruptionTarget`).
-    pub disrupts: bool,
+    /// What the condition `DisruptionTarget` says: whoever counts failures need not count this one, since the node
+    /// needed the room.
+    pub disruption: Option<String>,
 }
 
 /// The whole status of the pod.

@@ -45,10 +45,10 @@ pub(super) fn conditions(
     if !scheduled {
         conditions.push(condition(facts, old, &Verdict::yes("PodScheduled")));
     }
-    if let Some(ended) = facts.ended.filter(|ended| ended.disrupts) {
+    if let Some(message) = facts.ended.and_then(|ended| ended.disruption.as_ref()) {
         let verdict = Verdict {
             reason: Some("TerminationByKubelet"),
-            message: Some(ended.message.clone()),
+            message: Some(message.clone()),
             ..Verdict::yes("DisruptionTarget")
         };
         conditions.push(condition(facts, old, &verdict));
