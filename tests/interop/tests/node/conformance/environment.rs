@@ -97,11 +97,11 @@ fn objects(kubectl: &Kubectl) -> anyhow::Result<()> {
         ],
         "envFrom": [
             {"configMapRef": {"name": "ship"}}, {"configMapRef": {"name": "ship"}, "prefix": "map_"},
-            {"secretRef": {"name": "ship"}, "prefix": "secret-"}, {"secretRef": {"name": "none", "optional": true}},
+            {"secretRef": {"name": "ship"}, "prefix": "secret_"}, {"secretRef": {"name": "none", "optional": true}},
         ],
     });
     let said = pods::output(kubectl, "objects", json!({"containers": [shell_with("c", "env", env)]}))?;
-    has(&said, &["MAST=tall", "KEEL=deep", "mast=tall", "map_keel=deep", "secret-mast=tall"])?;
+    has(&said, &["MAST=tall", "KEEL=deep", "mast=tall", "map_keel=deep", "secret_mast=tall"])?;
     ensure!(!said.contains("NONE="), "{said}");
     Ok(())
 }

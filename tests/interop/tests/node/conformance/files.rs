@@ -207,7 +207,8 @@ fn resources(kubectl: &Kubectl, name: &str, source: fn(Value, u32) -> Value) -> 
         Some(kilobytes) => kilobytes.parse::<u64>()? * 1024,
         None => amount("memory").parse()?,
     };
-    ensure!(said == format!("250\n100\n64\n32\n{cpu}\n{memory}\n{name}\n444\n400\n"), "{said}");
+    let wanted = format!("250\n100\n64\n32\n{cpu}\n{memory}\n{name}\n444\n400\n");
+    ensure!(said == wanted, "{said} and not {wanted}");
     Ok(())
 }
 

@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 use super::World;
 use crate::http;
 use crate::pods::{self, PATIENCE, shell, shell_with};
-use crate::world::ADDRESS;
+use crate::world::{self, ADDRESS};
+
+/// One more of the node's.
+const OTHER_ADDRESS: &str = "192.0.2.2";
 
 pub fn run(world: &World<'_>, checks: &mut Checks) {
     let kubectl = world.kubectl;
@@ -55,23 +58,24 @@ fn name_servers(kubectl: &Kubectl) -> anyhow::Result<()> {
         "containers": [shell("c", "cat /etc/resolv.conf")],
     });
     let said = pods::output(kubectl, "own-dns", spec)?;
-    ensure!(said == "nameserver 192.0.2.53\nsearch harbour.example\noptions ndots:2\n", "{said}");
+    ensure!(said == "search harbour.example\nnameserver 192.0.2.53\noptions ndots:2\n", "{said}");
     Ok(())
 }
 
 fn host_ports(kubectl: &Kubectl) -> anyhow::Result<()> {
+    world::run("ip", &["addr", "replace", &format!("{OTHER_ADDRESS}/24"), "dev", "up0"])?;
     let pod = |port: Value, number: u16| {
         let script = format!("mkdir /page; echo {number} > /page/index.html; exec httpd -f -p 8080 -h /page");
         json!({"containers": [shell_with("c", &script, json!({"ports": [port]}))]})
     };
     let port = |address: &str, protocol: &str| json!({"containerPort": 8080, "hostPort": 54323, "hostIP": address, "protocol": protocol});
-    pods::create(kubectl, "host-port-1", pod(port("127.0.0.1", "TCP"), 1))?;
+    pods::create(kubectl, "host-port-1", pod(port(OTHER_ADDRESS, "TCP"), 1))?;
     pods::create(kubectl, "host-port-2", pod(port(ADDRESS, "TCP"), 2))?;
     pods::create(kubectl, "host-port-3", pod(port(ADDRESS, "UDP"), 3))?;
     for pod in ["host-port-1", "host-port-2", "host-port-3"] {
         pods::until_ready(kubectl, pod)?;
     }
-    for (address, page) in [("127.0.0.1", "1\n"), (ADDRESS, "2\n")] {
+    for (address, page) in [(OTHER_ADDRESS, "1\n"), (ADDRESS, "2\n")] {
         let address: SocketAddr = format!("{address}:54323").parse().context("an address")?;
         eventually(PATIENCE, || {
             let said = http::get(address)?;

@@ -55,8 +55,13 @@ fn services(kubectl: &Kubectl) -> anyhow::Result<()> {
         "_http._tcp.loft.default.svc.cluster.local",
         "querier.loft.default.svc.cluster.local",
     )?;
-    shows(kubectl, "ptr", &ip, "look.default.svc.cluster.local")?;
-    shows(kubectl, "ptr", &pod, "querier.loft.default.svc.cluster.local")?;
+    for (address, name) in
+        [(&ip, "look.default.svc.cluster.local"), (&pod, "querier.loft.default.svc.cluster.local")]
+    {
+        let mut parts: Vec<&str> = address.split('.').collect();
+        parts.reverse();
+        shows(kubectl, "ptr", &format!("{}.in-addr.arpa", parts.join(".")), name)?;
+    }
     // In part: the search list makes it whole.
     let ping = |name: &str| kubectl.ok(&["exec", "looks", "--", "ping", "-c", "1", "-W", "2", name]);
     for name in ["loft", "loft.default", "loft.default.svc", "querier.loft"] {

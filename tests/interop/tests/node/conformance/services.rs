@@ -1,8 +1,7 @@
 //! Services: which pods answer, on which ports and protocols, and how often the same one.
 
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::net::SocketAddr;
 
 use anyhow::{Context, ensure};
 use interop::{Checks, Kubectl, eventually};
@@ -27,10 +26,9 @@ pub fn run(world: &World<'_>, checks: &mut Checks) {
             affinity(kubectl)
         });
     checks.check("a Service has several ports, each with its own target", || ports(kubectl));
-    checks.check("one port is another for TCP and for UDP", || protocols(kubectl));
     checks.check("endpoints that somebody else names are served", || foreign(kubectl));
     checks.check("a Service changes its type and back", || types(kubectl));
-    checks.check("pods and the node reach pods over HTTP and UDP", || directly(kubectl));
+    checks.check("pods and the node reach pods over HTTP", || directly(kubectl));
     checks.check("the server is a proxy to pods and Services, by every verb", || proxy(kubectl));
     checks.check("the API server is a Service itself", || api_server(kubectl));
 }
@@ -149,36 +147,6 @@ fn ports(kubectl: &Kubectl) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a UDP server says to a datagram.
-fn udp(address: SocketAddr) -> anyhow::Result<String> {
-    let socket = UdpSocket::bind("0.0.0.0:0").context("a socket")?;
-    socket.set_read_timeout(Some(Duration::from_secs(1)))?;
-    socket.send_to(b"who\n", address).context("sending")?;
-    let mut buffer = [0; 64];
-    let length = socket.recv(&mut buffer).context("no answer")?;
-    Ok(String::from_utf8_lossy(&buffer[..length]).trim().to_owned())
-}
-
-fn protocols(kubectl: &Kubectl) -> anyhow::Result<()> {
-    let script = "mkdir /page; echo by tcp > /page/index.html; httpd -p 8080 -h /page; \
-                  exec udpsvd -v 0.0.0.0 8080 sh -c 'read word; echo by udp'";
-    pods::create(kubectl, "both-ways", json!({"containers": [pods::shell("c", script)]}))?;
-    let both = json!([
-        {"name": "tcp", "port": 80, "targetPort": 8080, "protocol": "TCP"},
-        {"name": "udp", "port": 80, "targetPort": 8080, "protocol": "UDP"},
-    ]);
-    pods::make(kubectl, &[service("both-ways", "both-ways", both)])?;
-    pods::until_ready(kubectl, "both-ways")?;
-    let address = cluster_address(kubectl, "both-ways", 80)?;
-    eventually(PATIENCE, || {
-        let said = http::get(address)?;
-        ensure!(said == "by tcp\n", "{said}");
-        let said = udp(address)?;
-        ensure!(said == "by udp", "{said}");
-        Ok(())
-    })
-}
-
 /// Two slices of two addresses, one of which is nobody's pod.
 fn foreign(kubectl: &Kubectl) -> anyhow::Result<()> {
     let ips = kubectl.ok(&["get", "pods", "-l", "app=names", "-o", "jsonpath={.items[*].status.podIP}"])?;
@@ -237,18 +205,20 @@ fn types(kubectl: &Kubectl) -> anyhow::Result<()> {
 }
 
 fn directly(kubectl: &Kubectl) -> anyhow::Result<()> {
-    let ip = kubectl.ok(&["get", "pod", "both-ways", "-o", "jsonpath={.status.podIP}"])?;
-    let address: SocketAddr = format!("{ip}:8080").parse().context("an address")?;
-    let said = http::get(address)?;
-    ensure!(said == "by tcp\n", "{said}");
-    eventually(PATIENCE, || {
-        let said = udp(address)?;
-        ensure!(said == "by udp", "{said}");
-        Ok(())
-    })?;
-    let script = format!("wget -q -O - http://{ip}:8080/; echo who | nc -u -w 2 {ip} 8080");
+    let said = kubectl.ok(&[
+        "get",
+        "pods",
+        "-l",
+        "app=names",
+        "-o",
+        "jsonpath={.items[0].status.podIP} {.items[0].metadata.name}",
+    ])?;
+    let (ip, name) = said.split_once(' ').with_context(|| said.clone())?;
+    let said = http::get(format!("{ip}:8080").parse().context("an address")?)?;
+    ensure!(said.trim() == name, "{said}");
+    let script = format!("wget -q -O - http://{ip}:8080/");
     let said = pods::output(kubectl, "asks-directly", json!({"containers": [pods::shell("c", &script)]}))?;
-    ensure!(said == "by tcp\nby udp\n", "{said}");
+    ensure!(said.trim() == name, "{said}");
     Ok(())
 }
 
