@@ -17,6 +17,7 @@ pub mod config;
 pub mod eviction;
 pub mod images;
 pub mod machine;
+pub mod plugins;
 pub mod pod;
 pub mod pods;
 pub mod probes;
@@ -45,6 +46,7 @@ use tokio::sync::{oneshot, watch};
 use config::{NodeFacts, labels};
 use images::Images;
 use machine::Machine;
+use plugins::PluginWatcher;
 use pod::status::Ended;
 use pod::worker::Worker;
 use pods::Pods;
@@ -52,7 +54,7 @@ use probes::Prober;
 use registration::Identity;
 use report::Reporter;
 use volumes::VolumeManager;
-use volumes::csi::NoDrivers;
+use volumes::csi::registry::Registry;
 
 /// Who this agent is in events.
 const COMPONENT: &str = "kubelet";
@@ -113,14 +115,10 @@ pub async fn run(api: Arc<dyn Api>, options: Options, ready: oneshot::Sender<Arc
         root: options.root.clone(),
         allocatable: options.facts.allocatable.clone(),
     };
+    let drivers = Registry::new(api.clone(), &options.identity.name);
+    let watcher = PluginWatcher::new(&options.root, vec![drivers.clone()]);
     let node = Arc::new(Node {
-        volumes: VolumeManager::new(
-            volumes,
-            api.clone(),
-            Arc::new(NoDrivers),
-            recorder,
-            shutdown.child_token(),
-        ),
+        volumes: VolumeManager::new(volumes, api.clone(), drivers, recorder, shutdown.child_token()),
         images: Images::new(runtime.clone(), api.clone()),
         probes: Prober::new(runtime.clone(), Arc::new(warn), shutdown.child_token()),
         identity: options.identity,
@@ -157,6 +155,7 @@ pub async fn run(api: Arc<dyn Api>, options: Options, ready: oneshot::Sender<Arc
             node.volumes.run(shutdown.clone()),
             eviction::run(node.clone()),
             images::collection::run(node.clone()),
+            watcher.run(shutdown.clone()),
         );
     };
     tokio::select! {

@@ -2,6 +2,9 @@
 
 use camino::{Utf8Path, Utf8PathBuf};
 
+/// What block devices lie in, of a pod and of a plugin.
+pub const DEVICES: &str = "volumeDevices";
+
 /// The paths of one node.
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -42,6 +45,25 @@ impl Layout {
     /// Where a CSI driver puts a volume once for all pods of the node.
     pub fn staging(&self, driver: &str, handle_digest: &str) -> Utf8PathBuf {
         self.root.join("plugins/kubernetes.io/csi").join(driver).join(handle_digest).join("globalmount")
+    }
+
+    /// Of a pod's block devices: `…/volumeDevices/<plugin>/<name>`.
+    pub fn pod_devices(&self, uid: &str) -> Utf8PathBuf {
+        self.pod(uid).join(DEVICES)
+    }
+
+    fn csi_devices(&self) -> Utf8PathBuf {
+        self.root.join("plugins/kubernetes.io/csi").join(DEVICES)
+    }
+
+    /// Where a CSI driver prepares a block device once for all pods of the node.
+    pub fn device_staging(&self, volume: &str) -> Utf8PathBuf {
+        self.csi_devices().join("staging").join(volume)
+    }
+
+    /// Where a CSI driver puts a block device for one pod: a file, over which the device is bound.
+    pub fn device_publish(&self, volume: &str, uid: &str) -> Utf8PathBuf {
+        self.csi_devices().join("publish").join(volume).join(uid)
     }
 }
 

@@ -272,10 +272,11 @@ impl VolumeManager {
         let name = bound.metadata.name.as_deref().unwrap_or_default();
         let options = spec.mount_options.clone().unwrap_or_default();
         if spec.volume_mode.as_deref() == Some("Block") {
-            let Some(local) = &spec.local else {
-                return Err("this node has no block volumes but local ones".to_owned());
+            let path = match &spec.local {
+                Some(local) => Utf8PathBuf::from(&local.path),
+                None if spec.csi.is_some() => self.csi.set_up_persistent(pod, bound, read_only).await?,
+                None => return Err("volumes of this kind are no block devices on this node".to_owned()),
             };
-            let path = Utf8PathBuf::from(&local.path);
             let source = blocking(move || block_device(path)).await?;
             return Ok(Done { volume: MountedVolume { source, read_only, group: None }, again_at: None });
         }

@@ -62,7 +62,11 @@ impl Watches {
 
     /// Watches a directory from now on.
     pub fn watch(&self, directory: &Utf8Path) -> io::Result<Watch> {
-        let wanted = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVE | WatchFlags::ONLYDIR;
+        let wanted = WatchFlags::MODIFY
+            | WatchFlags::CREATE
+            | WatchFlags::DELETE
+            | WatchFlags::MOVE
+            | WatchFlags::ONLYDIR;
         // Under the lock, so that nobody takes away what was just added.
         let mut directories = self.shared.directories.lock();
         let number = inotify::add_watch(&self.shared.inotify, directory.as_std_path(), wanted)?;

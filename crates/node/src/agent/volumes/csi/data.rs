@@ -3,7 +3,7 @@
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
-use crate::agent::volumes::layout::Layout;
+use crate::agent::volumes::layout::{DEVICES, Layout};
 use crate::agent::volumes::plugins::CSI;
 
 /// `vol_data.json`.
@@ -33,8 +33,14 @@ fn names_in(folder: &Utf8Path) -> Vec<String> {
 }
 
 pub fn folders(layout: &Layout, uid: &str) -> Vec<Utf8PathBuf> {
-    let root = layout.pod_volumes(uid).join(CSI.replace('/', "~"));
-    names_in(&root).into_iter().map(|name| root.join(name)).collect()
+    let plugin = CSI.replace('/', "~");
+    let roots = [layout.pod_volumes(uid), layout.pod_devices(uid)].map(|root| root.join(&plugin));
+    roots.iter().flat_map(|root| names_in(root).into_iter().map(|name| root.join(name))).collect()
+}
+
+/// Whether a folder is that of a block device.
+pub fn is_device(folder: &Utf8Path) -> bool {
+    folder.parent().and_then(Utf8Path::parent).and_then(Utf8Path::file_name) == Some(DEVICES)
 }
 
 pub fn data_path(folder: &Utf8Path) -> Utf8PathBuf {

@@ -1,10 +1,15 @@
 //! Volumes of CSI drivers: which calls in which order, and what is remembered on disk to undo them.
 //!
-//! A driver is behind [`CsiDriver`]; who speaks gRPC with it is elsewhere. A volume is staged once for the node and
+//! A driver is behind [`CsiDriver`]: [`driver`] speaks gRPC with it, [`registry`] knows which there are. A volume is staged once for the node and
 //! published once for each pod. `vol_data.json` beside a pod's mount says whose it is, as a kubelet writes it, so that
 //! a restarted node can undo what it does not remember.
 
 mod data;
+mod driver;
+mod messages;
+pub mod registry;
+#[cfg(test)]
+mod socket_tests;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +26,7 @@ use k8s_openapi::api::storage::v1::{CSIDriver as DriverObject, CSIDriverSpec, Vo
 use parking_lot::Mutex;
 
 pub use data::pods;
-use data::{VolumeData, data_path, folders, read_data, write_data};
+use data::{VolumeData, data_path, folders, is_device, read_data, write_data};
 
 use super::layout::{Layout, is_one_name};
 use super::plugins::CSI;
@@ -41,6 +46,10 @@ pub struct CsiVolume {
     /// What attaching returned.
     pub publish_context: BTreeMap<String, String>,
     pub secrets: BTreeMap<String, String>,
+    /// A device, and no file system.
+    pub block: bool,
+    /// The pod's `fsGroup`, for a driver that gives files their group itself.
+    pub mount_group: Option<u32>,
 }
 
 /// One driver's node service. All calls are idempotent.
@@ -48,6 +57,8 @@ pub struct CsiVolume {
 pub trait CsiDriver: Send + Sync + 'static {
     /// Whether it has `STAGE_UNSTAGE_VOLUME`.
     async fn stages(&self) -> Result<bool, String>;
+    /// Whether it has `VOLUME_MOUNT_GROUP`.
+    async fn mounts_groups(&self) -> Result<bool, String>;
     async fn stage(&self, volume: &CsiVolume, staging: &Utf8Path) -> Result<(), String>;
     async fn unstage(&self, handle: &str, staging: &Utf8Path) -> Result<(), String>;
     async fn publish(
@@ -127,7 +138,10 @@ impl Csi {
     ) -> Result<Utf8PathBuf, String> {
         let spec = bound.spec.as_ref().ok_or("the volume has no spec")?;
         let source = spec.csi.as_ref().ok_or("the volume is none of CSI")?;
-        if let Some(target) = self.published(pod, bound.metadata.name.as_deref().unwrap_or_default())? {
+        let block = spec.volume_mode.as_deref() == Some("Block");
+        if let Some(target) =
+            self.published(pod, bound.metadata.name.as_deref().unwrap_or_default(), block)?
+        {
             return Ok(target);
         }
         let secrets = async |reference: &Option<k8s_openapi::api::core::v1::SecretReference>| match reference
@@ -154,6 +168,8 @@ impl Csi {
                 attributes: source.volume_attributes.clone().unwrap_or_default(),
                 publish_context: BTreeMap::new(),
                 secrets: secrets(&source.node_publish_secret_ref).await?,
+                block,
+                mount_group: None,
             },
         };
         self.set_up(pod, wanted).await
@@ -165,7 +181,7 @@ impl Csi {
     /// A message.
     pub async fn set_up_inline(&self, pod: &Pod, volume: &Volume) -> Result<Utf8PathBuf, String> {
         let source = volume.csi.as_ref().ok_or("the volume is none of CSI")?;
-        if let Some(target) = self.published(pod, &volume.name)? {
+        if let Some(target) = self.published(pod, &volume.name, false)? {
             return Ok(target);
         }
         let secrets = match &source.node_publish_secret_ref {
@@ -197,6 +213,9 @@ impl Csi {
         }
         let driver = self.driver(&wanted.driver)?;
         let about = self.about(&wanted.driver).await?;
+        if wanted.ephemeral {
+            check_ephemeral(&wanted.driver, about.as_ref())?;
+        }
         let mut attachment_id = String::new();
         if !wanted.ephemeral && about.as_ref().is_none_or(|own| own.attach_required != Some(false)) {
             attachment_id = attachment_name(&wanted.volume.handle, &wanted.driver, &self.node);
@@ -205,9 +224,13 @@ impl Csi {
         if about.as_ref().is_some_and(|own| own.pod_info_on_mount == Some(true)) {
             wanted.volume.attributes.extend(pod_info(pod, wanted.ephemeral));
         }
+        let policy = about.as_ref().and_then(|own| own.fs_group_policy.as_deref()).unwrap_or_default();
+        let group =
+            super::setup::group_of(pod).filter(|_| !wanted.volume.block && takes_group(policy, &wanted));
+        let driver_sets_group = group.is_some() && driver.mounts_groups().await?;
+        wanted.volume.mount_group = group.map(|(group, _)| group).filter(|_| driver_sets_group);
         let staging = if wanted.ephemeral { None } else { self.stage(&*driver, &wanted).await? };
-        let folder = self.layout.volume(uid(pod), CSI, &wanted.name);
-        let target = folder.join("mount");
+        let (folder, target) = self.places(uid(pod), &wanted.name, wanted.volume.block);
         let data = VolumeData {
             spec_vol_id: wanted.name.clone(),
             volume_handle: wanted.volume.handle.clone(),
@@ -218,9 +241,12 @@ impl Csi {
         };
         // Before the driver is asked: what is published has to be found again.
         write_data(&folder, &data)?;
+        // The target itself is the driver's to make.
+        if let Some(parent) = target.parent() {
+            std::fs::create_dir_all(parent).map_err(|error| format!("{parent}: {error}"))?;
+        }
         driver.publish(&wanted.volume, staging.as_deref(), &target).await?;
-        let policy = about.as_ref().and_then(|own| own.fs_group_policy.as_deref()).unwrap_or_default();
-        if let Some((group, change)) = super::setup::group_of(pod).filter(|_| takes_group(policy, &wanted)) {
+        if let Some((group, change)) = group.filter(|_| !driver_sets_group) {
             let (target, read_only) = (target.clone(), wanted.volume.read_only);
             let apply = move || ownership::apply_by_policy(&target, group, read_only, change);
             let applied = tokio::task::spawn_blocking(apply).await.map_err(|error| error.to_string())?;
@@ -231,13 +257,31 @@ impl Csi {
     }
 
     /// Where the volume is, if it is there: then nobody has to be asked, and nobody has to be up.
-    fn published(&self, pod: &Pod, name: &str) -> Result<Option<Utf8PathBuf>, String> {
-        let folder = self.layout.volume(uid(pod), CSI, name);
-        let target = folder.join("mount");
+    fn published(&self, pod: &Pod, name: &str, block: bool) -> Result<Option<Utf8PathBuf>, String> {
+        let (folder, target) = self.places(uid(pod), name, block);
         let is_there = is_one_name(name)
             && read_data(&folder)?.is_some()
-            && mount::is_mount_point(&target).map_err(|error| error.to_string())?;
+            && if block {
+                is_block_device(&target)
+            } else {
+                mount::is_mount_point(&target).map_err(|error| error.to_string())?
+            };
         Ok(is_there.then_some(target))
+    }
+
+    /// What is remembered of a pod's volume, and where the driver puts it.
+    fn places(&self, uid: &str, name: &str, block: bool) -> (Utf8PathBuf, Utf8PathBuf) {
+        if block {
+            let folder = self.layout.pod_devices(uid).join(CSI.replace('/', "~")).join(name);
+            return (folder, self.layout.device_publish(name, uid));
+        }
+        let folder = self.layout.volume(uid, CSI, name);
+        let target = folder.join("mount");
+        (folder, target)
+    }
+
+    fn staging(&self, driver: &str, name: &str, handle: &str, block: bool) -> Utf8PathBuf {
+        if block { self.layout.device_staging(name) } else { self.layout.staging(driver, &digest(handle)) }
     }
 
     fn driver(&self, name: &str) -> Result<Arc<dyn CsiDriver>, String> {
@@ -281,7 +325,7 @@ impl Csi {
         if !driver.stages().await? {
             return Ok(None);
         }
-        let staging = self.layout.staging(&wanted.driver, &digest(&wanted.volume.handle));
+        let staging = self.staging(&wanted.driver, &wanted.name, &wanted.volume.handle, wanted.volume.block);
         let lock = self.lock(&wanted.volume.handle);
         let _staged = lock.lock().await;
         std::fs::create_dir_all(&staging).map_err(|error| format!("{staging}: {error}"))?;
@@ -312,7 +356,8 @@ impl Csi {
     }
 
     async fn tear_down_one(&self, uid: &str, folder: &Utf8Path) -> Result<(), String> {
-        let target = folder.join("mount");
+        let block = is_device(folder);
+        let (_, target) = self.places(uid, folder.file_name().unwrap_or_default(), block);
         if let Some(data) = read_data(folder)? {
             let driver = self.driver(&data.driver_name)?;
             driver.unpublish(&data.volume_handle, &target).await?;
@@ -320,7 +365,7 @@ impl Csi {
                 return Err(format!("driver {} left {target} mounted", data.driver_name));
             }
             if data.volume_lifecycle_mode == "Persistent" {
-                self.unstage(&*driver, &data, uid).await?;
+                self.unstage(&*driver, &data, uid, block).await?;
             }
         }
         // Only empty folders: whatever is left in them is not ours.
@@ -328,13 +373,29 @@ impl Csi {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!("{path}: {error}")),
             _ => Ok(()),
         };
-        remove(&target)?;
+        if block {
+            // What the device was bound over, where the driver left it.
+            let is_file = target.symlink_metadata().is_ok_and(|meta| meta.is_file() && meta.len() == 0);
+            if is_file {
+                std::fs::remove_file(&target).map_err(|error| format!("{target}: {error}"))?;
+            }
+            // Others may have theirs there.
+            let _ = target.parent().map(std::fs::remove_dir);
+        } else {
+            remove(&target)?;
+        }
         let _ = std::fs::remove_file(data_path(folder));
         remove(folder)
     }
 
-    async fn unstage(&self, driver: &dyn CsiDriver, data: &VolumeData, uid: &str) -> Result<(), String> {
-        let staging = self.layout.staging(&data.driver_name, &digest(&data.volume_handle));
+    async fn unstage(
+        &self,
+        driver: &dyn CsiDriver,
+        data: &VolumeData,
+        uid: &str,
+        block: bool,
+    ) -> Result<(), String> {
+        let staging = self.staging(&data.driver_name, &data.spec_vol_id, &data.volume_handle, block);
         let lock = self.lock(&data.volume_handle);
         let _staged = lock.lock().await;
         if !staging.exists() || self.is_used_beside(data, uid) {
@@ -371,6 +432,28 @@ impl Csi {
         names.dedup();
         names
     }
+}
+
+fn is_block_device(path: &Utf8Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    path.metadata().is_ok_and(|meta| meta.file_type().is_block_device())
+}
+
+/// A driver has to say that it serves volumes that are written into pods.
+fn check_ephemeral(driver: &str, about: Option<&CSIDriverSpec>) -> Result<(), String> {
+    let refused = |why: String| {
+        format!("kubernetes.io/csi: mounter.SetUpAt failed to check volume lifecycle mode: {why}")
+    };
+    let mode = r#"volume mode "Ephemeral" not supported by driver"#;
+    let Some(about) = about else {
+        return Err(refused(format!("{mode} {driver} (no CSIDriver object)")));
+    };
+    let modes = about.volume_lifecycle_modes.as_deref().unwrap_or_default();
+    if modes.iter().any(|own| own == "Ephemeral") {
+        return Ok(());
+    }
+    let modes = if modes.is_empty() { "Persistent".to_owned() } else { modes.join(" ") };
+    Err(refused(format!("{mode} {driver} (only supports [{modes}])")))
 }
 
 fn takes_group(policy: &str, wanted: &Wanted) -> bool {

@@ -20,6 +20,9 @@ impl CsiDriver for Recorded {
     async fn stages(&self) -> Result<bool, String> {
         Ok(true)
     }
+    async fn mounts_groups(&self) -> Result<bool, String> {
+        Ok(false)
+    }
     async fn stage(&self, volume: &CsiVolume, _staging: &Utf8Path) -> Result<(), String> {
         self.add(format!("stage {} {:?}", volume.handle, volume.publish_context));
         Ok(())
@@ -105,7 +108,7 @@ async fn a_volume_of_a_pod_is_published_only() {
     let layout = Layout::new(Utf8Path::from_path(folder.path()).expect("it is text"));
     let csi = Csi::new(fake.clone(), Arc::new(One(recorded.clone())), layout, "n1");
     fake.seed(json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver",
-        "metadata": {"name": "d.example.com"}, "spec": {"podInfoOnMount": true}}));
+        "metadata": {"name": "d.example.com"}, "spec": {"podInfoOnMount": true, "volumeLifecycleModes": ["Ephemeral"]}}));
     let pod = fixture::pod(serde_json::json!({"containers": []}));
     let volume = serde_json::json!({"name": "v", "csi": {"driver": "d.example.com"}});
     let volume: Volume = serde_json::from_value(volume).expect("a volume");
