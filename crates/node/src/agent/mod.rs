@@ -14,6 +14,7 @@
 
 pub mod admission;
 pub mod config;
+pub mod devices;
 pub mod eviction;
 pub mod images;
 pub mod machine;
@@ -44,6 +45,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{oneshot, watch};
 
 use config::{NodeFacts, labels};
+use devices::Devices;
 use images::Images;
 use machine::Machine;
 use plugins::PluginWatcher;
@@ -83,6 +85,7 @@ pub struct Node {
     pub runtime_name: String,
     pub reporter: Reporter,
     pub volumes: Arc<VolumeManager>,
+    pub devices: Arc<Devices>,
     pub probes: Prober,
     pub images: Images,
     pub pods: Pods,
@@ -119,6 +122,7 @@ pub async fn run(api: Arc<dyn Api>, options: Options, ready: oneshot::Sender<Arc
     let watcher = PluginWatcher::new(&options.root, vec![drivers.clone()]);
     let node = Arc::new(Node {
         volumes: VolumeManager::new(volumes, api.clone(), drivers, recorder, shutdown.child_token()),
+        devices: Devices::open(&options.root),
         images: Images::new(runtime.clone(), api.clone()),
         probes: Prober::new(runtime.clone(), Arc::new(warn), shutdown.child_token()),
         identity: options.identity,
@@ -156,6 +160,7 @@ pub async fn run(api: Arc<dyn Api>, options: Options, ready: oneshot::Sender<Arc
             eviction::run(node.clone()),
             images::collection::run(node.clone()),
             watcher.run(shutdown.clone()),
+            node.devices.clone().run(shutdown.clone()),
         );
     };
     tokio::select! {
@@ -249,6 +254,7 @@ impl Node {
         let all = |errors: Vec<volumes::VolumeError>| {
             errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
         };
+        self.devices.release(uid);
         self.volumes.unmount_all(uid).await.map_err(all)?;
         self.volumes.remove_directory(uid).await.map_err(|error| error.to_string())?;
         let logs = config::log_directory(pod, &self.facts);

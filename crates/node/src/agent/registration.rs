@@ -177,6 +177,10 @@ async fn report(
         status.set_at(&["features"], features(&abilities));
         status.set_at(&["runtimeHandlers"], handlers(&abilities));
     }
+    for (resource, count, healthy) in node.devices.counts() {
+        status.set_at(&["capacity", &resource], count.to_string());
+        status.set_at(&["allocatable", &resource], healthy.to_string());
+    }
     let volumes = node.volumes_in_use();
     status.set_at(&["volumesInUse"], volumes);
     let mut news = status.clone();

@@ -23,6 +23,7 @@ impl Worker {
         if self.report(pod, &observed, memory, ended, true).await.is_none() {
             return Next::After(RETRY_SOON);
         }
+        self.node.devices.release(&self.uid);
         match self.node.volumes.unmount_all(&self.uid).await {
             Ok(()) => Next::Event,
             Err(errors) => {

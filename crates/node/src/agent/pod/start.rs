@@ -208,7 +208,10 @@ impl Worker {
             devices: &[],
             env_files: &env_files,
         };
-        let prepared = config::container(&facts, &start)?;
+        let given = node.devices.allocate(pod, container).await.map_err(Refusal::config)?;
+        node.devices.pre_start(&given).await.map_err(Refusal::config)?;
+        let mut prepared = config::container(&facts, &start)?;
+        given.apply(&mut prepared.config);
         tell(&node.reporter.container(pod, &container.name), &prepared.notices);
         let finish = tokio::task::spawn_blocking(move || prepared.finish());
         finish.await.unwrap_or_else(|error| Err(Refusal::config(error.to_string())))

@@ -159,7 +159,8 @@ async fn a_driver_registers_and_its_volumes_come_and_go() {
         unpublish bad
         unstage bad
         unpublish b
-        unstage b"#]].assert_eq(&world.calls.lock().join("\n"));
+        unstage b"#]]
+    .assert_eq(&world.calls.lock().join("\n"));
 
     // A socket that was replaced says its goodbye after the new one came.
     let other = Plugin { socket: world.root.join("other.sock"), ..world.plugin.clone() };
