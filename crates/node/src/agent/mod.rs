@@ -320,6 +320,11 @@ impl Node {
             decision = decide(&fresh);
             *self.object.lock() = Some(fresh);
         }
+        if decision.is_ok()
+            && let Err(message) = self.devices.admit(&pod).await
+        {
+            decision = Err(admission::Rejection { reason: devices::REFUSED.into(), message });
+        }
         if let Err(rejection) = decision {
             let admission::Rejection { reason, message } = rejection;
             self.reporter.pod(&pod).warning(&reason, message.clone());
