@@ -199,9 +199,11 @@ impl ApiServer {
                 Ok::<_, AssembleError>(ResourceMetrics {
                     nodes: find(&api::gvr::NODES)?,
                     pods: find(&api::gvr::PODS)?,
+                    measured: Arc::default(),
                 })
             })
             .transpose()?;
+        let measuring = metrics.as_ref().map(|own| (own.measured.clone(), own.nodes.clone()));
         let aggregator = Arc::new(Aggregator::new(resolver, front_proxy));
         let door = Arc::new(Door::new(
             registry,
@@ -222,12 +224,17 @@ impl ApiServer {
         let identifier = Identifier::new(authenticator, keys, authentication.service_accounts, address);
         let readiness = Arc::new(Readiness::default());
         let auditor = audit::Auditor::open(audit)?;
+        let backends = Arc::new(Backends::new(kubelets, authority, aggregator.clone()));
+        if let Some((measured, nodes)) = measuring {
+            let reads = resource_metrics::run(measured, nodes, backends.clone(), shutdown.clone());
+            rt::spawn("resource metrics", reads);
+        }
         let handler = Handler::new(
             door.clone(),
             identifier,
             readiness.clone(),
             version(),
-            Backends::new(kubelets, authority, aggregator.clone()),
+            backends,
             InFlight::new(&requests, fairness.clone()),
             shutdown.clone(),
         );

@@ -1,17 +1,19 @@
 //! `metrics.k8s.io`: what pods and nodes use, without an add-on.
 //!
 //! Owns: the two resources ([`resources`]) and their objects, which are made when they are asked for and stored nowhere
-//! ([`ResourceMetrics`]). Never touches: where use is measured. Containers of pods on simulated nodes use what KWOK's
-//! users say in a `ResourceUsage` or a `ClusterResourceUsage` ([`usage`]), or else what they annotate on the pod
+//! ([`ResourceMetrics`]). Never touches: where use is measured. Real nodes are asked for what they measured ([`scrape`]).
+//! Containers of pods on simulated nodes use what KWOK's users say in a `ResourceUsage` or a `ClusterResourceUsage` ([`usage`]), or else what they annotate on the pod
 //! (`kwok.x-k8s.io/usage-cpu`, `usage-memory`), or else what KWOK's default says.
 //!
 //! An APIService `v1beta1.metrics.k8s.io` that names a Service takes the group over, so that metrics-server can be
 //! installed all the same.
 
+mod scrape;
 mod usage;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use api::Resource;
 use api::resource::Schema;
@@ -25,6 +27,7 @@ use apimachinery::{GroupResource, Object, Status, Str, Value, json};
 use jiff::Timestamp;
 use registry::{Endpoint, Filter, ListRequest, Page};
 
+pub use scrape::{Measured, run};
 use usage::{CLUSTER_RESOURCE_USAGES, RESOURCE_USAGES, Said, Subject};
 
 use crate::catalog::Catalog;
@@ -93,15 +96,22 @@ pub fn resources() -> Vec<Arc<Resource>> {
     vec![Arc::new(resource("NodeMetrics", "nodes", false)), Arc::new(resource("PodMetrics", "pods", true))]
 }
 
+/// What a container uses and, where it was measured, until when and for how long.
+struct Used {
+    usage: Usage,
+    over: Option<(Timestamp, Duration)>,
+}
+
 /// Makes the objects of both resources.
 pub struct ResourceMetrics {
     pub nodes: Endpoint,
     pub pods: Endpoint,
+    pub measured: Arc<Measured>,
 }
 
 /// Processor time and memory.
 #[derive(Clone)]
-struct Usage {
+pub struct Usage {
     cpu: Quantity,
     memory: Quantity,
 }
@@ -185,18 +195,24 @@ impl ResourceMetrics {
         }
         for object in self.pods.cache.snapshot().objects.values() {
             let Ok(pod) = object.view::<Pod>() else { continue };
-            if !wanted(&pod.spec.node_name) {
+            if !wanted(&pod.spec.node_name) || self.is_real(&pod.spec.node_name) {
                 continue;
             }
             let Some(containers) = self.containers(said, object, &pod) else { continue };
-            let sum = containers.iter().fold(Usage::zero(), |sum, (_, usage)| sum.add(usage));
+            let sum = containers.iter().fold(Usage::zero(), |sum, (_, own)| sum.add(&own.usage));
             let node = by_node.entry(pod.spec.node_name.clone()).or_insert_with(Usage::zero);
             *node = node.clone().add(&sum);
         }
         by_node
     }
 
-    /// What is known about an object's use; `None` for pods that do not run and for nodes that do not measure.
+    /// Such a node says itself what it uses.
+    fn is_real(&self, node: &str) -> bool {
+        let object = self.nodes.cache.get(&self.nodes.resource.key("", node));
+        object.is_some_and(|object| !is_simulated(&object))
+    }
+
+    /// What is known about an object's use; `None` for pods that do not run, and where nothing was measured yet.
     fn measure(
         &self,
         endpoint: &Endpoint,
@@ -214,45 +230,58 @@ impl ResourceMetrics {
         if labels.len() > 0 {
             made.set_at(&["metadata", "labels"], labels.collect::<Value>());
         }
-        if endpoint.resource.namespaced {
+        let measured = if endpoint.resource.namespaced {
             let pod = object.view::<Pod>().ok()?;
-            let containers: Vec<Value> = self
-                .containers(said, object, &pod)?
-                .into_iter()
-                .map(|(name, usage)| json!({"name": name.as_str(), "usage": usage.to_value()}))
-                .collect();
+            let all = self.containers(said, object, &pod)?;
+            let measured = all.iter().find_map(|(_, own)| own.over);
+            let of = |(name, own): (Str, Used)| json!({"name": name.as_str(), "usage": own.usage.to_value()});
             made.set_at(&["metadata", "namespace"], object.namespace());
-            made.set_at(&["containers"], containers);
-        } else {
-            if !is_simulated(object) {
-                return None;
-            }
+            made.set_at(&["containers"], all.into_iter().map(of).collect::<Vec<Value>>());
+            measured
+        } else if is_simulated(object) {
             let usage = by_node.get(object.name()).cloned().unwrap_or_else(Usage::zero);
             made.set_at(&["usage"], usage.to_value());
+            None
+        } else {
+            let own = self.measured.node(object.name())?;
+            made.set_at(&["usage"], own.usage.to_value());
+            Some((own.at, own.window))
+        };
+        if let Some((at, window)) = measured {
+            made.set_at(&["timestamp"], format_seconds(at));
+            made.set_at(&["window"], format!("{}s", window.as_millis() as f64 / 1e3));
         }
         let fields: Vec<&str> = endpoint.resource.selectable_fields.iter().collect();
         Object::from_value(&made, object.revision(), &fields).ok().map(Arc::new)
     }
 
-    /// The containers of a running pod of a simulated node, and what they use.
-    fn containers(&self, said: &Said, object: &Object, pod: &Pod) -> Option<Vec<(Str, Usage)>> {
+    /// The containers of a running pod and what they use; `None` while that of one of them is not known.
+    fn containers(&self, said: &Said, object: &Object, pod: &Pod) -> Option<Vec<(Str, Used)>> {
         if pod.status.phase != "Running" || object.is_deleting() {
             return None;
         }
         let node = self.nodes.cache.get(&self.nodes.resource.key("", &pod.spec.node_name))?;
+        let names = pod.spec.containers.iter().map(|own| &own.name);
         if !is_simulated(&node) {
-            return None;
+            let of = |name: &Str| {
+                let own = self.measured.container(node.name(), object.namespace(), object.name(), name)?;
+                Some((name.clone(), Used { usage: own.usage, over: Some((own.at, own.window)) }))
+            };
+            return names.map(of).collect();
         }
         let usage = Usage {
             cpu: annotated(pod, CPU).unwrap_or_else(|| quantity(DEFAULT_CPU)),
             memory: annotated(pod, MEMORY).unwrap_or_else(|| quantity(DEFAULT_MEMORY)),
         };
         let subject = Subject::new(&node, object);
-        let of = |name: &Str| match said.usage(&subject, name, ["cpu", "memory"]) {
-            Some([cpu, memory]) => Usage { cpu, memory },
-            None => usage.clone(),
+        let of = |name: &Str| {
+            let usage = match said.usage(&subject, name, ["cpu", "memory"]) {
+                Some([cpu, memory]) => Usage { cpu, memory },
+                None => usage.clone(),
+            };
+            (name.clone(), Used { usage, over: None })
         };
-        Some(pod.spec.containers.iter().map(|own| (own.name.clone(), of(&own.name))).collect())
+        Some(names.map(of).collect())
     }
 }
 

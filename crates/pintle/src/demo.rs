@@ -20,6 +20,9 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Bytes of a backend's answer that are passed on.
 const ANSWER_MAX: usize = 64 << 10;
 
+/// How long it serves on once it is told to end: until then somebody may not have heard that it does.
+const DRAIN: Duration = Duration::from_secs(1);
+
 /// A backend that takes longer is told of as one that failed.
 const BACKEND_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -51,6 +54,13 @@ async fn serve(arguments: DemoArguments) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listening for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for signals")?;
     let arguments = Arc::new(arguments);
+    let over = async {
+        tokio::select! {
+            _ = terminate.recv() => rt::sleep(DRAIN).await,
+            _ = interrupt.recv() => {}
+        }
+    };
+    tokio::pin!(over);
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -61,8 +71,7 @@ async fn serve(arguments: DemoArguments) -> anyhow::Result<()> {
                     continue;
                 }
             },
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+            () = &mut over => return Ok(()),
         };
         let arguments = arguments.clone();
         rt::spawn("connection", async move {

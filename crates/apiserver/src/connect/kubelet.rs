@@ -93,24 +93,29 @@ impl Finder<'_> {
             .objects
             .get(&api::gvr::NODES, "", node)
             .ok_or_else(|| Status::not_found(&apimachinery::GroupResource::new("", "nodes"), node))?;
-        if is_simulated(&object) {
-            return Err(Status::bad_request(format!(
-                "node {node:?} is simulated: no container runs on it, so there is nothing to connect to"
-            )));
-        }
-        let status = &object.to_value()["status"];
-        let port = reported_port(status).unwrap_or(DEFAULT_PORT).to_string();
-        let host = preferred_address(status, &self.kubelets.preferred_address_types).ok_or_else(|| {
-            let wanted: Vec<&str> =
-                self.kubelets.preferred_address_types.iter().map(|kind| kind.as_str()).collect();
-            let known: Vec<String> =
-                status.array_at(&["addresses"]).iter().map(ToString::to_string).collect();
-            let (known, wanted) = (known.join(" "), wanted.join(" "));
-            let why = format!("no preferred addresses found; known addresses: [{known}], wanted: [{wanted}]");
-            Status::new(500, "", why)
-        })?;
-        Ok(Kubelet { host, port })
+        of_node(&object, self.kubelets)
     }
+}
+
+/// The kubelet of a node, by what it reports.
+pub(super) fn of_node(node: &Object, options: &KubeletOptions) -> Result<Kubelet, Status> {
+    if is_simulated(node) {
+        return Err(Status::bad_request(format!(
+            "node {:?} is simulated: no container runs on it, so there is nothing to connect to",
+            node.name()
+        )));
+    }
+    let tree = node.to_value();
+    let status = &tree["status"];
+    let port = reported_port(status).unwrap_or(DEFAULT_PORT).to_string();
+    let host = preferred_address(status, &options.preferred_address_types).ok_or_else(|| {
+        let wanted: Vec<&str> = options.preferred_address_types.iter().map(|kind| kind.as_str()).collect();
+        let known: Vec<String> = status.array_at(&["addresses"]).iter().map(ToString::to_string).collect();
+        let (known, wanted) = (known.join(" "), wanted.join(" "));
+        let why = format!("no preferred addresses found; known addresses: [{known}], wanted: [{wanted}]");
+        Status::new(500, "", why)
+    })?;
+    Ok(Kubelet { host, port })
 }
 
 /// Whether a node exists as an object only: simulated, and without a kubelet that answers for it all the same.

@@ -122,6 +122,11 @@ pub fn locate(
     }
 }
 
+/// What a node's kubelet has at a path, which this server itself asks for.
+pub fn kubelet_location(node: &Object, options: &KubeletOptions, path: &str) -> Result<Location, Status> {
+    Ok(kubelet::of_node(node, options)?.location(path.to_owned(), None, Backend::Kubelet))
+}
+
 /// The options of a connection as an object: what admission looks at.
 pub fn options(call: &Call<'_>, query: &Query, rest: &str) -> Value {
     let mut options = Value::object();

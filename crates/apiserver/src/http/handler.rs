@@ -34,7 +34,7 @@ pub struct Handler {
     pub(super) identifier: Identifier,
     pub(super) readiness: Arc<Readiness>,
     pub(super) version: Value,
-    pub(super) backends: Backends,
+    pub(super) backends: Arc<Backends>,
     pub(super) shutdown: rt::Shutdown,
     pub(super) in_flight: InFlight,
     /// `None` where nothing is recorded.
@@ -65,7 +65,7 @@ impl Handler {
         identifier: Identifier,
         readiness: Arc<Readiness>,
         version: Value,
-        backends: Backends,
+        backends: Arc<Backends>,
         in_flight: InFlight,
         shutdown: rt::Shutdown,
     ) -> Self {

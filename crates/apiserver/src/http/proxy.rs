@@ -12,7 +12,7 @@ use auth::authenticator::WEB_SOCKET_TOKEN_PREFIX;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -28,6 +28,9 @@ use crate::connect::{Backend, KubeletOptions, Location, Purpose, is_global_unica
 
 /// Of a failed log request's answer, this much becomes the text of the failure; upstream's limit.
 const ERROR_BYTES_MAX: usize = 50 << 10;
+
+/// What a kubelet says of some hundred pods is a tenth of this.
+const TEXT_BYTES_MAX: usize = 4 << 20;
 
 /// Headers of one hop, which are never handed on (RFC 9110, 7.6.1).
 const HOP_BY_HOP: [HeaderName; 8] = [
@@ -65,6 +68,21 @@ impl Backends {
 
     pub(crate) fn options(&self) -> &KubeletOptions {
         &self.options
+    }
+
+    /// The text at a location, which this server itself asks for.
+    pub(crate) async fn text(&self, location: &Location) -> Result<String, Status> {
+        let mut request = Request::new(Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync());
+        *request.version_mut() = Version::HTTP_11;
+        let client = self.client(location.backend)?;
+        let (scheme, authority) = (location.scheme.as_str(), location.authority());
+        let sent = client.forward_to(scheme, &authority, &location.path, request).await;
+        let response = sent.map_err(|error| unreachable_backend(Purpose::Proxy, &error))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), TEXT_BYTES_MAX).collect().await;
+        let body = body.map_err(|error| Status::internal(format!("reading the answer: {error}")))?.to_bytes();
+        let text = String::from_utf8_lossy(&body).into_owned();
+        if status.is_success() { Ok(text) } else { Err(Status::new(status.as_u16(), "", text)) }
     }
 
     fn client(&self, backend: Backend) -> Result<Arc<Client>, Status> {
@@ -197,7 +215,7 @@ impl Onward<'_> {
             answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
             return Ok(answer);
         }
-        let body = http_body_util::Limited::new(response.into_body(), ERROR_BYTES_MAX).collect().await;
+        let body = Limited::new(response.into_body(), ERROR_BYTES_MAX).collect().await;
         let bytes = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes).into_owned();
         Err(match code {

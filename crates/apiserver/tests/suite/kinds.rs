@@ -391,7 +391,6 @@ fn others() -> Vec<Kind> {
         )),
         Kind {
             is_fixed: Some(|| json!({"spec": {"devices": {"requests": []}}})),
-            status: Some(|| json!({"reservedFor": []})),
             ..plain(
                 "resource.k8s.io/v1",
                 "ResourceClaim",
