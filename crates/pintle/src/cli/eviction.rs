@@ -103,7 +103,7 @@ mod tests {
 
     fn parsed(arguments: &[&str]) -> EvictionArguments {
         let all = std::iter::once("up").chain(arguments.iter().copied());
-        Flags::try_parse_from(all).map(|flags| flags.own).ok().expect("flags")
+        Flags::try_parse_from(all).map(|flags| flags.own).unwrap_or_else(|error| panic!("flags: {error}"))
     }
 
     #[test]

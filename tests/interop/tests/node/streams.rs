@@ -148,7 +148,7 @@ fn log_of_several(kubectl: &Kubectl) -> anyhow::Result<()> {
 fn exec(kubectl: &Kubectl) -> anyhow::Result<()> {
     // More than any one buffer holds.
     let text = "all hands on deck\n".repeat(20_000);
-    let output = kubectl.run_with(&["exec", "-i", "web", "--", "cat"], &text, &[])?;
+    let output = kubectl.run_with(&["exec", "-i", "web", "-c", "c", "--", "cat"], &text, &[])?;
     ensure!(
         output.code == Some(0) && output.stdout == text,
         "{:?}, {} bytes, {}",
@@ -156,14 +156,15 @@ fn exec(kubectl: &Kubectl) -> anyhow::Result<()> {
         output.stdout.len(),
         output.stderr
     );
-    let output = kubectl.run(&["exec", "web", "--", "sh", "-c", "echo out; echo err >&2; exit 7"])?;
+    let output =
+        kubectl.run(&["exec", "web", "-c", "c", "--", "sh", "-c", "echo out; echo err >&2; exit 7"])?;
     ensure!(output.code == Some(7) && output.stdout == "out\n", "{output:?}");
     ensure!(output.stderr == "err\ncommand terminated with exit code 7\n", "{output:?}");
     Ok(())
 }
 
 fn exec_nothing(kubectl: &Kubectl) -> anyhow::Result<()> {
-    let said = kubectl.refused(&["exec", "web", "--", "/none"])?;
+    let said = kubectl.refused(&["exec", "web", "-c", "c", "--", "/none"])?;
     ensure!(said.contains("/none") && said.contains("no such file or directory"), "{said}");
     let said = kubectl.refused(&["exec", "web", "-c", "none", "--", "true"])?;
     ensure!(
