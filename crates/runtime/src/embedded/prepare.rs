@@ -58,7 +58,13 @@ pub(super) async fn prepare(
     let (namespaces, shares_pids) = namespaces_of(shared, &pod, config)?;
     let cgroup = format!("{}/{id}", pod.config.cgroup_parent.trim_end_matches('/'));
     let files = files(&shared.sandbox_dir(&pod.id));
-    let read_only = if config.security.privileged { Vec::new() } else { shared.cgroups.places() };
+    let joins_processes = namespaces.iter().any(|(kind, held)| *kind == "pid" && held.is_some());
+    let cgroup_folders = if joins_processes { shared.cgroups.folders(&cgroup) } else { Vec::new() };
+    let read_only = match (config.security.privileged, cgroup_folders.is_empty()) {
+        (true, _) => Vec::new(),
+        (false, true) => shared.cgroups.places(),
+        (false, false) => vec!["/sys/fs/cgroup".to_owned()],
+    };
     let facts = Facts {
         root: root.as_str(),
         cgroup: &cgroup,
@@ -68,6 +74,7 @@ pub(super) async fn prepare(
         files: &files,
         sources: &sources,
         read_only: &read_only,
+        cgroup_folders: &cgroup_folders,
         limits_hugepages: shared.cgroups.has("hugetlb"),
     };
     let hostname = if pod.config.namespaces.host_network {

@@ -113,6 +113,21 @@ impl Cgroups {
         }
     }
 
+    /// The folders of a group, by where a container has them: those of version 1 that libcontainer cannot mount in a
+    /// container that joins the processes of another. It looks up its own process by a number that is the namespace's,
+    /// and fails where the host has none of that number.
+    pub(super) fn folders(&self, path: &str) -> Vec<(String, String)> {
+        match self {
+            Self::V1(_) => {
+                let named = |dir: Utf8PathBuf, root: &Utf8Path| {
+                    Some((format!("/sys/fs/cgroup/{}", root.file_name()?), dir.into_string()))
+                };
+                self.dirs(path).zip(self.roots()).filter_map(|(dir, root)| named(dir, root)).collect()
+            }
+            Self::V2(_) => Vec::new(),
+        }
+    }
+
     fn roots(&self) -> Vec<&Utf8Path> {
         let mut roots: Vec<&Utf8Path> = match self {
             Self::V1(mounts) => mounts.iter().map(|(_, root)| root.as_path()).collect(),
@@ -331,5 +346,19 @@ mod tests {
         let cgroups = Cgroups::V2("/nonexistent".into());
         assert!(cgroups.remove("/").await.is_err());
         assert!(cgroups.remove("/absent").await.is_ok());
+    }
+
+    #[test]
+    fn a_group_of_version_1_has_a_folder_in_each_mount() {
+        let mounts = vec![
+            ("cpu".to_owned(), "/sys/fs/cgroup/cpu,cpuacct".into()),
+            ("cpuacct".to_owned(), "/sys/fs/cgroup/cpu,cpuacct".into()),
+            ("memory".to_owned(), "/sys/fs/cgroup/memory".into()),
+        ];
+        let folders = Cgroups::V1(mounts).folders("/kubepods/pod1/c");
+        let row =
+            |name: &str| (format!("/sys/fs/cgroup/{name}"), format!("/sys/fs/cgroup/{name}/kubepods/pod1/c"));
+        assert_eq!(folders, [row("cpu,cpuacct"), row("memory")]);
+        assert!(Cgroups::V2("/sys/fs/cgroup".into()).folders("/kubepods/pod1/c").is_empty());
     }
 }

@@ -36,6 +36,8 @@ pub(super) struct Facts<'a> {
     pub sources: &'a [String],
     /// Where control groups are, which a container must not write to.
     pub read_only: &'a [String],
+    /// Folders of the container's control group on the host, by their place in it; empty where libcontainer finds them.
+    pub cgroup_folders: &'a [(String, String)],
     /// Whether this machine limits huge pages.
     pub limits_hugepages: bool,
 }

@@ -37,13 +37,22 @@ pub(super) fn decide(config: &ContainerConfig, facts: &Facts<'_>) -> Vec<Value> 
         ),
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", if privileged { "rw" } else { "ro" }]),
-        mount(
-            "/sys/fs/cgroup",
-            "cgroup",
-            "cgroup",
-            &["nosuid", "noexec", "nodev", "relatime", if privileged { "rw" } else { "ro" }],
-        ),
     ];
+    let access = if privileged { "rw" } else { "ro" };
+    if facts.cgroup_folders.is_empty() {
+        let options = ["nosuid", "noexec", "nodev", "relatime", access];
+        mounts.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", &options));
+    } else {
+        mounts.push(mount("/sys/fs/cgroup", "tmpfs", "tmpfs", &["nosuid", "noexec", "nodev", "mode=755"]));
+    }
+    for (target, source) in facts.cgroup_folders {
+        mounts.push(mount(
+            target,
+            source,
+            "bind",
+            &["rbind", "rprivate", "nosuid", "noexec", "nodev", access],
+        ));
+    }
     for (target, source) in facts.files {
         // A pod may bring its own.
         if !config.mounts.iter().any(|mount| mount.target == *target) {

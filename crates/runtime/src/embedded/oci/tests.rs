@@ -12,6 +12,10 @@ fn image() -> ImageConfig {
 }
 
 fn made(config: &ContainerConfig) -> Value {
+    made_with(config, &[])
+}
+
+fn made_with(config: &ContainerConfig, cgroup_folders: &[(String, String)]) -> Value {
     let user = Resolved {
         user: RunningUser { uid: 7, gid: 8, supplemental_groups: vec![8, 9] },
         home: Some("/srv/seven".into()),
@@ -26,6 +30,7 @@ fn made(config: &ContainerConfig) -> Value {
         user: &user,
         capabilities: &capabilities,
         namespaces: &namespaces,
+        cgroup_folders,
         files: &files,
         sources: &sources,
         read_only: &[],
@@ -134,4 +139,19 @@ fn a_command_in_a_container_keeps_all_but_its_words_and_terminal() {
     assert_eq!((&exec["args"], &exec["terminal"]), (&json!(["ls"]), &json!(true)));
     assert!(exec["env"].as_array().unwrap().contains(&json!("TERM=xterm")));
     assert_eq!(exec["user"], spec["process"]["user"]);
+}
+
+#[test]
+fn control_groups_are_mounted_folder_by_folder_where_they_are_given() {
+    let folders = [("/sys/fs/cgroup/memory".to_owned(), "/sys/fs/cgroup/memory/kubepods/pod1/c1".to_owned())];
+    let spec = made_with(&ContainerConfig::default(), &folders);
+    let of = |target: &str| {
+        let mounts = spec["mounts"].as_array().unwrap();
+        mounts.iter().find(|mount| mount["destination"] == target).cloned().unwrap()
+    };
+    assert_eq!(of("/sys/fs/cgroup")["type"], "tmpfs");
+    assert_eq!(of("/sys/fs/cgroup/memory")["source"], folders[0].1);
+    assert!(of("/sys/fs/cgroup/memory")["options"].to_string().contains("\"ro\""));
+    let spec = made(&ContainerConfig::default());
+    assert!(spec["mounts"].as_array().unwrap().iter().any(|mount| mount["type"] == "cgroup"));
 }
