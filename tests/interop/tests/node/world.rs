@@ -105,7 +105,9 @@ pub fn is_possible() -> Result<(), String> {
             return Err(format!("there is no {program} on this machine"));
         }
     }
-    Ok(())
+    run("unshare", &["--net", "true"])
+        .map(drop)
+        .map_err(|error| format!("a network namespace cannot be made: {error:#}"))
 }
 
 /// Gives this namespace a loopback and a link with an address and a default route.
