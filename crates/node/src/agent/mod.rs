@@ -320,16 +320,26 @@ impl Node {
             decision = decide(&fresh);
             *self.object.lock() = Some(fresh);
         }
-        if decision.is_ok()
-            && let Err(message) = self.devices.admit(&pod).await
-        {
-            decision = Err(admission::Rejection { reason: devices::REFUSED.into(), message });
-        }
         if let Err(rejection) = decision {
-            let admission::Rejection { reason, message } = rejection;
-            self.reporter.pod(&pod).warning(&reason, message.clone());
-            worker.end(Ended { reason, message: format!("Pod was rejected: {message}"), ..Ended::default() });
+            self.reject(&pod, worker, rejection);
         }
+    }
+
+    /// Gives an admitted pod its devices, or ends it. Waits for plugins, so it is the pod's own task that asks.
+    async fn admit_to_devices(&self, worker: &Worker) {
+        let pod = worker.pod();
+        if is_admitted(&pod) || !worker.is_active() || worker.is_gone() {
+            return;
+        }
+        if let Err(message) = self.devices.admit(&pod).await {
+            self.reject(&pod, worker, admission::Rejection { reason: devices::REFUSED.into(), message });
+        }
+    }
+
+    fn reject(&self, pod: &Pod, worker: &Worker, rejection: admission::Rejection) {
+        let admission::Rejection { reason, message } = rejection;
+        self.reporter.pod(pod).warning(&reason, message.clone());
+        worker.end(Ended { reason, message: format!("Pod was rejected: {message}"), ..Ended::default() });
     }
 
     /// For the node's status.

@@ -151,7 +151,14 @@ async fn upsert(node: &Arc<Node>, object: &Object) {
 
 fn begin(node: &Arc<Node>, worker: Arc<Worker>) {
     node.pods.workers.lock().insert(worker.uid.clone(), worker.clone());
-    rt::spawn("pod", worker.run());
+    let node = node.clone();
+    rt::spawn("pod", async move {
+        tokio::select! {
+            () = node.admit_to_devices(&worker) => {}
+            () = worker.is_to_end() => {}
+        }
+        worker.run().await;
+    });
 }
 
 fn forget(node: &Arc<Node>, uid: &str) {

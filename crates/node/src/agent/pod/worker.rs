@@ -181,6 +181,11 @@ impl Worker {
         target.gone || target.pod.metadata.deletion_timestamp.is_some()
     }
 
+    /// Waits until nothing of the pod is to be started any more.
+    pub async fn is_to_end(&self) {
+        self.ending.cancelled().await;
+    }
+
     /// Whether the pod counts: it has not ended, and nobody ends it on the node's account.
     pub fn is_active(&self) -> bool {
         let target = self.target.lock();
