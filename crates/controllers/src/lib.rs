@@ -65,6 +65,10 @@ use client::{Api, Informers};
 use controller_runtime::{ControllerDescriptor, Started};
 use rt::Shutdown;
 
+pub use bootstrap_tokens::signer::{
+    SIGNATURE_PREFIX as CLUSTER_INFO_SIGNATURE_PREFIX, is_signed as is_cluster_info_signed,
+    signature as cluster_info_signature,
+};
 pub use horizontal_pod_autoscaler::Settings as AutoscalerSettings;
 pub use selection::Selection;
 
@@ -107,6 +111,7 @@ pub fn descriptors() -> Vec<ControllerDescriptor<Options>> {
         bootstrap_tokens::signer::descriptor(),
         certificates::approving::descriptor(),
         certificates::cleaner::descriptor(),
+        certificates::serving_approving::descriptor(),
         certificates::signing::descriptor(),
         clusterrole_aggregation::descriptor(),
         cronjob::descriptor(),
@@ -147,6 +152,11 @@ pub fn descriptors() -> Vec<ControllerDescriptor<Options>> {
         vac_protection::descriptor(),
         validatingadmissionpolicy_status::descriptor(),
     ]
+}
+
+/// The roles of controllers that upstream has not, with their bindings.
+pub fn policy() -> Vec<apimachinery::Value> {
+    certificates::serving_approving::policy().into()
 }
 
 /// Starts the controllers that are selected. `api_of` gives the API under the identity of a service account of

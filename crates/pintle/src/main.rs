@@ -7,12 +7,14 @@ mod apply;
 mod cli;
 mod demo;
 mod image;
+mod joining;
 mod kubeconfig;
 mod manifest;
 mod node;
 mod platform;
 mod progress;
 mod sim;
+mod stop;
 mod up;
 
 use std::process::ExitCode;
@@ -42,6 +44,8 @@ fn main() -> ExitCode {
     }
     let outcome = match cli.command {
         Command::Up(arguments) => up::run(*arguments),
+        Command::Node(arguments) => joining::member::run(*arguments),
+        Command::Token(command) => joining::tokens::run(command),
         Command::Sim(command) => sim::run(*command),
         Command::Image(command) => image::run(command),
         Command::Demo(arguments) => demo::run(arguments),

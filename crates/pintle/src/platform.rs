@@ -7,7 +7,7 @@
 //!
 //! Everything that can be wrong with the place (port, directory, damaged files) is found before the first write.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -22,7 +22,8 @@ use registry::ServiceNetwork;
 use storage::Store;
 use tokio::net::TcpListener;
 
-use crate::node as node_config;
+use crate::joining::invitation::{self, Settings};
+use crate::node::{self as node_config, beside_server};
 
 /// Roles that have to be ready, as `/readyz` lists them.
 const ROLES: [&str; 4] = ["bootstrap", "controllers", "scheduler", "nodes"];
@@ -41,12 +42,20 @@ pub struct Config {
     pub sim_nodes: u32,
     /// This machine as a node, if it is one.
     pub node: Option<node_config::Config>,
+    /// Where others reach the API, where that is not [`Config::listen`].
+    pub advertise_address: Option<IpAddr>,
+    /// More names and addresses that the API's certificate is for.
+    pub tls_san: Vec<String>,
+    /// What all nodes have in common.
+    pub settings: Settings,
     pub cluster_cidrs: Vec<ClusterCidr>,
     pub network: ServiceNetwork,
     pub controllers: controllers::Selection,
     pub autoscaler: controllers::AutoscalerSettings,
     pub scheduler: scheduler::Options,
     pub server: apiserver::Options,
+    /// Whether kubelets' certificates go unchecked.
+    pub kubelet_insecure_tls: bool,
 }
 
 /// A running cluster.
@@ -79,22 +88,24 @@ impl Platform {
         let authority = pki::Authority::load_or_create(&config.data_dir.join("pki"), now())?;
         let authority = Arc::new(authority);
         let front_proxy = pki::Authority::load_or_create(&config.data_dir.join("pki/front-proxy"), now())?;
-        let serving_certificate = authority
-            .serving_certificate(pki::ServerNames::in_cluster().with(&address.ip().to_string()), now())?;
+        let advertised = advertised(config, address);
+        let serving_certificate =
+            authority.serving_certificate(server_names(config, address, advertised), now())?;
         let authentication = &config.server.authentication;
         let (clients, proxies) = (authentication.clients(&authority)?, authentication.proxies());
         let tls = Arc::new(pki::server_config_for(serving_certificate.clone(), &clients, &proxies)?);
         let serving = rt::Shutdown::new();
         let components = serving.child_token();
         let network = config.network.clone();
-        let facts = bootstrap::ClusterFacts::new(&network, address, &authority, &config.server.apis.features);
+        let reached = advertised.unwrap_or(address);
+        let facts = bootstrap::ClusterFacts::new(&network, reached, &authority, &config.server.apis.features);
         let server = ApiServer::assemble(Parts {
             store: store.clone(),
             network,
             authority: authority.clone(),
             front_proxy: Arc::new(front_proxy),
             address,
-            options: config.server.clone(),
+            options: server_options(config, &authority),
             shutdown: serving.clone(),
         })?;
         for role in ROLES {
@@ -114,13 +125,11 @@ impl Platform {
         bootstrap::run(server.door(), &facts, &serving)
             .await
             .map_err(|status| anyhow!("bootstrap: {status}"))?;
-        bootstrap::policy(server.door(), node::sim::policy(), &serving)
-            .await
-            .map_err(|status| anyhow!("the role of simulated nodes: {status}"))?;
-        if config.node.is_some() {
-            bootstrap::policy(server.door(), node_config::policy(), &serving)
+        prepare_for_nodes(&server, reached, &authority, config, &serving).await?;
+        if let Some(at) = advertised.filter(|_| continued) {
+            bootstrap::advertise(server.door(), at, &serving)
                 .await
-                .map_err(|status| anyhow!("the roles of this node: {status}"))?;
+                .map_err(|status| anyhow!("the endpoints of the Service kubernetes: {status}"))?;
         }
         server.readiness().set_ready("bootstrap");
         let mut platform =
@@ -143,6 +152,7 @@ impl Platform {
         platform.start_controllers(authority.clone(), config);
         platform.start_scheduler(scheduling);
         platform.start_nodes(config.sim_nodes);
+        platform.start_cluster_network(config.settings.cluster_dns.first().copied());
         if let Some(node) = &config.node {
             platform.start_node(node.clone(), &authority, tls).await?;
         }
@@ -243,6 +253,16 @@ impl Platform {
         self.mark_ready("nodes", became_ready);
     }
 
+    fn start_cluster_network(&mut self, cluster_dns: Option<IpAddr>) {
+        let user = UserInfo::new(node_config::CLUSTER_NETWORK).authenticated();
+        let work = beside_server::run_cluster_network(
+            self.server.client(user),
+            cluster_dns,
+            self.components.clone(),
+        );
+        self.tasks.push(rt::spawn("cluster network", work));
+    }
+
     async fn start_node(
         &mut self,
         config: node_config::Config,
@@ -250,15 +270,14 @@ impl Platform {
         tls: Arc<rustls::ServerConfig>,
     ) -> anyhow::Result<()> {
         let (ready, became_ready) = tokio::sync::oneshot::channel();
-        let parts = node_config::Parts {
+        let parts = beside_server::Parts {
             server: &self.server,
             authority,
             tls,
             api_address: self.address,
-            now: now(),
             shutdown: self.components.clone(),
         };
-        let tasks = node_config::start(config, parts, ready).await?;
+        let tasks = beside_server::start(config, parts, ready).await?;
         self.tasks.extend(tasks);
         self.mark_ready(NODE_ROLE, became_ready);
         Ok(())
@@ -272,6 +291,58 @@ impl Platform {
             }
         }));
     }
+}
+
+/// Where machines and pods reach the API; `None` where it listens on the loopback only.
+fn advertised(config: &Config, address: SocketAddr) -> Option<SocketAddr> {
+    let of_machine = || {
+        let node = config.node.as_ref().map(|node| node.addresses.clone());
+        node.or_else(|| node_config::addresses().ok())?.first().copied()
+    };
+    let ip = match (config.advertise_address, address.ip()) {
+        (Some(said), _) => said,
+        (None, ip) if ip.is_unspecified() => of_machine()?,
+        (None, ip) if ip.is_loopback() => return None,
+        (None, ip) => ip,
+    };
+    Some(SocketAddr::new(ip, address.port()))
+}
+
+/// What the API's certificate is for.
+fn server_names(config: &Config, address: SocketAddr, advertised: Option<SocketAddr>) -> pki::ServerNames {
+    let own = [Some(address.ip()), advertised.map(|at| at.ip()), Some(config.network.first())];
+    let of_node = config.node.iter().flat_map(|node| &node.addresses);
+    let ips = own.into_iter().flatten().chain(of_node.copied());
+    let texts = ips.map(|ip| ip.to_string()).chain(config.tls_san.iter().cloned());
+    texts.fold(pki::ServerNames::in_cluster(), |names, text| names.with(&text))
+}
+
+/// Kubelets have to show a certificate of this cluster unless something else was said.
+fn server_options(config: &Config, authority: &pki::Authority) -> apiserver::Options {
+    let mut options = config.server.clone();
+    if !config.kubelet_insecure_tls {
+        options.kubelets.certificate_authority.get_or_insert_with(|| authority.ca_pem().into());
+    }
+    options
+}
+
+/// Roles of what runs on nodes and of those that come, and what they read.
+async fn prepare_for_nodes(
+    server: &ApiServer,
+    reached: SocketAddr,
+    authority: &pki::Authority,
+    config: &Config,
+    shutdown: &rt::Shutdown,
+) -> anyhow::Result<()> {
+    let policy = node::sim::policy().into_iter().chain(node_config::policy());
+    let policy = policy.chain(invitation::policy()).chain(controllers::policy());
+    bootstrap::policy(server.door(), policy, shutdown)
+        .await
+        .map_err(|status| anyhow!("the roles of nodes: {status}"))?;
+    let api: Arc<dyn client::Api> = server.client(UserInfo::api_server());
+    invitation::write(&api, reached, authority.ca_pem(), &config.settings)
+        .await
+        .map_err(|status| anyhow!("what nodes that join are told: {status}"))
 }
 
 fn serves(server: &ApiServer, resource: &apimachinery::GroupVersionResource) -> bool {
@@ -347,7 +418,7 @@ fn write_kubeconfig(authority: &pki::Authority, address: SocketAddr, path: &Utf8
     let host = match address.ip() {
         ip if ip.is_unspecified() && ip.is_ipv4() => "127.0.0.1".to_owned(),
         ip if ip.is_unspecified() => "[::1]".to_owned(),
-        std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+        IpAddr::V6(ip) => format!("[{ip}]"),
         ip => ip.to_string(),
     };
     let server = format!("https://{host}:{}", address.port());

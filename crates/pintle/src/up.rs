@@ -4,13 +4,17 @@ use std::io::IsTerminal;
 
 use anyhow::Context;
 use controllers::node_ipam::ClusterCidr;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::apply;
 use crate::cli::UpArguments;
+use crate::joining::invitation::Settings;
 use crate::kubeconfig::FILE_NAME;
 use crate::manifest;
 use crate::platform::{Config, Platform};
+use crate::stop::StopSignals;
+
+/// Under which names of Services are.
+const CLUSTER_DOMAIN: &str = "cluster.local";
 
 pub fn run(arguments: UpArguments) -> anyhow::Result<()> {
     // Before anything is started: a malformed manifest leaves nothing half done.
@@ -28,13 +32,21 @@ async fn serve(arguments: UpArguments, manifests: Vec<manifest::Manifest>) -> an
     let server = arguments.server_options()?;
     let network = arguments.network.parse()?;
     let cluster_cidrs = ClusterCidr::parse_list(&arguments.network.cluster_cidr).context("--cluster-cidr")?;
-    let mut nodes = arguments.node.nodes(&arguments.data_dir, &arguments.network.cluster_cidr)?;
+    let mut nodes = arguments.node.nodes(&arguments.data_dir)?;
+    let settings = Settings {
+        cluster_domain: CLUSTER_DOMAIN.to_owned(),
+        cluster_dns: network.dns().into_iter().collect(),
+        cluster_cidrs: arguments.network.cluster_cidr.split(',').map(|text| text.trim().to_owned()).collect(),
+    };
     if let Some(node) = &mut nodes.real {
-        node.cluster_dns = network.dns().into_iter().collect();
+        node.take_over(settings.clone());
     }
     let config = Config {
         data_dir: arguments.data_dir,
         listen: arguments.listen,
+        advertise_address: arguments.advertise_address,
+        tls_san: arguments.tls_san,
+        settings,
         kubeconfig,
         sim_nodes: nodes.simulated,
         node: nodes.real,
@@ -43,6 +55,7 @@ async fn serve(arguments: UpArguments, manifests: Vec<manifest::Manifest>) -> an
         autoscaler: arguments.controllers.autoscaler(),
         controllers: arguments.controllers.controllers,
         scheduler: arguments.scheduler.options()?,
+        kubelet_insecure_tls: arguments.kubelets.kubelet_insecure_tls,
         server,
     };
     let platform = tokio::select! {
@@ -89,24 +102,4 @@ fn announce(platform: &Platform, config: &Config, elapsed: std::time::Duration) 
     );
     let kubeconfig = config.kubeconfig.canonicalize_utf8().unwrap_or_else(|_| config.kubeconfig.clone());
     println!("  export KUBECONFIG={kubeconfig}");
-}
-
-/// SIGINT and SIGTERM.
-struct StopSignals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl StopSignals {
-    fn listen() -> anyhow::Result<Self> {
-        let listen = |kind| signal(kind).context("listening for signals");
-        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
-    }
-
-    async fn received(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }

@@ -91,7 +91,7 @@ impl ServerNames {
         self
     }
 
-    fn subject_alt_names(&self) -> Result<Vec<AltName<'_>>, Error> {
+    pub(crate) fn subject_alt_names(&self) -> Result<Vec<AltName<'_>>, Error> {
         if let Some(host) = self.dns.iter().find(|host| !is_dns_name(host)) {
             let problem = "a host name has letters, digits, '-' and '.' only".to_owned();
             return Err(Error::BadName { value: host.clone(), problem });

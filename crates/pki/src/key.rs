@@ -1,6 +1,6 @@
 //! ECDSA P-256 key pairs.
 
-use ring::rand::SystemRandom;
+use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use rustls_pki_types::pem::PemObject;
@@ -58,4 +58,19 @@ impl KeyPair {
             .map(|signature| signature.as_ref().to_vec())
             .map_err(|_| Error::Crypto { operation: "signing" })
     }
+}
+
+/// Random lower-case letters and digits, for secrets: about 5 bits each.
+pub fn random_text(len: usize) -> Result<String, Error> {
+    const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+    // The largest multiple of the alphabet's size: beyond it some letters would come more often.
+    const LIMIT: u8 = 252;
+    let mut text = String::with_capacity(len);
+    while text.len() < len {
+        let mut bytes = [0; 32];
+        SystemRandom::new().fill(&mut bytes).map_err(|_| Error::Crypto { operation: "drawing a secret" })?;
+        let letters = bytes.iter().filter(|byte| **byte < LIMIT).map(|byte| ALPHABET[usize::from(byte % 36)]);
+        text.extend(letters.take(len - text.len()).map(char::from));
+    }
+    Ok(text)
 }

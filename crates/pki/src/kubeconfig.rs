@@ -14,6 +14,8 @@ pub const CONTEXT: &str = "pintle";
 pub enum Credential<'a> {
     Certificate(&'a IssuedCertificate),
     Token(&'a str),
+    /// A file, relative to the kubeconfig's folder, that holds certificate and key.
+    File(&'a str),
 }
 
 /// A kubeconfig with one cluster, one user and one context; everything is embedded, nothing refers to other files.
@@ -38,6 +40,9 @@ impl Kubeconfig<'_> {
                 STANDARD.encode(&issued.key_pem)
             ),
             Credential::Token(token) => format!("token: {}", scalar(token)),
+            Credential::File(path) => {
+                format!("client-certificate: {}\n    client-key: {}", scalar(path), scalar(path))
+            }
         };
         format!(
             "apiVersion: v1

@@ -7,7 +7,8 @@
 //! - [`ServingCertificate`], what the HTTPS listener shows; it is replaced while serving,
 //! - [`IssuedCertificate`], a client certificate whose CN is the user and whose O's are the groups,
 //! - [`ClientVerifier`], which turns a client's certificate chain back into an [`Identity`],
-//! - certificates for [`SigningRequest`]s that somebody else made,
+//! - certificates for [`SigningRequest`]s that somebody else made; [`CertificateRequest`] is the other side, which gets
+//!   a [`KeyedCertificate`],
 //! - [`SigningKeys`], the ES256 keys of service-account tokens,
 //! - [`Kubeconfig`], the file that a person hands to kubectl.
 //!
@@ -16,6 +17,7 @@
 
 mod authority;
 mod certificate;
+mod certificate_request;
 mod error;
 mod files;
 mod identity;
@@ -29,9 +31,11 @@ mod x509;
 
 pub use authority::{ADMIN_USER, Authority};
 pub use certificate::{IssuedCertificate, ServerNames};
+pub use certificate_request::{CertificateRequest, KeyedCertificate, ShownCertificate, public_key_hashes};
 pub use error::Error;
 pub use files::write_private;
 pub use identity::{ClientVerifier, Identity};
+pub use key::random_text;
 pub use kubeconfig::{CONTEXT, Credential, Kubeconfig};
 pub use serving::ServingCertificate;
 pub use signing_keys::{PublicKey, SigningKeys};

@@ -184,7 +184,7 @@ pub fn not_after(pem: &[u8]) -> Option<SystemTime> {
     Some(UNIX_EPOCH + Duration::from_secs(seconds.try_into().unwrap_or(0)))
 }
 
-fn read_ip(octets: &[u8]) -> Result<IpAddr, Error> {
+pub(crate) fn read_ip(octets: &[u8]) -> Result<IpAddr, Error> {
     let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
     v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from))
         .map_err(|_| bad("an address in it is neither IPv4 nor IPv6".to_owned()))

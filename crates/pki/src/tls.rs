@@ -3,18 +3,19 @@
 use std::sync::Arc;
 
 use rustls::crypto::ring as provider;
+use rustls::server::ResolvesServerCert;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use crate::{ClientVerifier, Error, IssuedCertificate, ServingCertificate};
+use crate::{ClientVerifier, Error, IssuedCertificate};
 
 /// HTTP/2 first, HTTP/1.1 for upgrades (exec, attach, port-forward) and old clients.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// For a listener: shows `serving`, asks clients for a certificate and takes those without one.
 pub fn server_config(
-    serving: Arc<ServingCertificate>,
+    serving: Arc<dyn ResolvesServerCert>,
     clients: &ClientVerifier,
 ) -> Result<ServerConfig, Error> {
     server_config_for(serving, clients, &[])
@@ -22,7 +23,7 @@ pub fn server_config(
 
 /// As [`server_config`], for certificates of `others` as well.
 pub fn server_config_for(
-    serving: Arc<ServingCertificate>,
+    serving: Arc<dyn ResolvesServerCert>,
     clients: &ClientVerifier,
     others: &[ClientVerifier],
 ) -> Result<ServerConfig, Error> {

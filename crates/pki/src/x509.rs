@@ -1,4 +1,4 @@
-//! Writes X.509 version 3 certificates (RFC 5280), the few forms that a cluster needs.
+//! Writes X.509 version 3 certificates (RFC 5280) and requests for them, the few forms that a cluster needs.
 //!
 //! Why not a certificate library? A client's groups are several O attributes in one subject; the libraries at hand
 //! keep one value per attribute type.
@@ -12,7 +12,7 @@ use ring::digest;
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls_pki_types::CertificateDer;
 use yasna::models::ObjectIdentifier;
-use yasna::{DERWriter, DERWriterSeq, Tag};
+use yasna::{DERWriter, DERWriterSeq, DERWriterSet, Tag};
 
 use crate::Error;
 use crate::key::KeyPair;
@@ -27,6 +27,8 @@ const KEY_USAGE: &[u64] = &[2, 5, 29, 15];
 const SUBJECT_ALT_NAME: &[u64] = &[2, 5, 29, 17];
 const BASIC_CONSTRAINTS: &[u64] = &[2, 5, 29, 19];
 const AUTHORITY_KEY_IDENTIFIER: &[u64] = &[2, 5, 29, 35];
+/// The attribute of a request that holds the extensions it wants (PKCS #9).
+const EXTENSION_REQUEST: &[u64] = &[1, 2, 840, 113549, 1, 9, 14];
 const EXTENDED_KEY_USAGE: &[u64] = &[2, 5, 29, 37];
 pub(crate) const SERVER_AUTH: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 3, 1];
 pub(crate) const CLIENT_AUTH: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 3, 2];
@@ -105,17 +107,62 @@ pub(crate) struct Template<'a> {
     pub extensions: Extensions<'a>,
 }
 
+/// All that a request for a certificate says (PKCS #10, RFC 2986).
+pub(crate) struct Request<'a> {
+    pub subject: &'a Name,
+    pub key: &'a KeyPair,
+    pub alt_names: Vec<AltName<'a>>,
+}
+
+impl Request<'_> {
+    /// Encoded, and signed with the key that is to be certified.
+    pub fn sign(&self) -> Result<Vec<u8>, Error> {
+        let to_be_signed = yasna::construct_der(|writer| {
+            writer.write_sequence(|parts| {
+                parts.next().write_u8(0);
+                parts.next().write_der(&self.subject.0);
+                parts.next().write_der(&self.key.public_key_info());
+                parts.next().write_tagged_implicit(Tag::context(0), |attributes| {
+                    attributes.write_set(|list| self.write_attributes(list));
+                });
+            });
+        });
+        signed(&to_be_signed, self.key)
+    }
+
+    fn write_attributes(&self, list: &mut DERWriterSet<'_>) {
+        if self.alt_names.is_empty() {
+            return;
+        }
+        list.next().write_sequence(|attribute| {
+            write_oid(attribute.next(), EXTENSION_REQUEST);
+            attribute.next().write_set(|values| {
+                values.next().write_sequence(|extensions| {
+                    write_extension(extensions, SUBJECT_ALT_NAME, false, |value| {
+                        write_alt_names(value, &self.alt_names);
+                    });
+                });
+            });
+        });
+    }
+}
+
+/// What is signed, followed by its signature.
+fn signed(to_be_signed: &[u8], key: &KeyPair) -> Result<Vec<u8>, Error> {
+    let signature = key.sign(to_be_signed)?;
+    Ok(yasna::construct_der(|writer| {
+        writer.write_sequence(|parts| {
+            parts.next().write_der(to_be_signed);
+            write_signature_algorithm(parts.next());
+            parts.next().write_bitvec_bytes(&signature, signature.len() * 8);
+        });
+    }))
+}
+
 impl Template<'_> {
     pub fn sign(&self) -> Result<CertificateDer<'static>, Error> {
         let to_be_signed = self.to_be_signed()?;
-        let signature = self.issuer_key.sign(&to_be_signed)?;
-        let certificate = yasna::construct_der(|writer| {
-            writer.write_sequence(|parts| {
-                parts.next().write_der(&to_be_signed);
-                write_signature_algorithm(parts.next());
-                parts.next().write_bitvec_bytes(&signature, signature.len() * 8);
-            });
-        });
+        let certificate = signed(&to_be_signed, self.issuer_key)?;
         Ok(CertificateDer::from(certificate))
     }
 

@@ -51,6 +51,9 @@ pub(crate) async fn open(client: &Client, request: Request) -> Result<Response<I
     if !request.body.is_empty() {
         sent.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(request.content_type));
     }
+    if let Some(user) = request.impersonated {
+        sent.headers_mut().insert("impersonate-user", user);
+    }
     client.open(sent).await.map_err(|error| Status::unavailable(error.to_string()))
 }
 

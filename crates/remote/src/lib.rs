@@ -19,7 +19,8 @@ use camino::Utf8Path;
 use client::{
     Api, DeleteOptions, Discovered, ListOptions, ObjectList, Patch, WatchOptions, WatchStream, WriteOptions,
 };
-use http::Method;
+use http::{HeaderValue, Method};
+use parking_lot::RwLock;
 use webhook::{Client, ClientConfig, ConfigError, KubeconfigError, NoServices, ServiceResolver};
 
 use answer::{list, object};
@@ -27,8 +28,15 @@ use request::{Path, Query, Request};
 
 /// A cluster by its address and the caller's credential.
 pub struct RemoteApi {
-    client: Client,
+    connection: Connection,
+    /// In whose name the caller speaks, if not in its own.
+    impersonated: Option<HeaderValue>,
 }
+
+/// The connections to a cluster, which several [`RemoteApi`]s can share. What proves who calls can be replaced while
+/// they are in use.
+#[derive(Clone)]
+pub struct Connection(Arc<RwLock<Arc<Client>>>);
 
 /// Why a kubeconfig leads to no cluster.
 #[derive(Debug, thiserror::Error)]
@@ -49,12 +57,28 @@ impl RemoteApi {
     }
 
     pub fn new(config: &ClientConfig) -> Result<Self, ConfigError> {
-        let no_services: Arc<dyn ServiceResolver> = Arc::new(NoServices);
-        Ok(Self { client: Client::new(config, &no_services)? })
+        Ok(Self::over(&Connection::new(config)?))
+    }
+
+    /// Speaks over connections that others use, too.
+    pub fn over(connection: &Connection) -> Self {
+        Self { connection: connection.clone(), impersonated: None }
+    }
+
+    /// Speaks as `user`, as whom the caller must be allowed to act.
+    ///
+    /// # Errors
+    /// Where the name cannot stand in a header.
+    pub fn impersonating(self, user: &str) -> Result<Self, http::header::InvalidHeaderValue> {
+        Ok(Self { impersonated: Some(HeaderValue::from_str(user)?), ..self })
     }
 
     async fn call(&self, request: Request) -> Result<Value, Status> {
-        answer::read(&self.client, request).await
+        answer::read(&self.connection.client(), self.in_whose_name(request)).await
+    }
+
+    fn in_whose_name(&self, request: Request) -> Request {
+        Request { impersonated: self.impersonated.clone(), ..request }
     }
 
     /// Every resource that discovery names, in all versions, and whether the version is its group's first.
@@ -66,6 +90,31 @@ impl RemoteApi {
         }
         Ok(found)
     }
+}
+
+// === impl Connection ===
+
+impl Connection {
+    /// Nothing is called yet.
+    pub fn new(config: &ClientConfig) -> Result<Self, ConfigError> {
+        Ok(Self(Arc::new(RwLock::new(connect(config)?))))
+    }
+
+    /// Makes further calls as `config` says. Calls and watches that are under way go on as they began.
+    pub fn replace(&self, config: &ClientConfig) -> Result<(), ConfigError> {
+        let client = connect(config)?;
+        *self.0.write() = client;
+        Ok(())
+    }
+
+    fn client(&self) -> Arc<Client> {
+        self.0.read().clone()
+    }
+}
+
+fn connect(config: &ClientConfig) -> Result<Arc<Client>, ConfigError> {
+    let no_services: Arc<dyn ServiceResolver> = Arc::new(NoServices);
+    Client::new(config, &no_services).map(Arc::new)
 }
 
 #[async_trait]
@@ -110,7 +159,7 @@ impl Api for RemoteApi {
         options: &WatchOptions,
     ) -> Result<WatchStream, Status> {
         let request = Request::get(Path::collection(gvr, namespace)).with(Query::of_watch(options));
-        watch::start(&self.client, request).await
+        watch::start(&self.connection.client(), self.in_whose_name(request)).await
     }
 
     async fn create(

@@ -3,7 +3,7 @@
 use apimachinery::{GroupVersionResource, Value, json};
 use bytes::Bytes;
 use client::{DeleteOptions, ListOptions, Patch, Propagation, WatchOptions, WriteOptions};
-use http::Method;
+use http::{HeaderValue, Method};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 pub(crate) const JSON: &str = "application/json";
@@ -19,12 +19,13 @@ pub(crate) struct Request {
     pub(crate) accept: &'static str,
     pub(crate) content_type: &'static str,
     pub(crate) body: Bytes,
+    pub(crate) impersonated: Option<HeaderValue>,
 }
 
 impl Request {
     pub(crate) fn get(path: impl Into<String>) -> Self {
         let (method, path, body) = (Method::GET, path.into(), Bytes::new());
-        Self { method, path, accept: JSON, content_type: JSON, body }
+        Self { method, path, accept: JSON, content_type: JSON, body, impersonated: None }
     }
 
     pub(crate) fn sending(method: Method, path: String, body: &Value) -> Self {

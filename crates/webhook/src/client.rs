@@ -34,6 +34,11 @@ pub type Body = UnsyncBoxBody<Bytes, Box<dyn StdError + Send + Sync>>;
 const IDLE_CONNECTIONS_MAX: usize = 32;
 /// How long they wait.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// An HTTP/2 connection on which nothing came for so long is asked whether it still leads anywhere, as client-go does: a
+/// watch would never find out that the way to the server was cut.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// One that does not answer within this time is given up.
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
 /// A token in a file is read again after this time, as upstream does.
 const TOKEN_FILE_LIFE: Duration = Duration::from_secs(60);
 /// Of an answer that is not understood, this much is shown.
@@ -103,6 +108,8 @@ impl Client {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .http2_keep_alive_timeout(PING_TIMEOUT)
             .build(connector);
         Ok(Self {
             http,

@@ -58,7 +58,7 @@ impl Server {
         Self::start_with(binary, folder, sim_nodes, &[])
     }
 
-    /// As [`Server::start`], with more flags.
+    /// As [`Server::start`], with more flags. `--listen` among them is where it listens.
     ///
     /// # Errors
     /// As [`Server::start`].
@@ -77,7 +77,8 @@ impl Server {
         let file =
             File::options().create(true).append(true).open(&log).with_context(|| format!("opening {log}"))?;
         let mut child = Command::new(binary)
-            .args(["up", "--listen", &listen, "--data-dir", folder.path.join("data").as_str()])
+            .args(["up", "--data-dir", folder.path.join("data").as_str()])
+            .args(if flags.contains(&"--listen") { vec![] } else { vec!["--listen", &listen] })
             .args(["--kubeconfig", kubeconfig.as_str(), "--sim-nodes", &sim_nodes.to_string()])
             .args(flags)
             .stdin(Stdio::null())

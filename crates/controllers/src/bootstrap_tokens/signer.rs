@@ -26,7 +26,7 @@ const MAP_NAME: &str = "cluster-info";
 /// What is signed.
 const CONTENT: &str = "kubeconfig";
 /// Signatures are under this and the token's id.
-const SIGNATURE_PREFIX: &str = "jws-kubeconfig-";
+pub const SIGNATURE_PREFIX: &str = "jws-kubeconfig-";
 
 pub fn descriptor() -> ControllerDescriptor<Options> {
     ControllerDescriptor {
@@ -117,10 +117,22 @@ pub(super) fn sign(map: &mut Value, tokens: &BTreeMap<String, String>) -> bool {
     map["data"] != before
 }
 
-/// A JWS (HS256) without its payload, which whoever checks it has already.
-fn signature(content: &str, id: &str, key: &str) -> String {
+/// What a token signs of the cluster's kubeconfig: a JWS (HS256) without its payload, which whoever checks it has already.
+pub fn signature(content: &str, id: &str, key: &str) -> String {
     let header = URL_SAFE_NO_PAD.encode(json!({"alg": "HS256", "kid": id}).to_json());
     let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(content));
     let mac = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()), signed.as_bytes());
     format!("{header}..{}", URL_SAFE_NO_PAD.encode(mac))
+}
+
+/// Whether a signature is that of this token on this content.
+pub fn is_signed(signature: &str, content: &str, id: &str, key: &str) -> bool {
+    let Some((header, mac)) = signature.split_once("..") else { return false };
+    let Ok(mac) = URL_SAFE_NO_PAD.decode(mac) else { return false };
+    let says = URL_SAFE_NO_PAD.decode(header).ok().and_then(|header| Value::parse(&header).ok());
+    let is_of_token =
+        says.is_some_and(|says| says.str_at(&["alg"]) == "HS256" && says.str_at(&["kid"]) == id);
+    let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(content));
+    let key = hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes());
+    is_of_token && hmac::verify(&key, signed.as_bytes(), &mac).is_ok()
 }

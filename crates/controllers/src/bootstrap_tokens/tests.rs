@@ -96,3 +96,20 @@ async fn expired_tokens_are_deleted_in_time() {
         })
         .await;
 }
+
+#[test]
+fn a_signature_is_checked_for_its_token_and_its_content() {
+    let own = signer::signature("content", "abcdef", "0123456789abcdef");
+    assert!(signer::is_signed(&own, "content", "abcdef", "0123456789abcdef"));
+    for (signature, content, id, key) in [
+        (own.as_str(), "other", "abcdef", "0123456789abcdef"),
+        (&own, "content", "ghijkl", "0123456789abcdef"),
+        (&own, "content", "abcdef", "0123456789abcdee"),
+        // No algorithm, no signature.
+        ("eyJhbGciOiJub25lIiwia2lkIjoiYWJjZGVmIn0..", "content", "abcdef", "0123456789abcdef"),
+        ("", "content", "abcdef", "0123456789abcdef"),
+        ("..", "content", "abcdef", "0123456789abcdef"),
+    ] {
+        assert!(!signer::is_signed(signature, content, id, key), "{signature} {content} {id}");
+    }
+}

@@ -7,6 +7,7 @@
 pub(crate) mod approving;
 pub(crate) mod cleaner;
 mod rules;
+pub(crate) mod serving_approving;
 pub(crate) mod signing;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use pki::SigningRequest;
 
 use super::rules::Signer;
-use super::{Condition, Spec, Status, approving, cleaner, signing};
+use super::{Condition, Spec, Status, approving, cleaner, serving_approving, signing};
 use crate::Options;
 use crate::testing::World;
 
@@ -198,5 +198,60 @@ fn only_kubelets_client_certificates_are_approved_without_a_person() {
         };
         let found: Vec<_> = approving::recognized(&spec, request).map(|sort| sort.subresource).collect();
         assert_eq!(found.join(" "), expected, "{signer} {sender}");
+    }
+}
+
+#[test]
+fn a_node_gets_a_serving_certificate_for_itself_alone() {
+    let spec = |sender: &str, signer: &str| Spec {
+        signer_name: signer.into(),
+        username: sender.into(),
+        groups: vec!["system:nodes".into()],
+        usages: vec!["server auth".into(), "digital signature".into()],
+        ..Spec::default()
+    };
+    let (serving, nodes) = ("kubernetes.io/kubelet-serving", &["system:nodes"]);
+    let own = shape("system:node:n", nodes, &["n"]);
+    let cases = [
+        (spec("system:node:n", serving), &own, Some("n")),
+        (spec("system:node:m", serving), &own, None),
+        (spec("jane", serving), &shape("jane", nodes, &["n"]), None),
+        (spec("system:node:n", "kubernetes.io/kube-apiserver-client-kubelet"), &own, None),
+        (spec("system:node:n", serving), &shape("system:node:n", nodes, &[]), None),
+        (Spec { groups: vec![], ..spec("system:node:n", serving) }, &own, None),
+    ];
+    for (spec, request, expected) in cases {
+        assert_eq!(
+            serving_approving::node_of(&spec, request),
+            expected,
+            "{} {}",
+            spec.username,
+            spec.signer_name
+        );
+    }
+}
+
+#[test]
+fn a_serving_certificate_names_what_the_node_object_names() {
+    let node = json!({"metadata": {"name": "n"}, "status": {"addresses": [
+        {"type": "InternalIP", "address": "192.0.2.7"}, {"type": "Hostname", "address": "n.example"},
+    ]}});
+    let with = |names: &[&str], ips: &[&str]| {
+        let mut request = shape("system:node:n", &["system:nodes"], names);
+        request.ips = ips.iter().map(|ip| ip.parse().expect("an address")).collect();
+        request
+    };
+    let cases = [
+        (with(&["n"], &["192.0.2.7"]), Ok(())),
+        (with(&["n", "n.example"], &[]), Ok(())),
+        (with(&["m"], &["192.0.2.7"]), Err("the node is not called m".to_owned())),
+        (with(&["n"], &["192.0.2.8"]), Err("the node has no address 192.0.2.8".to_owned())),
+        (
+            with(&["kubernetes.default.svc"], &[]),
+            Err("the node is not called kubernetes.default.svc".to_owned()),
+        ),
+    ];
+    for (request, expected) in cases {
+        assert_eq!(serving_approving::check(&request, &node), expected);
     }
 }

@@ -1,9 +1,9 @@
 //! Cluster DNS: the names of Services and pods, and a way to everybody else's.
 //!
 //! Owns: the index of names ([`index`]), what is answered from it ([`zone`]), the sockets ([`server`]), and the
-//! conversation with upstream resolvers ([`forward`], [`cache`]). Never touches: the Service `kube-system/kube-dns` that
-//! leads here, the `resolv.conf` of pods. It reads the API through informers only, so it goes on answering while the API
-//! is away.
+//! conversation with upstream resolvers ([`forward`], [`cache`]), and, once in a cluster, the Service that leads here
+//! ([`publication`]). Never touches: the `resolv.conf` of pods. It reads the API through informers only, so it goes on
+//! answering while the API is away.
 //!
 //! ```text
 //!   Namespaces, Services, EndpointSlices ── feed ──> Index
@@ -19,6 +19,7 @@ mod feed;
 mod forward;
 mod index;
 mod objects;
+pub mod publication;
 mod server;
 mod wire;
 mod zone;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rt::Instant;
 
-use super::Cidr;
+use super::{Cidr, address_of_node};
 
 /// How long a freed address is left alone while there are others.
 pub(super) const COOL_DOWN: Duration = Duration::from_secs(60);
@@ -82,9 +82,9 @@ impl Pool {
         len <= 2 || !(is_end || (index == 1 && self.of_node().is_some()))
     }
 
-    /// The address of the block that the node itself has, for what it serves its pods; `None` in a block too small.
+    /// The address of the block that is not a pod's: [`address_of_node`].
     pub fn of_node(&self) -> Option<IpAddr> {
-        (self.block.size() > 4).then(|| self.block.nth(1)).flatten()
+        address_of_node(&self.block)
     }
 }
 

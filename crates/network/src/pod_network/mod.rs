@@ -35,6 +35,11 @@ pub(crate) async fn bring_loopback_up(netns: &camino::Utf8Path) -> Result<()> {
     namespace::Namespace::open(netns).await?.set_link_up(built_in::LOOPBACK).await
 }
 
+/// The address of a node's block that the node itself has, for what it serves its pods; `None` in a block too small.
+pub fn address_of_node(block: &Cidr) -> Option<std::net::IpAddr> {
+    (block.size() > 4).then(|| block.nth(1)).flatten()
+}
+
 /// How packets reach pods of other nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {

@@ -13,6 +13,7 @@
 //! them by their labels and goes on.
 
 pub mod admission;
+pub mod certificates;
 pub mod config;
 pub mod devices;
 pub mod eviction;

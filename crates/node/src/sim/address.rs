@@ -77,7 +77,7 @@ impl Cidr {
 
     fn offset(self, address: Ipv4Addr) -> Option<u32> {
         let address = u32::from(address);
-        (address & Self::mask(self.prefix) == self.base).then_some(address - self.base)
+        (address & Self::mask(self.prefix) == self.base).then(|| address - self.base)
     }
 
     fn mask(prefix: u8) -> u32 {

@@ -11,7 +11,12 @@ use super::requests::duration;
 #[derive(Args)]
 pub struct ControllerArguments {
     /// Controllers to run, joined by commas: `*` are all that are on by default, `foo` is one, `-foo` leaves one out
-    #[arg(long, value_name = "NAME,...", default_value = "*", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "NAME,...",
+        default_value = "*,bootstrapsigner,tokencleaner",
+        allow_hyphen_values = true
+    )]
     pub controllers: Selection,
 
     /// How often the metrics of a HorizontalPodAutoscaler are looked at

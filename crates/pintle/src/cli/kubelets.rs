@@ -16,9 +16,13 @@ pub struct KubeletArguments {
     )]
     pub kubelet_preferred_address_types: Vec<AddressType>,
 
-    /// Authorities that sign kubelets' certificates, in PEM; without it they are not checked
+    /// Authorities that sign kubelets' certificates, in PEM [default: the cluster's own]
     #[arg(long, value_name = "FILE")]
     pub kubelet_certificate_authority: Option<Utf8PathBuf>,
+
+    /// Do not check kubelets' certificates, as for kubelets that sign their own
+    #[arg(long, conflicts_with = "kubelet_certificate_authority")]
+    pub kubelet_insecure_tls: bool,
 
     /// Certificate to show to kubelets, in PEM; without it the cluster's own authority makes one
     #[arg(long, value_name = "FILE", requires = "kubelet_client_key")]

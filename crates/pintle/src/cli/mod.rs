@@ -8,14 +8,17 @@ mod authorization;
 mod controllers;
 mod eviction;
 mod image;
+mod join;
 mod kubelets;
+mod label;
+mod machine;
 mod network;
 mod node;
 mod requests;
 mod scheduler;
 mod sim;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use camino::Utf8PathBuf;
@@ -34,7 +37,9 @@ pub use image::{
     BuildArguments, ExportArguments, ImageCommand, ImportArguments, ListArguments, PullArguments,
     RemoveArguments, StoreArguments,
 };
+pub use join::{JoinArguments, TokenCommand, TokenCreateArguments};
 use kubelets::KubeletArguments;
+pub use label::Taint;
 use network::NetworkArguments;
 use node::NodeOptions;
 use requests::RequestArguments;
@@ -62,6 +67,12 @@ pub struct Cli {
 pub enum Command {
     /// Start a cluster and stay in the foreground
     Up(Box<UpArguments>),
+    /// Make this machine a node of a cluster elsewhere, and stay in the foreground
+    #[command(after_help = join::AFTER_NODE)]
+    Node(Box<JoinArguments>),
+    /// Make, show and take away the tokens by which machines join
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Make and remove simulated nodes and pods in a running cluster
     #[command(subcommand)]
     Sim(Box<SimCommand>),
@@ -85,6 +96,15 @@ pub struct UpArguments {
     /// Address and port of the API; port 0 chooses a free one
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:6443")]
     pub listen: SocketAddr,
+
+    /// The address at which other machines and pods reach the API [default: that of --listen, or --node-ip, or that of
+    /// this machine's default route]
+    #[arg(long, value_name = "ADDR")]
+    pub advertise_address: Option<IpAddr>,
+
+    /// More names and addresses that the API's certificate is for
+    #[arg(long, value_name = "NAME|ADDR,...", value_delimiter = ',')]
+    pub tls_san: Vec<String>,
 
     /// Where to write the administrator's kubeconfig (mode 0600) [default: DIR/kubeconfig]
     #[arg(long, value_name = "FILE")]
@@ -212,6 +232,15 @@ mod tests {
             (&["pintle", "image", "build", "a:1", "--self", "--binary", "b"][..], "--binary"),
             (&["pintle", "image", "build", "a:1", "--self", "--expose", "0"][..], "--expose"),
             (&["pintle", "image", "build", "a:1", "--self", "--env", "=b"][..], "NAME=VALUE"),
+            (&["pintle", "up", "--advertise-address", "here"][..], "--advertise-address"),
+            (&["pintle", "up", "--register-with-taints", "a=b:Never"][..], "PreferNoSchedule"),
+            (&["pintle", "up", "--node-labels", "a b=c"][..], "--node-labels"),
+            (&["pintle", "node", "--token", "abcdef.0123456789abcdef"][..], "--server"),
+            (&["pintle", "node", "--server", "https://a", "--token", "abc"][..], "abcdef.0123456789abcdef"),
+            (&["pintle", "node", "--discovery-token-ca-cert-hash", "md5:00"][..], "sha256:"),
+            (&["pintle", "token", "create", "--usages", "all"][..], "signing"),
+            (&["pintle", "token", "create", "--ttl", "soon"][..], "--ttl"),
+            (&["pintle", "token", "delete"][..], "TOKEN"),
             (&["pintle", "down"][..], "down"),
         ] {
             let error = Cli::try_parse_from(arguments).err().expect("refused").to_string();

@@ -26,7 +26,7 @@ pub(super) fn hostname() -> anyhow::Result<String> {
 }
 
 /// The addresses by which others reach this machine: those that it would send packets from. No packet is sent.
-pub(super) fn addresses() -> anyhow::Result<Vec<IpAddr>> {
+pub fn addresses() -> anyhow::Result<Vec<IpAddr>> {
     let towards = |from: &str, to: &str| -> Option<IpAddr> {
         let socket = UdpSocket::bind((from, 0)).ok()?;
         socket.connect((to, 9)).ok()?;

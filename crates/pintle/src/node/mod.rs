@@ -1,7 +1,7 @@
-//! The real node of `pintle up`: this machine.
+//! A real node: this machine, beside the API server or joined to one elsewhere.
 //!
 //! Owns: what a node is put together from (runtime, images, network, agent), under which identity each part speaks,
-//! and whether this process may be one. Never touches: how any of the parts works.
+//! and whether this process may be one. Never touches: how any of the parts works, and where the API is ([`Cluster`]).
 //!
 //! ```text
 //!     image store ─> embedded runtime ─> agent ─> API as system:node:<name>
@@ -9,32 +9,39 @@
 //!     pod network ─────────┘   Services, policies, DNS ─> API as identities of their own
 //! ```
 //!
+//! What a node beside the server has more is in [`beside_server`].
+//!
 //! Stopping ends none of the containers; a later start finds them.
 
+pub mod beside_server;
 mod container_runtime;
 mod machine;
 mod network;
 pub mod own_image;
 mod roles;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use apiserver::ApiServer;
-use auth::UserInfo;
+use apimachinery::{Value, json};
 use camino::{Utf8Path, Utf8PathBuf};
-use client::Informers;
+use client::{Api, Informers};
 use node::agent::registration::Identity;
 use node::agent::server::logs::rotation;
 use node::agent::{self, server, stats, volumes};
 use runtime::SharedRuntime;
+use rustls::server::ResolvesServerCert;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
+use crate::cli::Taint;
+use crate::joining::invitation::Settings;
 pub use container_runtime::Cri;
-pub use roles::policy;
+pub use machine::addresses;
+pub use network::Network;
+pub use roles::{CLUSTER_NETWORK, NETWORK, VOLUMES, policy};
 
 /// The kubelet's well-known port.
 pub const KUBELET_PORT: u16 = 10_250;
@@ -57,6 +64,8 @@ pub struct Config {
     /// The first address is the one by which others reach this machine.
     pub addresses: Vec<IpAddr>,
     pub labels: Vec<(String, String)>,
+    /// Put on a node that is new.
+    pub taints: Vec<Taint>,
     pub pods_max: u32,
     pub cluster_domain: String,
     /// The cluster IP of the Service `kube-dns`.
@@ -74,12 +83,7 @@ impl Config {
     ///
     /// # Errors
     /// Says in one line why this process cannot be a node.
-    pub fn detect(
-        data_dir: &Utf8Path,
-        name: Option<&str>,
-        address: Option<IpAddr>,
-        cluster_cidrs: &[String],
-    ) -> anyhow::Result<Self> {
+    pub fn detect(data_dir: &Utf8Path, name: Option<&str>, address: Option<IpAddr>) -> anyhow::Result<Self> {
         if !cfg!(target_os = "linux") {
             return Err(anyhow!("containers need Linux"));
         }
@@ -99,12 +103,13 @@ impl Config {
             root: data_dir.join("node"),
             images: data_dir.join("images"),
             registries: data_dir.join("registries"),
-            addresses: address.map_or_else(machine::addresses, |address| Ok(vec![address]))?,
+            addresses: address.map_or_else(addresses, |address| Ok(vec![address]))?,
             labels: Vec::new(),
+            taints: Vec::new(),
             pods_max: 110,
-            cluster_domain: "cluster.local".to_owned(),
+            cluster_domain: String::new(),
             cluster_dns: Vec::new(),
-            cluster_cidrs: cluster_cidrs.to_vec(),
+            cluster_cidrs: Vec::new(),
             kubelet_port: KUBELET_PORT,
             cri: None,
             eviction: agent::eviction::Settings::default(),
@@ -112,34 +117,48 @@ impl Config {
             name,
         })
     }
+
+    /// What it has in common with the cluster's other nodes.
+    pub fn take_over(&mut self, settings: Settings) {
+        let Settings { cluster_domain, cluster_dns, cluster_cidrs } = settings;
+        (self.cluster_domain, self.cluster_dns, self.cluster_cidrs) =
+            (cluster_domain, cluster_dns, cluster_cidrs);
+    }
 }
 
-/// What the rest of the process gives a node.
-pub struct Parts<'a> {
-    pub server: &'a ApiServer,
-    pub authority: &'a Arc<pki::Authority>,
-    pub tls: Arc<rustls::ServerConfig>,
-    /// Where the API listens already.
-    pub api_address: SocketAddr,
-    pub now: SystemTime,
-    pub shutdown: rt::Shutdown,
+/// The cluster, as a node reaches it.
+pub struct Cluster {
+    /// As `system:node:<name>`.
+    pub api: Arc<dyn Api>,
+    /// As [`NETWORK`].
+    pub network: Arc<dyn Api>,
+    /// As [`VOLUMES`].
+    pub volumes: Arc<dyn Api>,
+    /// Who counts as a client of the kubelet's API by its certificate.
+    pub clients: pki::ClientVerifier,
+    /// What the kubelet's API shows.
+    pub certificate: Arc<dyn ResolvesServerCert>,
+}
+
+/// A node that was started.
+pub struct Started {
+    pub network: Network,
+    pub tasks: Vec<rt::JoinHandle<()>>,
 }
 
 /// Starts the node. Its tasks end with `shutdown`; `ready` is told when pods can run.
 pub async fn start(
     config: Config,
-    parts: Parts<'_>,
+    cluster: Cluster,
     ready: oneshot::Sender<()>,
-) -> anyhow::Result<Vec<rt::JoinHandle<()>>> {
-    let Parts { server, authority, tls, api_address, now, shutdown } = parts;
+    shutdown: rt::Shutdown,
+) -> anyhow::Result<Started> {
+    let Cluster { api, network: network_api, volumes: volumes_api, clients, certificate } = cluster;
     for folder in [&config.root, &config.state] {
         std::fs::create_dir_all(folder).with_context(|| format!("the node's folder {folder}"))?;
     }
     let mut tasks = Vec::new();
-    let user =
-        UserInfo::new(format!("system:node:{}", config.name)).with_groups(["system:nodes"]).authenticated();
-    let api: Arc<dyn client::Api> = server.client(user);
-    let network = network::Network::open(&config).await?;
+    let network = Network::open(&config).await?;
     let (network_ready, is_network_ready) = watch::channel(false);
     let container_runtime::Opened { runtime, ready: is_network_ready, tasks: of_runtime } =
         container_runtime::open(&config, &network, is_network_ready, &shutdown).await?;
@@ -155,7 +174,7 @@ pub async fn start(
         name: config.name.clone(),
         addresses: config.addresses.clone(),
         labels: config.labels.clone(),
-        taints: Vec::new(),
+        taints: config.taints.iter().map(taint).collect(),
         pods_max: config.pods_max,
         kubelet_version: format!("v{}", apiserver::KUBERNETES_VERSION.2.trim_start_matches('v')),
         runtime_version: format!("{}://{}", version.name, version.version),
@@ -172,37 +191,12 @@ pub async fn start(
     };
     let (registered, node) = oneshot::channel();
     tasks.push(rt::spawn("node agent", agent::run(api.clone(), options, registered, shutdown.clone())));
-    tasks.extend(network.run(&config, server, network_ready, &shutdown));
+    let informers = Informers::new(network_api, shutdown.child_token());
+    tasks.extend(network.run(&config, &informers, network_ready, &shutdown));
 
-    let names =
-        config.addresses.iter().fold(pki::ServerNames::default().with(&config.name), |names, address| {
-            names.with(&address.to_string())
-        });
-    let kubelet_certificate = authority.serving_certificate(names, now)?;
-    let clients = authority.client_verifier()?;
-    let kubelet_tls = Arc::new(pki::server_config(kubelet_certificate, &clients)?);
-    let volumes_api = roles::volumes_api(server);
-    let serve = Serve {
-        config: config.clone(),
-        api,
-        runtime: runtime.clone(),
-        clients,
-        listener,
-        kubelet_tls,
-        volumes_api,
-    };
-    let own = network::OwnAddresses {
-        network: network.clone(),
-        listen: Box::new(server.listen_later(tls)),
-        door: server.door().clone(),
-        api_address,
-        node_name: config.name.clone(),
-        node_address: config.addresses[0],
-        cluster_dns: config.cluster_dns.first().copied(),
-        cluster_domain: config.cluster_domain.clone(),
-        network_api: roles::network_api(server),
-        admin: server.client(UserInfo::api_server()),
-    };
+    let kubelet_tls = Arc::new(pki::server_config(certificate, &clients)?);
+    let names = network.clone().serve_names(config.cluster_domain.clone(), informers, shutdown.clone());
+    let serve = Serve { config, api, runtime: runtime.clone(), clients, listener, kubelet_tls, volumes_api };
     let ending = shutdown.clone();
     tasks.push(rt::spawn("node", async move {
         let work = async {
@@ -211,8 +205,7 @@ pub async fn start(
             if ready_network.wait_for(|ready| *ready).await.is_err() {
                 return;
             }
-            let offer = own.offer(&ending);
-            tokio::join!(serve.run(node, ending.clone()), offer, async {
+            tokio::join!(serve.run(node, ending.clone()), names, async {
                 let _ = ready.send(());
             });
         };
@@ -222,7 +215,11 @@ pub async fn start(
         }
     }));
     tasks.push(rt::spawn("log rotation", rotate_logs(runtime, shutdown)));
-    Ok(tasks)
+    Ok(Started { network, tasks })
+}
+
+fn taint(taint: &Taint) -> Value {
+    json!({"key": taint.key.as_str(), "value": taint.value.as_str(), "effect": taint.effect.as_str()})
 }
 
 async fn rotate_logs(runtime: SharedRuntime, shutdown: rt::Shutdown) {
@@ -232,12 +229,12 @@ async fn rotate_logs(runtime: SharedRuntime, shutdown: rt::Shutdown) {
 /// What serves the kubelet's API and the node's volumes once the agent runs.
 struct Serve {
     config: Config,
-    api: Arc<dyn client::Api>,
+    api: Arc<dyn Api>,
     runtime: SharedRuntime,
     clients: pki::ClientVerifier,
     listener: TcpListener,
     kubelet_tls: Arc<rustls::ServerConfig>,
-    volumes_api: Arc<dyn client::Api>,
+    volumes_api: Arc<dyn Api>,
 }
 
 impl Serve {

@@ -1,35 +1,25 @@
-//! The network of this node: pods' links, the way to other nodes, Services, policies, and the addresses at which pods
-//! find the API and cluster DNS.
+//! The network of this node: pods' links, the way to other nodes, Services, policies, and cluster DNS at an address of
+//! the node's own.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
-use api::gvr::{ENDPOINT_SLICES, SERVICES};
-use apimachinery::{Str, Value, json};
-use apiserver::ApiServer;
 use async_trait::async_trait;
 use camino::Utf8Path;
-use client::{Api, Informers, ObjectKey, Patch, WriteOptions};
+use client::{Informers, ObjectKey};
 use network::dns;
 use network::network_policy::{self, AttachedPods, PolicyOptions};
 use network::pod_network::{self, Backend, BuiltIn, Cidr, Options, PeerOptions};
-use network::service_proxy::{self, ProxyOptions, load_balancer};
+use network::service_proxy::{self, ProxyOptions};
 use runtime::{PodNetwork, SandboxConfig};
-use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
-use super::{Config, roles};
-
-/// The port of cluster DNS.
-const DNS_PORT: u16 = 53;
-
-/// The Service of cluster DNS, under the name that everybody looks for.
-const DNS_SERVICE: (&str, &str) = ("kube-system", "kube-dns");
+use super::Config;
 
 /// What connects pods; cloning shares it.
 #[derive(Clone)]
-pub(super) struct Network {
+pub struct Network {
     built_in: Arc<BuiltIn>,
     attached: Arc<AttachedPods>,
     backend: Backend,
@@ -61,11 +51,10 @@ impl Network {
     pub(super) fn run(
         &self,
         config: &Config,
-        server: &ApiServer,
+        informers: &Informers,
         ready: watch::Sender<bool>,
         shutdown: &rt::Shutdown,
     ) -> Vec<rt::JoinHandle<()>> {
-        let informers = Informers::new(roles::network_api(server), shutdown.child_token());
         let mut tasks = Vec::new();
         let peers = PeerOptions {
             node_name: config.name.clone(),
@@ -104,25 +93,47 @@ impl Network {
             }
         }));
 
-        let (of_balancers, ending) = (informers.clone(), shutdown.clone());
-        tasks.push(rt::spawn("load balancers", async move {
-            if let Err(error) = load_balancer::run(&of_balancers, ending).await {
-                tracing::error!(error = %telemetry::chain(&error), "Load balancers get no addresses");
-            }
-        }));
-
         let options = PolicyOptions {
             node_name: config.name.as_str().into(),
             always_allowed: Vec::new(),
             attached: self.attached.clone(),
         };
-        let ending = shutdown.clone();
+        let (of_policies, ending) = (informers.clone(), shutdown.clone());
         tasks.push(rt::spawn("network policies", async move {
-            if let Err(error) = network_policy::run(&informers, options, ending).await {
+            if let Err(error) = network_policy::run(&of_policies, options, ending).await {
                 tracing::error!(error = %telemetry::chain(&error), "Network policies are not enforced on this node");
             }
         }));
         tasks
+    }
+
+    /// The address of this node that its own pods reach, once it has addresses for them.
+    pub async fn own_address(&self) -> anyhow::Result<IpAddr> {
+        let own = self.built_in.own_addresses().await.context("giving this node an address for its pods")?;
+        own.first().copied().ok_or_else(|| anyhow!("the node's range of pods is too small"))
+    }
+
+    /// Answers the questions of this node's pods about names, until `shutdown`.
+    pub(super) async fn serve_names(
+        self,
+        cluster_domain: String,
+        informers: Informers,
+        shutdown: rt::Shutdown,
+    ) {
+        let serve = async {
+            let own = self.own_address().await?;
+            let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+            let options = dns::DnsOptions {
+                listen: vec![SocketAddr::new(own, dns::PORT)],
+                cluster_domain,
+                upstreams: dns::upstreams(&resolv_conf),
+            };
+            let (ready, _is_ready) = oneshot::channel();
+            dns::run(&informers, options, ready, shutdown).await.context("serving cluster DNS")
+        };
+        if let Err(error) = serve.await {
+            tracing::error!(error = %telemetry::chain(error.as_ref()), "Pods of this node cannot look up names");
+        }
     }
 }
 
@@ -203,118 +214,4 @@ impl PodNetwork for Guarded {
     async fn retain(&self, sandboxes: &[String]) -> runtime::Result<()> {
         self.built_in.retain(sandboxes).await
     }
-}
-
-/// What this node serves its pods at an address of its own: the API, where it listens on the loopback only, and names.
-pub(super) struct OwnAddresses {
-    pub network: Network,
-    /// Listens for the API at one more address.
-    pub listen: Box<dyn FnOnce(TcpListener) -> apiserver::HttpsServer + Send>,
-    pub door: Arc<apiserver::Door>,
-    /// Where the API listens already.
-    pub api_address: SocketAddr,
-    pub node_name: String,
-    /// Where others reach this machine.
-    pub node_address: IpAddr,
-    pub cluster_dns: Option<IpAddr>,
-    pub cluster_domain: String,
-    pub network_api: Arc<dyn Api>,
-    pub admin: Arc<dyn Api>,
-}
-
-impl OwnAddresses {
-    pub(super) async fn offer(self, shutdown: &rt::Shutdown) {
-        if let Err(error) = self.try_offer(shutdown).await {
-            tracing::error!(error = %telemetry::chain(error.as_ref()), "Pods cannot reach the API or cluster DNS");
-        }
-    }
-
-    async fn try_offer(self, shutdown: &rt::Shutdown) -> anyhow::Result<()> {
-        let own = self
-            .network
-            .built_in
-            .own_addresses()
-            .await
-            .context("giving this node an address for its pods")?;
-        let Some(own) = own.first().copied() else {
-            return Err(anyhow!("the node's range of pods is too small"));
-        };
-        let reached = match self.api_address.ip() {
-            ip if ip.is_loopback() => {
-                let at = SocketAddr::new(own, self.api_address.port());
-                let listener =
-                    TcpListener::bind(at).await.with_context(|| format!("listening for pods on {at}"))?;
-                let https = (self.listen)(listener);
-                rt::spawn("https for pods", https.run(shutdown.clone()));
-                at
-            }
-            ip if ip.is_unspecified() => SocketAddr::new(self.node_address, self.api_address.port()),
-            ip => SocketAddr::new(ip, self.api_address.port()),
-        };
-        apiserver::bootstrap::advertise(&self.door, reached, shutdown)
-            .await
-            .map_err(|status| anyhow!("the endpoints of the Service kubernetes: {status}"))?;
-        if let Some(cluster_ip) = self.cluster_dns {
-            serve_names(&*self.admin, cluster_ip, own, &self.node_name)
-                .await
-                .map_err(|status| anyhow!("the Service of cluster DNS: {status}"))?;
-        }
-        let informers = Informers::new(self.network_api.clone(), shutdown.child_token());
-        let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        let options = dns::DnsOptions {
-            listen: vec![SocketAddr::new(own, DNS_PORT)],
-            cluster_domain: self.cluster_domain,
-            upstreams: dns::upstreams(&resolv_conf),
-        };
-        let (ready, _is_ready) = oneshot::channel();
-        dns::run(&informers, options, ready, shutdown.clone()).await.context("serving cluster DNS")
-    }
-}
-
-/// The Service `kube-dns` and this node's endpoint of it: pods ask the server of their own node.
-async fn serve_names(
-    api: &dyn Api,
-    cluster_ip: IpAddr,
-    own: IpAddr,
-    node: &str,
-) -> Result<(), apimachinery::Status> {
-    let (namespace, name) = DNS_SERVICE;
-    let ports = json!([
-        {"name": "dns", "port": i64::from(DNS_PORT), "protocol": "UDP"},
-        {"name": "dns-tcp", "port": i64::from(DNS_PORT), "protocol": "TCP"},
-    ]);
-    let mut service = json!({
-        "apiVersion": "v1", "kind": "Service",
-        "metadata": {"name": name, "namespace": namespace, "labels": {
-            "k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS",
-        }},
-        "spec": {"clusterIP": cluster_ip.to_string(), "internalTrafficPolicy": "Local"},
-    });
-    service.set_at(&["spec", "ports"], ports.clone());
-    let mut slice = json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-        "metadata": {"name": format!("{name}-{node}"), "namespace": namespace, "labels": {
-            "kubernetes.io/service-name": name, "endpointslice.kubernetes.io/managed-by": "dns.pintle.dev",
-        }},
-        "addressType": if own.is_ipv4() { "IPv4" } else { "IPv6" },
-        "endpoints": [{"addresses": [own.to_string()], "conditions": {"ready": true}, "nodeName": node}],
-    });
-    slice.set_at(&["ports"], ports);
-    let options = WriteOptions { field_manager: Str::from("pintle-dns"), force: true, dry_run: false };
-    for (resource, object) in [(&SERVICES, service), (&ENDPOINT_SLICES, slice)] {
-        let name = object.str_at(&["metadata", "name"]).to_owned();
-        apply(api, resource, namespace, &name, object, &options).await?;
-    }
-    Ok(())
-}
-
-async fn apply(
-    api: &dyn Api,
-    resource: &apimachinery::GroupVersionResource,
-    namespace: &str,
-    name: &str,
-    object: Value,
-    options: &WriteOptions,
-) -> Result<(), apimachinery::Status> {
-    api.patch(resource, namespace, name, None, Patch::Apply(object), options).await.map(drop)
 }

@@ -1,17 +1,18 @@
 //! Who the parts of a node are to the API, and what they may.
 
-use std::sync::Arc;
-
 use apimachinery::{Value, json};
-use apiserver::ApiServer;
-use auth::UserInfo;
-use client::Api;
 
-/// Serves Services, policies and names on each node, and gives load balancers their addresses.
-const NETWORK: &str = "system:pintle:network";
+/// Serves Services, policies and names on a node: it reads.
+pub const NETWORK: &str = "system:pintle:network";
+
+/// What of the network there is once in a cluster: addresses of load balancers, and where cluster DNS is.
+pub const CLUSTER_NETWORK: &str = "system:pintle:cluster-network";
 
 /// Makes and removes the volumes of the StorageClass `local`.
-const VOLUMES: &str = "system:pintle:local-volumes";
+pub const VOLUMES: &str = "system:pintle:local-volumes";
+
+/// Lets nodes elsewhere act as their own parts.
+const PARTS_OF_NODES: &str = "system:pintle:parts-of-nodes";
 
 /// The ClusterRoles and bindings of what runs on nodes beside the agent, which has the Node authorizer's.
 pub fn policy() -> Vec<Value> {
@@ -20,9 +21,13 @@ pub fn policy() -> Vec<Value> {
         {"apiGroups": [""], "resources": ["services", "endpoints", "nodes", "pods", "namespaces"], "verbs": read.to_vec()},
         {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": read.to_vec()},
         {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": read.to_vec()},
+    ]);
+    let cluster_network = json!([
+        {"apiGroups": [""], "resources": ["nodes"], "verbs": read.to_vec()},
+        {"apiGroups": [""], "resources": ["services"], "verbs": ["get", "list", "watch", "create", "patch"]},
         {"apiGroups": [""], "resources": ["services/status"], "verbs": ["patch", "update"]},
-        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["patch"]},
-        {"apiGroups": ["", "events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch", "update"]},
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"],
+            "verbs": ["get", "list", "watch", "create", "patch"]},
     ]);
     let volumes = json!([
         {"apiGroups": [""], "resources": ["persistentvolumes"],
@@ -37,13 +42,17 @@ pub fn policy() -> Vec<Value> {
         {"apiGroups": ["", "events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch", "update"]},
     ]);
     let mut objects = Vec::new();
-    for (name, rules) in [(NETWORK, network), (VOLUMES, volumes)] {
-        objects.extend(role(name, rules));
+    let parts = json!([
+        {"apiGroups": [""], "resources": ["users"], "resourceNames": [NETWORK, VOLUMES], "verbs": ["impersonate"]},
+    ]);
+    for (name, rules) in [(NETWORK, network), (CLUSTER_NETWORK, cluster_network), (VOLUMES, volumes)] {
+        objects.extend(role(name, rules, ("User", name)));
     }
+    objects.extend(role(PARTS_OF_NODES, parts, ("Group", "system:nodes")));
     objects
 }
 
-fn role(name: &str, rules: Value) -> [Value; 2] {
+fn role(name: &str, rules: Value, subject: (&str, &str)) -> [Value; 2] {
     const GROUP: &str = "rbac.authorization.k8s.io";
     let object = |kind: &str| {
         json!({
@@ -54,14 +63,6 @@ fn role(name: &str, rules: Value) -> [Value; 2] {
     let (mut role, mut binding) = (object("ClusterRole"), object("ClusterRoleBinding"));
     role.set_at(&["rules"], rules);
     binding.set_at(&["roleRef"], json!({"apiGroup": GROUP, "kind": "ClusterRole", "name": name}));
-    binding.set_at(&["subjects"], json!([{"apiGroup": GROUP, "kind": "User", "name": name}]));
+    binding.set_at(&["subjects"], json!([{"apiGroup": GROUP, "kind": subject.0, "name": subject.1}]));
     [role, binding]
-}
-
-pub(super) fn network_api(server: &ApiServer) -> Arc<dyn Api> {
-    server.client(UserInfo::new(NETWORK).authenticated())
-}
-
-pub(super) fn volumes_api(server: &ApiServer) -> Arc<dyn Api> {
-    server.client(UserInfo::new(VOLUMES).authenticated())
 }

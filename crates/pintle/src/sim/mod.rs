@@ -9,16 +9,13 @@ mod object;
 
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use api::gvr::{DEPLOYMENTS, NAMESPACES, NODES, PODS};
 use api::view::{SIMULATED, SIMULATED_ANNOTATION};
 use apimachinery::{Object, json};
-use camino::Utf8PathBuf;
-use client::Api;
-use remote::RemoteApi;
 
-use crate::cli::{ClusterArguments, DeleteArguments, NodeArguments, PodArguments, SimCommand, SimTarget};
-use crate::kubeconfig::FILE_NAME;
+use crate::cli::{DeleteArguments, NodeArguments, PodArguments, SimCommand, SimTarget};
+use crate::kubeconfig::connect;
 use bulk::{Collection, Creation};
 
 pub fn run(command: SimCommand) -> anyhow::Result<()> {
@@ -96,29 +93,4 @@ async fn delete(
     };
     let selector = arguments.selector.unwrap_or_default();
     collection.delete(&api, &selector, |object| is_named(object) && is_meant(object)).await
-}
-
-fn connect(arguments: &ClusterArguments) -> anyhow::Result<Arc<dyn Api>> {
-    let path = kubeconfig(arguments)?;
-    let api = RemoteApi::from_kubeconfig(&path, concat!("pintle/", env!("CARGO_PKG_VERSION")));
-    Ok(Arc::new(api.with_context(|| format!("--kubeconfig {path}"))?))
-}
-
-/// The one that is named, else where other clients look, else where `pintle up` puts it.
-fn kubeconfig(arguments: &ClusterArguments) -> anyhow::Result<Utf8PathBuf> {
-    if let Some(path) = &arguments.kubeconfig {
-        return Ok(path.clone());
-    }
-    if let Some(path) = std::env::var("KUBECONFIG").ok().filter(|path| !path.is_empty()) {
-        return Ok(Utf8PathBuf::from(path));
-    }
-    let own = crate::cli::default_data_dir().join(FILE_NAME);
-    let home = std::env::var("HOME").map(|home| Utf8PathBuf::from(home).join(".kube/config"));
-    let known = [Some(own.clone()), home.ok()];
-    match known.into_iter().flatten().find(|path| path.is_file()) {
-        Some(path) => Ok(path),
-        None => bail!(
-            "there is no kubeconfig at {own}: name one with --kubeconfig, or start a cluster with `pintle up`"
-        ),
-    }
 }

@@ -6,7 +6,7 @@ use rustls::{ClientConnection, ServerConnection};
 use rustls_pki_types::ServerName;
 
 use super::*;
-use crate::{Authority, ServerNames};
+use crate::{Authority, ServerNames, ServingCertificate};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
@@ -37,7 +37,7 @@ impl World {
         client: Option<&IssuedCertificate>,
     ) -> Result<(ClientConnection, ServerConnection), rustls::Error> {
         let verifier = self.authority.client_verifier().unwrap();
-        let server = server_config(Arc::clone(&self.serving), &verifier).unwrap();
+        let server = server_config(self.serving.clone(), &verifier).unwrap();
         let client = client_config(self.authority.ca_pem(), client).unwrap();
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let mut client = ClientConnection::new(Arc::new(client), name)?;

@@ -16,6 +16,7 @@ mod resources;
 mod shop;
 mod streams;
 mod third_party;
+mod three_nodes;
 mod world;
 
 use std::process::{Command, ExitCode};
@@ -42,6 +43,7 @@ const ALL: &[(&str, Part)] = &[
     ("leaks", leaks::run),
     ("resources", resources::run),
     ("third party", third_party::run),
+    ("three nodes", three_nodes::run),
 ];
 
 fn main() -> ExitCode {

@@ -17,6 +17,9 @@ pub const IMAGE: &str = "test.pintle.dev/busybox:1";
 
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A node's silence is noticed after 50 s.
+const NODE_PATIENCE: Duration = Duration::from_secs(120);
+
 /// Why there is no busybox to make an image of, or where it is.
 pub fn busybox() -> Result<Utf8PathBuf, String> {
     let path = env::var("PATH").unwrap_or_default();
@@ -116,6 +119,17 @@ pub fn output(kubectl: &Kubectl, name: &str, spec: Value) -> anyhow::Result<Stri
     let said = kubectl.ok(&["logs", name])?;
     ensure!(ended["exitCode"] == 0, "{ended}; it printed {said}");
     Ok(said)
+}
+
+/// Waits until a node's condition `Ready` has this status.
+pub fn until_node(kubectl: &Kubectl, name: &str, status: &str) -> anyhow::Result<Value> {
+    eventually(NODE_PATIENCE, || {
+        let node = kubectl.json(&["get", "node", name])?;
+        let conditions = node["status"]["conditions"].as_array();
+        let ready = conditions.and_then(|all| all.iter().find(|one| one["type"] == "Ready"));
+        ensure!(ready.is_some_and(|ready| ready["status"] == status), "{}", node["status"]["conditions"]);
+        Ok(node)
+    })
 }
 
 /// Waits for an event about an object with this reason and a message that contains this.

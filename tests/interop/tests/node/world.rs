@@ -67,6 +67,12 @@ impl Cluster {
         Ok(Self { server, ..self })
     }
 
+    /// The same in its place, with these flags.
+    pub fn start_again(&mut self, inputs: &Inputs, flags: &[&str]) -> anyhow::Result<()> {
+        self.server = start_server(inputs, &self.folder, flags)?;
+        Ok(())
+    }
+
     /// Ends the server without warning.
     pub fn crash(self) -> anyhow::Result<Crashed> {
         let Self { kubectl, server, remains, folder } = self;

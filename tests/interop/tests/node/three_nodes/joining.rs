@@ -1,0 +1,160 @@
+//! How machines join, and how they do not.
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use interop::{Checks, eventually};
+
+use super::{NODES, World};
+use crate::pods;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const UNKNOWN: &str = "zzzzzz.0123456789abcdef";
+
+/// What `pintle token create` prints after `pintle node`.
+fn invitation(world: &World<'_>, flags: &[&str]) -> anyhow::Result<Vec<String>> {
+    let all: Vec<&str> = ["create"].iter().chain(flags).copied().collect();
+    let said = world.token(&all)?;
+    let words: Vec<String> = said.split_whitespace().map(str::to_owned).collect();
+    ensure!(words.starts_with(&["pintle".to_owned(), "node".to_owned()]), "it printed {said:?}");
+    ensure!(words.contains(&World::server()), "it printed {said:?}");
+    Ok(words[2..].to_vec())
+}
+
+pub fn refusals(world: &World<'_>, checks: &mut Checks) {
+    let machine = &world.machines[0];
+    let mut refused =
+        |name: &str, change: &dyn Fn(&mut Vec<String>) -> anyhow::Result<()>, expected: &str| {
+            checks.check(name, || {
+                let mut arguments = invitation(world, &[])?;
+                change(&mut arguments)?;
+                let output = machine.refused(&arguments.iter().map(String::as_str).collect::<Vec<_>>())?;
+                let said = String::from_utf8_lossy(&output.stderr);
+                let last = said.lines().last().unwrap_or_default();
+                ensure!(last.starts_with("error: ") && last.contains(expected), "it said {said}");
+                Ok(())
+            });
+        };
+    fn replace(arguments: &mut [String], flag: &str, value: &str) -> anyhow::Result<()> {
+        let at =
+            arguments.iter().position(|own| own == flag).with_context(|| format!("there is no {flag}"))?;
+        value.clone_into(&mut arguments[at + 1]);
+        Ok(())
+    }
+    refused(
+        "an unknown token is refused",
+        &|arguments| replace(arguments, "--token", UNKNOWN),
+        "the cluster does not know the token zzzzzz",
+    );
+    refused(
+        "a token with another secret is refused",
+        &|arguments| {
+            let at = arguments.iter().position(|own| own == "--token").context("there is no token")?;
+            let id = arguments[at + 1].split('.').next().unwrap_or_default().to_owned();
+            replace(arguments, "--token", &format!("{id}.0123456789abcdef"))
+        },
+        "signed with another secret",
+    );
+    refused(
+        "a token that has expired is refused",
+        &|arguments| {
+            *arguments = invitation(world, &["--ttl", "1s"])?;
+            std::thread::sleep(Duration::from_secs(2));
+            Ok(())
+        },
+        "has expired",
+    );
+    refused(
+        "another authority than that of the hash is refused",
+        &|arguments| {
+            let hash = format!("sha256:{}", "0".repeat(64));
+            replace(arguments, "--discovery-token-ca-cert-hash", &hash)
+        },
+        "as --discovery-token-ca-cert-hash says",
+    );
+    refused(
+        "a server that is not there is named",
+        &|arguments| {
+            replace(arguments, "--server", "https://192.0.2.1:1")?;
+            arguments.extend(["--discovery-timeout".to_owned(), "1s".to_owned()]);
+            Ok(())
+        },
+        "--server https://192.0.2.1:1",
+    );
+    refused(
+        "the name of a node that is ready is refused",
+        &|arguments| {
+            pods::until_node(&world.cluster.kubectl, NODES[0], "True")?;
+            // The last one counts.
+            arguments.extend(["--node-name".to_owned(), NODES[0].to_owned()]);
+            Ok(())
+        },
+        "is in the cluster already",
+    );
+}
+
+pub fn joins(world: &mut World<'_>, checks: &mut Checks) {
+    let kubectl = world.cluster.kubectl.clone();
+    checks.check("two machines join with the printed command", || {
+        for index in 0..world.machines.len() {
+            let mut arguments = invitation(world, &[])?;
+            if index == 1 {
+                arguments.extend(
+                    ["--node-labels", "disk=ssd", "--register-with-taints", "slow=yes:PreferNoSchedule"]
+                        .map(str::to_owned),
+                );
+            }
+            world.machines[index].start(&arguments.iter().map(String::as_str).collect::<Vec<_>>())?;
+        }
+        for node in NODES {
+            pods::until_node(&kubectl, node, "True")?;
+        }
+        Ok(())
+    });
+    checks.check("a machine has the labels and taints that it came with", || {
+        let node = kubectl.json(&["get", "node", "n3"])?;
+        ensure!(node["metadata"]["labels"]["disk"] == "ssd", "{}", node["metadata"]);
+        let taints = node["spec"]["taints"].as_array().cloned().unwrap_or_default();
+        let own = taints.iter().find(|taint| taint["key"] == "slow");
+        ensure!(own.is_some_and(|taint| taint["effect"] == "PreferNoSchedule"), "{taints:?}");
+        Ok(())
+    });
+    checks.check("each machine has certificates of its own, which nobody else can read", || {
+        for machine in &world.machines {
+            let folder = machine.data().join("node/pki");
+            for file in ["client.pem", "serving.pem"] {
+                let path = folder.join(file);
+                let mode = eventually(PATIENCE, || {
+                    let metadata = std::fs::metadata(&path).with_context(|| path.to_string())?;
+                    Ok(metadata.permissions().mode() & 0o777)
+                })?;
+                ensure!(mode == 0o600, "{path}: {mode:o}");
+            }
+        }
+        let requests = kubectl.ok(&["get", "csr", "-o", "jsonpath={.items[*].spec.username}"])?;
+        for sender in ["system:bootstrap:", "system:node:n2", "system:node:n3"] {
+            ensure!(requests.contains(sender), "{requests}");
+        }
+        Ok(())
+    });
+    checks.check("a machine may what a node may, and no more", || {
+        let kubeconfig = world.machines[0].data().join("node/kubeconfig");
+        let own = ["--kubeconfig", kubeconfig.as_str()];
+        let asked =
+            |arguments: &[&str]| kubectl.run(&own.iter().chain(arguments).copied().collect::<Vec<_>>());
+        let node = asked(&["get", "node", "n2", "-o", "name"])?;
+        ensure!(node.code == Some(0), "{node:?}");
+        for arguments in [
+            &["get", "secrets", "-A"][..],
+            &["get", "node", "n3"],
+            &["label", "node", "n3", "a=b"],
+            &["get", "pods", "-A", "--as", "kubernetes-admin"],
+            &["create", "service", "clusterip", "x", "--tcp=80", "--as", "system:pintle:network"],
+        ] {
+            let said = asked(arguments)?;
+            ensure!(said.code != Some(0) && said.stderr.contains("orbidden"), "{arguments:?}: {said:?}");
+        }
+        Ok(())
+    });
+}
