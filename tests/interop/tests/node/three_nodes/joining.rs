@@ -22,76 +22,94 @@ fn invitation(world: &World<'_>, flags: &[&str]) -> anyhow::Result<Vec<String>> 
     Ok(words[2..].to_vec())
 }
 
-pub fn refusals(world: &World<'_>, checks: &mut Checks) {
-    let machine = &world.machines[0];
-    let mut refused =
-        |name: &str, change: &dyn Fn(&mut Vec<String>) -> anyhow::Result<()>, expected: &str| {
-            checks.check(name, || {
-                let mut arguments = invitation(world, &[])?;
-                change(&mut arguments)?;
-                let output = machine.refused(&arguments.iter().map(String::as_str).collect::<Vec<_>>())?;
-                let said = String::from_utf8_lossy(&output.stderr);
-                let last = said.lines().last().unwrap_or_default();
-                ensure!(last.starts_with("error: ") && last.contains(expected), "it said {said}");
-                Ok(())
-            });
-        };
-    fn replace(arguments: &mut [String], flag: &str, value: &str) -> anyhow::Result<()> {
-        let at =
-            arguments.iter().position(|own| own == flag).with_context(|| format!("there is no {flag}"))?;
-        value.clone_into(&mut arguments[at + 1]);
-        Ok(())
-    }
-    refused(
+/// Makes a good invitation one that is to be refused.
+type Spoil = fn(&World<'_>, &mut Vec<String>) -> anyhow::Result<()>;
+
+/// What is refused, under which name, how an invitation becomes that, and what the last line says.
+const REFUSALS: [(&str, &str, Spoil, &str); 6] = [
+    (
         "an unknown token is refused",
-        &|arguments| replace(arguments, "--token", UNKNOWN),
+        "n2",
+        |_, arguments| replace(arguments, "--token", UNKNOWN),
         "the cluster does not know the token zzzzzz",
-    );
-    refused(
+    ),
+    (
         "a token with another secret is refused",
-        &|arguments| {
-            let at = arguments.iter().position(|own| own == "--token").context("there is no token")?;
-            let id = arguments[at + 1].split('.').next().unwrap_or_default().to_owned();
-            replace(arguments, "--token", &format!("{id}.0123456789abcdef"))
+        "n2",
+        |_, arguments| {
+            let other = format!("{}.0123456789abcdef", token_id(arguments)?);
+            replace(arguments, "--token", &other)
         },
         "signed with another secret",
-    );
-    refused(
+    ),
+    (
         "a token that has expired is refused",
-        &|arguments| {
+        "n2",
+        |world, arguments| {
             *arguments = invitation(world, &["--ttl", "1s"])?;
-            std::thread::sleep(Duration::from_secs(2));
-            Ok(())
+            let id = token_id(arguments)?;
+            eventually(PATIENCE, || {
+                let left = world.token(&["list"])?;
+                ensure!(!left.contains(&id), "{left}");
+                Ok(())
+            })
         },
         "has expired",
-    );
-    refused(
+    ),
+    (
         "another authority than that of the hash is refused",
-        &|arguments| {
+        "n2",
+        |_, arguments| {
             let hash = format!("sha256:{}", "0".repeat(64));
             replace(arguments, "--discovery-token-ca-cert-hash", &hash)
         },
         "as --discovery-token-ca-cert-hash says",
-    );
-    refused(
+    ),
+    (
         "a server that is not there is named",
-        &|arguments| {
-            replace(arguments, "--server", "https://192.0.2.1:1")?;
+        "n2",
+        |_, arguments| {
             arguments.extend(["--discovery-timeout".to_owned(), "1s".to_owned()]);
-            Ok(())
+            replace(arguments, "--server", "https://192.0.2.1:1")
         },
         "--server https://192.0.2.1:1",
-    );
-    refused(
+    ),
+    (
         "the name of a node that is ready is refused",
-        &|arguments| {
-            pods::until_node(&world.cluster.kubectl, NODES[0], "True")?;
-            // The last one counts.
-            arguments.extend(["--node-name".to_owned(), NODES[0].to_owned()]);
-            Ok(())
-        },
+        NODES[0],
+        |world, _| pods::until_node(&world.cluster.kubectl, NODES[0], "True").map(drop),
         "is in the cluster already",
-    );
+    ),
+];
+
+pub fn refusals(world: &World<'_>, checks: &mut Checks) {
+    for (name, node, spoil, expected) in REFUSALS {
+        checks.check(name, || {
+            let mut arguments = invitation(world, &[])?;
+            spoil(world, &mut arguments)?;
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            let output = world.machines[0].refused(node, &arguments)?;
+            let said = String::from_utf8_lossy(&output.stderr);
+            let last = said.lines().last().unwrap_or_default();
+            ensure!(last.starts_with("error: ") && last.contains(expected), "it said {said}");
+            Ok(())
+        });
+    }
+}
+
+fn position(arguments: &[String], flag: &str) -> anyhow::Result<usize> {
+    arguments.iter().position(|own| own == flag).with_context(|| format!("there is no {flag}"))
+}
+
+fn replace(arguments: &mut [String], flag: &str, value: &str) -> anyhow::Result<()> {
+    let at = position(arguments, flag)?;
+    value.clone_into(&mut arguments[at + 1]);
+    Ok(())
+}
+
+fn token_id(arguments: &[String]) -> anyhow::Result<String> {
+    let token = &arguments[position(arguments, "--token")? + 1];
+    Ok(token.split('.').next().unwrap_or_default().to_owned())
 }
 
 pub fn joins(world: &mut World<'_>, checks: &mut Checks) {

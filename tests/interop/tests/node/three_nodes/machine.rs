@@ -84,10 +84,10 @@ impl Machine {
         command
     }
 
-    /// `pintle node` with these arguments, which is to fail. Its data is its own.
-    pub fn refused(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+    /// `pintle node` under a name and with these arguments, which is to fail. Its data is its own.
+    pub fn refused(&self, name: &str, arguments: &[&str]) -> anyhow::Result<Output> {
         let data = self.folder.path().join("other");
-        let own = ["node", "--data-dir", data.as_str(), "--node-name", self.name];
+        let own = ["node", "--data-dir", data.as_str(), "--node-name", name];
         let output = self.command(&[&own, arguments].concat()).output().context("running the node")?;
         ensure!(!output.status.success(), "it was not refused");
         Ok(output)
