@@ -40,6 +40,10 @@ struct State {
     calls: Vec<String>,
     rules: Vec<Rule>,
     execs: BTreeMap<String, ExecOutput>,
+    /// Limits of pods as a whole, where they were changed.
+    limits: BTreeMap<String, Resources>,
+    /// Bytes, by container name.
+    memory: BTreeMap<String, u64>,
 }
 
 impl FakeRuntime {
@@ -95,6 +99,16 @@ impl FakeRuntime {
         let newest =
             state.containers.values().filter(|own| own.name == name).max_by_key(|own| own.attempt)?;
         state.configs.get(&newest.id).cloned()
+    }
+
+    /// The limits that the pod as a whole was given last, if they ever changed.
+    pub fn pod_limits(&self) -> Option<Resources> {
+        self.state.lock().limits.values().next_back().cloned()
+    }
+
+    /// Containers of that name use so much memory.
+    pub fn use_memory(&self, name: &str, bytes: u64) {
+        self.state.lock().memory.insert(name.to_owned(), bytes);
     }
 
     /// Sandboxes and containers that are left.
@@ -278,6 +292,12 @@ impl Runtime for FakeRuntime {
         Ok(())
     }
 
+    async fn update_sandbox(&self, sandbox: &str, resources: &Resources) -> Result<()> {
+        self.call("update-sandbox", sandbox)?;
+        self.state.lock().limits.insert(sandbox.to_owned(), resources.clone());
+        Ok(())
+    }
+
     async fn reopen_log(&self, container: &str) -> Result<()> {
         self.call("reopen-log", &self.name_of(container))
     }
@@ -307,6 +327,7 @@ impl Runtime for FakeRuntime {
             sandbox_id: own.sandbox_id.clone(),
             name: own.name.clone(),
             labels: own.labels.clone(),
+            memory_usage: state.memory.get(&own.name).copied().unwrap_or(0),
             at: Timestamp::UNIX_EPOCH,
             ..ContainerStats::default()
         });

@@ -182,8 +182,14 @@ pub trait Runtime: Send + Sync + 'static {
 
     async fn container_status(&self, container: &str) -> Result<ContainerStatus>;
 
-    /// Changes limits while it runs.
+    /// Changes limits while it runs; what is not set stays, and -1 lifts a limit.
     async fn update_resources(&self, container: &str, resources: &Resources) -> Result<()>;
+
+    /// As [`Runtime::update_resources`], for the limits of the pod as a whole. Nothing happens where the runtime has
+    /// none of those.
+    async fn update_sandbox(&self, _sandbox: &str, _resources: &Resources) -> Result<()> {
+        Ok(())
+    }
 
     /// Makes a new log file at the container's log path, after somebody moved the old one away.
     async fn reopen_log(&self, container: &str) -> Result<()>;

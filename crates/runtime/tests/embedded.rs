@@ -246,6 +246,15 @@ async fn limits_hold_and_figures_are_read() {
     world.runtime.update_resources(&id, &larger).await.unwrap();
     let limits = world.limit(&id, "memory.limit_in_bytes", "memory.max").await;
     assert_eq!(limits, (64 << 20).to_string());
+
+    // The pod as a whole.
+    let whole = Resources { memory_limit: 128 << 20, cpu_shares: 256, ..Resources::default() };
+    world.runtime.update_sandbox(&sandbox, &whole).await.unwrap();
+    assert_eq!(world.limit("", "memory.limit_in_bytes", "memory.max").await, (128 << 20).to_string());
+    let unlimited = Resources { memory_limit: -1, ..whole };
+    world.runtime.update_sandbox(&sandbox, &unlimited).await.unwrap();
+    assert_ne!(world.limit("", "memory.limit_in_bytes", "memory.max").await, (128 << 20).to_string());
+    assert!(world.runtime.update_sandbox("none", &unlimited).await.is_err());
     world.end().await;
 }
 

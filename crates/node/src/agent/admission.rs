@@ -155,12 +155,26 @@ fn system(pod: &Pod, seen: &view::Pod) -> Result<(), Rejection> {
     Ok(())
 }
 
+/// What the pod asks for, whatever it has.
+pub fn requests(pod: &Pod) -> Amounts {
+    let counted = Counted { status: false, ..Counted::ALL };
+    value::to_value(pod).map(|tree| pod_resources::requests(&tree, counted)).unwrap_or_default()
+}
+
 /// What the pod occupies on its node.
 fn occupied(pod: &Pod) -> Amounts {
     value::to_value(pod).map(|tree| pod_resources::requests(&tree, Counted::ALL)).unwrap_or_default()
 }
 
 fn resources(pod: &Pod, facts: &Facts<'_>) -> Result<(), Rejection> {
+    room(&requests(pod), facts.allocatable, facts.others)
+}
+
+/// Whether there is room for a pod that asks for this beside `others`.
+///
+/// # Errors
+/// What there is too little of.
+pub fn room(requests: &Amounts, allocatable: &Amounts, others: &[&Pod]) -> Result<(), Rejection> {
     let insufficient = |resource: &str, requested: i64, used: i64, capacity: i64| {
         let message = format!(
             "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
@@ -171,19 +185,18 @@ fn resources(pod: &Pod, facts: &Facts<'_>) -> Result<(), Rejection> {
         "cpu" => amount.milli_value(),
         _ => amount.value(),
     };
-    let pods_max = facts.allocatable.get("pods").map_or(i64::MAX, |pods| pods.value());
-    let others = i64::try_from(facts.others.len()).unwrap_or(i64::MAX);
-    if others >= pods_max {
-        return insufficient("pods", 1, others, pods_max);
+    let pods_max = allocatable.get("pods").map_or(i64::MAX, |pods| pods.value());
+    let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
+    if count >= pods_max {
+        return insufficient("pods", 1, count, pods_max);
     }
-    let requests = occupied(pod);
     let mut sum = Amounts::default();
     if requests.iter().any(|(_, amount)| amount.sign() > 0) {
-        facts.others.iter().for_each(|other| sum.add(&occupied(other)));
+        others.iter().for_each(|other| sum.add(&occupied(other)));
     }
     for (resource, amount) in requests.iter().filter(|(_, amount)| amount.sign() > 0) {
         // What the node has none of was somebody else's promise, as with extended resources of the cluster.
-        let Some(capacity) = facts.allocatable.get(resource) else { continue };
+        let Some(capacity) = allocatable.get(resource) else { continue };
         let (requested, capacity) = (number(resource, amount), number(resource, capacity));
         let used = sum.get(resource).map_or(0, |used| number(resource, used));
         if requested > capacity.saturating_sub(used) {

@@ -25,6 +25,7 @@ pub mod pods;
 pub mod probes;
 pub mod registration;
 pub mod report;
+pub mod resize;
 pub mod server;
 pub mod stats;
 pub mod volumes;
@@ -43,7 +44,7 @@ use rt::Shutdown;
 use runtime::spec::UserMapping;
 use runtime::{ContainerState, ContainerStatus, SharedRuntime};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use config::{NodeFacts, labels};
 use devices::Devices;
@@ -90,6 +91,9 @@ pub struct Node {
     pub probes: Prober,
     pub images: Images,
     pub pods: Pods,
+    pub resources: resize::record::Records,
+    /// Told when there may be room that there was not before.
+    pub room: Notify,
     pub eviction: eviction::Settings,
     pub image_collection: images::collection::Settings,
     pub machine: Machine,
@@ -120,6 +124,7 @@ pub async fn run(api: Arc<dyn Api>, options: Options, ready: oneshot::Sender<Arc
         allocatable: options.facts.allocatable.clone(),
     };
     let drivers = Registry::new(api.clone(), &options.identity.name);
+    let resources = resize::record::Records::open(&options.root);
     let watcher = PluginWatcher::new(&options.root, vec![drivers.clone()]);
     let node = Arc::new(Node {
         volumes: VolumeManager::new(volumes, api.clone(), drivers, recorder, shutdown.child_token()),
@@ -134,6 +139,8 @@ pub async fn run(api: Arc<dyn Api>, options: Options, ready: oneshot::Sender<Arc
         runtime_name,
         reporter,
         pods: Pods::default(),
+        resources,
+        room: Notify::new(),
         eviction: options.eviction,
         image_collection: options.image_collection,
         machine: Machine::read(),
@@ -256,6 +263,7 @@ impl Node {
             errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
         };
         self.devices.release(uid);
+        self.resources.release(uid);
         self.volumes.unmount_all(uid).await.map_err(all)?;
         self.volumes.remove_directory(uid).await.map_err(|error| error.to_string())?;
         let logs = config::log_directory(pod, &self.facts);
@@ -285,10 +293,8 @@ impl Node {
             return;
         }
         let Ok(seen) = client::typed::view::<api::view::Pod>(object) else { return };
-        let active: Vec<Arc<Pod>> =
-            self.pods.all().iter().filter(|own| own.is_active()).map(|own| own.pod()).collect();
-        let is_other = |own: &&Pod| own.metadata.uid != pod.metadata.uid;
-        let others: Vec<&Pod> = active.iter().map(|own| &**own).filter(is_other).collect();
+        let active = self.granted_pods(&worker.uid);
+        let others: Vec<&Pod> = active.iter().map(|own| &**own).collect();
         let allocatable = registration::allocatable(self);
         let decide = |node: &Object| {
             let Ok(node) = client::typed::view::<api::view::Node>(node) else { return Ok(()) };
@@ -350,7 +356,7 @@ impl Node {
 }
 
 /// A node does not take back what it allowed: such a pod runs, or has run, already.
-fn is_admitted(pod: &Pod) -> bool {
+pub(in crate::agent) fn is_admitted(pod: &Pod) -> bool {
     let status = pod.status.as_ref();
     status.is_some_and(|own| {
         own.start_time.is_some() || matches!(own.phase.as_deref(), Some("Succeeded" | "Failed"))

@@ -14,9 +14,9 @@ use runtime::spec::label;
 use tokio::sync::broadcast::error::RecvError;
 use tracing::{info, warn};
 
-use super::Node;
 use super::pod::worker::{Worker, decode};
 use super::server::{self, PodView};
+use super::{Node, is_admitted, resize};
 
 /// Pods by uid, and by the ID of their sandboxes.
 #[derive(Default)]
@@ -95,8 +95,11 @@ pub async fn run(node: Arc<Node>, informer: Arc<Informer>) {
     read_all(&node, &informer).await;
     end_orphans(&node).await;
     forget_strangers(&node).await;
+    let mut retry = rt::interval(resize::RETRY);
     loop {
         tokio::select! {
+            _ = retry.tick() => node.grant_resizes(None),
+            () = node.room.notified() => node.grant_resizes(None),
             delta = deltas.recv() => match delta {
                 Some(Delta::Upsert { new, .. }) => upsert(&node, &new).await,
                 Some(Delta::Delete { old }) => forget(&node, old.uid()),
@@ -140,10 +143,16 @@ async fn upsert(node: &Arc<Node>, object: &Object) {
         }
     };
     match node.pods.get(object.uid()) {
-        Some(worker) => worker.update(pod),
+        Some(worker) => {
+            node.consider_resize(&worker, &pod);
+            worker.update(pod);
+        }
         None => {
-            let worker = Worker::new(node.clone(), pod);
+            let worker = Worker::new(node.clone(), pod.clone());
             node.admit(object, &worker).await;
+            if worker.is_active() {
+                node.resources.admit(&pod, is_admitted(&pod));
+            }
             begin(node, worker);
         }
     }
@@ -169,6 +178,7 @@ fn forget(node: &Arc<Node>, uid: &str) {
 
 /// What is on the disk of pods that are gone, and run no more, goes.
 async fn forget_strangers(node: &Node) {
+    node.resources.retain(|uid| node.pods.get(uid).is_some());
     for uid in node.volumes.pods_on_disk() {
         if node.pods.get(&uid).is_some() {
             continue;

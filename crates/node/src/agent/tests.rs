@@ -388,3 +388,5 @@ async fn a_volume_over_its_limit_ends_its_pod() {
     assert_eq!(world.events("Evicted"), [wanted]);
     world.until("its end", |world| world.runtime.running("c").is_none()).await;
 }
+
+mod resizing;

@@ -363,6 +363,10 @@ impl Runtime for EmbeddedRuntime {
         self.shared.container(container)?.update(&self.shared, resources).await
     }
 
+    async fn update_sandbox(&self, sandbox: &str, resources: &Resources) -> Result<()> {
+        self.shared.sandbox(sandbox)?.update(&self.shared, resources).await
+    }
+
     async fn reopen_log(&self, container: &str) -> Result<()> {
         self.shared.container(container)?.reopen_log(&self.shared).await
     }

@@ -14,7 +14,7 @@ use tokio::io::unix::AsyncFd;
 use super::namespaces::{self, Wanted};
 use super::record::SandboxRecord;
 use super::{Shared, blocking, clear, failed, new_id, shim};
-use crate::spec::{Dns, SandboxConfig, SandboxState};
+use crate::spec::{Dns, Resources, SandboxConfig, SandboxState};
 use crate::{Duplex, Error, Result};
 
 /// As large as everybody's.
@@ -250,6 +250,21 @@ impl Sandbox {
         }
         drop(record);
         Ok(operation)
+    }
+
+    /// Changes the limits of the pod as a whole.
+    pub(super) async fn update(&self, shared: &Shared, resources: &Resources) -> Result<()> {
+        let _operation = self.hold_ready().await?;
+        let config = self.record.lock().config.clone();
+        if config.cgroup_parent.is_empty() || config.resources == *resources {
+            return Ok(());
+        }
+        shared
+            .cgroups
+            .apply(&config.cgroup_parent, resources)
+            .map_err(|error| failed("cannot update the pod's resources", error))?;
+        self.record.lock().config.resources = resources.clone();
+        self.save(shared)
     }
 
     pub(super) async fn connect(&self, shared: &Shared, port: u16) -> Result<Box<dyn Duplex>> {

@@ -18,6 +18,7 @@ mod ending;
 pub mod observed;
 pub mod plan;
 mod reporting;
+mod resizing;
 mod start;
 pub mod status;
 pub mod termination;

@@ -7,6 +7,7 @@ use runtime::spec::label;
 use runtime::{ContainerState, ContainerStatus, SandboxState, SandboxStatus};
 
 use crate::agent::config;
+use crate::agent::resize::record::Amounts;
 
 /// Sandboxes and containers of one pod.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +16,8 @@ pub struct Observed {
     pub sandboxes: Vec<SandboxStatus>,
     /// Per name, the newest first.
     containers: BTreeMap<String, Vec<ContainerStatus>>,
+    /// What containers were given when they were started, or resized since.
+    pub given: Amounts,
 }
 
 impl Observed {
@@ -29,7 +32,7 @@ impl Observed {
             incarnations
                 .sort_by_key(|container| std::cmp::Reverse((container.attempt, container.created_at)));
         }
-        Self { sandboxes, containers: by_name }
+        Self { sandboxes, containers: by_name, given: Amounts::default() }
     }
 
     /// The sandbox that containers may be started in.

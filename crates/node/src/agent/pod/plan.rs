@@ -8,6 +8,7 @@ use runtime::{ContainerState, ContainerStatus};
 
 use super::observed::{self, Observed, is_sidecar};
 use crate::agent::config::labels;
+use crate::agent::resize::actuation::needs_restart;
 
 /// What probes say of running containers; `None` where they say nothing yet or none is asked for.
 pub trait ProbeResults: Sync {
@@ -38,6 +39,8 @@ pub struct Kill {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KillReason {
     Changed,
+    /// What it was granted it can have only from its beginning.
+    Resized,
     Liveness,
     Startup,
     /// Its state was lost.
@@ -168,7 +171,7 @@ fn plan_sidecar(
 ) -> bool {
     match status {
         Some(status) if status.state == ContainerState::Running => {
-            if let Some(why) = kill_reason(container, status, probes) {
+            if let Some(why) = kill_reason(container, status, observed, probes) {
                 plan.kill.push(kill(status, why));
                 return false;
             }
@@ -215,10 +218,10 @@ fn plan_regular(pod: &Pod, observed: &Observed, probes: &dyn ProbeResults, plan:
             }
             continue;
         };
-        match kill_reason(container, running, probes) {
+        match kill_reason(container, running, observed, probes) {
             Some(why) => {
                 plan.kill.push(kill(running, why));
-                if why == KillReason::Changed {
+                if matches!(why, KillReason::Changed | KillReason::Resized) {
                     // What the pod asks for now was never run, so that no policy forbids it.
                     start(container, status, Role::Regular, observed, plan);
                 }
@@ -237,11 +240,19 @@ fn kill(status: &ContainerStatus, why: KillReason) -> Kill {
 fn kill_reason(
     container: &Container,
     status: &ContainerStatus,
+    observed: &Observed,
     probes: &dyn ProbeResults,
 ) -> Option<KillReason> {
     let configured = status.annotations.get(labels::HASH);
     if configured.is_some_and(|configured| *configured != format!("{:x}", labels::hash(container))) {
         Some(KillReason::Changed)
+    } else if observed
+        .given
+        .containers
+        .get(&container.name)
+        .is_some_and(|given| needs_restart(container, given))
+    {
+        Some(KillReason::Resized)
     } else if probes.alive(&status.id) == Some(false) {
         Some(KillReason::Liveness)
     } else if probes.started(&status.id) == Some(false) {

@@ -1,5 +1,7 @@
 //! How a pod's status gets into the API, and how what comes back from there is told apart from news.
 
+use std::sync::Arc;
+
 use api::gvr::PODS;
 use apimachinery::{Status, Value};
 use client::{Patch, WriteOptions};
@@ -46,8 +48,10 @@ impl Worker {
         let (namespace, name) = names(pod);
         let mut latest = pod.clone();
         for _ in 0..CONFLICT_TRIES {
+            let course = self.course.lock().clone();
             let facts = Facts {
                 pod: &latest,
+                course: &course,
                 observed,
                 probes: self.node.probes.results(),
                 waiting: &memory.waiting,
@@ -79,7 +83,7 @@ impl Worker {
                 Err(status) if status.is_conflict() => {
                     match self.node.api.get(&PODS, namespace, name).await {
                         Ok(object) if object.uid() == self.uid => match decode(&object) {
-                            Ok(fresh) => latest = fresh,
+                            Ok(fresh) => latest = (*self.node.resources.apply(&Arc::new(fresh))).clone(),
                             Err(error) => return self.unreported(pod, &Status::internal(error)),
                         },
                         // Another of the name, or none: this one's status interests nobody.

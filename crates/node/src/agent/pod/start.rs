@@ -81,7 +81,12 @@ impl Worker {
         Ok(mounted)
     }
 
-    pub(super) async fn create_sandbox(&self, pod: &Pod, attempt: u32) -> Result<(), Duration> {
+    pub(super) async fn create_sandbox(
+        &self,
+        pod: &Pod,
+        attempt: u32,
+        memory: &mut Memory,
+    ) -> Result<(), Duration> {
         let node = &self.node;
         let about = node.reporter.pod(pod);
         let failed = |message: String| {
@@ -92,9 +97,12 @@ impl Worker {
         let (sandbox, notices) = config::sandbox(pod, &node.facts, attempt, node.user_mapping(pod), &handler)
             .map_err(|refusal| failed(refusal.message))?;
         tell(&about, &notices);
+        let of_pod = pod.spec.as_ref().and_then(|spec| spec.resources.clone());
+        node.resources.give(&self.uid, |given| given.pod = of_pod);
         match node.runtime.run_sandbox(&sandbox).await {
             Ok(id) => {
                 node.pods.belongs(&self.uid, std::iter::once(id.as_str()));
+                memory.limits = Some(sandbox.resources);
                 Ok(())
             }
             Err(error) => Err(failed(error.to_string())),
@@ -132,6 +140,11 @@ impl Worker {
         let made = self.configure(pod, observed, start, &container, &image, mounted).await;
         let config = made.map_err(|refusal| failed(&about, refusal.reason, refusal.message))?;
         let sandbox = observed.sandbox().ok_or_else(interrupted)?;
+        // Before it has them: if this is cut short, it is given them once more.
+        let resources = container.resources.clone().unwrap_or_default();
+        self.node.resources.give(&self.uid, |given| {
+            given.containers.insert(container.name.clone(), resources);
+        });
         let id = match self.node.runtime.create_container(&sandbox.id, &config).await {
             Ok(id) => id,
             Err(error) => return Err(refused(&about, "CreateContainerError", error)),

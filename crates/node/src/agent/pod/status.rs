@@ -17,6 +17,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::observed::{self, Observed};
 use super::plan;
+use crate::agent::resize::Course;
 
 pub use phase::Phase;
 
@@ -35,7 +36,10 @@ pub struct Waiting {
 
 /// Everything that a status is made from.
 pub struct Facts<'a> {
+    /// As if it asked for what it was granted.
     pub pod: &'a Pod,
+    /// How far its resize has come.
+    pub course: &'a Course,
     pub observed: &'a Observed,
     pub probes: &'a dyn Readiness,
     /// By container name, where starting it did not work.
@@ -94,7 +98,9 @@ pub fn status(facts: &Facts<'_>) -> PodStatus {
         // What was said once is not taken back while the pod ends.
         None => old.pod_ips.iter().flatten().filter_map(|own| own.ip.parse().ok()).collect(),
     };
+    let whole = spec.and_then(|spec| spec.resources.as_ref());
     PodStatus {
+        allocated_resources: whole.and_then(|whole| whole.requests.clone()),
         conditions: Some(conditions),
         container_statuses: non_empty(regular),
         ephemeral_container_statuses: non_empty(ephemeral),
@@ -107,6 +113,7 @@ pub fn status(facts: &Facts<'_>) -> PodStatus {
         pod_ip: addresses.first().map(IpAddr::to_string),
         pod_ips: non_empty(addresses.iter().map(|ip| PodIP { ip: ip.to_string() }).collect()),
         reason,
+        resources: whole.map(|whole| facts.observed.given.pod.clone().unwrap_or_else(|| whole.clone())),
         start_time: old.start_time.clone().or(Some(time(facts.now))),
         ..old
     }

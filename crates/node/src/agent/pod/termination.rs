@@ -47,7 +47,7 @@ impl Grace {
         let probe = container.and_then(|container| match why {
             KillReason::Liveness => container.liveness_probe.as_ref(),
             KillReason::Startup => container.startup_probe.as_ref(),
-            KillReason::Changed | KillReason::Unknown => None,
+            KillReason::Changed | KillReason::Resized | KillReason::Unknown => None,
         });
         let own = probe.and_then(|probe: &Probe| probe.termination_grace_period_seconds);
         match own {

@@ -13,7 +13,7 @@ use apimachinery::Object;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use parking_lot::Mutex;
 use rt::Shutdown;
-use runtime::ContainerState;
+use runtime::{ContainerState, Resources};
 use tokio::sync::Notify;
 use tracing::warn;
 
@@ -24,6 +24,7 @@ use super::status::{Ended, Phase, Waiting};
 use super::termination::{self, Grace};
 use crate::agent::Node;
 use crate::agent::probes::Target;
+use crate::agent::resize::Course;
 use crate::agent::server::PodView;
 
 /// Whatever failed without saying when to try again is tried again after this.
@@ -45,6 +46,8 @@ pub struct Worker {
     pub(super) reported: Mutex<VecDeque<PodStatus>>,
     /// The status that was written last, until somebody else changes the pod.
     pub(super) said: Mutex<Option<PodStatus>>,
+    /// How far its resize has come.
+    pub(in crate::agent) course: Mutex<Course>,
     /// Cancelled when the pod is to end: nobody waits for images and hooks any more.
     pub(super) ending: Shutdown,
 }
@@ -83,6 +86,8 @@ pub(super) struct Memory {
     pub complaints_of_volumes: Vec<String>,
     /// The images of volumes that are images, by the volume's name.
     pub volume_images: BTreeMap<String, String>,
+    /// The limits that the pod as a whole was given last.
+    pub limits: Option<Resources>,
 }
 
 /// When to look again.
@@ -113,6 +118,7 @@ impl Worker {
     pub fn new(node: Arc<Node>, pod: Arc<Pod>) -> Arc<Self> {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         let ending = node.shutdown.child_token();
+        let course = Mutex::new(Course::of(&pod));
         let target = Mutex::new(Wanted { pod, gone: false, ended: None });
         let worker = Self {
             node,
@@ -123,6 +129,7 @@ impl Worker {
             running: Mutex::default(),
             reported: Mutex::default(),
             said: Mutex::default(),
+            course,
             ending,
         };
         worker.look_for_the_end();
@@ -137,6 +144,9 @@ impl Worker {
             self.said.lock().take();
             self.look_for_the_end();
             self.wake();
+            if !self.is_active() {
+                self.node.room.notify_one();
+            }
         }
     }
 
@@ -145,6 +155,7 @@ impl Worker {
         self.target.lock().gone = true;
         self.look_for_the_end();
         self.wake();
+        self.node.room.notify_one();
     }
 
     /// Ends the pod on the node's own account: it fails with this reason, and stays to be looked at.
@@ -152,6 +163,7 @@ impl Worker {
         self.target.lock().ended.get_or_insert(Arc::new(ended));
         self.look_for_the_end();
         self.wake();
+        self.node.room.notify_one();
     }
 
     /// Something happened that the pod may depend on.
@@ -235,7 +247,8 @@ impl Worker {
 
     async fn step(&self, memory: &mut Memory) -> Next {
         let target = self.target.lock().clone();
-        let pod = &target.pod;
+        // To everybody but the API, the pod asks for what it was granted.
+        let pod = &self.node.resources.apply(&target.pod);
         if target.gone {
             return self.clean_up(pod).await;
         }
@@ -275,7 +288,10 @@ impl Worker {
                 self.node.pods.belongs(&self.uid, sandboxes.iter().map(|sandbox| sandbox.id.as_str()));
                 let containers =
                     containers.into_iter().map(|own| self.node.with_last_words(&self.uid, own)).collect();
-                let observed = Observed::new(sandboxes, containers);
+                let mut observed = Observed::new(sandboxes, containers);
+                if let Some(record) = self.node.resources.get(&self.uid) {
+                    observed.given.clone_from(&record.given);
+                }
                 *self.running.lock() = Running::of(&observed);
                 if let Some(sandbox) = observed.sandbox() {
                     *self.address.lock() = sandbox.addresses.first().copied();
@@ -297,6 +313,7 @@ impl Worker {
         });
         // First, since what is known of the probes of a container from before is told, too.
         self.watch_probes(pod, &observed);
+        self.note_resized(pod, &observed);
         let phase = self.report(pod, &observed, memory, None, false).await;
         if phase.is_some_and(Phase::is_terminal) {
             // The pod comes back with this phase, and is finished then.
@@ -309,7 +326,7 @@ impl Worker {
     async fn carry_out(&self, pod: &Arc<Pod>, observed: &Observed, plan: Plan, memory: &mut Memory) -> Next {
         if plan == Plan::default() {
             self.remove_superseded(observed).await;
-            return Next::Event;
+            return self.resize(pod, observed, memory).await;
         }
         if plan.kill_pod {
             let grace = Grace::of(pod, rt::now());
@@ -322,6 +339,7 @@ impl Worker {
         for kill in &plan.kill {
             let why = match kill.why {
                 KillReason::Changed => "definition changed, will be restarted",
+                KillReason::Resized => "resize requires restart",
                 KillReason::Liveness => "failed liveness probe, will be restarted",
                 KillReason::Startup => "failed startup probe, will be restarted",
                 KillReason::Unknown => "is in unknown state, try killing it before restart",
@@ -330,16 +348,25 @@ impl Worker {
             let grace = Grace::of_probe(pod, &kill.name, kill.why);
             termination::kill_one(self, pod, &kill.id, &kill.name, grace, Some(message)).await;
         }
-        let mounted = match self.mount(pod, memory).await {
-            Ok(mounted) => mounted,
-            Err(wait) => return Next::After(wait),
-        };
         if let Some(attempt) = plan.create_sandbox {
-            return match self.create_sandbox(pod, attempt).await {
+            if let Err(wait) = self.mount(pod, memory).await {
+                return Next::After(wait);
+            }
+            return match self.create_sandbox(pod, attempt, memory).await {
                 Ok(()) => Next::Now,
                 Err(wait) => Next::After(wait),
             };
         }
+        // After what ends, and before what begins: the pod as a whole has room for it then.
+        let resized = self.resize(pod, observed, memory).await;
+        self.start_all(pod, observed, &plan, memory).await.sooner(resized)
+    }
+
+    async fn start_all(&self, pod: &Arc<Pod>, observed: &Observed, plan: &Plan, memory: &mut Memory) -> Next {
+        let mounted = match self.mount(pod, memory).await {
+            Ok(mounted) => mounted,
+            Err(wait) => return Next::After(wait),
+        };
         let mut next = if plan.kill.is_empty() && plan.start.is_empty() { Next::Event } else { Next::Now };
         for start in &plan.start {
             if self.ending.is_cancelled() {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use parking_lot::Mutex;
 use runtime::SharedRuntime;
 
@@ -30,6 +30,9 @@ const AGE_MAX: Duration = Duration::from_secs(10);
 
 /// Two samples that are nearer to each other say nothing about rates.
 const DISTANCE_MIN: Duration = Duration::from_secs(1);
+
+/// Where cgroups are mounted.
+const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// How much of a filesystem is used; of a volume, only by it where that is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,6 +98,11 @@ pub enum Error {
     },
     #[error("failed to make sense of {0}")]
     Malformed(Utf8PathBuf),
+}
+
+/// The memory that a pod uses as a whole, in bytes; `None` where its cgroup cannot be read.
+pub fn pod_memory(uid: &str) -> Option<u64> {
+    cgroup::read_pod(Utf8Path::new(CGROUPS), uid).map(|usage| usage.memory)
 }
 
 /// The newest sample and the one before it.

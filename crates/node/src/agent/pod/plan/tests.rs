@@ -231,3 +231,30 @@ fn nothing_is_started_in_a_pod_that_is_deleted() {
         Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH));
     assert!(!should_restart(&deleted, &observed::containers(&deleted)[0], None));
 }
+
+#[test]
+fn a_container_is_made_anew_where_its_policy_wants_that_for_what_changed() {
+    let asks = |cpu: &str, memory: &str| serde_json::json!({"requests": {"cpu": cpu, "memory": memory}});
+    let spec = |resources: serde_json::Value| {
+        pod(serde_json::json!({"containers": [{"name": "a", "image": "i", "resources": resources,
+            "resizePolicy": [{"resourceName": "memory", "restartPolicy": "RestartContainer"},
+                             {"resourceName": "cpu", "restartPolicy": "NotRequired"}]}]}))
+    };
+    let given: k8s_openapi::api::core::v1::ResourceRequirements =
+        serde_json::from_value(asks("1", "1Gi")).expect("resources");
+    for (resources, wanted) in [
+        (asks("1", "1Gi"), ""),
+        (asks("1000m", "1024Mi"), ""),
+        (asks("2", "1Gi"), ""),
+        (asks("1", "2Gi"), "kill a, start a#1"),
+        (asks("2", "2Gi"), "kill a, start a#1"),
+    ] {
+        let mut observed = Observed::new(vec![sandbox("s", 0, SandboxState::Ready)], vec![running("a")]);
+        observed.given.containers.insert("a".into(), given.clone());
+        assert_eq!(
+            short(&plan(&spec(resources.clone()), &observed, &Probes::default())),
+            wanted,
+            "{resources}"
+        );
+    }
+}

@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition};
 
 use super::super::observed::{self, is_sidecar};
 use super::{Facts, Phase, time};
+use crate::agent::resize;
 
 /// A condition's value, and why it has it.
 struct Verdict {
@@ -53,7 +54,13 @@ pub(super) fn conditions(
         };
         conditions.push(condition(facts, old, &verdict));
     }
-    let is_own = |condition: &&PodCondition| !conditions.iter().any(|own| own.type_ == condition.type_);
+    if !phase.is_terminal() {
+        conditions.extend(resizing(facts, old));
+    }
+    let is_own = |condition: &&PodCondition| {
+        !matches!(condition.type_.as_str(), resize::PENDING | resize::IN_PROGRESS)
+            && !conditions.iter().any(|own| own.type_ == condition.type_)
+    };
     let others: Vec<PodCondition> = old.iter().filter(is_own).cloned().collect();
     conditions.extend(others);
     conditions
@@ -75,6 +82,25 @@ fn condition(facts: &Facts<'_>, old: &[PodCondition], verdict: &Verdict) -> PodC
         type_: verdict.kind.to_owned(),
         ..PodCondition::default()
     }
+}
+
+/// What is said while a resize waits or is under way, and only then.
+fn resizing(facts: &Facts<'_>, old: &[PodCondition]) -> Vec<PodCondition> {
+    let about = |kind, reason, message: &str, generation| {
+        let message = Some(message.to_owned()).filter(|message| !message.is_empty());
+        let verdict = Verdict { reason, message, ..Verdict::yes(kind) };
+        PodCondition { observed_generation: Some(generation), ..condition(facts, old, &verdict) }
+    };
+    let pending = facts
+        .course
+        .pending
+        .as_ref()
+        .map(|own| about(resize::PENDING, Some(own.reason.as_str()), &own.message, own.generation));
+    let progress = facts.course.progress.as_ref().map(|own| {
+        let reason = own.error.as_ref().map(|_| resize::ERROR);
+        about(resize::IN_PROGRESS, reason, own.error.as_deref().unwrap_or_default(), own.generation)
+    });
+    pending.into_iter().chain(progress).collect()
 }
 
 fn initialized(

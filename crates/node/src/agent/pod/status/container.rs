@@ -64,6 +64,7 @@ fn status(facts: &Facts<'_>, container: &Container, kind: Kind) -> ContainerStat
             started && (container.readiness_probe.is_none() || facts.probes.ready(&current.id) == Some(true))
         }
     };
+    let given = facts.observed.given.containers.get(&container.name).filter(|_| kind != Kind::Ephemeral);
     ContainerStatus {
         container_id: Some(format!("{}://{}", facts.runtime_name, current.id)),
         image: if current.image_reference.is_empty() {
@@ -75,7 +76,7 @@ fn status(facts: &Facts<'_>, container: &Container, kind: Kind) -> ContainerStat
         last_state: Some(last_state.unwrap_or_default()),
         name: container.name.clone(),
         ready,
-        resources: is_running.then(|| container.resources.clone()).flatten(),
+        resources: is_running.then(|| given.or(container.resources.as_ref()).cloned()).flatten(),
         allocated_resources: container
             .resources
             .as_ref()

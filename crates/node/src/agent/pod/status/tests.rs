@@ -73,6 +73,7 @@ fn container(name: &str, state: ContainerState, exit_code: i32) -> runtime::Cont
 struct Case {
     pod: Pod,
     observed: Observed,
+    course: Course,
     waiting: BTreeMap<String, Waiting>,
     is_over: bool,
     ended: Option<Ended>,
@@ -84,6 +85,7 @@ impl Case {
         Self {
             pod: pod(spec, serde_json::json!({})),
             observed: Observed::new(vec![sandbox(false)], containers),
+            course: Course::default(),
             waiting: BTreeMap::new(),
             is_over: false,
             ended: None,
@@ -94,6 +96,7 @@ impl Case {
     fn status(&self) -> PodStatus {
         status(&Facts {
             pod: &self.pod,
+            course: &self.course,
             observed: &self.observed,
             probes: &self.probes,
             waiting: &self.waiting,
@@ -276,4 +279,57 @@ fn a_container_without_a_trace_was_lost_if_it_ran_before() {
     assert_eq!((last.exit_code, last.reason.as_deref()), (137, Some("ContainerStatusUnknown")));
     case.is_over = true;
     assert!(status(&case).state.and_then(|state| state.terminated).is_some());
+}
+
+#[test]
+fn a_resize_is_told_while_it_lasts_and_containers_tell_what_they_were_given() {
+    use crate::agent::resize::decision::Reason;
+    use crate::agent::resize::{Pending, Progress};
+    let asks = |cpu: &str| serde_json::json!({"requests": {"cpu": cpu}});
+    let spec = serde_json::json!({"containers": [{"name": "a", "image": "i", "resources": asks("2")}]});
+    let mut case = Case::new(spec.clone(), vec![container("a", ContainerState::Running, 0)]);
+    let given = serde_json::from_value(asks("1")).expect("resources");
+    case.observed.given.containers.insert("a".into(), given);
+    let pending =
+        Pending { reason: Reason::Deferred, message: "no room".into(), generation: 3, since: at(1) };
+    let stuck = Progress { error: Some("used".into()), generation: 2 };
+    case.course = Course { pending: Some(pending), progress: Some(stuck) };
+    let status = case.status();
+    let told = |status: &PodStatus| {
+        let conditions = status.conditions.iter().flatten().filter(|own| own.type_.starts_with("PodResize"));
+        let texts = conditions.map(|own| {
+            let generation = own.observed_generation.unwrap_or_default();
+            let (reason, message) = (own.reason.as_deref(), own.message.as_deref());
+            format!(
+                "{} {} {generation} {} {}",
+                own.type_,
+                own.status,
+                reason.unwrap_or_default(),
+                message.unwrap_or_default()
+            )
+        });
+        texts.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        told(&status),
+        ["PodResizePending True 3 Deferred no room", "PodResizeInProgress True 2 Error used"]
+    );
+    let own = &status.container_statuses.as_ref().expect("one")[0];
+    let cpu = |list: Option<&BTreeMap<String, _>>| {
+        let amount: Option<&k8s_openapi::apimachinery::pkg::api::resource::Quantity> =
+            list.and_then(|list| list.get("cpu"));
+        amount.map(|amount| amount.0.clone()).unwrap_or_default()
+    };
+    assert_eq!(cpu(own.resources.as_ref().and_then(|own| own.requests.as_ref())), "1");
+    assert_eq!(cpu(own.allocated_resources.as_ref()), "2");
+
+    // A node that comes back reads its conditions, and takes them away once they are over.
+    case.pod.status = Some(status);
+    let read = Course::of(&case.pod);
+    assert_eq!(read.progress, case.course.progress);
+    assert_eq!(read.pending.map(|own| (own.reason, own.generation)), Some((Reason::Deferred, 3)));
+    case.course = Course { pending: None, progress: Some(Progress { error: None, generation: 3 }) };
+    assert_eq!(told(&case.status()), ["PodResizeInProgress True 3  "]);
+    case.course = Course::default();
+    assert_eq!(told(&case.status()), Vec::<String>::new());
 }
