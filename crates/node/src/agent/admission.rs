@@ -17,6 +17,7 @@ use super::config::{NodeFacts, security};
 use super::eviction::Pressures;
 use super::eviction::rank;
 use super::eviction::thresholds::Pressure;
+use super::static_pods::is_static;
 
 const MEMORY_PRESSURE_TAINT: &str = "node.kubernetes.io/memory-pressure";
 
@@ -116,11 +117,6 @@ pub fn victims<'a>(pod: &Pod, facts: &Facts<'a>) -> Option<Vec<&'a Pod>> {
         }
     }
     Some(chosen)
-}
-
-fn is_static(pod: &Pod) -> bool {
-    let source = pod.metadata.annotations.as_ref().and_then(|all| all.get("kubernetes.io/config.source"));
-    source.is_some_and(|source| source != "api")
 }
 
 /// A node that is short of memory takes pods that asked for some; one that is short of anything else takes none.

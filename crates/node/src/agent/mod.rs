@@ -27,6 +27,7 @@ pub mod registration;
 pub mod report;
 pub mod resize;
 pub mod server;
+pub mod static_pods;
 pub mod stats;
 pub mod volumes;
 
@@ -57,6 +58,7 @@ use pods::Pods;
 use probes::Prober;
 use registration::Identity;
 use report::Reporter;
+use static_pods::{StaticPods, mirror};
 use volumes::VolumeManager;
 use volumes::csi::registry::Registry;
 
@@ -74,6 +76,8 @@ pub struct Options {
     pub network_ready: watch::Receiver<bool>,
     pub eviction: eviction::Settings,
     pub image_collection: images::collection::Settings,
+    /// A folder of static pods' manifests, or one manifest.
+    pub manifests: Option<Utf8PathBuf>,
 }
 
 /// What all pods of the node share.
@@ -94,6 +98,8 @@ pub struct Node {
     pub resources: resize::record::Records,
     /// Told when there may be room that there was not before.
     pub room: Notify,
+    /// Told when a static pod or a mirror of one changed.
+    pub mirrors: Notify,
     pub eviction: eviction::Settings,
     pub image_collection: images::collection::Settings,
     pub machine: Machine,
@@ -141,6 +147,7 @@ pub async fn run(api: Arc<dyn Api>, options: Options, ready: oneshot::Sender<Arc
         pods: Pods::default(),
         resources,
         room: Notify::new(),
+        mirrors: Notify::new(),
         eviction: options.eviction,
         image_collection: options.image_collection,
         machine: Machine::read(),
@@ -151,7 +158,8 @@ pub async fn run(api: Arc<dyn Api>, options: Options, ready: oneshot::Sender<Arc
     });
     let of_node =
         Scope { field_selector: format!("spec.nodeName={}", node.identity.name).into(), ..Scope::default() };
-    let work = async {
+    let mut static_pods = StaticPods::new(options.manifests);
+    let with_api = async {
         let object = registration::register(&node, &node.machine).await;
         *node.object.lock() = Some(object.clone());
         let pods = informers.scoped(&PODS, of_node);
@@ -161,13 +169,23 @@ pub async fn run(api: Arc<dyn Api>, options: Options, ready: oneshot::Sender<Arc
         let uid = object.uid().to_owned();
         tokio::join!(
             registration::keep(node.clone(), uid, options.network_ready),
-            pods::run(node.clone(), pods),
-            follow_probes(&node),
-            follow_objects(&node),
-            node.volumes.run(shutdown.clone()),
+            pods::run(node.clone(), pods.clone()),
+            mirror::run(node.clone(), pods),
             eviction::run(node.clone()),
             images::collection::run(node.clone()),
             watcher.run(shutdown.clone()),
+        );
+    };
+    let work = async {
+        // These wait for no API. They are known before its pods are, so that what runs of them is nobody's remains.
+        static_pods.look(&node).await;
+        tokio::join!(
+            with_api,
+            static_pods.run(node.clone()),
+            pods::follow_runtime(&node),
+            follow_probes(&node),
+            follow_objects(&node),
+            node.volumes.run(shutdown.clone()),
             node.devices.clone().run(shutdown.clone()),
         );
     };
@@ -205,6 +223,11 @@ impl Node {
     /// The node's own, the primary one first.
     pub fn addresses(&self) -> &[IpAddr] {
         &self.identity.addresses
+    }
+
+    /// The node's object as it was last read; `None` before it is registered.
+    pub(in crate::agent) fn object(&self) -> Option<Arc<Object>> {
+        self.object.lock().clone()
     }
 
     /// Services that a pod's environment tells of: those of its namespace, and the API's own.
@@ -318,7 +341,7 @@ impl Node {
             }
             decision
         };
-        let Some(own) = self.object.lock().clone() else { return };
+        let Some(own) = self.object().or_else(|| registration::sketch(self)) else { return };
         let mut decision = decide(&own);
         if decision.as_ref().is_err_and(admission::Rejection::depends_on_node)
             && let Ok(fresh) = self.api.get(&NODES, "", &self.identity.name).await

@@ -11,11 +11,13 @@ use client::{Delta, Informer};
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use runtime::spec::label;
+use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
 use tracing::{info, warn};
 
 use super::pod::worker::{Worker, decode};
 use super::server::{self, PodView};
+use super::static_pods::{is_mirror, note_api};
 use super::{Node, is_admitted, resize};
 
 /// Pods by uid, and by the ID of their sandboxes.
@@ -23,6 +25,7 @@ use super::{Node, is_admitted, resize};
 pub struct Pods {
     workers: Mutex<HashMap<String, Arc<Worker>>>,
     sandboxes: Mutex<HashMap<String, String>>,
+    gone: Notify,
 }
 
 impl Pods {
@@ -57,6 +60,12 @@ impl Pods {
     pub fn remove(&self, uid: &str) {
         self.workers.lock().remove(uid);
         self.sandboxes.lock().retain(|_, own| own != uid);
+        self.gone.notify_one();
+    }
+
+    /// Waits until a pod is gone. For one who waits; static pods do, for those that had their names.
+    pub async fn one_is_gone(&self) {
+        self.gone.notified().await;
     }
 
     fn wake_by_sandbox(&self, sandbox: &str) {
@@ -87,9 +96,20 @@ impl server::Pods for Node {
     }
 }
 
-/// Follows the API and the runtime until the node stops.
-pub async fn run(node: Arc<Node>, informer: Arc<Informer>) {
+/// Follows the runtime until the node stops.
+pub async fn follow_runtime(node: &Node) {
     let mut events = node.runtime.events();
+    loop {
+        match events.recv().await {
+            Ok(event) => node.pods.wake_by_sandbox(&event.sandbox_id),
+            Err(RecvError::Lagged(_)) => node.pods.wake_all(),
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+/// Follows the API until the node stops.
+pub async fn run(node: Arc<Node>, informer: Arc<Informer>) {
     let mut deltas = informer.subscribe();
     informer.synced().await;
     read_all(&node, &informer).await;
@@ -102,14 +122,12 @@ pub async fn run(node: Arc<Node>, informer: Arc<Informer>) {
             () = node.room.notified() => node.grant_resizes(None),
             delta = deltas.recv() => match delta {
                 Some(Delta::Upsert { new, .. }) => upsert(&node, &new).await,
-                Some(Delta::Delete { old }) => forget(&node, old.uid()),
+                Some(Delta::Delete { old }) => {
+                    forget(&node, old.uid());
+                    node.mirrors.notify_one();
+                }
                 Some(Delta::Resync) => read_all(&node, &informer).await,
                 None => return,
-            },
-            event = events.recv() => match event {
-                Ok(event) => node.pods.wake_by_sandbox(&event.sandbox_id),
-                Err(RecvError::Lagged(_)) => node.pods.wake_all(),
-                Err(RecvError::Closed) => return,
             },
             () = node.shutdown.cancelled() => return,
         }
@@ -126,36 +144,49 @@ async fn read_all(node: &Arc<Node>, informer: &Informer) {
     let gone: Vec<String> = {
         let workers = node.pods.workers.lock();
         let is_there = |uid: &String| objects.iter().any(|object| object.uid() == uid);
-        workers.keys().filter(|uid| !is_there(uid)).cloned().collect()
+        let from_api = workers.iter().filter(|(_, worker)| !worker.is_static);
+        from_api.map(|(uid, _)| uid).filter(|uid| !is_there(uid)).cloned().collect()
     };
     gone.iter().for_each(|uid| forget(node, uid));
     for object in &objects {
         upsert(node, object).await;
     }
+    node.mirrors.notify_one();
 }
 
 async fn upsert(node: &Arc<Node>, object: &Object) {
     let pod = match decode(object) {
-        Ok(pod) => Arc::new(pod),
+        Ok(mut pod) => {
+            note_api(&mut pod);
+            Arc::new(pod)
+        }
         Err(error) => {
             warn!(namespace = object.namespace(), name = object.name(), %error, "A pod cannot be read");
             return;
         }
     };
+    if is_mirror(&pod) {
+        // What it shows runs by another name.
+        node.mirrors.notify_one();
+        return;
+    }
     match node.pods.get(object.uid()) {
         Some(worker) => {
             node.consider_resize(&worker, &pod);
             worker.update(pod);
         }
-        None => {
-            let worker = Worker::new(node.clone(), pod.clone());
-            node.admit(object, &worker).await;
-            if worker.is_active() {
-                node.resources.admit(&pod, is_admitted(&pod));
-            }
-            begin(node, worker);
-        }
+        None => begin_new(node, object, pod).await,
     }
+}
+
+/// A pod that nobody works on yet, if it may run here, gets somebody who does.
+pub(super) async fn begin_new(node: &Arc<Node>, object: &Object, pod: Arc<Pod>) {
+    let worker = Worker::new(node.clone(), pod.clone());
+    node.admit(object, &worker).await;
+    if worker.is_active() {
+        node.resources.admit(&pod, is_admitted(&pod));
+    }
+    begin(node, worker);
 }
 
 fn begin(node: &Arc<Node>, worker: Arc<Worker>) {

@@ -106,6 +106,16 @@ async fn try_register(node: &Node, machine: &Machine) -> Result<Arc<Object>, Sta
     Ok(made)
 }
 
+/// The node as it will be, for who cannot wait until it is registered.
+pub fn sketch(node: &Node) -> Option<Arc<Object>> {
+    let tree = json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": node.identity.name.as_str(), "labels": labels(&node.identity, &node.machine)},
+        "spec": {},
+    });
+    Object::from_value(&tree, 0, &[]).ok().map(Arc::new)
+}
+
 fn labels(identity: &Identity, machine: &Machine) -> Value {
     let mut labels = json!({
         "beta.kubernetes.io/arch": machine.architecture,

@@ -21,6 +21,19 @@ struct World {
 }
 
 impl World {
+    /// Nothing runs yet.
+    fn new() -> Self {
+        let world = Self {
+            api: FakeApi::new(),
+            runtime: FakeRuntime::new(),
+            shutdown: Shutdown::new(),
+            folder: tempfile::tempdir().expect("a folder"),
+            eviction: eviction::Settings { thresholds: Vec::new(), ..eviction::Settings::default() },
+        };
+        world.runtime.add_image("i");
+        world
+    }
+
     async fn start(seeds: Vec<Value>) -> Self {
         Self::start_with(
             seeds,
@@ -30,22 +43,24 @@ impl World {
     }
 
     async fn start_with(seeds: Vec<Value>, eviction: eviction::Settings) -> Self {
-        let world = Self {
-            api: FakeApi::new(),
-            runtime: FakeRuntime::new(),
-            shutdown: Shutdown::new(),
-            folder: tempfile::tempdir().expect("a folder"),
-            eviction,
-        };
-        world.runtime.add_image("i");
+        let mut world = Self::new();
+        world.eviction = eviction;
         seeds.into_iter().for_each(|seed| drop(world.api.seed(seed)));
         world.run().await;
         world
     }
 
     async fn run(&self) -> Arc<Node> {
-        let root =
-            Utf8PathBuf::from_path_buf(self.folder.path().to_path_buf()).expect("temporary paths are text");
+        self.begin().await.expect("the agent starts")
+    }
+
+    fn root(&self) -> Utf8PathBuf {
+        Utf8PathBuf::from_path_buf(self.folder.path().to_path_buf()).expect("temporary paths are text")
+    }
+
+    /// Starts an agent that may find no API.
+    fn begin(&self) -> oneshot::Receiver<Arc<Node>> {
+        let root = self.root();
         let facts = NodeFacts {
             pods_root: root.join("pods"),
             logs_root: root.join("logs"),
@@ -65,6 +80,7 @@ impl World {
         let options = Options {
             identity,
             facts,
+            manifests: Some(root.join("manifests")),
             root,
             runtime: self.runtime.clone(),
             network_ready,
@@ -77,7 +93,7 @@ impl World {
             agent.await;
             drop(network);
         });
-        is_ready.await.expect("the agent starts")
+        is_ready
     }
 
     /// Stops the agent, as a crash would, and starts another.
@@ -390,3 +406,4 @@ async fn a_volume_over_its_limit_ends_its_pod() {
 }
 
 mod resizing;
+mod static_pods;

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use anyhow::Context;
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::Args;
 
@@ -53,6 +54,10 @@ pub struct MachineArguments {
     #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin", requires = "container_runtime_endpoint")]
     cni_bin_dir: Utf8PathBuf,
 
+    /// A folder of manifests whose pods this machine runs by itself (static pods), or one manifest
+    #[arg(long, value_name = "PATH")]
+    pod_manifest_path: Option<Utf8PathBuf>,
+
     #[command(flatten)]
     eviction: EvictionArguments,
 }
@@ -73,9 +78,15 @@ impl MachineArguments {
         config.taints = self.register_with_taints.clone();
         config.kubelet_port = self.kubelet_port;
         config.cri = self.cri();
+        config.manifests = self.manifests()?;
         config.eviction = self.eviction.eviction()?;
         config.image_collection = self.eviction.image_collection()?;
         Ok(config)
+    }
+
+    fn manifests(&self) -> anyhow::Result<Option<Utf8PathBuf>> {
+        let absolute = self.pod_manifest_path.as_deref().map(camino::absolute_utf8).transpose();
+        absolute.context("--pod-manifest-path")
     }
 
     fn cri(&self) -> Option<Cri> {

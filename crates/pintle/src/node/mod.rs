@@ -76,6 +76,8 @@ pub struct Config {
     pub cri: Option<Cri>,
     pub eviction: agent::eviction::Settings,
     pub image_collection: agent::images::collection::Settings,
+    /// Where manifests of static pods lie.
+    pub manifests: Option<Utf8PathBuf>,
 }
 
 impl Config {
@@ -114,6 +116,7 @@ impl Config {
             cri: None,
             eviction: agent::eviction::Settings::default(),
             image_collection: agent::images::collection::Settings::default(),
+            manifests: None,
             name,
         })
     }
@@ -188,6 +191,7 @@ pub async fn start(
         network_ready: is_network_ready.clone(),
         eviction: config.eviction.clone(),
         image_collection: config.image_collection,
+        manifests: config.manifests.clone(),
     };
     let (registered, node) = oneshot::channel();
     tasks.push(rt::spawn("node agent", agent::run(api.clone(), options, registered, shutdown.clone())));

@@ -14,6 +14,7 @@ mod pods;
 mod remains;
 mod resources;
 mod shop;
+mod static_pods;
 mod streams;
 mod third_party;
 mod three_nodes;
@@ -42,6 +43,7 @@ const ALL: &[(&str, Part)] = &[
     ("fail static", fail_static::run),
     ("leaks", leaks::run),
     ("resources", resources::run),
+    ("static pods", static_pods::run),
     ("third party", third_party::run),
     ("three nodes", three_nodes::run),
 ];

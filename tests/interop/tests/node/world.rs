@@ -88,8 +88,12 @@ impl Cluster {
 impl Crashed {
     /// Starts it again, on the same data.
     pub fn restart(self, inputs: &Inputs) -> anyhow::Result<Cluster> {
+        self.restart_with(inputs, &[])
+    }
+
+    pub fn restart_with(self, inputs: &Inputs, flags: &[&str]) -> anyhow::Result<Cluster> {
         let Self { kubectl, remains, folder } = self;
-        let server = start_server(inputs, &folder, &[])?;
+        let server = start_server(inputs, &folder, flags)?;
         Ok(Cluster { kubectl, server, remains, folder })
     }
 }

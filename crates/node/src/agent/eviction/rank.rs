@@ -11,19 +11,15 @@ use super::pressure::Observation;
 use super::thresholds::{Signal, Threshold};
 use super::usage::{ContainerUsage, Counting, PodUsage};
 use crate::agent::config::resources::amounts;
+use crate::agent::static_pods::{is_mirror, is_static};
 
 /// Pods of this priority and above keep the cluster itself going.
 pub const CRITICAL_PRIORITY: i32 = 2_000_000_000;
 
 /// Whether a node may not evict the pod: it is the node's own, or of a critical class.
 pub fn is_critical(pod: &Pod) -> bool {
-    let annotations = pod.metadata.annotations.as_ref();
-    let has = |key: &str| annotations.is_some_and(|all| all.contains_key(key));
-    let is_static = annotations
-        .and_then(|all| all.get("kubernetes.io/config.source"))
-        .is_some_and(|source| source != "api");
-    is_static
-        || has("kubernetes.io/config.mirror")
+    is_static(pod)
+        || is_mirror(pod)
         || pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0) >= CRITICAL_PRIORITY
 }
 

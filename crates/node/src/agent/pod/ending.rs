@@ -92,6 +92,7 @@ impl Worker {
             Next::After(wait) => Next::After(wait),
             _ => {
                 self.node.pods.remove(&self.uid);
+                self.node.mirrors.notify_one();
                 Next::Done
             }
         }

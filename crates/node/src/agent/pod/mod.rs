@@ -17,7 +17,7 @@ pub mod backoff;
 mod ending;
 pub mod observed;
 pub mod plan;
-mod reporting;
+pub mod reporting;
 mod resizing;
 mod start;
 pub mod status;

@@ -27,8 +27,14 @@ impl Worker {
                 .as_ref()
                 .is_some_and(|own| matches!(own.phase.as_deref(), Some("Succeeded" | "Failed")))
         };
+        // A deadline counts from a start that the API has to have first.
+        let awaits_start = |pod: &Pod| {
+            let has_deadline = pod.spec.as_ref().is_some_and(|spec| spec.active_deadline_seconds.is_some());
+            has_deadline && pod.status.as_ref().is_none_or(|own| own.start_time.is_none())
+        };
         let (old, new) = (&before.metadata, &after.metadata);
         is_own
+            && awaits_start(before) == awaits_start(after)
             && has_ended(before) == has_ended(after)
             && before.spec == after.spec
             && old.deletion_timestamp == new.deletion_timestamp
@@ -45,12 +51,10 @@ impl Worker {
         ended: Option<&Ended>,
         is_over: bool,
     ) -> Option<Phase> {
-        let (namespace, name) = names(pod);
-        let mut latest = pod.clone();
-        for _ in 0..CONFLICT_TRIES {
-            let course = self.course.lock().clone();
-            let facts = Facts {
-                pod: &latest,
+        let course = self.course.lock().clone();
+        let told_of = |pod: &Pod| {
+            status::status(&Facts {
+                pod,
                 course: &course,
                 observed,
                 probes: self.node.probes.results(),
@@ -60,8 +64,16 @@ impl Worker {
                 ended,
                 runtime_name: &self.node.runtime_name,
                 now: rt::now(),
-            };
-            let new = status::status(&facts);
+            })
+        };
+        if self.is_static {
+            let latest = Pod { status: self.pod().status.clone(), ..pod.clone() };
+            return self.keep_status(told_of(&latest));
+        }
+        let (namespace, name) = names(pod);
+        let mut latest = pod.clone();
+        for _ in 0..CONFLICT_TRIES {
+            let new = told_of(&latest);
             let phase = phase_of(&new);
             if latest.status.as_ref() == Some(&new) || self.said.lock().as_ref() == Some(&new) {
                 return phase;
@@ -98,6 +110,22 @@ impl Worker {
         None
     }
 
+    /// A static pod has its status here; who keeps its mirror tells the API.
+    fn keep_status(&self, new: PodStatus) -> Option<Phase> {
+        let phase = phase_of(&new);
+        let mut target = self.target.lock();
+        if target.pod.status.as_ref() != Some(&new) {
+            let before = target.pod.status.as_ref().and_then(phase_of);
+            target.pod = Arc::new(Pod { status: Some(new), ..(*target.pod).clone() });
+            self.node.mirrors.notify_one();
+            if before != phase && phase.is_some_and(Phase::is_terminal) {
+                // No API brings it back with its end.
+                self.wake();
+            }
+        }
+        phase
+    }
+
     fn remember(&self, status: PodStatus) {
         let mut reported = self.reported.lock();
         if reported.contains(&status) {
@@ -126,7 +154,7 @@ fn phase_of(status: &PodStatus) -> Option<Phase> {
 }
 
 /// The merge patch that makes `pod`'s status the new one, if nobody wrote the pod meanwhile.
-fn status_patch(pod: &Pod, new: &PodStatus) -> Value {
+pub(in crate::agent) fn status_patch(pod: &Pod, new: &PodStatus) -> Value {
     let tree = |status: &PodStatus| {
         let json = serde_json::to_value(status).expect("a status is plain data");
         Value::from(json)

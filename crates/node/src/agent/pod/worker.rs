@@ -26,6 +26,7 @@ use crate::agent::Node;
 use crate::agent::probes::Target;
 use crate::agent::resize::Course;
 use crate::agent::server::PodView;
+use crate::agent::static_pods;
 
 /// Whatever failed without saying when to try again is tried again after this.
 pub(super) const RETRY: Duration = Duration::from_secs(10);
@@ -37,6 +38,8 @@ pub(super) const RETRY_SOON: Duration = Duration::from_secs(1);
 pub struct Worker {
     pub(super) node: Arc<Node>,
     pub uid: String,
+    /// It comes from a file: the API has only its mirror.
+    pub is_static: bool,
     pub(super) target: Mutex<Wanted>,
     wake: Notify,
     /// The pod's own, once it has one.
@@ -119,10 +122,12 @@ impl Worker {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         let ending = node.shutdown.child_token();
         let course = Mutex::new(Course::of(&pod));
+        let is_static = static_pods::is_static(&pod);
         let target = Mutex::new(Wanted { pod, gone: false, ended: None });
         let worker = Self {
             node,
             uid,
+            is_static,
             target,
             wake: Notify::new(),
             address: Mutex::default(),
