@@ -13,6 +13,7 @@ const LIVENESS: &str = "tests/interop/tests/node/lifecycle/probes.rs";
 const OUTCOMES: &str = "tests/interop/tests/node/conformance/outcomes.rs";
 const PROBES: &str = "crates/node/src/agent/probes/tests.rs";
 const PROBING: &str = "tests/interop/tests/node/conformance/probing.rs";
+const RESIZING: &str = "tests/interop/tests/node/conformance/resizing.rs";
 const RUNTIME_CLASSES: &str = "crates/admission/src/runtime_class.rs";
 const SECURITY: &str = "tests/interop/tests/node/lifecycle/security.rs";
 const STREAMS: &str = "tests/interop/tests/node/streams.rs";
@@ -207,27 +208,27 @@ pub fn table() -> Vec<(&'static str, Covered)> {
         ("[sig-node] Node Lifecycle should run through the lifecycle of a node", By(&[EVERY_VERB])),
         (
             "[sig-node] Pod InPlace Resize Container burstable pods - extended 6 containers - various operations performed (including adding limits and requests) [MinimumKubeletVersion:1.34]",
-            Not("Nothing resizes a running pod of a real node yet; see docs/nodes.md."),
+            By(&[(RESIZING, "requests and limits are added to and changed in containers of a burstable pod")]),
         ),
         (
             "[sig-node] Pod InPlace Resize Container burstable pods - extended resize with equivalents [MinimumKubeletVersion:1.34]",
-            Not("Nothing resizes a running pod of a real node yet; see docs/nodes.md."),
+            By(&[(RESIZING, "a resize to the same amounts in other words changes nothing")]),
         ),
         (
             "[sig-node] Pod InPlace Resize Container guaranteed pods with multiple containers 3 containers - increase cpu & mem on c1, c2, decrease cpu & mem on c3 - net increase [MinimumKubeletVersion:1.34]",
-            Not("Nothing resizes a running pod of a real node yet; see docs/nodes.md."),
+            By(&[(RESIZING, "running containers of a guaranteed pod are given more and less CPU and memory")]),
         ),
         (
             "[sig-node] Pod InPlace Resize Container guaranteed pods with multiple containers 3 containers - increase cpu & mem on c1, decrease cpu & mem on c2, c3 - net decrease [MinimumKubeletVersion:1.34]",
-            Not("Nothing resizes a running pod of a real node yet; see docs/nodes.md."),
+            By(&[(RESIZING, "running containers of a guaranteed pod are given more and less CPU and memory")]),
         ),
         (
             "[sig-node] Pod InPlace Resize Container guaranteed pods with multiple containers 3 containers - increase: CPU (c1,c3), memory (c2, c3) ; decrease: CPU (c2) [MinimumKubeletVersion:1.34]",
-            Not("Nothing resizes a running pod of a real node yet; see docs/nodes.md."),
+            By(&[(RESIZING, "running containers of a guaranteed pod are given more and less CPU and memory")]),
         ),
         (
             "[sig-node] Pod InPlace Resize Container resize pod via the replace endpoint [MinimumKubeletVersion:1.34]",
-            Not("Nothing resizes a running pod of a real node yet; see docs/nodes.md."),
+            By(&[(RESIZING, "a pod is resized through the replace verb")]),
         ),
         ("[sig-node] PodTemplates should delete a collection of pod templates", By(&[COLLECTIONS])),
         ("[sig-node] PodTemplates should replace a pod template", By(&[EVERY_VERB])),

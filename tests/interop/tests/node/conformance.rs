@@ -10,6 +10,7 @@ mod images;
 mod names;
 mod outcomes;
 mod probing;
+mod resizing;
 mod services;
 mod sub_paths;
 mod users;
@@ -50,6 +51,7 @@ pub fn run(inputs: &Inputs, checks: &mut Checks) {
         outcomes::run,
         users::run,
         probing::run,
+        resizing::run,
         services::run,
         names::run,
     ];

@@ -29,7 +29,9 @@ pub fn run(inputs: &Inputs, checks: &mut Checks) {
         Err(error) => return checks.check("a cluster with a folder of manifests starts", || Err(error)),
     };
     let kubectl = &cluster.kubectl;
-    checks.check("a manifest in the folder is a pod of the node, and its mirror shows it", || world.shown(kubectl));
+    checks.check("a manifest in the folder is a pod of the node, and its mirror shows it", || {
+        world.shown(kubectl)
+    });
     checks.check("a mirror that is deleted comes back, and its containers run on", || world.kept(kubectl));
     checks.check("a manifest that cannot be used is nothing to other pods", || world.bad(kubectl));
     checks.check("a manifest that changes is another pod", || world.changed(kubectl));
@@ -110,7 +112,8 @@ impl World<'_> {
         let before = pods::until_ready(kubectl, &name("web"))?;
         kubectl.ok(&["delete", "pod", &name("web"), "--wait=false"])?;
         let after = pods::until(kubectl, &name("web"), |pod| {
-            pod["metadata"]["uid"] != before["metadata"]["uid"] && pod["status"]["containerStatuses"].is_array()
+            pod["metadata"]["uid"] != before["metadata"]["uid"]
+                && pod["status"]["containerStatuses"].is_array()
         })?;
         ensure!(container_id(&before)? == container_id(&after)?, "{}", after["status"]);
         ensure!(after["status"]["containerStatuses"][0]["restartCount"] == 0, "{}", after["status"]);
@@ -136,7 +139,8 @@ impl World<'_> {
         let key = "kubernetes.io/config.hash";
         pods::until(kubectl, &name("web"), |pod| {
             let own = &pod["status"]["containerStatuses"][0];
-            pod["metadata"]["annotations"][key] != before["metadata"]["annotations"][key] && own["ready"] == true
+            pod["metadata"]["annotations"][key] != before["metadata"]["annotations"][key]
+                && own["ready"] == true
         })?;
         eventually(PATIENCE, || {
             let log = kubectl.ok(&["logs", &name("web")])?;
