@@ -5,11 +5,12 @@ use std::io;
 use std::sync::Arc;
 
 use camino::{Utf8Path, Utf8PathBuf};
-use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, Pod, PodCondition, ResourceRequirements};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+use super::PENDING;
 use super::actuation::is_same;
 use crate::agent::config::uid;
 
@@ -55,6 +56,21 @@ impl Amounts {
             || containers(pod).any(|container| {
                 let own = self.containers.get(&container.name);
                 own.is_some() && !is_same(container.resources.as_ref(), own)
+            })
+    }
+
+    /// Whether the pod's status says so, and nothing else.
+    fn is_told_by(&self, pod: &Pod) -> bool {
+        let Some(status) = &pod.status else { return true };
+        let pends = |own: &PodCondition| own.type_ == PENDING;
+        let mut all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+        !status.conditions.iter().flatten().any(pends)
+            && all.all(|own| {
+                let given = self.containers.get(&own.name);
+                (own.resources.is_none() || own.resources.as_ref() == given)
+                    && (own.allocated_resources.is_none()
+                        || own.allocated_resources.as_ref()
+                            == given.and_then(|given| given.requests.as_ref()))
             })
     }
 
@@ -133,6 +149,9 @@ impl Records {
     /// As [`Records::apply`], with a status that says what containers have: the API's may lag behind.
     pub fn count(&self, pod: &Arc<Pod>) -> Arc<Pod> {
         let Some(record) = self.get(uid(pod)) else { return pod.clone() };
+        if !record.allocated.differs(pod) && record.given.is_told_by(pod) {
+            return pod.clone();
+        }
         let mut pod = record.allocated.apply(pod);
         if let Some(status) = &mut pod.status {
             status.conditions = None;
@@ -294,6 +313,29 @@ mod tests {
         assert_eq!(record.allocated, record.given);
         records.retain(|uid| uid != "u-1");
         assert_eq!(records.get("u-1"), None);
+    }
+
+    #[test]
+    fn a_pod_counts_with_what_it_has_whatever_its_status_still_says() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let records = Records::open(root(&folder));
+        records.admit(&pod("1"), false);
+        records.give("u-1", |given| given.clone_from(&Amounts::of(&pod("1"))));
+        let with_status = |cpu: &str| {
+            let mut pod = pod("1");
+            let amounts = serde_json::json!({"cpu": cpu});
+            pod.status = serde_json::from_value(serde_json::json!({"containerStatuses": [
+                {"name": "c", "resources": {"requests": amounts}, "allocatedResources": amounts, "image": "",
+                 "imageID": "", "ready": true, "restartCount": 0}]}))
+            .expect("a status");
+            Arc::new(pod)
+        };
+        let current = with_status("1");
+        assert!(Arc::ptr_eq(&records.count(&current), &current), "nothing is copied needlessly");
+        let counted = records.count(&with_status("7"));
+        let own = &counted.status.as_ref().and_then(|own| own.container_statuses.as_ref()).expect("one")[0];
+        assert_eq!(own.resources, pod("1").spec.expect("it has one").containers[0].resources);
+        assert_eq!(own.allocated_resources, None);
     }
 
     #[test]
