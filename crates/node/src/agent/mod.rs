@@ -98,6 +98,8 @@ pub struct Node {
     pub resources: resize::record::Records,
     /// Told when there may be room that there was not before.
     pub room: Notify,
+    /// True once pods can be connected to the network.
+    network_ready: watch::Receiver<bool>,
     /// Told when a static pod or a mirror of one changed.
     pub mirrors: Notify,
     pub eviction: eviction::Settings,
@@ -148,6 +150,7 @@ pub async fn run(api: Arc<dyn Api>, options: Options, ready: oneshot::Sender<Arc
         resources,
         room: Notify::new(),
         mirrors: Notify::new(),
+        network_ready: options.network_ready.clone(),
         eviction: options.eviction,
         image_collection: options.image_collection,
         machine: Machine::read(),

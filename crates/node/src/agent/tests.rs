@@ -18,6 +18,8 @@ struct World {
     shutdown: Shutdown,
     folder: tempfile::TempDir,
     eviction: eviction::Settings,
+    /// Whether pods can be connected.
+    network: watch::Sender<bool>,
 }
 
 impl World {
@@ -29,6 +31,7 @@ impl World {
             shutdown: Shutdown::new(),
             folder: tempfile::tempdir().expect("a folder"),
             eviction: eviction::Settings { thresholds: Vec::new(), ..eviction::Settings::default() },
+            network: watch::Sender::new(true),
         };
         world.runtime.add_image("i");
         world
@@ -76,23 +79,19 @@ impl World {
             runtime_version: "fake://1".into(),
             kubelet_port: 10250,
         };
-        let (network, network_ready) = watch::channel(true);
         let options = Options {
             identity,
             facts,
             manifests: Some(root.join("manifests")),
             root,
             runtime: self.runtime.clone(),
-            network_ready,
+            network_ready: self.network.subscribe(),
             eviction: self.eviction.clone(),
             image_collection: images::collection::Settings::default(),
         };
         let (ready, is_ready) = oneshot::channel();
         let agent = run(self.api.clone(), options, ready, self.shutdown.clone());
-        rt::spawn("agent", async move {
-            agent.await;
-            drop(network);
-        });
+        rt::spawn("agent", agent);
         is_ready
     }
 
@@ -192,6 +191,22 @@ async fn a_pod_runs_is_ready_and_leaves_nothing_when_it_is_deleted() {
     world.until("the end of the pod", |world| world.api.peek(&PODS, "ns", "p").is_none()).await;
     world.until("an empty runtime", |world| world.runtime.is_empty()).await;
     assert_eq!(world.events("Killing"), ["Stopping container c"]);
+}
+
+#[tokio::test]
+async fn a_pod_waits_for_the_network_unless_it_is_on_the_hosts() {
+    let world = World::new();
+    world.network.send_replace(false);
+    world.api.seed(pod("p", json!({})));
+    world.api.seed(pod("host", json!({"hostNetwork": true})));
+    world.run().await;
+    world.until_state("host", "Running running").await;
+    world.until("it is said", |world| world.events("NetworkNotReady").len() == 1).await;
+    let calls = world.runtime.take_calls();
+    assert!(!calls.contains(&"sandbox p".to_owned()), "{calls:?}");
+    world.network.send_replace(true);
+    world.until_state("p", "Running running").await;
+    assert!(world.events("FailedCreatePodSandBox").is_empty());
 }
 
 #[tokio::test]

@@ -81,6 +81,7 @@ impl Worker {
         Ok(mounted)
     }
 
+    /// Waits for the network first, where the pod needs it; whoever asked looks again then.
     pub(super) async fn create_sandbox(
         &self,
         pod: &Pod,
@@ -93,6 +94,17 @@ impl Worker {
             about.warning("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {message}"));
             RETRY
         };
+        let is_on_host = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
+        let mut network_ready = node.network_ready.clone();
+        if !is_on_host && !*network_ready.borrow() {
+            let message =
+                "network is not ready: container runtime network not ready: no addresses for pods yet";
+            about.warning("NetworkNotReady", message);
+            return tokio::select! {
+                ready = network_ready.wait_for(|is_ready| *is_ready) => ready.map(drop).map_err(|_| RETRY),
+                () = self.ending.cancelled() => Err(Duration::ZERO),
+            };
+        }
         let handler = node.handler(pod).await.map_err(&failed)?;
         let (sandbox, notices) = config::sandbox(pod, &node.facts, attempt, node.user_mapping(pod), &handler)
             .map_err(|refusal| failed(refusal.message))?;
