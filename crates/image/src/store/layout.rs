@@ -12,7 +12,8 @@
 //! ```
 //!
 //! **Invariant (whole):** a final name only ever names something complete and on disk. What is on its way is named
-//! `.new-<lease>-…`, what is on its way out `.dead-…`.
+//! `.new-<lease>-…`, what is on its way out `.dead-…`. Snapshots are complete, but nobody waits until they are on disk:
+//! a container ends with its machine, and one that cannot be read then counts as none.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -120,10 +121,19 @@ impl Layout {
     }
 }
 
+/// A file whose folder gets its name only later, and that nobody needs after the machine went down.
+pub(super) fn write_scratch(path: &Utf8Path, value: &impl Serialize) -> Result<()> {
+    fs::write(path, encode(path, value)?).map_err(|error| Error::io("write", path, error))
+}
+
+fn encode(path: &Utf8Path, value: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(value)
+        .map_err(|error| Error::of_io(format!("encode {path}"), std::io::Error::other(error)))
+}
+
 /// Writes a small file so that it is there whole and on disk, or as it was before.
 pub(super) fn write_json(path: &Utf8Path, value: &impl Serialize) -> Result<()> {
-    let bytes = serde_json::to_vec(value)
-        .map_err(|error| Error::of_io(format!("encode {path}"), std::io::Error::other(error)))?;
+    let bytes = encode(path, value)?;
     let folder = path.parent().unwrap_or(path);
     let fresh = folder.join(format!("{NEW_PREFIX}{}", rt::uuid()));
     let written = File::create(&fresh)

@@ -180,6 +180,11 @@ impl Store {
         self.with_layout(Layout::all_snapshots).await
     }
 
+    /// The keys of all snapshots, also of those that are not whole.
+    pub async fn snapshot_keys(&self) -> Result<Vec<String>> {
+        self.with_layout(Layout::snapshot_keys).await
+    }
+
     /// What the container `key` wrote.
     pub async fn usage(&self, key: &str) -> Result<Usage> {
         let key = key.to_owned();

@@ -82,7 +82,6 @@ impl Layout {
             let _ = layout::remove_tree(&fresh);
             return Err(error);
         }
-        layout::sync_folder(&self.folder("snapshots"))?;
         Ok(self.rootfs(&target, &snapshot))
     }
 
@@ -98,7 +97,7 @@ impl Layout {
                 copy_attributes(&self.layer_files(top), &upper)?;
             }
         }
-        layout::write_json(&folder.join("snapshot.json"), snapshot)
+        layout::write_scratch(&folder.join("snapshot.json"), snapshot)
     }
 
     fn rootfs(&self, folder: &Utf8Path, snapshot: &Snapshot) -> Rootfs {
@@ -118,13 +117,22 @@ impl Layout {
 
     pub(super) fn all_snapshots(&self) -> Result<Vec<Snapshot>> {
         let mut all = Vec::new();
-        for key in layout::names(&self.folder("snapshots"))? {
-            if key.starts_with(NEW_PREFIX) || key.starts_with(DEAD_PREFIX) {
-                continue;
+        for key in self.snapshot_keys()? {
+            match self.snapshot(&key) {
+                Ok(found) => all.extend(found),
+                Err(error @ Error::Corrupt(_)) => {
+                    tracing::warn!(key, %error, "A snapshot is not whole, and no container's");
+                }
+                Err(error) => return Err(error),
             }
-            all.extend(self.snapshot(&key)?);
         }
         Ok(all)
+    }
+
+    pub(super) fn snapshot_keys(&self) -> Result<Vec<String>> {
+        let mut keys = layout::names(&self.folder("snapshots"))?;
+        keys.retain(|key| !key.starts_with(NEW_PREFIX) && !key.starts_with(DEAD_PREFIX));
+        Ok(keys)
     }
 
     pub(super) fn remove_snapshot(&self, key: &str) -> Result<()> {

@@ -20,6 +20,7 @@
 mod attach;
 mod cgroup;
 mod container;
+mod enclosure;
 mod exec;
 mod image_names;
 mod images;
@@ -58,6 +59,7 @@ use crate::{
 };
 use cgroup::Cgroups;
 use container::Container;
+use enclosure::Enclosure;
 use record::Records;
 use sandbox::Sandbox;
 
@@ -92,6 +94,7 @@ struct Shared {
     images: Arc<dyn Images>,
     network: Option<Arc<dyn PodNetwork>>,
     cgroups: Cgroups,
+    enclosure: Enclosure,
     /// What this process may give: its bounding set.
     capabilities: BTreeSet<String>,
     sandbox_records: Records,
@@ -187,21 +190,25 @@ impl EmbeddedRuntime {
             let sandboxes = sandbox_records.load()?;
             let containers = container_records.load()?;
             let cgroups = Cgroups::detect()?;
+            let enclosure = Enclosure::open(&state, sandboxes.len())?;
             let capabilities = caps::read(None, caps::CapSet::Bounding)
                 .map_err(io::Error::other)?
                 .into_iter()
                 .map(|capability| capability.to_string())
                 .collect();
-            Ok((state, sandbox_records, container_records, sandboxes, containers, cgroups, capabilities))
+            let found = (sandboxes, containers, cgroups, enclosure, capabilities);
+            Ok((state, sandbox_records, container_records, found))
         });
-        let (state, sandbox_records, container_records, sandboxes, containers, cgroups, capabilities) =
+        let (state, sandbox_records, container_records, found) =
             opened.await.map_err(|error| failed("cannot open the runtime", error))?;
+        let (sandboxes, containers, cgroups, enclosure, capabilities) = found;
         let shared = Arc::new(Shared {
             state,
             shim,
             images,
             network,
             cgroups,
+            enclosure,
             capabilities,
             sandbox_records,
             container_records,
@@ -259,23 +266,23 @@ impl Shared {
 }
 
 /// Unmounts whatever is mounted in a folder of ours, and deletes it. Never follows into a mount: what cannot be
-/// unmounted stops it.
+/// unmounted stops it. Asks the kernel name by name, since its table of mounts is as long as there are pods.
 fn clear(dir: &Utf8Path) -> io::Result<()> {
-    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo")?;
-    let mut mounts: Vec<&str> = mountinfo
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .filter(|target| Utf8Path::new(target).starts_with(dir))
-        .collect();
-    // Inner mounts first.
-    mounts.sort_unstable_by_key(|target| std::cmp::Reverse(target.len()));
-    for mount in mounts {
-        namespaces::unmount_all(Utf8Path::new(mount))?;
+    let entries = match dir.read_dir_utf8() {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        namespaces::unmount_all(entry.path())?;
+        if entry.file_type()?.is_dir() {
+            clear(entry.path())?;
+        } else {
+            std::fs::remove_file(entry.path())?;
+        }
     }
-    match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    std::fs::remove_dir(dir)
 }
 
 #[async_trait]

@@ -95,7 +95,7 @@ fn make(dir: &Utf8Path, wanted: &Wanted) -> io::Result<Option<u32>> {
     deprecated,
     reason = "its successor is unsafe for file descriptors only, which are not unshared here"
 )]
-fn leave(flags: UnshareFlags) -> io::Result<()> {
+pub(super) fn leave(flags: UnshareFlags) -> io::Result<()> {
     if flags.is_empty() {
         return Ok(());
     }

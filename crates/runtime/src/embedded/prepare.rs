@@ -11,7 +11,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use super::oci::{self, Facts};
 use super::record::{ContainerRecord, SandboxRecord};
 use super::sandbox::Sandbox;
-use super::shim::protocol::{self, BUNDLE_FILE, CONFIG_FILE, ShimConfig};
+use super::shim::protocol::{self, BUNDLE_FILE, CONFIG_FILE, Enclosed, ShimConfig};
 use super::user::Accounts;
 use super::{Shared, failed, image_names, namespaces, sandbox, seccomp, user};
 use crate::spec::{ContainerConfig, ContainerState, Seccomp};
@@ -97,6 +97,11 @@ pub(super) async fn prepare(
         seccomp: filters,
         cgroup: cgroup.clone(),
         shares_pids,
+        cgroups: Some(shared.cgroups.clone()),
+        enclosure: shared.enclosure.folder().map(|folder| Enclosed {
+            folder: folder.to_owned(),
+            kept: vec![shared.sandbox_dir(&pod.id), dir.clone()],
+        }),
     };
     protocol::save(&dir.join(BUNDLE_FILE), &spec)
         .and_then(|()| protocol::save(&dir.join(CONFIG_FILE), &shim))

@@ -62,6 +62,13 @@ impl Sandbox {
             .save(&id, &record)
             .map_err(|error| failed("cannot remember the sandbox", error))?;
         let sandbox = Self::new(record);
+        let entering = Arc::clone(shared);
+        blocking(move || {
+            entering.enclosure.enter();
+            Ok(())
+        })
+        .await
+        .map_err(|error| failed("cannot make room for the sandbox", error))?;
         if let Err(error) = sandbox.make(shared).await {
             // The first error is the one to tell.
             if let Err(error) = sandbox.unmake(shared).await {
@@ -70,6 +77,7 @@ impl Sandbox {
             if let Err(error) = shared.sandbox_records.remove(&id) {
                 tracing::warn!(sandbox = id, %error, "A sandbox that could not be made is not forgotten");
             }
+            shared.enclosure.leave();
             return Err(error);
         }
         let sandbox = Arc::new(sandbox);
@@ -236,7 +244,9 @@ impl Sandbox {
             container.remove(shared).await?;
         }
         shared.sandbox_records.remove(&id).map_err(|error| failed("cannot forget the sandbox", error))?;
-        shared.sandboxes.lock().remove(&id);
+        if shared.sandboxes.lock().remove(&id).is_some() {
+            shared.enclosure.leave();
+        }
         shared.cgroups.remove_if_empty(&config.cgroup_parent);
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! A container's writable layer is the snapshot with its ID; images among its mounts are snapshots whose names begin with
 //! its ID and a full stop.
 
+use std::collections::HashSet;
 use std::error::Error as _;
 
 use async_trait::async_trait;
@@ -46,18 +47,19 @@ impl Images for Store {
 
     async fn remove_layer(&self, key: &str) -> Result<()> {
         self.remove_snapshot(key).await.map_err(translate)?;
-        for snapshot in self.snapshots().await.map_err(translate)? {
-            if owner(&snapshot.key) == key {
-                self.remove_snapshot(&snapshot.key).await.map_err(translate)?;
+        for own in self.snapshot_keys().await.map_err(translate)? {
+            if owner(&own) == key {
+                self.remove_snapshot(&own).await.map_err(translate)?;
             }
         }
         Ok(())
     }
 
     async fn retain_layers(&self, keys: &[String]) -> Result<()> {
-        for snapshot in self.snapshots().await.map_err(translate)? {
-            if !keys.iter().any(|key| key == owner(&snapshot.key)) {
-                self.remove_snapshot(&snapshot.key).await.map_err(translate)?;
+        let keys: HashSet<&str> = keys.iter().map(String::as_str).collect();
+        for own in self.snapshot_keys().await.map_err(translate)? {
+            if !keys.contains(owner(&own)) {
+                self.remove_snapshot(&own).await.map_err(translate)?;
             }
         }
         Ok(())

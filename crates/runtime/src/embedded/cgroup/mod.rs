@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
 
 use crate::spec::Resources;
 
@@ -49,7 +50,8 @@ impl Setting {
     }
 }
 
-pub(super) enum Cgroups {
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Cgroups {
     /// Where each controller is mounted.
     V1(Vec<(String, Utf8PathBuf)>),
     V2(Utf8PathBuf),

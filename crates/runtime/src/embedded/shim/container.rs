@@ -27,6 +27,7 @@ use super::protocol::{
 };
 use super::streams::{Input, Streams};
 use crate::embedded::cgroup::Cgroups;
+use crate::embedded::enclosure;
 use crate::embedded::seccomp;
 use crate::embedded::terminal::Terminal;
 
@@ -90,6 +91,28 @@ fn start(dir: &Utf8Path) -> Result<Running, String> {
     std::env::set_current_dir(dir).map_err(|error| format!("cannot enter {dir}: {error}"))?;
     let listener =
         UnixListener::bind(SOCKET_FILE).map_err(|error| format!("cannot listen in {dir}: {error}"))?;
+    // Without it the start only takes longer.
+    let home = config.enclosure.as_ref().and_then(|enclosed| {
+        let kept: Vec<&Utf8Path> = enclosed.kept.iter().map(|path| &**path).collect();
+        let home = enclosure::withdraw(&enclosed.folder, &kept);
+        home.inspect_err(|error| eprintln!("cannot leave other pods' mounts behind: {error}")).ok()
+    });
+    // The working directory, too, was among the mounts that were left.
+    let enter = || std::env::set_current_dir(dir).map_err(|error| format!("cannot enter {dir}: {error}"));
+    enter()?;
+    let begun = begin(dir, &config);
+    // Here it would keep the host from ending its mounts; the container itself may run on all the same.
+    if let Some(Err(error)) =
+        home.map(|home| home.enter().map_err(|error| error.to_string()).and_then(|()| enter()))
+    {
+        eprintln!("cannot return to the host's mounts: {error}");
+    }
+    let (pid, started, streams) = begun?;
+    Ok(Running { config, pid, started, log, listener, streams })
+}
+
+/// Makes the container and starts its first process.
+fn begin(dir: &Utf8Path, config: &ShimConfig) -> Result<(Pid, Started, Ends), String> {
     let (mut failure, report) = io::pipe().map_err(|error| format!("cannot make a pipe: {error}"))?;
 
     let builder = ContainerBuilder::new(config.id.clone(), SyscallType::default())
@@ -102,7 +125,7 @@ fn start(dir: &Utf8Path) -> Result<Running, String> {
         (builder.with_console_socket(Some(dir.join(CONSOLE_SOCKET))), Err(console))
     } else {
         let (builder, ends) =
-            connect(builder, &config).map_err(|error| format!("cannot make pipes: {error}"))?;
+            connect(builder, config).map_err(|error| format!("cannot make pipes: {error}"))?;
         (builder, Ok(ends))
     };
     let mut container =
@@ -134,7 +157,7 @@ fn start(dir: &Utf8Path) -> Result<Running, String> {
         Ok((streams, started))
     })();
     match begun {
-        Ok((streams, started)) => Ok(Running { config, pid, started, log, listener, streams }),
+        Ok((streams, started)) => Ok((pid, started, streams)),
         Err(message) => {
             // It may be gone already.
             let _ = kill_process(pid, Signal::KILL);
@@ -190,7 +213,7 @@ async fn attend(dir: &Utf8Path, running: Running) -> io::Result<()> {
     };
 
     let status = wait(pid).await?;
-    let cgroups = Cgroups::detect();
+    let cgroups = config.cgroups.map_or_else(Cgroups::detect, Ok);
     if config.shares_pids
         && let Ok(cgroups) = &cgroups
         && let Err(error) = cgroups.kill(&config.cgroup).await

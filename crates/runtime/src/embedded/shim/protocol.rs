@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::embedded::cgroup::Cgroups;
 use crate::embedded::seccomp::Program;
 
 pub const CONFIG_FILE: &str = "shim.json";
@@ -43,6 +44,20 @@ pub struct ShimConfig {
     pub cgroup: String,
     /// It does not lead a process namespace of its own, so its processes outlive the first one.
     pub shares_pids: bool,
+    /// Those of this machine; `None` from former versions.
+    #[serde(default)]
+    pub cgroups: Option<Cgroups>,
+    /// What the start needs none of, and what it needs in there.
+    #[serde(default)]
+    pub enclosure: Option<Enclosed>,
+}
+
+/// The folder of all pods' mounts, see [`crate::embedded::enclosure`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Enclosed {
+    pub folder: Utf8PathBuf,
+    /// The container's own parts of it.
+    pub kept: Vec<Utf8PathBuf>,
 }
 
 /// What a command in a container is started with.
