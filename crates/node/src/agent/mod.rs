@@ -53,6 +53,7 @@ use images::Images;
 use machine::Machine;
 use plugins::PluginWatcher;
 use pod::status::Ended;
+use pod::turns::Turns;
 use pod::worker::Worker;
 use pods::Pods;
 use probes::Prober;
@@ -102,6 +103,7 @@ pub struct Node {
     network_ready: watch::Receiver<bool>,
     /// Told when a static pod or a mirror of one changed.
     pub mirrors: Notify,
+    pub turns: Turns,
     pub eviction: eviction::Settings,
     pub image_collection: images::collection::Settings,
     pub machine: Machine,
@@ -151,6 +153,7 @@ pub async fn run(api: Arc<dyn Api>, options: Options, ready: oneshot::Sender<Arc
         room: Notify::new(),
         mirrors: Notify::new(),
         network_ready: options.network_ready.clone(),
+        turns: Turns::default(),
         eviction: options.eviction,
         image_collection: options.image_collection,
         machine: Machine::read(),

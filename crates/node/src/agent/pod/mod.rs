@@ -22,4 +22,5 @@ mod resizing;
 mod start;
 pub mod status;
 pub mod termination;
+pub mod turns;
 pub mod worker;

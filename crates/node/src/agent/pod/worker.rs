@@ -22,6 +22,7 @@ use super::observed::{self, Observed};
 use super::plan::{self, KillReason, Plan};
 use super::status::{Ended, Phase, Waiting};
 use super::termination::{self, Grace};
+use super::turns::Turn;
 use crate::agent::Node;
 use crate::agent::probes::Target;
 use crate::agent::resize::Course;
@@ -91,6 +92,10 @@ pub(super) struct Memory {
     pub volume_images: BTreeMap<String, String>,
     /// The limits that the pod as a whole was given last.
     pub limits: Option<Resources>,
+    /// Held while the pod is started.
+    turn: Option<Turn>,
+    /// A sandbox was made and its containers are next: their status tells of both.
+    has_new_sandbox: bool,
 }
 
 /// When to look again.
@@ -234,6 +239,9 @@ impl Worker {
                 next = self.step(&mut memory) => next,
                 () = self.node.shutdown.cancelled() => return,
             };
+            if next != Next::Now {
+                memory.turn = None;
+            }
             match next {
                 Next::Now => {}
                 Next::Done => return,
@@ -319,12 +327,14 @@ impl Worker {
         // First, since what is known of the probes of a container from before is told, too.
         self.watch_probes(pod, &observed);
         self.note_resized(pod, &observed);
-        let phase = self.report(pod, &observed, memory, None, false).await;
-        if phase.is_some_and(Phase::is_terminal) {
-            // The pod comes back with this phase, and is finished then.
-            return Next::Event;
-        }
         let plan = plan::plan(pod, &observed, self.node.probes.results());
+        if !std::mem::take(&mut memory.has_new_sandbox) || plan.start.is_empty() {
+            let phase = self.report(pod, &observed, memory, None, false).await;
+            if phase.is_some_and(Phase::is_terminal) {
+                // The pod comes back with this phase, and is finished then.
+                return Next::Event;
+            }
+        }
         self.carry_out(pod, &observed, plan, memory).await
     }
 
@@ -353,12 +363,21 @@ impl Worker {
             let grace = Grace::of_probe(pod, &kill.name, kill.why);
             termination::kill_one(self, pod, &kill.id, &kill.name, grace, Some(message)).await;
         }
+        if memory.turn.is_none() && (plan.create_sandbox.is_some() || !plan.start.is_empty()) {
+            tokio::select! {
+                turn = self.node.turns.take() => memory.turn = Some(turn),
+                () = self.ending.cancelled() => return Next::Now,
+            }
+        }
         if let Some(attempt) = plan.create_sandbox {
             if let Err(wait) = self.mount(pod, memory).await {
                 return Next::After(wait);
             }
             return match self.create_sandbox(pod, attempt, memory).await {
-                Ok(()) => Next::Now,
+                Ok(()) => {
+                    memory.has_new_sandbox = true;
+                    Next::Now
+                }
                 Err(wait) => Next::After(wait),
             };
         }
