@@ -138,6 +138,7 @@ pub async fn run(informers: &Informers, options: PolicyOptions, shutdown: Shutdo
         node_name: options.node_name.clone(),
         attached: options.attached.clone(),
     });
+    sources.attached.follow(sources.policies.clone());
     let (mut policies, mut pods, mut namespaces) =
         (sources.policies.subscribe(), sources.pods.subscribe(), sources.namespaces.subscribe());
     for informer in [&sources.policies, &sources.pods, &sources.namespaces] {
