@@ -36,7 +36,7 @@ enum Command {
     },
     /// Measure the release binary
     Bench {
-        /// A suite (`server`, `scheduler` or `sim`; `server` by default), then scenarios of it by name or part of a
+        /// A suite (`server`, `scheduler`, `sim`, `node` or `services`; `server` by default), then scenarios of it by name or part of a
         /// name; all by default
         names: Vec<String>,
         /// The binary to measure; `target/release/pintle` by default
@@ -54,6 +54,9 @@ enum Command {
         /// Pods on them
         #[arg(long)]
         pods: Option<u64>,
+        /// Who runs the containers of the suite `node`; it must have the image `pintle.dev/pintle:bench`
+        #[arg(long)]
+        container_runtime_endpoint: Option<String>,
         /// Only list the scenarios
         #[arg(long)]
         list: bool,
@@ -89,8 +92,18 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         // An unoptimized client takes the CPU that the server would need; a smoke run does not care.
         Command::Bench { smoke: false, .. } if cfg!(debug_assertions) => run_again_optimized(),
-        Command::Bench { names, binary, json, smoke, nodes, pods, list: false } => {
-            let options = bench::Options { names, binary, json, smoke, nodes, pods };
+        Command::Bench {
+            names,
+            binary,
+            json,
+            smoke,
+            nodes,
+            pods,
+            container_runtime_endpoint,
+            list: false,
+        } => {
+            let options =
+                bench::Options { names, binary, json, smoke, nodes, pods, container_runtime_endpoint };
             println!("{}", bench::run(&options)?);
             Ok(ExitCode::SUCCESS)
         }

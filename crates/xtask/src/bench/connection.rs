@@ -108,7 +108,7 @@ impl Endpoint {
         let (sender, connection) = http1::handshake(TokioIo::new(tls)).await.context("HTTP handshake")?;
         tokio::spawn(async move {
             // Its end shows as an error of the request that needed it.
-            let _ = connection.await;
+            let _ = connection.with_upgrades().await;
         });
         Ok(Connection { sender, authority: self.authority.clone(), accept: JSON, user: None })
     }
@@ -224,6 +224,18 @@ impl Connection {
         }
         let request =
             request.body(Full::new(body)).with_context(|| format!("building a request for {path}"))?;
+        self.sender.ready().await.context("waiting for the connection")?;
+        self.sender.send_request(request).await.with_context(|| format!("sending {path}"))
+    }
+
+    /// Sends a request of one's own making, the last one of this connection.
+    pub(super) async fn request(
+        mut self,
+        mut request: Request<Full<Bytes>>,
+        path: &str,
+    ) -> anyhow::Result<Response<Incoming>> {
+        let host = self.authority.parse().context("the server's address as a header")?;
+        request.headers_mut().insert("host", host);
         self.sender.ready().await.context("waiting for the connection")?;
         self.sender.send_request(request).await.with_context(|| format!("sending {path}"))
     }

@@ -16,8 +16,10 @@ mod report;
 mod scenarios;
 mod scheduler;
 mod server;
+mod services;
 mod sim;
 mod suite;
+mod websocket;
 
 use anyhow::{Context, bail};
 use camino::Utf8PathBuf;
@@ -38,6 +40,8 @@ pub struct Options {
     /// Nodes and pods of the large cluster of the suite `sim`.
     pub nodes: Option<u32>,
     pub pods: Option<u64>,
+    /// Who runs the containers of the suite `node` instead of the server itself.
+    pub container_runtime_endpoint: Option<String>,
 }
 
 pub use suite::list;
@@ -55,7 +59,8 @@ pub fn run(options: &Options) -> anyhow::Result<String> {
     for scenario in chosen {
         eprintln!("bench: {} …", scenario.name);
         let &Options { smoke, nodes, pods, .. } = options;
-        let world = suite::World { binary: binary.clone(), smoke, nodes, pods };
+        let container_runtime_endpoint = options.container_runtime_endpoint.clone();
+        let world = suite::World { binary: binary.clone(), smoke, nodes, pods, container_runtime_endpoint };
         for measurement in runtime.block_on(suite::named(&scenario, world))? {
             eprintln!("bench: {measurement}");
             report.add(measurement);

@@ -10,15 +10,17 @@ use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
 use super::connection::Lines;
+use super::load::at_quantile;
 use super::objects::{HOLE, Template};
 use super::report::{MIB, Measurement};
 use super::scenarios::{Folder, create_namespace};
 use super::server::Server;
 use super::suite::{Measured, Scenario, World};
+use super::websocket;
 
 const NAMESPACE: &str = "bench";
 const PODS: &str = "/api/v1/namespaces/bench/pods";
-const FLAGS: [&str; 5] = ["--node=true", "--node-name", "bench", "--kubelet-port", "0"];
+pub(super) const FLAGS: [&str; 5] = ["--node=true", "--node-name", "bench", "--kubelet-port", "0"];
 
 /// When for so long nothing happened, nothing will. The first pod waits for the image of the program.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -28,18 +30,33 @@ const FULL: (usize, usize) = (50, 100);
 const SMOKE: (usize, usize) = (2, 3);
 
 pub(super) fn all() -> Vec<Scenario> {
-    vec![Scenario {
-        name: "pods".to_owned(),
-        about: "create to Ready of real pods, one by one and 100 at once, and what they cost the agent"
-            .to_owned(),
-        run: Box::new(|world| Box::pin(pods(world))),
-    }]
+    vec![
+        Scenario {
+            name: "pods".to_owned(),
+            about: "create to Ready of real pods, one by one and 100 at once, and what they cost the agent"
+                .to_owned(),
+            run: Box::new(|world| Box::pin(pods(world))),
+        },
+        Scenario {
+            name: "exec".to_owned(),
+            about: "a command in a container, by the API and over WebSocket, there and back".to_owned(),
+            run: Box::new(|world| Box::pin(exec(world))),
+        },
+    ]
+}
+
+async fn start(world: &World, folder: &Folder) -> anyhow::Result<Server> {
+    let mut flags = FLAGS.to_vec();
+    if let Some(endpoint) = &world.container_runtime_endpoint {
+        flags.extend(["--container-runtime-endpoint", endpoint]);
+    }
+    world.start_with(folder, 0, &flags).await
 }
 
 async fn pods(world: World) -> Measured {
     let (alone, together) = if world.smoke { SMOKE } else { FULL };
     let folder = Folder::new()?;
-    let server = world.start_with(&folder, 0, &FLAGS).await?;
+    let server = start(&world, &folder).await?;
     create_namespace(&server, NAMESPACE).await?;
     let mut node = Node::watch(&server).await?;
     let outcome = measure(&server, &mut node, alone, together).await;
@@ -49,6 +66,43 @@ async fn pods(world: World) -> Measured {
     cleaned?;
     server.stop().await?;
     Ok(measured)
+}
+
+/// The command is the program itself, which says its version: there is no other one in its image.
+async fn exec(world: World) -> Measured {
+    const TIMES: (usize, usize) = (200, 3);
+    let times = if world.smoke { TIMES.1 } else { TIMES.0 };
+    let folder = Folder::new()?;
+    let server = start(&world, &folder).await?;
+    create_namespace(&server, NAMESPACE).await?;
+    let mut node = Node::watch(&server).await?;
+    let outcome = async {
+        node.start(&server, ["target".to_owned()].into()).await?;
+        let program = world.binary.file_name().context("the binary has no name")?;
+        let command = ["/usr/local/bin/", program, "&command=--version"].concat();
+        let path = format!("{PODS}/target/exec?container=main&stdout=true&stderr=true&command={command}");
+        let mut took = Vec::new();
+        for _ in 0..times {
+            // As kubectl does: the connection is part of it.
+            let started = Instant::now();
+            let status = websocket::run(server.endpoint.connect().await?, &path).await?;
+            took.push(started.elapsed());
+            ensure!(status["status"] == "Success", "the command failed: {status}");
+        }
+        anyhow::Ok(took)
+    }
+    .await;
+    let cleaned = node.delete_all(&server).await;
+    let mut took = outcome?;
+    cleaned?;
+    server.stop().await?;
+    took.sort_unstable();
+    let ms = |share| at_quantile(&took, share).as_secs_f64() * 1e3;
+    Ok(vec![
+        Measurement::new("exec there and back, p50", ms(0.5), "ms").at_most(50.0),
+        Measurement::new("exec there and back, p99", ms(0.99), "ms")
+            .note(format!("{times} one by one, each on a connection of its own")),
+    ])
 }
 
 async fn measure(server: &Server, node: &mut Node, alone: usize, together: usize) -> Measured {
@@ -69,10 +123,7 @@ async fn measure(server: &Server, node: &mut Node, alone: usize, together: usize
     let mut measured = Vec::new();
     for (what, mut times) in rows {
         times.sort_unstable();
-        let at = |share: f64| {
-            let index = ((times.len() as f64 * share).ceil() as usize).clamp(1, times.len()) - 1;
-            times[index].as_secs_f64() * 1e3
-        };
+        let at = |share| at_quantile(&times, share).as_secs_f64() * 1e3;
         measured.push(Measurement::new(format!("create → Ready, {what}, p50"), at(0.5), "ms").at_most(150.0));
         measured
             .push(Measurement::new(format!("create → Ready, {what}, p99"), at(0.99), "ms").at_most(500.0));

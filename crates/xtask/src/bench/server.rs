@@ -37,7 +37,7 @@ impl Server {
     ) -> anyhow::Result<Self> {
         let kubeconfig = beside(data, "kubeconfig");
         let _ = fs::remove_file(&kubeconfig);
-        let log = beside(data, "log");
+        let log = log_of(data);
         let file = File::create(&log).with_context(|| format!("creating {log}"))?;
         let started = Instant::now();
         let mut child = Command::new(binary)
@@ -119,6 +119,11 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What the server on a data directory says.
+pub(super) fn log_of(data: &Utf8Path) -> Utf8PathBuf {
+    beside(data, "log")
 }
 
 /// A file next to the data directory, so that the directory holds only what the server put there.

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use camino::Utf8PathBuf;
 
 use super::report::Measurement;
-use super::{node, scenarios, scheduler, sim};
+use super::{node, scenarios, scheduler, services, sim};
 
 pub(super) type Measured = anyhow::Result<Vec<Measurement>>;
 
@@ -29,14 +29,21 @@ pub(super) struct World {
     /// Sizes of the large cluster of the suite `sim`, if they were asked for.
     pub(super) nodes: Option<u32>,
     pub(super) pods: Option<u64>,
+    /// Who runs containers; `None` for the server itself.
+    pub(super) container_runtime_endpoint: Option<String>,
 }
 
 /// A suite's name on the command line, and its scenarios.
 type Suite = (&'static str, fn() -> Vec<Scenario>);
 
 /// The first is meant where none is named.
-const SUITES: [Suite; 4] =
-    [("server", scenarios::all), ("scheduler", scheduler::all), ("sim", sim::all), ("node", node::all)];
+const SUITES: [Suite; 5] = [
+    ("server", scenarios::all),
+    ("scheduler", scheduler::all),
+    ("sim", sim::all),
+    ("node", node::all),
+    ("services", services::all),
+];
 
 /// The scenarios that these words choose: perhaps a suite, then names. A name that no scenario has chooses all that
 /// contain it; without names it is the whole suite.

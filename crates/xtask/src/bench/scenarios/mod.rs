@@ -173,6 +173,11 @@ impl Folder {
         Ok(Self { data: path.join("data"), _temporary: temporary })
     }
 
+    /// What a server on it says.
+    pub(super) fn log(&self) -> Utf8PathBuf {
+        super::server::log_of(&self.data)
+    }
+
     /// A file that is not the server's own.
     pub(super) fn beside(&self, name: &str) -> Utf8PathBuf {
         self.data.with_file_name(name)
