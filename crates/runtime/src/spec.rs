@@ -135,6 +135,9 @@ pub struct ContainerConfig {
     pub env: Vec<(String, String)>,
     pub mounts: Vec<Mount>,
     pub devices: Vec<Device>,
+    /// Devices by their names in the Container Device Interface, `vendor.com/class=name`, with all that comes with them.
+    #[serde(default)]
+    pub cdi_devices: Vec<String>,
     pub labels: Labels,
     pub annotations: Labels,
     /// Relative to the sandbox's log directory: `<name>/<attempt>.log`.

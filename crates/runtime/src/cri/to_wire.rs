@@ -178,6 +178,11 @@ pub(super) fn container_config(
             resources: Some(resources(&config.resources)),
             security_context: Some(security(config, sandbox, image_user)),
         }),
+        cdi_devices: config
+            .cdi_devices
+            .iter()
+            .map(|name| messages::CdiDevice { name: name.clone() })
+            .collect(),
         stop_signal: signal::number(&config.stop_signal),
     }
 }

@@ -18,6 +18,7 @@
 //! Start at [`EmbeddedRuntime::open`], then [`prepare`] and [`container`].
 
 mod attach;
+mod cdi;
 mod cgroup;
 mod container;
 mod enclosure;

@@ -13,7 +13,7 @@ use super::record::{ContainerRecord, SandboxRecord};
 use super::sandbox::Sandbox;
 use super::shim::protocol::{self, BUNDLE_FILE, CONFIG_FILE, Enclosed, ShimConfig};
 use super::user::Accounts;
-use super::{Shared, failed, image_names, namespaces, sandbox, seccomp, user};
+use super::{Shared, cdi, failed, image_names, namespaces, sandbox, seccomp, user};
 use crate::spec::{ContainerConfig, ContainerState, Seccomp};
 use crate::{Error, Result};
 
@@ -82,7 +82,8 @@ pub(super) async fn prepare(
     } else {
         pod.config.hostname.clone()
     };
-    let spec = oci::container(config, &image, &facts, &hostname)?;
+    let mut spec = oci::container(config, &image, &facts, &hostname)?;
+    cdi::inject(&mut spec, &config.cdi_devices, &cdi::FOLDERS.map(Utf8Path::new))?;
     make_working_dir(&root, oci::working_dir(config, &image), config, &sources)
         .map_err(|error| refused(format!("failed to make the working directory: {error}")))?;
 

@@ -141,6 +141,7 @@ pub fn container(facts: &PodFacts<'_>, start: &ContainerFacts<'_>) -> Result<Pre
     devices.extend_from_slice(start.devices);
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     let config = ContainerConfig {
+        cdi_devices: Vec::new(),
         name: own.name.clone(),
         attempt: start.attempt,
         image: start.image.id.clone(),

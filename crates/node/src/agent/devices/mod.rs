@@ -279,12 +279,6 @@ impl Devices {
         let allocated = answer.containers.into_iter().next();
         let allocated =
             allocated.ok_or_else(|| format!("no containers return in allocation response for {resource}"))?;
-        if let Some(own) = allocated.cdi_devices.first() {
-            return Err(format!(
-                "the plugin of {resource} gives {:?} by CDI, which this node has not",
-                own.name
-            ));
-        }
         let grant = Grant { devices: ids, allocated, passes_on: passes_on(pod, container) };
         let mut ledger = self.ledger.lock();
         ledger.grant(uid(pod), &container.name, resource, grant);
@@ -344,9 +338,13 @@ impl Given {
                 permissions: own.permissions.clone(),
             }));
             config.annotations.extend(allocated.annotations.clone());
+            let names = allocated.cdi_devices.iter().map(|own| own.name.clone());
+            config.cdi_devices.extend(names);
         }
         env.sort();
         config.env.splice(0..0, env);
+        config.cdi_devices.sort();
+        config.cdi_devices.dedup();
     }
 }
 

@@ -63,6 +63,12 @@ pub(in crate::cri) struct Device {
 }
 
 #[derive(Clone, PartialEq, Message)]
+pub(in crate::cri) struct CdiDevice {
+    #[prost(string, tag = "1")]
+    pub name: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
 pub(in crate::cri) struct Capability {
     #[prost(string, repeated, tag = "1")]
     pub add_capabilities: Vec<String>,
@@ -148,6 +154,8 @@ pub(in crate::cri) struct ContainerConfig {
     pub tty: bool,
     #[prost(message, optional, tag = "15")]
     pub linux: Option<LinuxContainerConfig>,
+    #[prost(message, repeated, tag = "17")]
+    pub cdi_devices: Vec<CdiDevice>,
     #[prost(int32, tag = "18")]
     pub stop_signal: i32,
 }
