@@ -26,6 +26,7 @@ pub mod probes;
 pub mod registration;
 pub mod report;
 pub mod resize;
+mod retry;
 pub mod server;
 pub mod static_pods;
 pub mod stats;
@@ -361,10 +362,14 @@ impl Node {
         }
     }
 
-    /// Gives an admitted pod its devices, or ends it. Waits for plugins, so it is the pod's own task that asks.
+    /// Gives an admitted pod its devices, or ends it; a pod that runs already has them. Waits for plugins, so it is the pod's own task that asks.
     async fn admit_to_devices(&self, worker: &Worker) {
         let pod = worker.pod();
-        if is_admitted(&pod) || !worker.is_active() || worker.is_gone() {
+        if !worker.is_active() || worker.is_gone() {
+            return;
+        }
+        if is_admitted(&pod) {
+            self.volumes.adopt(&pod);
             return;
         }
         if let Err(message) = self.devices.admit(&pod).await {

@@ -16,6 +16,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tracing::{info, warn};
 
 use super::pod::worker::{Worker, decode};
+use super::retry::Pauses;
 use super::server::{self, PodView};
 use super::static_pods::{is_mirror, note_api};
 use super::{Node, is_admitted, resize};
@@ -114,7 +115,7 @@ pub async fn run(node: Arc<Node>, informer: Arc<Informer>) {
     informer.synced().await;
     read_all(&node, &informer).await;
     end_orphans(&node).await;
-    forget_strangers(&node).await;
+    rt::spawn("strangers", forget_strangers(node.clone()));
     let mut retry = rt::interval(resize::RETRY);
     loop {
         tokio::select! {
@@ -207,17 +208,28 @@ fn forget(node: &Arc<Node>, uid: &str) {
     }
 }
 
-/// What is on the disk of pods that are gone, and run no more, goes.
-async fn forget_strangers(node: &Node) {
+/// What is on the disk of pods that are gone, and run no more, goes. What does not go yet waits for a driver that has not
+/// registered yet, most often.
+async fn forget_strangers(node: Arc<Node>) {
     node.resources.retain(|uid| node.pods.get(uid).is_some());
-    for uid in node.volumes.pods_on_disk() {
-        if node.pods.get(&uid).is_some() {
-            continue;
+    let (mut uids, mut pauses) = (node.volumes.pods_on_disk(), Pauses::default());
+    loop {
+        let mut left = Vec::new();
+        for uid in uids.into_iter().filter(|uid| node.pods.get(uid).is_none()) {
+            let mut pod = Pod::default();
+            pod.metadata.uid = Some(uid.clone());
+            if let Err(error) = node.forget_pod(&pod).await {
+                warn!(uid, %error, "Files of a pod that is gone were not removed yet");
+                left.push(uid);
+            }
         }
-        let mut pod = Pod::default();
-        pod.metadata.uid = Some(uid.clone());
-        if let Err(error) = node.forget_pod(&pod).await {
-            warn!(uid, %error, "Files of a pod that is gone were not removed");
+        if left.is_empty() {
+            return;
+        }
+        uids = left;
+        tokio::select! {
+            () = rt::sleep(pauses.next_pause()) => {}
+            () = node.shutdown.cancelled() => return,
         }
     }
 }

@@ -265,7 +265,7 @@ impl Serve {
             node_name: self.config.name.clone(),
             runtime: self.runtime.clone(),
             pods: pods.clone(),
-            volumes: Arc::new(stats::NoVolumes),
+            volumes: Arc::new(volumes::VolumeUsages::new(node.volumes.clone())),
             root: self.config.root.clone(),
             cgroups: "/sys/fs/cgroup".into(),
             proc: "/proc".into(),

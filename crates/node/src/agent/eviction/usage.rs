@@ -5,12 +5,14 @@ use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Volume};
 use rt::Instant;
 use runtime::spec::label;
 
 use crate::agent::Node;
 use crate::agent::config;
+use crate::agent::volumes::is_ephemeral;
+use crate::agent::volumes::plugins::plugin;
 
 /// Looking at a folder may take this share of the time at most, so that large volumes do not cost the node its disk.
 const WALK_SHARE: u32 = 20;
@@ -37,7 +39,7 @@ pub struct ContainerUsage {
     pub logs: Used,
 }
 
-/// An emptyDir on disk.
+/// An emptyDir, or what else lies on the node's disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VolumeUsed {
     pub name: String,
@@ -94,7 +96,7 @@ impl Walks {
 }
 
 /// What a folder occupies, with all below it on the same filesystem; a file of several names counts once.
-fn walk(folder: &Utf8Path) -> Used {
+pub(crate) fn walk(folder: &Utf8Path) -> Used {
     let Ok(root) = folder.symlink_metadata() else { return (0, 0) };
     let mut used = (root.blocks() * BLOCK, 1);
     let mut linked = HashSet::new();
@@ -144,7 +146,7 @@ pub async fn measure(
         let uid = config::uid(pod);
         let logs = config::log_directory(pod, &node.facts);
         if let Some(usage) = all.remove(uid) {
-            asked.push((uid.to_owned(), usage, logs, empty_dirs(node, pod)));
+            asked.push((uid.to_owned(), usage, logs, on_disk(node, pod)));
         }
     }
     let mut own = std::mem::take(walks);
@@ -173,19 +175,15 @@ pub async fn measure(
     Ok(measured)
 }
 
-/// Names and folders of the pod's emptyDirs that lie on disk.
-fn empty_dirs(node: &Node, pod: &Pod) -> Vec<(String, Utf8PathBuf)> {
+/// Names and folders of the pod's volumes that lie on the node's disk and go with it.
+fn on_disk(node: &Node, pod: &Pod) -> Vec<(String, Utf8PathBuf)> {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    let on_disk = volumes.filter(|volume| {
-        volume.empty_dir.as_ref().is_some_and(|own| own.medium.as_deref().unwrap_or_default().is_empty())
-    });
     let layout = node.volumes.layout();
-    on_disk
-        .map(|volume| {
-            let folder = layout.volume(config::uid(pod), "kubernetes.io/empty-dir", &volume.name);
-            (volume.name.clone(), folder)
-        })
-        .collect()
+    let folder = |volume: &Volume| {
+        let name = plugin(volume).map(|plugin| plugin.name)?;
+        Some((volume.name.clone(), layout.volume(config::uid(pod), name, &volume.name)))
+    };
+    volumes.filter(|volume| is_ephemeral(volume)).filter_map(folder).collect()
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use rt::Shutdown;
 use tracing::{info, warn};
 
+use super::retry::Pauses;
 use super::server::logs::watch::{Watch, Watches};
 
 use messages::{PluginInfo, RegistrationStatus};
@@ -30,10 +31,6 @@ pub const FOLDER: &str = "plugins_registry";
 
 /// One call to a plugin about its registration.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A plugin that could not be registered is asked again after this, then twice as long each time.
-const BACKOFF: Duration = Duration::from_millis(500);
-const BACKOFF_MAX: Duration = Duration::from_secs(122);
 
 /// How often the folder is read without being told.
 const RESCAN: Duration = Duration::from_secs(10);
@@ -64,7 +61,8 @@ pub trait Handler: Send + Sync + 'static {
     /// Takes a plugin; again, where it was taken before.
     async fn register(&self, plugin: &Plugin) -> Result<(), String>;
 
-    /// Its socket is gone. Another socket may have registered the same name since; then that one stays.
+    /// Its socket is gone. Another socket may have registered the same name since; then that one stays. Returns when
+    /// nobody is told of it any more.
     async fn deregister(&self, plugin: &Plugin);
 }
 
@@ -157,20 +155,22 @@ impl PluginWatcher {
             () = gone.cancelled() => {
                 let (handler, plugin) = registered;
                 info!(name = plugin.name, %socket, "A plugin is gone");
-                handler.deregister(&plugin).await;
+                tokio::select! {
+                    () = handler.deregister(&plugin) => {}
+                    () = shutdown.cancelled() => {}
+                }
             }
         }
     }
 
     async fn register_until_done(&self, socket: &Utf8Path) -> (Arc<dyn Handler>, Plugin) {
-        let mut pause = BACKOFF;
+        let mut pauses = Pauses::default();
         loop {
             match self.register(socket).await {
                 Ok(registered) => return registered,
                 Err(why) => warn!(%socket, why, "A plugin could not be registered"),
             }
-            rt::sleep(pause).await;
-            pause = (pause * 2).min(BACKOFF_MAX);
+            rt::sleep(pauses.next_pause()).await;
         }
     }
 

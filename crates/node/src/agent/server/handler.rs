@@ -176,7 +176,7 @@ impl Handler {
 
     async fn metrics(&self, which: Metrics) -> Answer {
         let written = match which {
-            Metrics::Agent => Ok(telemetry::metrics().encode()),
+            Metrics::Agent => Ok(self.parts.stats.volume_metrics().await + &telemetry::metrics().encode()),
             Metrics::Probes => Ok((self.parts.probe_metrics)()),
             Metrics::Resource => Ok(self.parts.stats.resource_metrics().await),
             Metrics::Cadvisor => self.parts.stats.cadvisor_metrics().await,

@@ -118,7 +118,7 @@ pub(super) fn interfaces(dev: &str) -> Vec<Interface> {
 }
 
 /// How full the filesystem is that something lies on.
-pub(super) fn filesystem(path: &Utf8Path) -> io::Result<Filesystem> {
+pub(crate) fn filesystem(path: &Utf8Path) -> io::Result<Filesystem> {
     let stat = rustix::fs::statvfs(path.as_std_path())?;
     let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
     Ok(Filesystem {

@@ -1,7 +1,10 @@
 //! `/metrics/resource` and `/metrics/cadvisor`: names, labels and words of upstream's.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
+use super::VolumeUsage;
 use super::sample::{ContainerSample, PodSample, Sample};
 use super::text::Text;
 
@@ -94,6 +97,58 @@ fn of_pods(text: &mut Text, sample: &Sample) {
     each("pod_memory_working_set_bytes", GAUGE, help, |pod| Some(pod.usage().working_set as f64));
     let help = "[ALPHA] Current amount of the pod swap usage in bytes. Reported only on non-windows systems";
     each("pod_swap_usage_bytes", GAUGE, help, |pod| Some(pod.usage().swap? as f64));
+}
+
+/// The kubelet's own metrics of volumes: those of claims, each once, however many pods have it.
+pub(super) fn volumes(sample: &Sample) -> String {
+    type Value = fn(&VolumeUsage) -> Option<f64>;
+    let mut all: BTreeMap<(&str, &str), &VolumeUsage> = BTreeMap::new();
+    for pod in &sample.pods {
+        for volume in &pod.volumes {
+            if let Some(claim) = &volume.claim {
+                all.entry((&pod.namespace, claim)).or_insert(volume);
+            }
+        }
+    }
+    let families: [(&str, &str, Value); 7] = [
+        ("kubelet_volume_stats_available_bytes", "[ALPHA] Number of available bytes in the volume", |own| {
+            Some(own.filesystem.available_bytes as f64)
+        }),
+        ("kubelet_volume_stats_capacity_bytes", "[ALPHA] Capacity in bytes of the volume", |own| {
+            Some(own.filesystem.capacity_bytes as f64)
+        }),
+        (
+            "kubelet_volume_stats_health_status_abnormal",
+            "[ALPHA] Abnormal volume health status. The count is either 1 or 0. 1 indicates the volume is unhealthy, 0 \
+             indicates volume is healthy",
+            |own| own.is_abnormal.map(|abnormal| f64::from(u8::from(abnormal))),
+        ),
+        ("kubelet_volume_stats_inodes", "[ALPHA] Maximum number of inodes in the volume", |own| {
+            Some(own.filesystem.inodes as f64)
+        }),
+        ("kubelet_volume_stats_inodes_free", "[ALPHA] Number of free inodes in the volume", |own| {
+            Some(own.filesystem.free_inodes as f64)
+        }),
+        ("kubelet_volume_stats_inodes_used", "[ALPHA] Number of used inodes in the volume", |own| {
+            Some(own.filesystem.used_inodes as f64)
+        }),
+        ("kubelet_volume_stats_used_bytes", "[ALPHA] Number of used bytes in the volume", |own| {
+            Some(own.filesystem.used_bytes as f64)
+        }),
+    ];
+    let mut text = Text::default();
+    for (name, help, value) in families {
+        let values: Vec<_> = all.iter().filter_map(|(key, own)| Some((key, value(own)?))).collect();
+        if values.is_empty() {
+            continue;
+        }
+        text.family(name, GAUGE, help);
+        for ((namespace, claim), value) in values {
+            let labels = [("namespace", *namespace), ("persistentvolumeclaim", *claim)];
+            text.sample(name, &labels, value, None);
+        }
+    }
+    text.finish()
 }
 
 /// What a container's series say of it; cAdvisor's `id` is its cgroup.

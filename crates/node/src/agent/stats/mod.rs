@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use runtime::SharedRuntime;
 
 use super::server::Pods;
+pub(crate) use host::filesystem as filesystem_of;
 use sample::Sample;
 use summary::Summary;
 
@@ -54,6 +55,8 @@ pub struct VolumeUsage {
     /// Counts to the pod's ephemeral storage.
     pub is_ephemeral: bool,
     pub filesystem: Filesystem,
+    /// Whether something is wrong with it, where somebody tells.
+    pub is_abnormal: Option<bool>,
 }
 
 /// Who knows how full the volumes of a pod are.
@@ -148,6 +151,17 @@ impl Stats {
     /// For `/metrics/cadvisor`.
     pub async fn cadvisor_metrics(&self) -> Result<String, Error> {
         Ok(metrics::cadvisor(&self.sample().await?.now))
+    }
+
+    /// What `/metrics` says of volumes of claims.
+    pub async fn volume_metrics(&self) -> String {
+        match self.sample().await {
+            Ok(pair) => metrics::volumes(&pair.now),
+            Err(error) => {
+                tracing::error!(error = %telemetry::chain(&error), "Could not sample how much is used");
+                String::new()
+            }
+        }
     }
 
     async fn sample(&self) -> Result<Pair, Error> {

@@ -16,6 +16,7 @@ impl Volumes for OneVolume {
         assert_eq!(pod_uid, "u");
         let filesystem = Filesystem { used_bytes: 1000, used_inodes: 10, ..Filesystem::default() };
         vec![VolumeUsage {
+            is_abnormal: None,
             name: "v".to_owned(),
             claim: Some("data".to_owned()),
             is_ephemeral: true,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use api::gvr::{PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES};
 use apimachinery::Status;
 use client::Api;
+use client::events::Reference;
 use client::typed::view;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Volume};
 
@@ -13,6 +14,7 @@ use crate::agent::config::{name, namespace, uid};
 /// A bound volume, as one pod uses it.
 #[derive(Clone, Debug)]
 pub struct Bound {
+    pub claim: Arc<PersistentVolumeClaim>,
     pub volume: Arc<PersistentVolume>,
     pub read_only: bool,
 }
@@ -39,7 +41,21 @@ pub async fn resolve(api: &dyn Api, pod: &Pod, volume: &Volume) -> Result<Bound,
     let bound = api.get(&PERSISTENT_VOLUMES, "", &volume_name).await.map_err(fetch)?;
     let bound = view::<PersistentVolume>(&bound).map_err(fetch)?;
     check_volume(&bound, &claim).map_err(failed)?;
-    Ok(Bound { volume: bound, read_only })
+    Ok(Bound { claim, volume: bound, read_only })
+}
+
+/// What an event of a claim is about.
+pub fn reference(claim: &PersistentVolumeClaim) -> Reference {
+    let text = |field: &Option<String>| field.as_deref().unwrap_or_default().into();
+    let metadata = &claim.metadata;
+    Reference {
+        api_version: "v1".into(),
+        kind: "PersistentVolumeClaim".into(),
+        namespace: text(&metadata.namespace),
+        name: text(&metadata.name),
+        uid: text(&metadata.uid),
+        ..Reference::default()
+    }
 }
 
 fn check_claim(claim: &PersistentVolumeClaim, pod: &Pod, is_own: bool) -> Result<(), String> {

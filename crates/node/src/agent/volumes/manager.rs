@@ -8,24 +8,28 @@ use api::amounts::Amounts;
 use camino::{Utf8Path, Utf8PathBuf};
 use client::events::Reference;
 use client::{Api, Recorder};
+use futures::StreamExt;
 use futures::future::join_all;
+use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use parking_lot::Mutex;
 use rt::{Instant, Shutdown};
 use tokio::sync::broadcast;
 
 use super::cache::{Changes, ObjectCache};
-use super::csi::{self, Csi, CsiDrivers};
+use super::csi::{self, Asking, Csi, CsiDrivers};
 use super::layout::{Layout, is_one_name};
 use super::plugins::{OWNED, plugin};
-use super::setup::Failure;
+use super::setup::{Done, Failure};
 use super::tokens::{ApiTokens, TokenCache, TokenRequests};
+use super::usage::Measure;
 use super::{Mounted, MountedVolume, Source, mount};
 use crate::agent::config::env_file::EnvFiles;
 use crate::agent::config::objects::Objects;
 use crate::agent::config::{all_containers, name, namespace, subpath, uid};
+use crate::agent::retry::Pauses;
 
-/// A change that could not be written is tried again after this.
+/// What could not be tried is looked at again after this.
 const RETRY: Duration = Duration::from_secs(30);
 
 /// Changes that a slow listener has not heard yet; beyond that it is told that it missed some.
@@ -59,22 +63,48 @@ pub struct VolumeError {
 struct Record {
     pod: Arc<Pod>,
     mounted: Mounted,
-    again_at: Option<Instant>,
+    /// By volume.
+    measures: BTreeMap<String, Measure>,
+    /// When a volume is looked at again, though nothing changed.
+    due: BTreeMap<String, Instant>,
 }
+
+impl Record {
+    fn take(&mut self, volume: &str, done: Done) {
+        self.mounted.insert(volume, done.volume);
+        self.measures.insert(volume.to_owned(), done.measure);
+        match done.again_at {
+            Some(at) => self.due.insert(volume.to_owned(), at),
+            None => self.due.remove(volume),
+        };
+    }
+}
+
+/// What is not tried again for a while.
+struct Failed {
+    failure: Failure,
+    retry_at: Instant,
+    pauses: Pauses,
+}
+
+/// A pod's uid, a volume's name, and how it was asked for.
+type Attempt = (String, String, Asking);
 
 pub struct VolumeManager {
     pub(super) options: Options,
     pub(super) layout: Layout,
     pub(super) api: Arc<dyn Api>,
     pub(super) csi: Csi,
-    pub(super) tokens: TokenCache,
+    pub(super) tokens: Arc<TokenCache>,
     cache: Arc<ObjectCache>,
     changes: Arc<Changes>,
-    recorder: Recorder,
+    pub(super) recorder: Recorder,
     refreshed: broadcast::Sender<Arc<str>>,
     /// By uid. Whoever works on a pod's volumes holds its lock, which is taken before this one.
     records: Mutex<HashMap<String, Record>>,
     locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// Of the pods in `records`, and of those that are about to be.
+    failed: Mutex<HashMap<Attempt, Failed>>,
 }
 
 impl VolumeManager {
@@ -101,15 +131,17 @@ impl VolumeManager {
     ) -> Arc<Self> {
         let layout = Layout::new(options.root.clone());
         let changes = Arc::new(Changes::default());
+        let tokens = Arc::new(TokenCache::new(tokens));
         Arc::new(Self {
-            csi: Csi::new(api.clone(), drivers, layout.clone(), &options.node_name),
-            tokens: TokenCache::new(tokens),
+            csi: Csi::new(api.clone(), drivers, layout.clone(), &options.node_name, tokens.clone()),
+            tokens,
             cache: ObjectCache::new(api.clone(), changes.clone(), shutdown),
             changes,
             recorder,
             refreshed: broadcast::Sender::new(CHANGES_MAX),
             records: Mutex::default(),
             locks: Mutex::default(),
+            failed: Mutex::default(),
             options,
             layout,
             api,
@@ -137,27 +169,73 @@ impl VolumeManager {
         let used = used_volumes(pod);
         let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
         let wanted: Vec<&Volume> = volumes.filter(|volume| used.contains(&volume.name)).collect();
-        let done = join_all(wanted.iter().map(|volume| self.set_up(pod, volume, &objects))).await;
-        let (mut mounted, mut errors, mut again_at) = (Mounted::default(), Vec::new(), None::<Instant>);
+        let done = join_all(wanted.iter().map(|own| self.attempt(pod, own, &objects, Asking::Once))).await;
+        let mut record = Record {
+            pod: Arc::new(pod.clone()),
+            mounted: Mounted::default(),
+            measures: BTreeMap::new(),
+            due: BTreeMap::new(),
+        };
+        let mut errors = Vec::new();
         for (volume, done) in wanted.iter().zip(done) {
             match done {
-                Ok(done) => {
-                    mounted.insert(volume.name.as_str(), done.volume);
-                    again_at = [again_at, done.again_at].into_iter().flatten().min();
+                Ok(done) => record.take(&volume.name, done),
+                Err(failure) => {
+                    // Whoever is told asks again, and nobody else.
+                    errors.push(error(&volume.name, failure));
                 }
-                Err(failure) => errors.push(error(&volume.name, failure)),
             }
         }
-        errors.extend(check_modes(pod, &mounted));
-        if !errors.is_empty() {
-            // Whoever is told asks again; until then the rest is kept up to date.
-            again_at = [again_at, Some(rt::instant() + RETRY)].into_iter().flatten().min();
-        }
-        let record = Record { pod: Arc::new(pod.clone()), mounted: mounted.clone(), again_at };
+        errors.extend(check_modes(pod, &record.mounted));
+        let mounted = record.mounted.clone();
         self.records.lock().insert(uid(pod).to_owned(), record);
         // The loop has to learn of the new time.
         self.changes.wake();
         if errors.is_empty() { Ok(mounted) } else { Err(errors) }
+    }
+
+    /// Sets up a volume, unless that failed a short while ago: then it is still the same failure.
+    async fn attempt(
+        &self,
+        pod: &Pod,
+        volume: &Volume,
+        objects: &Objects,
+        asking: Asking,
+    ) -> Result<Done, Failure> {
+        let key = (uid(pod).to_owned(), volume.name.clone(), asking);
+        if let Some(failed) = self.failed.lock().get(&key).filter(|own| rt::instant() < own.retry_at) {
+            return Err(failed.failure.clone());
+        }
+        let done = self.set_up(pod, volume, objects, asking).await;
+        let mut all = self.failed.lock();
+        match &done {
+            Ok(_) => drop(all.remove(&key)),
+            // It waits for others, who may be done any moment.
+            Err(Failure::Processing(_)) => {}
+            Err(failure) => {
+                let mut pauses = all.get(&key).map(|own| own.pauses).unwrap_or_default();
+                let retry_at = rt::instant() + pauses.next_pause();
+                all.insert(key, Failed { failure: failure.clone(), retry_at, pauses });
+            }
+        }
+        done
+    }
+
+    /// A pod that runs already, from before this process: its volumes are there, and are kept up to date from now on.
+    pub fn adopt(&self, pod: &Pod) {
+        let used = used_volumes(pod);
+        let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+        let now = rt::instant();
+        let due = volumes.filter(|own| used.contains(&own.name)).map(|own| (own.name.clone(), now));
+        let record = Record {
+            pod: Arc::new(pod.clone()),
+            mounted: Mounted::default(),
+            measures: BTreeMap::new(),
+            due: due.collect(),
+        };
+        self.cache.register(uid(pod), pod);
+        self.records.lock().entry(uid(pod).to_owned()).or_insert(record);
+        self.changes.wake();
     }
 
     /// The pod as it is now: labels and annotations may be shown in files of it.
@@ -168,6 +246,12 @@ impl VolumeManager {
             || record.pod.metadata.annotations != pod.metadata.annotations
         {
             self.changes.mark(uid(pod));
+            let now = rt::instant();
+            for (volume, at) in &mut record.due {
+                if matches!(record.measures.get(volume), Some(Measure::Driver(_))) {
+                    *at = now;
+                }
+            }
         }
         record.pod = Arc::new(pod.clone());
     }
@@ -190,6 +274,16 @@ impl VolumeManager {
         self.records.lock().get(uid).map(|record| record.mounted.clone())
     }
 
+    /// Whether the pod has volumes that are looked after.
+    pub(super) fn has(&self, uid: &str) -> bool {
+        self.records.lock().contains_key(uid)
+    }
+
+    /// How the pod's volumes are measured, by their names.
+    pub(super) fn measures(&self, uid: &str) -> Option<(Arc<Pod>, BTreeMap<String, Measure>)> {
+        self.records.lock().get(uid).map(|record| (record.pod.clone(), record.measures.clone()))
+    }
+
     /// Undoes all volumes of a pod, also those that only the disk knows of. Its containers have ended.
     ///
     /// # Errors
@@ -205,6 +299,7 @@ impl VolumeManager {
         self.cache.forget(uid);
         self.tokens.forget(uid);
         self.records.lock().remove(uid);
+        self.failed.lock().retain(|(own, _, _), _| own != uid);
         let sub_paths = self.layout.pod_sub_paths(uid);
         let volumes = self.layout.pod_volumes(uid);
         // Parts of volumes first: they keep the whole ones busy.
@@ -244,10 +339,14 @@ impl VolumeManager {
         self.csi.in_use()
     }
 
-    /// Keeps the files of volumes up to date until `shutdown`: when objects change, and before tokens end.
+    /// Keeps volumes up to date until `shutdown`: when objects change, before tokens end, and as drivers want it. Pods
+    /// do not wait for each other.
     pub async fn run(&self, shutdown: Shutdown) {
+        let mut marked = BTreeSet::new();
+        let mut busy: BTreeSet<String> = BTreeSet::new();
+        let mut working = FuturesUnordered::new();
         loop {
-            let next = self.records.lock().values().filter_map(|record| record.again_at).min();
+            let next = self.next_due(&busy);
             let timer = async {
                 match next {
                     Some(at) => rt::sleep_until(at).await,
@@ -258,52 +357,80 @@ impl VolumeManager {
                 () = shutdown.cancelled() => return,
                 () = self.changes.marked() => {}
                 () = timer => {}
+                Some(done) = working.next(), if !working.is_empty() => {
+                    let done: String = done;
+                    busy.remove(&done);
+                }
             }
-            let mut uids = self.changes.take();
-            uids.extend(self.due());
-            join_all(uids.iter().map(|uid| self.refresh(uid))).await;
+            marked.extend(self.changes.take());
+            let mut uids = self.due();
+            uids.extend(marked.iter().cloned());
+            for uid in uids.into_iter().filter(|uid| !busy.contains(uid)).collect::<BTreeSet<_>>() {
+                let is_marked = marked.remove(&uid);
+                busy.insert(uid.clone());
+                working.push(async move {
+                    self.refresh(&uid, is_marked).await;
+                    uid
+                });
+            }
         }
+    }
+
+    fn next_due(&self, busy: &BTreeSet<String>) -> Option<Instant> {
+        let records = self.records.lock();
+        let idle = records.iter().filter(|(uid, _)| !busy.contains(*uid));
+        idle.flat_map(|(_, record)| record.due.values()).min().copied()
     }
 
     fn due(&self) -> Vec<String> {
         let now = rt::instant();
         let records = self.records.lock();
-        let due = records.iter().filter(|(_, record)| record.again_at.is_some_and(|at| at <= now));
+        let due = records.iter().filter(|(_, record)| record.due.values().any(|at| *at <= now));
         due.map(|(uid, _)| uid.clone()).collect()
     }
 
-    /// Writes the data of a pod's volumes anew. Only of pods that were mounted, and that nobody unmounted since.
-    async fn refresh(&self, uid: &str) {
+    /// Brings the volumes of a pod up to date that are due, and all data of a pod that is marked. Only of pods that were
+    /// mounted, and that nobody unmounted since.
+    async fn refresh(&self, uid: &str, is_marked: bool) {
         let lock = self.lock(uid);
         let _own = lock.lock().await;
-        let Some(pod) = self.records.lock().get(uid).map(|record| record.pod.clone()) else { return };
+        let now = rt::instant();
+        let known = self.records.lock().get(uid).map(|record| {
+            let due = record.due.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone());
+            (record.pod.clone(), due.collect::<BTreeSet<_>>())
+        });
+        let Some((pod, due)) = known else { return };
+        if is_marked {
+            // What was missing may be there.
+            self.failed.lock().retain(|(own, _, _), _| own != uid);
+        }
         let objects = self.cache.objects(&pod).await;
         let used = used_volumes(&pod);
         let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-        let is_data = |volume: &&Volume| {
-            used.contains(&volume.name) && plugin(volume).is_some_and(|plugin| plugin.kind.is_data())
+        let is_data = |volume: &Volume| plugin(volume).is_some_and(|plugin| plugin.kind.is_data());
+        let is_wanted = |volume: &&Volume| {
+            used.contains(&volume.name) && (due.contains(&volume.name) || is_marked && is_data(volume))
         };
-        let mut again_at: Option<Instant> = None;
-        for volume in volumes.filter(is_data) {
-            match self.set_up(&pod, volume, &objects).await {
+        let wanted: Vec<&Volume> = volumes.filter(is_wanted).collect();
+        let done = join_all(wanted.iter().map(|own| self.attempt(&pod, own, &objects, Asking::Again))).await;
+        for (volume, done) in wanted.into_iter().zip(done) {
+            let mut records = self.records.lock();
+            let Some(record) = records.get_mut(uid) else { continue };
+            let failure = match done {
                 Ok(done) => {
-                    again_at = [again_at, done.again_at].into_iter().flatten().min();
-                    if let Some(record) = self.records.lock().get_mut(uid) {
-                        record.mounted.insert(volume.name.as_str(), done.volume);
-                    }
+                    record.take(&volume.name, done);
+                    continue;
                 }
-                Err(failure) => {
-                    // Whoever mounts it for the first time says so.
-                    if self.mounted(uid).is_some_and(|mounted| mounted.get(&volume.name).is_some()) {
-                        let error = error(&volume.name, failure);
-                        self.recorder.warning(&reference(&pod), error.reason, error.message);
-                    }
-                    again_at = [again_at, Some(rt::instant() + RETRY)].into_iter().flatten().min();
-                }
+                Err(failure) => failure,
+            };
+            let key = (uid.to_owned(), volume.name.clone(), Asking::Again);
+            let retry_at = self.failed.lock().get(&key).map(|own| own.retry_at);
+            record.due.insert(volume.name.clone(), retry_at.unwrap_or_else(|| rt::instant() + RETRY));
+            // Whoever mounts it for the first time says so.
+            if record.mounted.get(&volume.name).is_some() {
+                let error = error(&volume.name, failure);
+                self.recorder.warning(&reference(&pod), error.reason, error.message);
             }
-        }
-        if let Some(record) = self.records.lock().get_mut(uid) {
-            record.again_at = again_at;
         }
         // Nobody has to listen.
         let _ = self.refreshed.send(uid.into());
@@ -379,14 +506,24 @@ fn check_modes(pod: &Pod, mounted: &Mounted) -> Vec<VolumeError> {
 }
 
 fn error(volume: &str, failure: Failure) -> VolumeError {
+    let reason = match &failure {
+        Failure::Expansion { in_use: true, .. } => "VolumeResizeFailed",
+        _ => "FailedMount",
+    };
     let message = match failure {
         Failure::SetUp { volume, why } => format!("MountVolume.SetUp failed for volume {volume:?} : {why}"),
+        Failure::Expansion { volume, why, in_use: true } => {
+            format!("NodeExpandVolume.NodeExpandVolume failed for volume {volume:?} : {why}")
+        }
+        Failure::Expansion { volume, why, in_use: false } => {
+            format!("MountVolume.Setup failed while expanding volume for volume {volume:?} : {why}")
+        }
         Failure::Processing(why) => format!(
             "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[], failed to process \
              volumes=[{volume}]: {why}"
         ),
     };
-    VolumeError { volume: volume.to_owned(), reason: "FailedMount", message }
+    VolumeError { volume: volume.to_owned(), reason, message }
 }
 
 /// Unmounts what is below a folder and removes what it was mounted on.

@@ -27,6 +27,9 @@ mod setup;
 #[cfg(test)]
 mod tests;
 pub mod tokens;
+mod usage;
 
 pub use manager::{Options, VolumeError, VolumeFiles, VolumeManager, reference};
 pub use mounted::{Mounted, MountedVolume, Source};
+pub use usage::VolumeUsages;
+pub(crate) use usage::is_ephemeral;

@@ -11,11 +11,13 @@ use k8s_openapi::api::core::v1::{
 use rt::Instant;
 
 use super::atomic::{self, Payload};
+use super::csi::Asking;
 use super::layout::is_one_name;
 use super::ownership::{self, ChangePolicy};
 use super::payload::{self, MODE_DEFAULT};
 use super::plugins::{Kind, LOCAL, NFS, Plugin, plugin};
-use super::{MountedVolume, Source, VolumeManager, claims, empty_dir, host_path, mount};
+use super::usage::Measure;
+use super::{MountedVolume, Source, VolumeManager, claims, empty_dir, host_path, manager, mount};
 use crate::agent::config::objects::Objects;
 use crate::agent::config::{resources, uid};
 
@@ -25,6 +27,10 @@ const CLUSTER_TRUST_BUNDLES: &str = "clustertrustbundles";
 /// Bundles are not watched; a volume that shows some is looked at again after this.
 const BUNDLES_AGAIN: Duration = Duration::from_secs(600);
 
+/// Volumes of CSI drivers are looked at again after this: they may have grown, and some drivers want to publish them
+/// again and again. A kubelet does it with each pod as often.
+const CSI_AGAIN: Duration = Duration::from_secs(30);
+
 /// Bytes that a program may say when it cannot mount.
 const MOUNT_OUTPUT_MAX: usize = 1_024;
 
@@ -33,6 +39,9 @@ const MOUNT_OUTPUT_MAX: usize = 1_024;
 pub(super) enum Failure {
     /// `MountVolume.SetUp failed for volume …`, by the volume's own name.
     SetUp { volume: String, why: String },
+    /// It is there, and did not grow: `MountVolume.Setup failed while expanding volume`, or, in use,
+    /// `NodeExpandVolume.NodeExpandVolume failed`.
+    Expansion { volume: String, why: String, in_use: bool },
     /// It could not even be tried.
     Processing(String),
 }
@@ -42,13 +51,26 @@ pub(super) struct Done {
     pub volume: MountedVolume,
     /// When it has to be looked at again, though nothing changed.
     pub again_at: Option<Instant>,
+    /// How to find out how full it is.
+    pub measure: Measure,
 }
 
 impl Done {
-    fn at(path: Utf8PathBuf, read_only: bool) -> Self {
+    fn at(path: Utf8PathBuf, read_only: bool, measure: impl FnOnce(Utf8PathBuf) -> Measure) -> Self {
+        let measure = measure(path.clone());
         let volume = MountedVolume { source: Source::Path(path), read_only, group: None };
-        Self { volume, again_at: None }
+        Self { volume, again_at: None, measure }
     }
+
+    /// A driver's.
+    fn of_csi(self) -> Self {
+        Self { again_at: Some(rt::instant() + rt::jittered(CSI_AGAIN, 0.2)), ..self }
+    }
+}
+
+/// Nobody knows how full it is, or it is not worth asking.
+fn unmeasured(_: Utf8PathBuf) -> Measure {
+    Measure::None
 }
 
 /// The group that a pod's volumes are given to, and how eagerly.
@@ -72,6 +94,7 @@ impl VolumeManager {
         pod: &Pod,
         volume: &Volume,
         objects: &Objects,
+        asking: Asking,
     ) -> Result<Done, Failure> {
         let Some(plugin) = plugin(volume) else { return Err(no_plugin(&volume.name)) };
         let failed = |why: String| Failure::SetUp { volume: volume.name.clone(), why };
@@ -84,22 +107,23 @@ impl VolumeManager {
             Kind::HostPath => {
                 let source = volume.host_path.clone().unwrap_or_default();
                 let path = blocking(move || host_path::set_up(&source)).await.map_err(failed)?;
-                Ok(Done::at(path, false))
+                Ok(Done::at(path, false, unmeasured))
             }
             Kind::ConfigMap | Kind::Secret | Kind::DownwardApi | Kind::Projected => {
                 self.data(pod, volume, plugin, folder, objects).await.map_err(failed)
             }
-            Kind::Claim => self.claim(pod, volume).await,
+            Kind::Claim => self.claim(pod, volume, asking).await,
             Kind::Nfs => {
                 let source = volume.nfs.clone().unwrap_or_default();
                 let read_only = source.read_only.unwrap_or(false);
                 let path = nfs(source, Vec::new(), folder).await.map_err(failed)?;
-                Ok(Done::at(path, read_only))
+                Ok(Done::at(path, read_only, Measure::Filesystem))
             }
             Kind::Csi => {
                 let read_only = volume.csi.as_ref().and_then(|own| own.read_only).unwrap_or(false);
-                let path = self.csi.set_up_inline(pod, volume).await.map_err(failed)?;
-                Ok(Done::at(path, read_only))
+                let path = self.csi.set_up_inline(pod, volume, asking).await.map_err(failed)?;
+                let measure = |_| Measure::Driver(self.csi.measuring(pod, &volume.name, false));
+                Ok(Done::at(path, read_only, measure).of_csi())
             }
             Kind::Image => {
                 let source = volume.image.clone().unwrap_or_default();
@@ -108,7 +132,8 @@ impl VolumeManager {
                     pull_policy: source.pull_policy.unwrap_or_default(),
                     id: None,
                 };
-                Ok(Done { volume: MountedVolume { source, read_only: true, group: None }, again_at: None })
+                let volume = MountedVolume { source, read_only: true, group: None };
+                Ok(Done { volume, again_at: None, measure: Measure::None })
             }
             Kind::Unsupported => Err(no_plugin(&volume.name)),
         }
@@ -122,7 +147,7 @@ impl VolumeManager {
         let path = folder.clone();
         blocking(move || empty_dir::set_up(&folder, &medium, group).map_err(|error| error.to_string()))
             .await?;
-        Ok(Done::at(path, false))
+        Ok(Done::at(path, false, Measure::Files))
     }
 
     async fn data(
@@ -165,7 +190,7 @@ impl VolumeManager {
         let group = group_of(pod).map(|(group, _)| group);
         let path = folder.clone();
         blocking(move || atomic::write(&folder, &payload, group).map_err(|error| error.to_string())).await?;
-        Ok(Done { again_at, ..Done::at(path, true) })
+        Ok(Done { again_at, ..Done::at(path, true, Measure::Files) })
     }
 
     async fn projected(
@@ -253,52 +278,96 @@ impl VolumeManager {
         Ok(payload::of_trust_bundles(trees.iter().map(|tree| tree.str_at(&["spec", "trustBundle"]))))
     }
 
-    async fn claim(&self, pod: &Pod, volume: &Volume) -> Result<Done, Failure> {
+    async fn claim(&self, pod: &Pod, volume: &Volume, asking: Asking) -> Result<Done, Failure> {
         let bound = claims::resolve(&*self.api, pod, volume).await.map_err(Failure::Processing)?;
         let own_name = bound.volume.metadata.name.clone().unwrap_or_default();
         let failed = |why: String| Failure::SetUp { volume: own_name.clone(), why };
         if !is_one_name(&own_name) {
             return Err(failed("its name is no proper name".to_owned()));
         }
-        let mut done = self.persistent(pod, &bound.volume, bound.read_only).await.map_err(failed)?;
+        let mut done = self.persistent(pod, &bound.volume, bound.read_only, asking).await.map_err(failed)?;
+        let in_use = asking == Asking::Again;
+        // A volume that containers have already does not hold up others of its pod.
+        let is_new = self.mounted(uid(pod)).is_none_or(|mounted| mounted.get(&volume.name).is_none());
+        if in_use || is_new {
+            let failed = |why| Failure::Expansion { volume: own_name.clone(), why, in_use };
+            self.expand(pod, &bound, asking).await.map_err(failed)?;
+        }
         let annotations = bound.volume.metadata.annotations.iter().flatten();
         let group = annotations.into_iter().find(|(key, _)| *key == "pv.beta.kubernetes.io/gid");
         done.volume.group = group.and_then(|(_, value)| value.parse().ok());
         Ok(done)
     }
 
-    async fn persistent(&self, pod: &Pod, bound: &PersistentVolume, read_only: bool) -> Result<Done, String> {
+    /// Lets a volume grow to its disk's size, and says so.
+    async fn expand(&self, pod: &Pod, bound: &claims::Bound, asking: Asking) -> Result<(), String> {
+        if !self.csi.expand(pod, &bound.volume, &bound.claim, bound.read_only).await? {
+            return Ok(());
+        }
+        let name = bound.volume.metadata.name.as_deref().unwrap_or_default();
+        let node = &self.options.node_name;
+        let message = match asking {
+            Asking::Once => format!("MountVolume.NodeExpandVolume succeeded for volume {name:?} {node}"),
+            Asking::Again => {
+                format!("NodeExpandVolume.NodeExpandVolume succeeded for volume {name:?} {node}")
+            }
+        };
+        for about in [manager::reference(pod), claims::reference(&bound.claim)] {
+            self.recorder.normal(&about, "FileSystemResizeSuccessful", message.clone());
+        }
+        Ok(())
+    }
+
+    async fn persistent(
+        &self,
+        pod: &Pod,
+        bound: &PersistentVolume,
+        read_only: bool,
+        asking: Asking,
+    ) -> Result<Done, String> {
         let spec = bound.spec.as_ref().ok_or("the volume has no spec")?;
         let name = bound.metadata.name.as_deref().unwrap_or_default();
         let options = spec.mount_options.clone().unwrap_or_default();
         if spec.volume_mode.as_deref() == Some("Block") {
             let path = match &spec.local {
                 Some(local) => Utf8PathBuf::from(&local.path),
-                None if spec.csi.is_some() => self.csi.set_up_persistent(pod, bound, read_only).await?,
+                None if spec.csi.is_some() => {
+                    self.csi.set_up_persistent(pod, bound, read_only, asking).await?
+                }
                 None => return Err("volumes of this kind are no block devices on this node".to_owned()),
             };
             let source = blocking(move || block_device(path)).await?;
-            return Ok(Done { volume: MountedVolume { source, read_only, group: None }, again_at: None });
+            let done = Done {
+                volume: MountedVolume { source, read_only, group: None },
+                again_at: None,
+                measure: Measure::None,
+            };
+            if spec.csi.is_none() {
+                return Ok(done);
+            }
+            let measure = Measure::Driver(self.csi.measuring(pod, name, true));
+            return Ok(Done { measure, ..done }.of_csi());
         }
         if let Some(local) = &spec.local {
             let (source, target) =
                 (Utf8PathBuf::from(&local.path), self.layout.volume(uid(pod), LOCAL, name));
             let group = group_of(pod).filter(|_| !read_only);
             let path = blocking(move || bind_local(&source, target, read_only, group)).await?;
-            return Ok(Done::at(path, read_only));
+            return Ok(Done::at(path, read_only, Measure::Filesystem));
         }
         if let Some(source) = spec.host_path.clone() {
             let path = blocking(move || host_path::set_up(&source)).await?;
-            return Ok(Done::at(path, read_only));
+            return Ok(Done::at(path, read_only, unmeasured));
         }
         if let Some(mut source) = spec.nfs.clone() {
             source.read_only = Some(source.read_only.unwrap_or(false) || read_only);
             let path = nfs(source, options, self.layout.volume(uid(pod), NFS, name)).await?;
-            return Ok(Done::at(path, read_only));
+            return Ok(Done::at(path, read_only, Measure::Filesystem));
         }
         if spec.csi.is_some() {
-            let path = self.csi.set_up_persistent(pod, bound, read_only).await?;
-            return Ok(Done::at(path, read_only));
+            let path = self.csi.set_up_persistent(pod, bound, read_only, asking).await?;
+            let measure = |_| Measure::Driver(self.csi.measuring(pod, name, false));
+            return Ok(Done::at(path, read_only, measure).of_csi());
         }
         Err(format!("failed to get Plugin from volumeSpec for volume {name:?} err=no volume plugin matched"))
     }

@@ -49,7 +49,7 @@ impl TokenRequests for ApiTokens {
 pub struct Token {
     pub text: String,
     pub refresh_at: Timestamp,
-    expires_at: Timestamp,
+    pub expires_at: Timestamp,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use camino::Utf8Path;
-use grpc::{Client, Options, Status};
+use grpc::{Client, Code, Options, Status};
 use prost::Message;
 
+use super::contract::{Abilities, CsiDriver, CsiVolume, Measured, NotExpanded};
 use super::messages::{
-    self, AccessMode, AccessType, Capabilities, MountVolume, NodeInfo, Nothing, PublishRequest, StageRequest,
-    UndoRequest, VolumeCapability, capability, mode,
+    self, AccessMode, AccessType, Capabilities, CapacityRange, ExpandRequest, MountVolume, NodeInfo, Nothing,
+    PublishRequest, StageRequest, StatsRequest, StatsResponse, UndoRequest, VolumeCapability, VolumeUsage,
+    capability, mode, unit,
 };
-use super::{CsiDriver, CsiVolume};
 
 /// A call that is not answered within this time has failed, and is made again later.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
@@ -44,7 +45,6 @@ impl SocketDriver {
         self.call(messages::GET_INFO, &Nothing {}).await
     }
 
-    /// Asked each time: a driver may have been replaced by one that can do more.
     async fn capabilities(&self) -> Result<Vec<i32>, String> {
         let answer = self.call::<Capabilities>(messages::GET_CAPABILITIES, &Nothing {}).await;
         let answer = answer.map_err(text)?;
@@ -86,12 +86,14 @@ fn volume_capability(volume: &CsiVolume, capabilities: &[i32]) -> VolumeCapabili
 
 #[async_trait]
 impl CsiDriver for SocketDriver {
-    async fn stages(&self) -> Result<bool, String> {
-        Ok(self.capabilities().await?.contains(&capability::STAGE_UNSTAGE_VOLUME))
-    }
-
-    async fn mounts_groups(&self) -> Result<bool, String> {
-        Ok(self.capabilities().await?.contains(&capability::VOLUME_MOUNT_GROUP))
+    async fn abilities(&self) -> Result<Abilities, String> {
+        let own = self.capabilities().await?;
+        Ok(Abilities {
+            stages: own.contains(&capability::STAGE_UNSTAGE_VOLUME),
+            measures: own.contains(&capability::GET_VOLUME_STATS),
+            expands: own.contains(&capability::EXPAND_VOLUME),
+            mounts_groups: own.contains(&capability::VOLUME_MOUNT_GROUP),
+        })
     }
 
     async fn stage(&self, volume: &CsiVolume, staging: &Utf8Path) -> Result<(), String> {
@@ -136,11 +138,93 @@ impl CsiDriver for SocketDriver {
         let request = UndoRequest { volume_id: handle.to_owned(), path: target.to_string() };
         self.call::<Nothing>(messages::UNPUBLISH, &request).await.map(drop).map_err(text)
     }
+
+    async fn expand(
+        &self,
+        volume: &CsiVolume,
+        staging: Option<&Utf8Path>,
+        target: &Utf8Path,
+        bytes: i64,
+    ) -> Result<(), NotExpanded> {
+        let capabilities = self.capabilities().await;
+        let capabilities = capabilities.map_err(|message| NotExpanded { message, is_final: false })?;
+        let request = ExpandRequest {
+            volume_id: volume.handle.clone(),
+            volume_path: target.to_string(),
+            capacity_range: Some(CapacityRange { required_bytes: bytes }),
+            staging_target_path: staging.map(ToString::to_string).unwrap_or_default(),
+            volume_capability: Some(volume_capability(volume, &capabilities)),
+            secrets: map(&volume.secrets),
+        };
+        let expanded = self.call::<Nothing>(messages::EXPAND, &request).await;
+        expanded.map(drop).map_err(|status| NotExpanded {
+            is_final: matches!(status.code, Code::InvalidArgument | Code::OutOfRange | Code::NotFound),
+            message: text(status),
+        })
+    }
+
+    async fn measure(
+        &self,
+        handle: &str,
+        staging: Option<&Utf8Path>,
+        target: &Utf8Path,
+    ) -> Result<Measured, String> {
+        let request = StatsRequest {
+            volume_id: handle.to_owned(),
+            volume_path: target.to_string(),
+            staging_target_path: staging.map(ToString::to_string).unwrap_or_default(),
+        };
+        let answer = self.call::<StatsResponse>(messages::GET_STATS, &request).await.map_err(text)?;
+        measured(&answer)
+    }
+}
+
+fn measured(answer: &StatsResponse) -> Result<Measured, String> {
+    if answer.usage.is_empty() {
+        return Err("failed to get usage from response. usage is nil".to_owned());
+    }
+    let mut measured =
+        Measured { is_abnormal: answer.condition.as_ref().map(|own| own.abnormal), ..Measured::default() };
+    let amount = |own: i64| u64::try_from(own).unwrap_or_default();
+    let own = &mut measured.filesystem;
+    for VolumeUsage { available, total, used, unit } in &answer.usage {
+        let (available, total, used) = (amount(*available), amount(*total), amount(*used));
+        match *unit {
+            unit::BYTES => {
+                (own.available_bytes, own.capacity_bytes, own.used_bytes) = (available, total, used);
+            }
+            unit::INODES => (own.free_inodes, own.inodes, own.used_inodes) = (available, total, used),
+            other => return Err(format!("unknown unit {other} in a volume's usage")),
+        }
+    }
+    Ok(measured)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::stats::Filesystem;
+
+    #[test]
+    fn what_a_driver_says_of_a_volume_is_read_by_its_units() {
+        let usage = |available, total, used, unit| VolumeUsage { available, total, used, unit };
+        let answer = StatsResponse {
+            usage: vec![usage(1, 3, 2, unit::BYTES), usage(-1, 30, 20, unit::INODES)],
+            condition: Some(messages::VolumeCondition { abnormal: true, message: "old".into() }),
+        };
+        let filesystem = Filesystem {
+            available_bytes: 1,
+            capacity_bytes: 3,
+            used_bytes: 2,
+            free_inodes: 0,
+            inodes: 30,
+            used_inodes: 20,
+        };
+        assert_eq!(measured(&answer), Ok(Measured { filesystem, is_abnormal: Some(true) }));
+        measured(&StatsResponse::default()).expect_err("nothing is said");
+        let odd = StatsResponse { usage: vec![usage(1, 1, 1, 7)], condition: None };
+        assert_eq!(measured(&odd), Err("unknown unit 7 in a volume's usage".to_owned()));
+    }
 
     #[test]
     fn a_driver_hears_of_writers_what_it_can_tell_apart() {

@@ -10,10 +10,14 @@ pub const STAGE: &str = "/csi.v1.Node/NodeStageVolume";
 pub const UNSTAGE: &str = "/csi.v1.Node/NodeUnstageVolume";
 pub const PUBLISH: &str = "/csi.v1.Node/NodePublishVolume";
 pub const UNPUBLISH: &str = "/csi.v1.Node/NodeUnpublishVolume";
+pub const EXPAND: &str = "/csi.v1.Node/NodeExpandVolume";
+pub const GET_STATS: &str = "/csi.v1.Node/NodeGetVolumeStats";
 
 /// `NodeServiceCapability.RPC.Type`
 pub mod capability {
     pub const STAGE_UNSTAGE_VOLUME: i32 = 1;
+    pub const GET_VOLUME_STATS: i32 = 2;
+    pub const EXPAND_VOLUME: i32 = 3;
     pub const SINGLE_NODE_MULTI_WRITER: i32 = 5;
     pub const VOLUME_MOUNT_GROUP: i32 = 6;
 }
@@ -26,6 +30,12 @@ pub mod mode {
     pub const MULTI_NODE_MULTI_WRITER: i32 = 5;
     pub const SINGLE_NODE_SINGLE_WRITER: i32 = 6;
     pub const SINGLE_NODE_MULTI_WRITER: i32 = 7;
+}
+
+/// `VolumeUsage.Unit`
+pub mod unit {
+    pub const BYTES: i32 = 1;
+    pub const INODES: i32 = 2;
 }
 
 /// Nothing, or nothing of interest.
@@ -142,4 +152,64 @@ pub struct PublishRequest {
     pub secrets: HashMap<String, String>,
     #[prost(map = "string, string", tag = "8")]
     pub volume_context: HashMap<String, String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct ExpandRequest {
+    #[prost(string, tag = "1")]
+    pub volume_id: String,
+    #[prost(string, tag = "2")]
+    pub volume_path: String,
+    #[prost(message, optional, tag = "3")]
+    pub capacity_range: Option<CapacityRange>,
+    #[prost(string, tag = "4")]
+    pub staging_target_path: String,
+    #[prost(message, optional, tag = "5")]
+    pub volume_capability: Option<VolumeCapability>,
+    #[prost(map = "string, string", tag = "6")]
+    pub secrets: HashMap<String, String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct CapacityRange {
+    #[prost(int64, tag = "1")]
+    pub required_bytes: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct StatsRequest {
+    #[prost(string, tag = "1")]
+    pub volume_id: String,
+    #[prost(string, tag = "2")]
+    pub volume_path: String,
+    #[prost(string, tag = "3")]
+    pub staging_target_path: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct StatsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub usage: Vec<VolumeUsage>,
+    #[prost(message, optional, tag = "2")]
+    pub condition: Option<VolumeCondition>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct VolumeUsage {
+    #[prost(int64, tag = "1")]
+    pub available: i64,
+    #[prost(int64, tag = "2")]
+    pub total: i64,
+    #[prost(int64, tag = "3")]
+    pub used: i64,
+    #[prost(int32, tag = "4")]
+    pub unit: i32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct VolumeCondition {
+    #[prost(bool, tag = "1")]
+    pub abnormal: bool,
+    #[prost(string, tag = "2")]
+    pub message: String,
 }

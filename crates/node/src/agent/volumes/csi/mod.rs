@@ -1,11 +1,15 @@
 //! Volumes of CSI drivers: which calls in which order, and what is remembered on disk to undo them.
 //!
-//! A driver is behind [`CsiDriver`]: [`driver`] speaks gRPC with it, [`registry`] knows which there are. A volume is staged once for the node and
-//! published once for each pod. `vol_data.json` beside a pod's mount says whose it is, as a kubelet writes it, so that
-//! a restarted node can undo what it does not remember.
+//! A driver is behind [`CsiDriver`]: [`driver`] speaks gRPC with it, [`registry`] knows which there are. A volume is
+//! staged once for the node and published once for each pod, and again and again where its driver wants that.
+//! `vol_data.json` beside a pod's mount says whose it is, as a kubelet writes it, so that a restarted node can undo what
+//! it does not remember.
 
+mod context;
+mod contract;
 mod data;
 mod driver;
+mod expansion;
 mod messages;
 pub mod registry;
 #[cfg(test)]
@@ -17,72 +21,25 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use api::gvr::{CSI_DRIVERS, VOLUME_ATTACHMENTS};
-use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
 use client::Api;
 use client::typed::view;
-use k8s_openapi::api::core::v1::{PersistentVolume, Pod, Secret, Volume};
+use k8s_openapi::api::core::v1::{
+    CSIPersistentVolumeSource, PersistentVolume, PersistentVolumeSpec, Pod, Secret, SecretReference, Volume,
+};
 use k8s_openapi::api::storage::v1::{CSIDriver as DriverObject, CSIDriverSpec, VolumeAttachment};
 use parking_lot::Mutex;
 
+use context::{add_tokens, check_ephemeral, pod_info, takes_group};
+pub use contract::{Abilities, CsiDriver, CsiDrivers, CsiVolume, Measured, NoDrivers, NotExpanded};
 pub use data::pods;
 use data::{VolumeData, data_path, folders, is_device, read_data, write_data};
 
 use super::layout::{Layout, is_one_name};
 use super::plugins::CSI;
+use super::tokens::TokenCache;
 use super::{mount, ownership};
-use crate::agent::config::{name, namespace, uid};
-
-/// What a driver is told of a volume.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CsiVolume {
-    pub handle: String,
-    pub fs_type: String,
-    pub mount_flags: Vec<String>,
-    /// `ReadWriteOnce`, …: the strongest that the volume has.
-    pub access_mode: String,
-    pub read_only: bool,
-    pub attributes: BTreeMap<String, String>,
-    /// What attaching returned.
-    pub publish_context: BTreeMap<String, String>,
-    pub secrets: BTreeMap<String, String>,
-    /// A device, and no file system.
-    pub block: bool,
-    /// The pod's `fsGroup`, for a driver that gives files their group itself.
-    pub mount_group: Option<u32>,
-}
-
-/// One driver's node service. All calls are idempotent.
-#[async_trait]
-pub trait CsiDriver: Send + Sync + 'static {
-    /// Whether it has `STAGE_UNSTAGE_VOLUME`.
-    async fn stages(&self) -> Result<bool, String>;
-    /// Whether it has `VOLUME_MOUNT_GROUP`.
-    async fn mounts_groups(&self) -> Result<bool, String>;
-    async fn stage(&self, volume: &CsiVolume, staging: &Utf8Path) -> Result<(), String>;
-    async fn unstage(&self, handle: &str, staging: &Utf8Path) -> Result<(), String>;
-    async fn publish(
-        &self,
-        volume: &CsiVolume,
-        staging: Option<&Utf8Path>,
-        target: &Utf8Path,
-    ) -> Result<(), String>;
-    async fn unpublish(&self, handle: &str, target: &Utf8Path) -> Result<(), String>;
-}
-
-/// The drivers that are registered on this node.
-pub trait CsiDrivers: Send + Sync + 'static {
-    fn driver(&self, name: &str) -> Option<Arc<dyn CsiDriver>>;
-}
-
-/// A node without any.
-pub struct NoDrivers;
-
-impl CsiDrivers for NoDrivers {
-    fn driver(&self, _name: &str) -> Option<Arc<dyn CsiDriver>> {
-        None
-    }
-}
+use crate::agent::config::{namespace, uid};
 
 /// The name of a volume in `status.volumesInUse` and `status.volumesAttached`.
 pub fn unique_name(driver: &str, handle: &str) -> String {
@@ -105,8 +62,28 @@ pub struct Csi {
     drivers: Arc<dyn CsiDrivers>,
     layout: Layout,
     node: String,
+    tokens: Arc<TokenCache>,
+    /// Bytes that this node made of volumes, by their unique names; as many as there are volumes in use.
+    sizes: Mutex<HashMap<String, i64>>,
     /// One stage or unstage of a volume at a time; as many as there are volumes in use.
     stages: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// How a volume is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Asking {
+    /// So that it is there: whoever has it is not asked again.
+    Once,
+    /// So that it is up to date: a driver with `requiresRepublish` publishes it anew.
+    Again,
+}
+
+/// A volume that a pod has, found again by what is written down of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    uid: String,
+    name: String,
+    block: bool,
 }
 
 /// A volume and whose it is.
@@ -122,8 +99,15 @@ struct Wanted {
 }
 
 impl Csi {
-    pub fn new(api: Arc<dyn Api>, drivers: Arc<dyn CsiDrivers>, layout: Layout, node: &str) -> Self {
-        Self { api, drivers, layout, node: node.to_owned(), stages: Mutex::default() }
+    pub fn new(
+        api: Arc<dyn Api>,
+        drivers: Arc<dyn CsiDrivers>,
+        layout: Layout,
+        node: &str,
+        tokens: Arc<TokenCache>,
+    ) -> Self {
+        let node = node.to_owned();
+        Self { api, drivers, layout, node, tokens, sizes: Mutex::default(), stages: Mutex::default() }
     }
 
     /// Sets up a volume that is bound to a claim of the pod. Returns where it is.
@@ -135,41 +119,25 @@ impl Csi {
         pod: &Pod,
         bound: &PersistentVolume,
         read_only: bool,
+        asking: Asking,
     ) -> Result<Utf8PathBuf, String> {
         let spec = bound.spec.as_ref().ok_or("the volume has no spec")?;
         let source = spec.csi.as_ref().ok_or("the volume is none of CSI")?;
-        let block = spec.volume_mode.as_deref() == Some("Block");
-        if let Some(target) =
-            self.published(pod, bound.metadata.name.as_deref().unwrap_or_default(), block)?
-        {
+        let name = bound.metadata.name.as_deref().unwrap_or_default();
+        let volume = volume_of(spec, source, read_only);
+        if let Some(target) = self.enough(pod, name, volume.block, (&source.driver, asking)).await? {
             return Ok(target);
         }
-        let secrets = async |reference: &Option<k8s_openapi::api::core::v1::SecretReference>| match reference
-        {
-            Some(own) => {
-                let namespace = own.namespace.as_deref().unwrap_or_default();
-                self.secret(namespace, own.name.as_deref().unwrap_or_default()).await
-            }
-            None => Ok(BTreeMap::new()),
-        };
         let modes = spec.access_modes.as_deref().unwrap_or_default();
         let wanted = Wanted {
             driver: source.driver.clone(),
-            name: bound.metadata.name.clone().unwrap_or_default(),
-            stage_secrets: secrets(&source.node_stage_secret_ref).await?,
+            name: name.to_owned(),
+            stage_secrets: self.secret_of(source.node_stage_secret_ref.as_ref()).await?,
             ephemeral: false,
             read_write_once: modes.iter().any(|mode| mode == "ReadWriteOnce" || mode == "ReadWriteOncePod"),
             volume: CsiVolume {
-                handle: source.volume_handle.clone(),
-                fs_type: source.fs_type.clone().unwrap_or_default(),
-                mount_flags: spec.mount_options.clone().unwrap_or_default(),
-                access_mode: modes.first().cloned().unwrap_or_default(),
-                read_only: read_only || source.read_only.unwrap_or(false),
-                attributes: source.volume_attributes.clone().unwrap_or_default(),
-                publish_context: BTreeMap::new(),
-                secrets: secrets(&source.node_publish_secret_ref).await?,
-                block,
-                mount_group: None,
+                secrets: self.secret_of(source.node_publish_secret_ref.as_ref()).await?,
+                ..volume
             },
         };
         self.set_up(pod, wanted).await
@@ -179,9 +147,14 @@ impl Csi {
     ///
     /// # Errors
     /// A message.
-    pub async fn set_up_inline(&self, pod: &Pod, volume: &Volume) -> Result<Utf8PathBuf, String> {
+    pub async fn set_up_inline(
+        &self,
+        pod: &Pod,
+        volume: &Volume,
+        asking: Asking,
+    ) -> Result<Utf8PathBuf, String> {
         let source = volume.csi.as_ref().ok_or("the volume is none of CSI")?;
-        if let Some(target) = self.published(pod, &volume.name, false)? {
+        if let Some(target) = self.enough(pod, &volume.name, false, (&source.driver, asking)).await? {
             return Ok(target);
         }
         let secrets = match &source.node_publish_secret_ref {
@@ -224,13 +197,23 @@ impl Csi {
         if about.as_ref().is_some_and(|own| own.pod_info_on_mount == Some(true)) {
             wanted.volume.attributes.extend(pod_info(pod, wanted.ephemeral));
         }
+        let (folder, target) = self.places(uid(pod), &wanted.name, wanted.volume.block);
         let policy = about.as_ref().and_then(|own| own.fs_group_policy.as_deref()).unwrap_or_default();
         let group =
             super::setup::group_of(pod).filter(|_| !wanted.volume.block && takes_group(policy, &wanted));
-        let driver_sets_group = group.is_some() && driver.mounts_groups().await?;
+        let abilities = driver.abilities().await?;
+        let driver_sets_group = group.is_some() && abilities.mounts_groups;
         wanted.volume.mount_group = group.map(|(group, _)| group).filter(|_| driver_sets_group);
-        let staging = if wanted.ephemeral { None } else { self.stage(&*driver, &wanted).await? };
-        let (folder, target) = self.places(uid(pod), &wanted.name, wanted.volume.block);
+        let staging = if wanted.ephemeral || !abilities.stages {
+            None
+        } else {
+            let is_there = is_published(&folder, &target, wanted.volume.block)?;
+            Some(self.stage(&*driver, &wanted, is_there).await?)
+        };
+        if let Some(about) = &about {
+            // Only publishing hears of them.
+            add_tokens(&self.tokens, pod, about, &mut wanted.volume).await?;
+        }
         let data = VolumeData {
             spec_vol_id: wanted.name.clone(),
             volume_handle: wanted.volume.handle.clone(),
@@ -256,17 +239,44 @@ impl Csi {
         Ok(target)
     }
 
-    /// Where the volume is, if it is there: then nobody has to be asked, and nobody has to be up.
-    fn published(&self, pod: &Pod, name: &str, block: bool) -> Result<Option<Utf8PathBuf>, String> {
+    /// Where the volume is, if it is there and its driver need not be asked again: then nobody has to be up.
+    async fn enough(
+        &self,
+        pod: &Pod,
+        name: &str,
+        block: bool,
+        (driver, asking): (&str, Asking),
+    ) -> Result<Option<Utf8PathBuf>, String> {
         let (folder, target) = self.places(uid(pod), name, block);
-        let is_there = is_one_name(name)
-            && read_data(&folder)?.is_some()
-            && if block {
-                is_block_device(&target)
-            } else {
-                mount::is_mount_point(&target).map_err(|error| error.to_string())?
-            };
-        Ok(is_there.then_some(target))
+        if !is_one_name(name) || !is_published(&folder, &target, block)? {
+            return Ok(None);
+        }
+        let again = asking == Asking::Again
+            && self.about(driver).await?.is_some_and(|about| about.requires_republish == Some(true));
+        Ok((!again).then_some(target))
+    }
+
+    /// By what a volume of a pod can be measured.
+    pub fn measuring(&self, pod: &Pod, name: &str, block: bool) -> Published {
+        Published { uid: uid(pod).to_owned(), name: name.to_owned(), block }
+    }
+
+    /// How full a volume is; nothing, where its driver does not tell.
+    ///
+    /// # Errors
+    /// A message.
+    pub async fn measure(&self, published: &Published) -> Result<Option<Measured>, String> {
+        let Published { uid, name, block } = published;
+        let (folder, target) = self.places(uid, name, *block);
+        let Some(data) = read_data(&folder)? else { return Ok(None) };
+        let driver = self.driver(&data.driver_name)?;
+        let abilities = driver.abilities().await?;
+        if !abilities.measures {
+            return Ok(None);
+        }
+        let staging = self.staging(&data.driver_name, name, &data.volume_handle, *block);
+        let staging = (abilities.stages && data.volume_lifecycle_mode == "Persistent").then_some(staging);
+        driver.measure(&data.volume_handle, staging.as_deref(), &target).await.map(Some)
     }
 
     /// What is remembered of a pod's volume, and where the driver puts it.
@@ -321,17 +331,32 @@ impl Csi {
         Ok(data.map(|(key, value)| (key.clone(), text(&value.0))).collect())
     }
 
-    async fn stage(&self, driver: &dyn CsiDriver, wanted: &Wanted) -> Result<Option<Utf8PathBuf>, String> {
-        if !driver.stages().await? {
-            return Ok(None);
-        }
+    async fn secret_of(
+        &self,
+        reference: Option<&SecretReference>,
+    ) -> Result<BTreeMap<String, String>, String> {
+        let Some(own) = reference else { return Ok(BTreeMap::new()) };
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        self.secret(&text(&own.namespace), &text(&own.name)).await
+    }
+
+    /// Where the volume is staged, for the node as a whole; with `is_there`, a pod has it already.
+    async fn stage(
+        &self,
+        driver: &dyn CsiDriver,
+        wanted: &Wanted,
+        is_there: bool,
+    ) -> Result<Utf8PathBuf, String> {
         let staging = self.staging(&wanted.driver, &wanted.name, &wanted.volume.handle, wanted.volume.block);
+        if is_there {
+            return Ok(staging);
+        }
         let lock = self.lock(&wanted.volume.handle);
         let _staged = lock.lock().await;
         std::fs::create_dir_all(&staging).map_err(|error| format!("{staging}: {error}"))?;
         let volume = CsiVolume { secrets: wanted.stage_secrets.clone(), ..wanted.volume.clone() };
         driver.stage(&volume, &staging).await?;
-        Ok(Some(staging))
+        Ok(staging)
     }
 
     fn lock(&self, handle: &str) -> Arc<tokio::sync::Mutex<()>> {
@@ -398,7 +423,11 @@ impl Csi {
         let staging = self.staging(&data.driver_name, &data.spec_vol_id, &data.volume_handle, block);
         let lock = self.lock(&data.volume_handle);
         let _staged = lock.lock().await;
-        if !staging.exists() || self.is_used_beside(data, uid) {
+        if self.is_used_beside(data, uid) {
+            return Ok(());
+        }
+        self.sizes.lock().remove(&unique_name(&data.driver_name, &data.volume_handle));
+        if !staging.exists() {
             return Ok(());
         }
         driver.unstage(&data.volume_handle, &staging).await?;
@@ -439,40 +468,28 @@ fn is_block_device(path: &Utf8Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.file_type().is_block_device())
 }
 
-/// A driver has to say that it serves volumes that are written into pods.
-fn check_ephemeral(driver: &str, about: Option<&CSIDriverSpec>) -> Result<(), String> {
-    let refused = |why: String| {
-        format!("kubernetes.io/csi: mounter.SetUpAt failed to check volume lifecycle mode: {why}")
-    };
-    let mode = r#"volume mode "Ephemeral" not supported by driver"#;
-    let Some(about) = about else {
-        return Err(refused(format!("{mode} {driver} (no CSIDriver object)")));
-    };
-    let modes = about.volume_lifecycle_modes.as_deref().unwrap_or_default();
-    if modes.iter().any(|own| own == "Ephemeral") {
-        return Ok(());
-    }
-    let modes = if modes.is_empty() { "Persistent".to_owned() } else { modes.join(" ") };
-    Err(refused(format!("{mode} {driver} (only supports [{modes}])")))
-}
-
-fn takes_group(policy: &str, wanted: &Wanted) -> bool {
-    match policy {
-        "None" => false,
-        "File" => true,
-        _ => !wanted.volume.fs_type.is_empty() && wanted.read_write_once,
+/// What a driver is told of a bound volume, but for secrets and what attaching returned.
+fn volume_of(spec: &PersistentVolumeSpec, source: &CSIPersistentVolumeSource, read_only: bool) -> CsiVolume {
+    CsiVolume {
+        handle: source.volume_handle.clone(),
+        fs_type: source.fs_type.clone().unwrap_or_default(),
+        mount_flags: spec.mount_options.clone().unwrap_or_default(),
+        access_mode: spec.access_modes.iter().flatten().next().cloned().unwrap_or_default(),
+        read_only: read_only || source.read_only.unwrap_or(false),
+        attributes: source.volume_attributes.clone().unwrap_or_default(),
+        block: spec.volume_mode.as_deref() == Some("Block"),
+        ..CsiVolume::default()
     }
 }
 
-fn pod_info(pod: &Pod, ephemeral: bool) -> BTreeMap<String, String> {
-    let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.clone()).unwrap_or_default();
-    [
-        ("csi.storage.k8s.io/pod.name", name(pod).to_owned()),
-        ("csi.storage.k8s.io/pod.namespace", namespace(pod).to_owned()),
-        ("csi.storage.k8s.io/pod.uid", uid(pod).to_owned()),
-        ("csi.storage.k8s.io/serviceAccount.name", account),
-        ("csi.storage.k8s.io/ephemeral", ephemeral.to_string()),
-    ]
-    .map(|(key, value)| (key.to_owned(), value))
-    .into()
+/// Whether a pod has a volume already: it is written down, and it is there.
+fn is_published(folder: &Utf8Path, target: &Utf8Path, block: bool) -> Result<bool, String> {
+    if read_data(folder)?.is_none() {
+        return Ok(false);
+    }
+    if block {
+        Ok(is_block_device(target))
+    } else {
+        mount::is_mount_point(target).map_err(|error| error.to_string())
+    }
 }

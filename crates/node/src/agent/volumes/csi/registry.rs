@@ -14,6 +14,7 @@ use super::driver::SocketDriver;
 use super::messages::NodeInfo;
 use super::{CsiDriver, CsiDrivers};
 use crate::agent::plugins::{Handler, Plugin};
+use crate::agent::retry::Pauses;
 
 /// On the node: `{"driver": "its ID of this node"}`.
 const NODE_ID_ANNOTATION: &str = "csi.volume.kubernetes.io/nodeid";
@@ -43,7 +44,7 @@ impl Registry {
         })
     }
 
-    async fn publish(&self, name: &str, info: &NodeInfo) -> Result<(), Status> {
+    async fn publish(&self, name: &str, info: &NodeInfo, registered: Registered) -> Result<(), Status> {
         let _one = self.writing.lock().await;
         let topology = info.accessible_topology.clone().unwrap_or_default().segments;
         let labels: BTreeMap<String, String> = topology.into_iter().collect();
@@ -57,11 +58,18 @@ impl Registry {
             "spec": {"drivers": []}});
         self.api.create_if_absent(&CSI_NODES, "", made).await?;
         let set = |tree: &mut Value| set_entry(tree, name, Some(entry.clone()));
-        self.api.edit(&CSI_NODES, "", &self.node, None, set).await.map(drop)
+        self.api.edit(&CSI_NODES, "", &self.node, None, set).await?;
+        // Before anybody else writes: a withdrawal that waits has to see who came.
+        self.drivers.lock().insert(name.to_owned(), registered);
+        Ok(())
     }
 
     async fn withdraw(&self, name: &str) -> Result<(), Status> {
         let _one = self.writing.lock().await;
+        if self.drivers.lock().contains_key(name) {
+            // It came again meanwhile.
+            return Ok(());
+        }
         if self.api.find(&CSI_NODES, "", &self.node).await?.is_some() {
             let unset = |tree: &mut Value| set_entry(tree, name, None);
             self.api.edit(&CSI_NODES, "", &self.node, None, unset).await?;
@@ -145,12 +153,10 @@ impl Handler for Registry {
                 plugin.name
             )));
         }
-        self.publish(&plugin.name, &info).await.map_err(|status| {
-            failed(format!("error updating CSINode object with CSI driver node info: {}", status.message))
-        })?;
         let registered = Registered { driver, socket: plugin.socket.clone() };
-        self.drivers.lock().insert(plugin.name.clone(), registered);
-        Ok(())
+        self.publish(&plugin.name, &info, registered).await.map_err(|status| {
+            failed(format!("error updating CSINode object with CSI driver node info: {}", status.message))
+        })
     }
 
     async fn deregister(&self, plugin: &Plugin) {
@@ -161,8 +167,10 @@ impl Handler for Registry {
             }
             drivers.remove(&plugin.name);
         }
-        if let Err(error) = self.withdraw(&plugin.name).await {
+        let mut pauses = Pauses::default();
+        while let Err(error) = self.withdraw(&plugin.name).await {
             tracing::warn!(driver = plugin.name, %error, "The CSINode still names a driver that is gone");
+            rt::sleep(pauses.next_pause()).await;
         }
     }
 }

@@ -15,6 +15,7 @@ use super::registry::Registry;
 use super::*;
 use crate::agent::config::fixture;
 use crate::agent::plugins::{Handler, Plugin};
+use crate::agent::volumes::tokens::fixture::Issuer;
 
 type Calls = Arc<Mutex<Vec<String>>>;
 
@@ -98,7 +99,8 @@ fn world() -> World {
     let server = Server::unix(&socket).expect("a socket");
     rt::spawn("fake driver", server.serve(router(&calls), shutdown.clone()));
     let registry = Registry::new(fake.clone(), "n1");
-    let csi = Csi::new(fake.clone(), registry.clone(), Layout::new(root.clone()), "n1");
+    let tokens = Arc::new(TokenCache::new(Arc::new(Issuer::default())));
+    let csi = Csi::new(fake.clone(), registry.clone(), Layout::new(root.clone()), "n1", tokens);
     let plugin = Plugin {
         name: "d.example.com".into(),
         endpoint: socket.clone(),
@@ -137,12 +139,20 @@ async fn a_driver_registers_and_its_volumes_come_and_go() {
     assert_eq!(node().str_at(&["metadata", "labels", "zone.example.com/zone"]), "a");
 
     let pod = fixture::pod(serde_json::json!({"containers": []}));
-    let place =
-        world.csi.set_up_persistent(&pod, &volume("pv", "h", "Filesystem"), true).await.expect("set up");
+    let place = world
+        .csi
+        .set_up_persistent(&pod, &volume("pv", "h", "Filesystem"), true, Asking::Once)
+        .await
+        .expect("set up");
     assert!(place.ends_with("pods/u-1/volumes/kubernetes.io~csi/pv/mount"), "{place}");
-    let place = world.csi.set_up_persistent(&pod, &volume("raw", "b", "Block"), false).await.expect("set up");
+    let place = world
+        .csi
+        .set_up_persistent(&pod, &volume("raw", "b", "Block"), false, Asking::Once)
+        .await
+        .expect("set up");
     assert_eq!(place, world.root.join("plugins/kubernetes.io/csi/volumeDevices/publish/raw/u-1"));
-    let bad = world.csi.set_up_persistent(&pod, &volume("pv2", "bad", "Filesystem"), false).await;
+    let bad =
+        world.csi.set_up_persistent(&pod, &volume("pv2", "bad", "Filesystem"), false, Asking::Once).await;
     assert_eq!(bad, Err("rpc error: code = Internal desc = no such disk".to_owned()));
     world.csi.tear_down("u-1").await.expect("torn down");
     assert!(!world.root.join("plugins/kubernetes.io/csi/volumeDevices/publish/raw").exists());
@@ -186,7 +196,8 @@ async fn a_driver_that_never_answers_fails_its_own_calls_only() {
     let silent = SocketDriver::with_timeout(&socket, Duration::from_millis(50));
     let pod = fixture::pod(serde_json::json!({"containers": []}));
     let filesystem = volume("pv", "h", "Filesystem");
-    let (hangs, works) = tokio::join!(silent.stages(), world.csi.set_up_persistent(&pod, &filesystem, false));
+    let (hangs, works) =
+        tokio::join!(silent.abilities(), world.csi.set_up_persistent(&pod, &filesystem, false, Asking::Once));
     assert_eq!(hangs, Err("rpc error: code = DeadlineExceeded desc = context deadline exceeded".to_owned()));
     works.expect("the other one goes on");
 }
@@ -198,7 +209,7 @@ async fn a_driver_of_persistent_volumes_gets_none_of_pods() {
     let pod = fixture::pod(serde_json::json!({"containers": []}));
     let tree = serde_json::json!({"name": "v", "csi": {"driver": "d.example.com"}});
     let inline: Volume = serde_json::from_value(tree).expect("a volume");
-    let refused = world.csi.set_up_inline(&pod, &inline).await.expect_err("not of its modes");
+    let refused = world.csi.set_up_inline(&pod, &inline, Asking::Once).await.expect_err("not of its modes");
     assert!(
         refused.ends_with(
             r#"volume mode "Ephemeral" not supported by driver d.example.com (only supports [Persistent])"#
