@@ -119,7 +119,7 @@ impl NodeAuthorizer {
             "create" => Ok(()),
             "get" | "update" | "patch" | "delete" => self.related(node, ObjectKind::Slice, attributes),
             "watch" | "list" | "deletecollection" => require(
-                selects(attributes, "nodeName", node),
+                selects(attributes, "spec.nodeName", node),
                 "can only list/watch/deletecollection resourceslices with nodeName field selector",
             ),
             _ => Err("only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, \

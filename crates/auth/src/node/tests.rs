@@ -113,7 +113,7 @@ fn a_node_may_what_its_pods_need() {
     let node = UserInfo::node("n1").authenticated();
     let own = FieldSelector::one("spec.nodeName", "n1");
     let others = FieldSelector::one("spec.nodeName", "n2");
-    let slices = FieldSelector::one("nodeName", "n1");
+    let slices = &own;
     let at = |verb, resource| Attributes::resource(&node, verb, resource);
     let in_ns = |verb, resource, name| Attributes { namespace: "ns", name, ..at(verb, resource) };
     let of = |api_group, attributes| Attributes { api_group, ..attributes };

@@ -16,6 +16,7 @@ pub mod admission;
 pub mod certificates;
 pub mod config;
 pub mod devices;
+pub mod dynamic_resources;
 pub mod eviction;
 pub mod images;
 pub mod machine;
@@ -50,6 +51,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use config::{NodeFacts, labels};
 use devices::Devices;
+use dynamic_resources::DynamicResources;
 use images::Images;
 use machine::Machine;
 use plugins::PluginWatcher;
@@ -94,6 +96,7 @@ pub struct Node {
     pub reporter: Reporter,
     pub volumes: Arc<VolumeManager>,
     pub devices: Arc<Devices>,
+    pub dynamic_resources: Arc<DynamicResources>,
     pub probes: Prober,
     pub images: Images,
     pub pods: Pods,
@@ -136,10 +139,12 @@ pub async fn run(api: Arc<dyn Api>, options: Options, ready: oneshot::Sender<Arc
     };
     let drivers = Registry::new(api.clone(), &options.identity.name);
     let resources = resize::record::Records::open(&options.root);
-    let watcher = PluginWatcher::new(&options.root, vec![drivers.clone()]);
+    let dynamic_resources = DynamicResources::open(api.clone(), &options.identity.name, &options.root);
+    let watcher = PluginWatcher::new(&options.root, vec![drivers.clone(), dynamic_resources.clone()]);
     let node = Arc::new(Node {
         volumes: VolumeManager::new(volumes, api.clone(), drivers, recorder, shutdown.child_token()),
         devices: Devices::open(&options.root),
+        dynamic_resources,
         images: Images::new(runtime.clone(), api.clone()),
         probes: Prober::new(runtime.clone(), Arc::new(warn), shutdown.child_token()),
         identity: options.identity,
@@ -193,6 +198,7 @@ pub async fn run(api: Arc<dyn Api>, options: Options, ready: oneshot::Sender<Arc
             follow_probes(&node),
             follow_objects(&node),
             node.volumes.run(shutdown.clone()),
+            node.dynamic_resources.run(shutdown.clone()),
             node.devices.clone().run(shutdown.clone()),
         );
     };
@@ -294,6 +300,7 @@ impl Node {
         };
         self.devices.release(uid);
         self.resources.release(uid);
+        self.dynamic_resources.unprepare(uid).await?;
         self.volumes.unmount_all(uid).await.map_err(all)?;
         self.volumes.remove_directory(uid).await.map_err(|error| error.to_string())?;
         let logs = config::log_directory(pod, &self.facts);

@@ -24,6 +24,10 @@ impl Worker {
             return Next::After(RETRY_SOON);
         }
         self.node.devices.release(&self.uid);
+        if let Err(error) = self.node.dynamic_resources.unprepare(&self.uid).await {
+            warn!(uid = %self.uid, error, "Claims of a pod that has ended are not given back yet");
+            return Next::After(RETRY);
+        }
         match self.node.volumes.unmount_all(&self.uid).await {
             Ok(()) => Next::Event,
             Err(errors) => {

@@ -105,6 +105,17 @@ impl Worker {
                 () = self.ending.cancelled() => Err(Duration::ZERO),
             };
         }
+        let prepared = tokio::select! {
+            prepared = node.dynamic_resources.prepare(pod) => prepared,
+            () = self.ending.cancelled() => return Err(Duration::ZERO),
+        };
+        if let Err(why) = prepared {
+            about.warning(
+                "FailedPrepareDynamicResources",
+                format!("Failed to prepare dynamic resources: {why}"),
+            );
+            return Err(RETRY);
+        }
         let handler = node.handler(pod).await.map_err(&failed)?;
         let (sandbox, notices) = config::sandbox(pod, &node.facts, attempt, node.user_mapping(pod), &handler)
             .map_err(|refusal| failed(refusal.message))?;
@@ -237,6 +248,8 @@ impl Worker {
         node.devices.pre_start(&given).await.map_err(Refusal::config)?;
         let mut prepared = config::container(&facts, &start)?;
         given.apply(&mut prepared.config);
+        let names = node.dynamic_resources.names(pod, container).map_err(Refusal::config)?;
+        prepared.config.cdi_devices.extend(names);
         tell(&node.reporter.container(pod, &container.name), &prepared.notices);
         let finish = tokio::task::spawn_blocking(move || prepared.finish());
         finish.await.unwrap_or_else(|error| Err(Refusal::config(error.to_string())))
