@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use api::amounts::Amounts;
 use api::gvr::NODES;
-use apimachinery::{Object, Status, Value, json, time};
+use apimachinery::{Object, Quantity, Status, Value, json, time};
 use client::{Patch, WriteOptions};
 use runtime::{Abilities, Handler};
 use tracing::{debug, info, warn};
@@ -256,6 +256,12 @@ pub fn allocatable(node: &Node) -> Amounts {
     for (name, amount) in listed.iter().flat_map(Amounts::iter) {
         if own.get(name).is_none() {
             own.set(name.clone(), amount);
+        }
+    }
+    // The object says what of devices there was before it was written last.
+    for (resource, _, healthy) in node.devices.counts() {
+        if let Ok(amount) = Quantity::parse(&healthy.to_string()) {
+            own.set(resource.as_str(), amount);
         }
     }
     own

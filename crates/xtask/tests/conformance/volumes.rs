@@ -5,6 +5,7 @@ use super::{EVERY_VERB, STATUSES};
 
 const CLAIMS: &str = "tests/interop/tests/kubectl/cassandra.rs";
 const CONTENTS: &str = "tests/interop/tests/node/lifecycle/contents.rs";
+const CSI: &str = "tests/interop/tests/node/plugins/csi.rs";
 const EMPTY_DIRS: &str = "tests/interop/tests/node/conformance/empty_dirs.rs";
 const FILES: &str = "tests/interop/tests/node/conformance/files.rs";
 const SUB_PATHS: &str = "tests/interop/tests/node/conformance/sub_paths.rs";
@@ -14,7 +15,7 @@ pub fn table() -> Vec<(&'static str, Covered)> {
         ("[sig-storage] CSIInlineVolumes should run through the lifecycle of a CSIDriver", By(&[EVERY_VERB])),
         (
             "[sig-storage] CSIInlineVolumes should support CSIVolumeSource in Pod API",
-            Not("No test makes a pod with an inline volume of a driver through the API."),
+            By(&[(CSI, "a pod has a driver's volume that is written into it")]),
         ),
         (
             "[sig-storage] CSINodes CSI Conformance should run through the lifecycle of a csinode",

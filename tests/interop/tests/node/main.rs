@@ -10,6 +10,7 @@ mod fail_static;
 mod http;
 mod leaks;
 mod lifecycle;
+mod plugins;
 mod pods;
 mod remains;
 mod resources;
@@ -44,6 +45,7 @@ const ALL: &[(&str, Part)] = &[
     ("leaks", leaks::run),
     ("resources", resources::run),
     ("static pods", static_pods::run),
+    ("plugins", plugins::run),
     ("third party", third_party::run),
     ("three nodes", three_nodes::run),
 ];
