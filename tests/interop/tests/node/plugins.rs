@@ -34,7 +34,11 @@ pub fn run(inputs: &Inputs, checks: &mut Checks) {
     checks.check("a file of CDI devices is written", || {
         file.as_ref().map(drop).map_err(|own| anyhow::anyhow!("{own:#}"))
     });
+    let driver = match csi::Driver::begin(&cluster) {
+        Ok(driver) => driver,
+        Err(error) => return checks.check("a driver starts", || Err(error)),
+    };
     devices::run(&cluster, checks);
     dynamic_resources::run(&cluster, checks);
-    csi::run(inputs, cluster, checks);
+    csi::run(inputs, cluster, &driver, checks);
 }

@@ -16,7 +16,7 @@ impl Volumes for OneVolume {
         assert_eq!(pod_uid, "u");
         let filesystem = Filesystem { used_bytes: 1000, used_inodes: 10, ..Filesystem::default() };
         vec![VolumeUsage {
-            is_abnormal: None,
+            is_abnormal: Some(false),
             name: "v".to_owned(),
             claim: Some("data".to_owned()),
             is_ephemeral: true,
@@ -169,6 +169,12 @@ async fn metrics_have_upstreams_names_and_labels() {
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     }
+    let volumes = stats.volume_metrics().await;
+    let labels = "{namespace=\"default\",persistentvolumeclaim=\"data\"}";
+    let line = format!("kubelet_volume_stats_health_status_abnormal{labels} 0");
+    assert!(volumes.lines().any(|found| found == line), "{line}\n{volumes}");
+    let series = volumes.lines().filter(|line| line.contains(labels)).count();
+    assert_eq!(series, 7, "one of each\n{volumes}");
     for prefix in [
         "node_cpu_usage_seconds_total ",
         "node_memory_working_set_bytes ",

@@ -17,6 +17,7 @@ use super::csi::NoDrivers;
 use super::tokens::fixture::Issuer;
 use super::*;
 use crate::agent::config::fixture;
+use crate::agent::stats::Volumes;
 
 struct World {
     fake: Arc<FakeApi>,
@@ -311,4 +312,63 @@ async fn images_and_block_devices_are_passed_on() {
             .message
             .ends_with("volume image has volumeMode Filesystem, but is specified in volumeDevices")
     );
+}
+
+#[tokio::test]
+async fn volumes_of_a_pod_from_before_follow_their_objects() {
+    let world = World::new();
+    world.fake.seed(config_map("cm", "1"));
+    let pod = pod(serde_json::json!([{"name": "cm", "configMap": {"name": "cm"}}]), serde_json::json!({}));
+    let file = path(&world.mounted(&pod).await, "cm").join("k");
+    let again = world.restarted();
+    let running = (again.clone(), world.shutdown.clone());
+    rt::spawn("volumes", async move { running.0.run(running.1).await });
+    world.manager.unmount_all("u-1").await.expect("the old one is no more");
+    world.fake.seed(config_map("cm", "2"));
+    again.adopt(&pod);
+    let is_known = || again.mounted("u-1").is_some_and(|mounted| mounted.get("cm").is_some());
+    until("it is brought up to date", || {
+        is_known() && std::fs::read_to_string(&file).is_ok_and(|own| own == "2")
+    })
+    .await;
+    world.fake.seed(config_map("cm", "3"));
+    until("it follows", || std::fs::read_to_string(&file).is_ok_and(|own| own == "3")).await;
+}
+
+#[tokio::test]
+async fn what_failed_is_not_tried_again_at_once() {
+    let world = World::new();
+    let folder = world.root.join("later");
+    let source = serde_json::json!([{"name": "h", "hostPath": {"path": folder, "type": "Directory"}}]);
+    let pod = pod(source, serde_json::json!({}));
+    let failed = world.manager.mount_all(&pod).await.expect_err("it is not there");
+    std::fs::create_dir(&folder).expect("made");
+    assert_eq!(world.manager.mount_all(&pod).await, Err(failed), "half a second is not over");
+    let deadline = rt::instant() + Duration::from_secs(20);
+    while world.manager.mount_all(&pod).await.is_err() {
+        assert!(rt::instant() < deadline, "it is never tried again");
+        rt::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn how_full_volumes_are_is_known_of_pods_that_have_some() {
+    let world = World::new();
+    world.fake.seed(config_map("cm", "1"));
+    let host = serde_json::json!({"path": world.root});
+    let pod = pod(
+        serde_json::json!([{"name": "cm", "configMap": {"name": "cm"}}, {"name": "e", "emptyDir": {}},
+            {"name": "h", "hostPath": host}]),
+        serde_json::json!({}),
+    );
+    let mounted = world.mounted(&pod).await;
+    std::fs::write(path(&mounted, "e").join("file"), vec![1; 64 << 10]).expect("written");
+    let usages = VolumeUsages::new(world.manager.clone());
+    let known = usages.usage("u-1").await;
+    let names: Vec<(&str, bool)> = known.iter().map(|own| (own.name.as_str(), own.is_ephemeral)).collect();
+    assert_eq!(names, [("cm", true), ("e", true)], "nobody measures the host");
+    let used = known[1].filesystem;
+    assert!(used.used_bytes >= 64 << 10 && used.used_inodes == 2 && used.capacity_bytes > 0, "{used:?}");
+    world.manager.unmount_all("u-1").await.expect("unmounted");
+    assert!(usages.usage("u-1").await.is_empty());
 }

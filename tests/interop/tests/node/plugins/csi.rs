@@ -121,13 +121,27 @@ fn router(volumes: Utf8PathBuf, calls: &Calls) -> Router {
         })
 }
 
-struct Driver {
+pub struct Driver {
     _service: Service,
     volumes: Utf8PathBuf,
     calls: Calls,
 }
 
 impl Driver {
+    /// Starts it, with a pod whose volume is never published: that takes a while to be told of.
+    pub fn begin(cluster: &Cluster) -> anyhow::Result<Self> {
+        let driver = Self::start(cluster)?;
+        let about = json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver", "metadata": {"name": DRIVER},
+            "spec": {"attachRequired": false, "podInfoOnMount": true, "requiresRepublish": true,
+                "volumeLifecycleModes": ["Persistent", "Ephemeral"],
+                "tokenRequests": [{"audience": "vault", "expirationSeconds": 600}]}});
+        let mut objects = vec![about];
+        objects.extend(volume(HANGS));
+        pods::make(&cluster.kubectl, &objects)?;
+        pods::create(&cluster.kubectl, "hanging", pod("true", HANGS))?;
+        Ok(driver)
+    }
+
     fn start(cluster: &Cluster) -> anyhow::Result<Self> {
         let root = cluster.data().join("node");
         let (own, volumes) = (root.join("plugins").join(DRIVER), cluster.folder.path().join("csi"));
@@ -170,18 +184,14 @@ fn pod(script: &str, claim: &str) -> Value {
         "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": claim}}]})
 }
 
-pub fn run(inputs: &Inputs, cluster: Cluster, checks: &mut Checks) {
-    let driver = match Driver::start(&cluster) {
-        Ok(driver) => driver,
-        Err(error) => return checks.check("a driver starts", || Err(error)),
-    };
+pub fn run(inputs: &Inputs, cluster: Cluster, driver: &Driver, checks: &mut Checks) {
     checks.check("a pod writes to a driver's volume, beside one that is never published", || {
-        writes(&cluster, &driver)
+        writes(&cluster, driver)
     });
     checks.check("a pod has a driver's volume that is written into it", || inline(&cluster.kubectl));
-    checks.check("a volume grows in a running pod", || grows(&cluster, &driver));
+    checks.check("a volume grows in a running pod", || grows(&cluster, driver));
     checks.check("how full a volume is can be read", || is_measured(&cluster));
-    checks.check("a driver publishes again with a token of the pod", || publishes(&cluster.kubectl, &driver));
+    checks.check("a driver publishes again with a token of the pod", || publishes(&cluster.kubectl, driver));
     checks.check("a driver that hangs is an event of its pod", || {
         let what = "MountVolume.SetUp failed for volume \"hangs\" : rpc error: code = DeadlineExceeded desc = context \
                     deadline exceeded";
@@ -189,7 +199,7 @@ pub fn run(inputs: &Inputs, cluster: Cluster, checks: &mut Checks) {
     });
     checks.check("a node that starts anew looks after a volume, and its driver gets it back", || {
         let cluster = cluster.crash()?.restart(inputs)?;
-        comes_back(&cluster, &driver)
+        comes_back(&cluster, driver)
     });
 }
 
@@ -208,15 +218,7 @@ fn writes(cluster: &Cluster, driver: &Driver) -> anyhow::Result<()> {
         ensure!(drivers.contains(DRIVER), "drivers: {drivers}");
         Ok(())
     })?;
-    let about = json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver", "metadata": {"name": DRIVER},
-        "spec": {"attachRequired": false, "podInfoOnMount": true, "requiresRepublish": true,
-            "volumeLifecycleModes": ["Persistent", "Ephemeral"],
-            "tokenRequests": [{"audience": "vault", "expirationSeconds": 600}]}});
-    let mut objects = vec![about];
-    objects.extend(volume("data"));
-    objects.extend(volume(HANGS));
-    pods::make(kubectl, &objects)?;
-    pods::create(kubectl, "hanging", pod("true", HANGS))?;
+    pods::make(kubectl, &volume("data"))?;
     until(kubectl, "hanging", |pod| pod["spec"]["nodeName"] == "n1")?;
     let script = "cat /v/told; echo kept > /v/file; while true; do [ -f /v/size ] && cat /v/size && break; sleep 0.1; \
                   done; sleep 1000";

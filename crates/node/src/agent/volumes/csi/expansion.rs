@@ -62,8 +62,7 @@ fn growth(sizes: Sizes<'_>) -> Growth {
 }
 
 fn bytes(quantity: Option<&k8s_openapi::apimachinery::pkg::api::resource::Quantity>) -> i64 {
-    let value = quantity.and_then(|own| Quantity::parse(&own.0).ok()).map_or(0, |own| own.value());
-    i64::try_from(value).unwrap_or(i64::MAX)
+    quantity.and_then(|own| Quantity::parse(&own.0).ok()).map_or(0, |own| own.value())
 }
 
 impl Csi {
