@@ -67,9 +67,21 @@ struct Record {
     measures: BTreeMap<String, Measure>,
     /// When a volume is looked at again, though nothing changed.
     due: BTreeMap<String, Instant>,
+    /// Nobody waits for drivers on its behalf any more.
+    ending: Shutdown,
 }
 
 impl Record {
+    fn new(pod: &Pod, due: BTreeMap<String, Instant>) -> Self {
+        Self {
+            pod: Arc::new(pod.clone()),
+            mounted: Mounted::default(),
+            measures: BTreeMap::new(),
+            due,
+            ending: Shutdown::new(),
+        }
+    }
+
     fn take(&mut self, volume: &str, done: Done) {
         self.mounted.insert(volume, done.volume);
         self.measures.insert(volume.to_owned(), done.measure);
@@ -170,12 +182,7 @@ impl VolumeManager {
         let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
         let wanted: Vec<&Volume> = volumes.filter(|volume| used.contains(&volume.name)).collect();
         let done = join_all(wanted.iter().map(|own| self.attempt(pod, own, &objects, Asking::Once))).await;
-        let mut record = Record {
-            pod: Arc::new(pod.clone()),
-            mounted: Mounted::default(),
-            measures: BTreeMap::new(),
-            due: BTreeMap::new(),
-        };
+        let mut record = Record::new(pod, BTreeMap::new());
         let mut errors = Vec::new();
         for (volume, done) in wanted.iter().zip(done) {
             match done {
@@ -227,12 +234,7 @@ impl VolumeManager {
         let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
         let now = rt::instant();
         let due = volumes.filter(|own| used.contains(&own.name)).map(|own| (own.name.clone(), now));
-        let record = Record {
-            pod: Arc::new(pod.clone()),
-            mounted: Mounted::default(),
-            measures: BTreeMap::new(),
-            due: due.collect(),
-        };
+        let record = Record::new(pod, due.collect());
         self.cache.register(uid(pod), pod);
         self.records.lock().entry(uid(pod).to_owned()).or_insert(record);
         self.changes.wake();
@@ -293,6 +295,9 @@ impl VolumeManager {
             |message: String| VolumeError { volume: String::new(), reason: "FailedUnMount", message };
         if !is_one_name(uid) {
             return Err(vec![failed(format!("{uid:?} is no uid"))]);
+        }
+        if let Some(record) = self.records.lock().get(uid) {
+            record.ending.cancel();
         }
         let lock = self.lock(uid);
         let own = lock.lock().await;
@@ -397,9 +402,9 @@ impl VolumeManager {
         let now = rt::instant();
         let known = self.records.lock().get(uid).map(|record| {
             let due = record.due.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone());
-            (record.pod.clone(), due.collect::<BTreeSet<_>>())
+            (record.pod.clone(), due.collect::<BTreeSet<_>>(), record.ending.clone())
         });
-        let Some((pod, due)) = known else { return };
+        let Some((pod, due, ending)) = known else { return };
         if is_marked {
             // What was missing may be there.
             self.failed.lock().retain(|(own, _, _), _| own != uid);
@@ -412,7 +417,11 @@ impl VolumeManager {
             used.contains(&volume.name) && (due.contains(&volume.name) || is_marked && is_data(volume))
         };
         let wanted: Vec<&Volume> = volumes.filter(is_wanted).collect();
-        let done = join_all(wanted.iter().map(|own| self.attempt(&pod, own, &objects, Asking::Again))).await;
+        let attempts = join_all(wanted.iter().map(|own| self.attempt(&pod, own, &objects, Asking::Again)));
+        let done = tokio::select! {
+            done = attempts => done,
+            () = ending.cancelled() => return,
+        };
         for (volume, done) in wanted.into_iter().zip(done) {
             let mut records = self.records.lock();
             let Some(record) = records.get_mut(uid) else { continue };
