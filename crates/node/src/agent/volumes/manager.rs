@@ -2,15 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
 use api::amounts::Amounts;
 use camino::{Utf8Path, Utf8PathBuf};
 use client::events::Reference;
 use client::{Api, Recorder};
-use futures::StreamExt;
 use futures::future::join_all;
-use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use parking_lot::Mutex;
 use rt::{Instant, Shutdown};
@@ -19,7 +16,7 @@ use tokio::sync::broadcast;
 use super::cache::{Changes, ObjectCache};
 use super::csi::{self, Asking, Csi, CsiDrivers};
 use super::layout::{Layout, is_one_name};
-use super::plugins::{OWNED, plugin};
+use super::plugins::OWNED;
 use super::setup::{Done, Failure};
 use super::tokens::{ApiTokens, TokenCache, TokenRequests};
 use super::usage::Measure;
@@ -28,9 +25,6 @@ use crate::agent::config::env_file::EnvFiles;
 use crate::agent::config::objects::Objects;
 use crate::agent::config::{all_containers, name, namespace, subpath, uid};
 use crate::agent::retry::Pauses;
-
-/// What could not be tried is looked at again after this.
-const RETRY: Duration = Duration::from_secs(30);
 
 /// Changes that a slow listener has not heard yet; beyond that it is told that it missed some.
 const CHANGES_MAX: usize = 256;
@@ -60,15 +54,15 @@ pub struct VolumeError {
 }
 
 /// What is remembered of a pod; what is on disk outlives it.
-struct Record {
-    pod: Arc<Pod>,
-    mounted: Mounted,
+pub(super) struct Record {
+    pub pod: Arc<Pod>,
+    pub mounted: Mounted,
     /// By volume.
     measures: BTreeMap<String, Measure>,
     /// When a volume is looked at again, though nothing changed.
-    due: BTreeMap<String, Instant>,
+    pub due: BTreeMap<String, Instant>,
     /// Nobody waits for drivers on its behalf any more.
-    ending: Shutdown,
+    pub ending: Shutdown,
 }
 
 impl Record {
@@ -82,7 +76,7 @@ impl Record {
         }
     }
 
-    fn take(&mut self, volume: &str, done: Done) {
+    pub fn take(&mut self, volume: &str, done: Done) {
         self.mounted.insert(volume, done.volume);
         self.measures.insert(volume.to_owned(), done.measure);
         match done.again_at {
@@ -93,14 +87,14 @@ impl Record {
 }
 
 /// What is not tried again for a while.
-struct Failed {
+pub(super) struct Failed {
     failure: Failure,
-    retry_at: Instant,
+    pub retry_at: Instant,
     pauses: Pauses,
 }
 
 /// A pod's uid, a volume's name, and how it was asked for.
-type Attempt = (String, String, Asking);
+pub(super) type Attempt = (String, String, Asking);
 
 pub struct VolumeManager {
     pub(super) options: Options,
@@ -108,15 +102,15 @@ pub struct VolumeManager {
     pub(super) api: Arc<dyn Api>,
     pub(super) csi: Csi,
     pub(super) tokens: Arc<TokenCache>,
-    cache: Arc<ObjectCache>,
-    changes: Arc<Changes>,
+    pub(super) cache: Arc<ObjectCache>,
+    pub(super) changes: Arc<Changes>,
     pub(super) recorder: Recorder,
-    refreshed: broadcast::Sender<Arc<str>>,
+    pub(super) refreshed: broadcast::Sender<Arc<str>>,
     /// By uid. Whoever works on a pod's volumes holds its lock, which is taken before this one.
-    records: Mutex<HashMap<String, Record>>,
+    pub(super) records: Mutex<HashMap<String, Record>>,
     locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// Of the pods in `records`, and of those that are about to be.
-    failed: Mutex<HashMap<Attempt, Failed>>,
+    pub(super) failed: Mutex<HashMap<Attempt, Failed>>,
 }
 
 impl VolumeManager {
@@ -202,7 +196,7 @@ impl VolumeManager {
     }
 
     /// Sets up a volume, unless that failed a short while ago: then it is still the same failure.
-    async fn attempt(
+    pub(super) async fn attempt(
         &self,
         pod: &Pod,
         volume: &Volume,
@@ -344,108 +338,7 @@ impl VolumeManager {
         self.csi.in_use()
     }
 
-    /// Keeps volumes up to date until `shutdown`: when objects change, before tokens end, and as drivers want it. Pods
-    /// do not wait for each other.
-    pub async fn run(&self, shutdown: Shutdown) {
-        let mut marked = BTreeSet::new();
-        let mut busy: BTreeSet<String> = BTreeSet::new();
-        let mut working = FuturesUnordered::new();
-        loop {
-            let next = self.next_due(&busy);
-            let timer = async {
-                match next {
-                    Some(at) => rt::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = self.changes.marked() => {}
-                () = timer => {}
-                Some(done) = working.next(), if !working.is_empty() => {
-                    let done: String = done;
-                    busy.remove(&done);
-                }
-            }
-            marked.extend(self.changes.take());
-            let mut uids = self.due();
-            uids.extend(marked.iter().cloned());
-            for uid in uids.into_iter().filter(|uid| !busy.contains(uid)).collect::<BTreeSet<_>>() {
-                let is_marked = marked.remove(&uid);
-                busy.insert(uid.clone());
-                working.push(async move {
-                    self.refresh(&uid, is_marked).await;
-                    uid
-                });
-            }
-        }
-    }
-
-    fn next_due(&self, busy: &BTreeSet<String>) -> Option<Instant> {
-        let records = self.records.lock();
-        let idle = records.iter().filter(|(uid, _)| !busy.contains(*uid));
-        idle.flat_map(|(_, record)| record.due.values()).min().copied()
-    }
-
-    fn due(&self) -> Vec<String> {
-        let now = rt::instant();
-        let records = self.records.lock();
-        let due = records.iter().filter(|(_, record)| record.due.values().any(|at| *at <= now));
-        due.map(|(uid, _)| uid.clone()).collect()
-    }
-
-    /// Brings the volumes of a pod up to date that are due, and all data of a pod that is marked. Only of pods that were
-    /// mounted, and that nobody unmounted since.
-    async fn refresh(&self, uid: &str, is_marked: bool) {
-        let lock = self.lock(uid);
-        let _own = lock.lock().await;
-        let now = rt::instant();
-        let known = self.records.lock().get(uid).map(|record| {
-            let due = record.due.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone());
-            (record.pod.clone(), due.collect::<BTreeSet<_>>(), record.ending.clone())
-        });
-        let Some((pod, due, ending)) = known else { return };
-        if is_marked {
-            // What was missing may be there.
-            self.failed.lock().retain(|(own, _, _), _| own != uid);
-        }
-        let objects = self.cache.objects(&pod).await;
-        let used = used_volumes(&pod);
-        let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-        let is_data = |volume: &Volume| plugin(volume).is_some_and(|plugin| plugin.kind.is_data());
-        let is_wanted = |volume: &&Volume| {
-            used.contains(&volume.name) && (due.contains(&volume.name) || is_marked && is_data(volume))
-        };
-        let wanted: Vec<&Volume> = volumes.filter(is_wanted).collect();
-        let attempts = join_all(wanted.iter().map(|own| self.attempt(&pod, own, &objects, Asking::Again)));
-        let done = tokio::select! {
-            done = attempts => done,
-            () = ending.cancelled() => return,
-        };
-        for (volume, done) in wanted.into_iter().zip(done) {
-            let mut records = self.records.lock();
-            let Some(record) = records.get_mut(uid) else { continue };
-            let failure = match done {
-                Ok(done) => {
-                    record.take(&volume.name, done);
-                    continue;
-                }
-                Err(failure) => failure,
-            };
-            let key = (uid.to_owned(), volume.name.clone(), Asking::Again);
-            let retry_at = self.failed.lock().get(&key).map(|own| own.retry_at);
-            record.due.insert(volume.name.clone(), retry_at.unwrap_or_else(|| rt::instant() + RETRY));
-            // Whoever mounts it for the first time says so.
-            if record.mounted.get(&volume.name).is_some() {
-                let error = error(&volume.name, failure);
-                self.recorder.warning(&reference(&pod), error.reason, error.message);
-            }
-        }
-        // Nobody has to listen.
-        let _ = self.refreshed.send(uid.into());
-    }
-
-    fn lock(&self, uid: &str) -> Arc<tokio::sync::Mutex<()>> {
+    pub(super) fn lock(&self, uid: &str) -> Arc<tokio::sync::Mutex<()>> {
         self.locks.lock().entry(uid.to_owned()).or_default().clone()
     }
 }
@@ -481,7 +374,7 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// The volumes that containers have; others are not set up.
-fn used_volumes(pod: &Pod) -> BTreeSet<String> {
+pub(super) fn used_volumes(pod: &Pod) -> BTreeSet<String> {
     let mut used = BTreeSet::new();
     for container in all_containers(pod) {
         used.extend(container.volume_mounts.iter().flatten().map(|own| own.name.clone()));
@@ -514,7 +407,7 @@ fn check_modes(pod: &Pod, mounted: &Mounted) -> Vec<VolumeError> {
     wrong.into_iter().map(said).collect()
 }
 
-fn error(volume: &str, failure: Failure) -> VolumeError {
+pub(super) fn error(volume: &str, failure: Failure) -> VolumeError {
     let reason = match &failure {
         Failure::Expansion { in_use: true, .. } => "VolumeResizeFailed",
         _ => "FailedMount",

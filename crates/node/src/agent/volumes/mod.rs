@@ -23,6 +23,7 @@ pub mod ownership;
 pub mod payload;
 pub mod plugins;
 pub mod provisioner;
+mod refresh;
 mod setup;
 #[cfg(test)]
 mod tests;
