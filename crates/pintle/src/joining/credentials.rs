@@ -1,13 +1,14 @@
 //! What a machine keeps of its membership: where the cluster is, what its authority is, and who the machine is there.
 //!
 //! In the node's folder: `kubeconfig`, which names the files beside it; `pki/ca.crt`; `pki/client.pem` and
-//! `pki/serving.pem`, each a certificate with its key. All of them are the owner's alone.
+//! `pki/serving.pem`, each a certificate with its key; `settings.json`, what the cluster says to its nodes. All of them
+//! are the owner's alone.
 
 use std::time::SystemTime;
 
 use anyhow::{Context, anyhow, bail};
 use api::gvr::NODES;
-use apimachinery::Object;
+use apimachinery::{Object, Value};
 use camino::{Utf8Path, Utf8PathBuf};
 use client::Api;
 use node::agent::certificates::{self, Wanted};
@@ -16,6 +17,7 @@ use remote::RemoteApi;
 use webhook::{ClientConfig, Credential, Target};
 
 use super::discovery::{self, Pin};
+use super::invitation::Settings;
 use super::{Token, member};
 use crate::cli::JoinArguments;
 
@@ -23,6 +25,7 @@ const KUBECONFIG: &str = "kubeconfig";
 const AUTHORITY: &str = "pki/ca.crt";
 const CLIENT: &str = "pki/client.pem";
 const SERVING: &str = "pki/serving.pem";
+const SETTINGS: &str = "settings.json";
 
 /// How a machine comes into a cluster that it is no member of.
 struct Invited<'a> {
@@ -130,6 +133,23 @@ impl Credentials {
         Ok(kubeconfig.write(&self.folder.join(KUBECONFIG))?)
     }
 
+    /// What the cluster said to its nodes when it could last be asked.
+    pub fn kept_settings(&self) -> anyhow::Result<Option<Settings>> {
+        let path = self.folder.join(SETTINGS);
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("reading {path}")),
+        };
+        let value = Value::parse(&text).map_err(|error| error.to_string());
+        let settings = value.and_then(|value| Settings::from_value(&value));
+        settings.map(Some).map_err(|problem| anyhow!("{path} is damaged: {problem}; delete it"))
+    }
+
+    pub fn keep_settings(&self, settings: &Settings) -> anyhow::Result<()> {
+        Ok(pki::write_private(&self.folder.join(SETTINGS), &settings.to_value().to_json())?)
+    }
+
     pub fn client_path(&self) -> Utf8PathBuf {
         self.folder.join(CLIENT)
     }
@@ -225,6 +245,10 @@ mod tests {
         kept(folder, std::time::Duration::from_secs(3600)).save().expect("saved");
         let again = Credentials::keep_or_join(folder, "n", &arguments("")).await.expect("it is a member");
         assert_eq!(again.server, "https://192.0.2.1:6443");
+        assert_eq!(again.kept_settings().expect("nothing is damaged"), None);
+        let settings = Settings { cluster_domain: "cluster.local".into(), ..Settings::default() };
+        again.keep_settings(&settings).expect("kept");
+        assert_eq!(again.kept_settings().expect("nothing is damaged"), Some(settings));
         let config = Credentials::client_config(folder).expect("a configuration");
         assert!(config.client_certificate.is_some() && config.ca_bundle.is_some());
         for (text, name, expected) in [

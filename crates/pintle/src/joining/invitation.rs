@@ -39,7 +39,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    fn to_value(&self) -> Value {
+    /// As the ConfigMap's data.
+    pub fn to_value(&self) -> Value {
         let dns: Vec<String> = self.cluster_dns.iter().map(IpAddr::to_string).collect();
         json!({
             "clusterDomain": self.cluster_domain.as_str(), "clusterDNS": dns.join(","),
@@ -47,7 +48,9 @@ impl Settings {
         })
     }
 
-    fn from_value(data: &Value) -> Result<Self, String> {
+    /// # Errors
+    /// Says which entry cannot be read.
+    pub fn from_value(data: &Value) -> Result<Self, String> {
         let list =
             |key: &str| data.str_at(&[key]).split(',').filter(|text| !text.is_empty()).collect::<Vec<_>>();
         let address = |text: &str| text.parse().map_err(|_| format!("clusterDNS: {text:?} is no address"));

@@ -66,7 +66,7 @@ async fn serve(arguments: JoinArguments, shutdown: &rt::Shutdown) -> anyhow::Res
     let credentials = Credentials::keep_or_join(&config.root, &config.name, &arguments).await?;
     let connection = Connection::new(&Credentials::client_config(&config.root)?)?;
     let api: Arc<dyn Api> = Arc::new(RemoteApi::over(&connection));
-    let settings = read_settings(&*api, &credentials.server).await?;
+    let settings = read_settings(&*api, &credentials).await?;
     let config = Config {
         cluster_domain: settings.cluster_domain,
         cluster_dns: settings.cluster_dns,
@@ -94,16 +94,24 @@ async fn serve(arguments: JoinArguments, shutdown: &rt::Shutdown) -> anyhow::Res
     Ok(tasks)
 }
 
-/// A server that is away for a while is waited for: containers of before go on meanwhile.
-async fn read_settings(api: &dyn Api, server: &str) -> anyhow::Result<Settings> {
+/// What the cluster says to its nodes, or said when it could last be asked: what this machine runs without the API goes
+/// on. A server that is away when a machine first comes is waited for.
+async fn read_settings(api: &dyn Api, credentials: &Credentials) -> anyhow::Result<Settings> {
+    let server = credentials.server.as_str();
     let mut pause = RETRY_MIN;
     loop {
         match Settings::read(api).await {
             Ok(settings) => {
-                return settings.map_err(|problem| anyhow!("what the cluster says to its nodes: {problem}"));
+                let settings =
+                    settings.map_err(|problem| anyhow!("what the cluster says to its nodes: {problem}"))?;
+                credentials.keep_settings(&settings)?;
+                return Ok(settings);
             }
             Err(status) if is_no_answer(&status) => {
-                tracing::warn!(error = %status, server, "The server does not answer; trying again");
+                tracing::warn!(error = %status, server, "The server does not answer");
+                if let Some(kept) = credentials.kept_settings()? {
+                    return Ok(kept);
+                }
                 rt::sleep(rt::jittered(pause, 0.5)).await;
                 pause = (pause * 2).min(RETRY_MAX);
             }

@@ -208,7 +208,10 @@ pub fn table() -> Vec<(&'static str, Covered)> {
         ("[sig-node] Node Lifecycle should run through the lifecycle of a node", By(&[EVERY_VERB])),
         (
             "[sig-node] Pod InPlace Resize Container burstable pods - extended 6 containers - various operations performed (including adding limits and requests) [MinimumKubeletVersion:1.34]",
-            By(&[(RESIZING, "requests and limits are added to and changed in containers of a burstable pod")]),
+            By(&[(
+                RESIZING,
+                "requests and limits are added to and changed in containers of a burstable pod",
+            )]),
         ),
         (
             "[sig-node] Pod InPlace Resize Container burstable pods - extended resize with equivalents [MinimumKubeletVersion:1.34]",
@@ -216,15 +219,24 @@ pub fn table() -> Vec<(&'static str, Covered)> {
         ),
         (
             "[sig-node] Pod InPlace Resize Container guaranteed pods with multiple containers 3 containers - increase cpu & mem on c1, c2, decrease cpu & mem on c3 - net increase [MinimumKubeletVersion:1.34]",
-            By(&[(RESIZING, "running containers of a guaranteed pod are given more and less CPU and memory")]),
+            By(&[(
+                RESIZING,
+                "running containers of a guaranteed pod are given more and less CPU and memory",
+            )]),
         ),
         (
             "[sig-node] Pod InPlace Resize Container guaranteed pods with multiple containers 3 containers - increase cpu & mem on c1, decrease cpu & mem on c2, c3 - net decrease [MinimumKubeletVersion:1.34]",
-            By(&[(RESIZING, "running containers of a guaranteed pod are given more and less CPU and memory")]),
+            By(&[(
+                RESIZING,
+                "running containers of a guaranteed pod are given more and less CPU and memory",
+            )]),
         ),
         (
             "[sig-node] Pod InPlace Resize Container guaranteed pods with multiple containers 3 containers - increase: CPU (c1,c3), memory (c2, c3) ; decrease: CPU (c2) [MinimumKubeletVersion:1.34]",
-            By(&[(RESIZING, "running containers of a guaranteed pod are given more and less CPU and memory")]),
+            By(&[(
+                RESIZING,
+                "running containers of a guaranteed pod are given more and less CPU and memory",
+            )]),
         ),
         (
             "[sig-node] Pod InPlace Resize Container resize pod via the replace endpoint [MinimumKubeletVersion:1.34]",
