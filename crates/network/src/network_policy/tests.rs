@@ -386,6 +386,8 @@ fn events_of_the_api_become_rules_and_a_pod_waits_for_its_own() {
                 run(&informers, options, shutdown.clone()).await
             })
         });
+        // Whatever fails here, the other thread ends.
+        let _ends = shutdown.clone().drop_guard();
         assert!(connects(&world.pods[1], target), "nobody knows that this address is that pod's");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let key = ObjectKey::new("x", "a");
