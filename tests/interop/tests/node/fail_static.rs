@@ -13,7 +13,7 @@ use crate::http::Load;
 use crate::world::{Cluster, Inputs};
 use crate::{pods, remains};
 
-const PODS: usize = 20;
+const PODS: usize = 50;
 /// After the server says that it is ready.
 const ADOPTED_WITHIN: Duration = Duration::from_secs(2);
 /// How long the server stays away at least, while requests go on.
@@ -134,13 +134,11 @@ fn containers(kubectl: &Kubectl) -> anyhow::Result<BTreeMap<String, String>> {
     pods.iter().map(container).collect()
 }
 
-/// The processes of these containers, each of which has some.
-fn processes(containers: &BTreeMap<String, String>) -> anyhow::Result<Vec<Vec<u32>>> {
+/// The first process of each of these containers; others come and go with the requests that they answer.
+fn processes(containers: &BTreeMap<String, String>) -> anyhow::Result<Vec<u32>> {
     let of = |id: &String| {
-        let mut processes = remains::processes_of_container(id);
-        processes.sort_unstable();
-        ensure!(!processes.is_empty(), "container {id} has no process");
-        Ok(processes)
+        let first = remains::processes_of_container(id).into_iter().min();
+        first.with_context(|| format!("container {id} has no process"))
     };
     containers.values().map(of).collect()
 }
