@@ -206,7 +206,7 @@ mod tests {
         let informers = Informers::new(fake.clone(), shutdown.child_token());
         let (api, ending): (Arc<dyn Api>, _) = (fake.clone(), shutdown.clone());
         let cluster_ip = IpAddr::from([10, 96, 0, 10]);
-        let running = tokio::spawn(async move { run(&informers, api, cluster_ip, ending).await });
+        let running = rt::spawn("publication", async move { run(&informers, api, cluster_ip, ending).await });
 
         let slices = |fake: &FakeApi| {
             let mut all: Vec<String> = fake

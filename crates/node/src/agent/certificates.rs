@@ -323,7 +323,7 @@ mod tests {
         let shutdown = rt::Shutdown::new();
         let api: Arc<dyn Api> = world.api.clone();
         let ending = shutdown.clone();
-        let running = tokio::spawn(async move { keeper.run(&*api, None, ending).await });
+        let running = rt::spawn("keeper", async move { keeper.run(&*api, None, ending).await });
         let life = Duration::from_secs(600);
         for round in 1..=3 {
             if round == 2 {
