@@ -32,10 +32,11 @@ pub fn run(world: &World<'_>, checks: &mut Checks) {
         Ok(())
     });
     checks.check("every pod reaches every Service, by its name, too", || {
-        let services: Vec<Value> = NODES.iter().map(|node| service(&format!("web-{node}"))).collect();
+        let services: Vec<Value> = NODES.iter().map(|node| service(node)).collect();
         pods::make(kubectl, &services)?;
         for to in NODES {
-            let name = format!("web-{to}");
+            // Not the pod's name, by which it knows itself.
+            let name = format!("at-{to}");
             let ip = kubectl.ok(&["get", "service", &name, "-o", "jsonpath={.spec.clusterIP}"])?;
             for from in NODES {
                 for host in [ip.as_str(), &name, &format!("{name}.default.svc.cluster.local")] {
@@ -47,7 +48,7 @@ pub fn run(world: &World<'_>, checks: &mut Checks) {
     });
     checks.check("every pod reaches the API", || {
         for from in NODES {
-            let script = "nslookup kubernetes.default.svc.cluster.local > /dev/null && nc -z -w 3 kubernetes.default.svc.cluster.local 443";
+            let script = "nc -w 3 kubernetes.default.svc.cluster.local 443 < /dev/null";
             kubectl.ok(&["exec", &format!("web-{from}"), "--", "sh", "-c", script])?;
         }
         Ok(())
@@ -63,8 +64,12 @@ pub fn run(world: &World<'_>, checks: &mut Checks) {
             pods::until_ready(kubectl, &name)?;
             ensure!(kubectl.ok(&["logs", &name])? == "I am here\n", "logs of {name}");
             ensure!(kubectl.ok(&["exec", &name, "--", "hostname"])?.trim() == name, "exec in {name}");
-            let summary = kubectl.ok(&["get", "--raw", &format!("/api/v1/nodes/{node}/proxy/stats/summary")])?;
-            ensure!(summary.contains(&name), "{summary}");
+            eventually(pods::PATIENCE, || {
+                let path = format!("/api/v1/nodes/{node}/proxy/stats/summary");
+                let summary = kubectl.ok(&["get", "--raw", &path])?;
+                ensure!(summary.contains(&name), "{summary}");
+                Ok(())
+            })?;
         }
         Ok(())
     });
@@ -75,10 +80,10 @@ fn address(kubectl: &Kubectl, pod: &str) -> anyhow::Result<String> {
     kubectl.ok(&["get", "pod", pod, "-o", "jsonpath={.status.podIP}"])
 }
 
-fn service(name: &str) -> Value {
+fn service(node: &str) -> Value {
     json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
-        "spec": {"selector": {"app": name}, "ports": [{"port": 80, "targetPort": 8080}]},
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": format!("at-{node}")},
+        "spec": {"selector": {"app": format!("web-{node}")}, "ports": [{"port": 80, "targetPort": 8080}]},
     })
 }
 
