@@ -14,7 +14,7 @@ use crate::world::{self, Cluster, Inputs};
 
 /// Pods at once, and how often so many are made and deleted.
 const PODS: usize = 50;
-const ROUNDS: usize = 2;
+const ROUNDS: usize = 10;
 /// For a round's pods to be ready, and to be gone.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -27,7 +27,7 @@ pub fn run(inputs: &Inputs, checks: &mut Checks) {
         Ok(cluster) => cluster,
         Err(error) => return checks.check("a cluster starts", || Err(error)),
     };
-    checks.check("a hundred pods leave nothing behind", || {
+    checks.check("five hundred pods leave nothing behind", || {
         pods::build_image(inputs, &cluster, &busybox)?;
         come_and_go(&cluster)
     });
