@@ -59,6 +59,7 @@ mod vac_protection;
 mod validatingadmissionpolicy_status;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::features::Features;
 use client::{Api, Informers};
@@ -79,6 +80,8 @@ pub struct Options {
     pub root_ca: String,
     /// Signs what CertificateSigningRequests ask for; without it they wait.
     pub signer: Option<Arc<dyn pki::Signer>>,
+    /// How long certificates are good for that ask for nothing shorter; a year where nothing is said.
+    pub signing_duration: Option<Duration>,
     /// Makes the tokens that are kept in Secrets; without it such Secrets wait.
     pub tokens: Option<Arc<dyn TokenMaker>>,
     /// Where nodes get the ranges of their pods from, one of each family; none and they get none.

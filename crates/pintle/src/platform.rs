@@ -51,6 +51,7 @@ pub struct Config {
     pub cluster_cidrs: Vec<ClusterCidr>,
     pub network: ServiceNetwork,
     pub controllers: controllers::Selection,
+    pub signing_duration: Duration,
     pub autoscaler: controllers::AutoscalerSettings,
     pub scheduler: scheduler::Options,
     pub server: apiserver::Options,
@@ -207,6 +208,7 @@ impl Platform {
             cluster_cidrs: config.cluster_cidrs.clone(),
             selection: config.controllers.clone(),
             pod_groups: self.serves(&api::gvr::POD_GROUPS),
+            signing_duration: Some(config.signing_duration),
             autoscaler: config.autoscaler.clone(),
             features: config.server.apis.features.clone(),
         };

@@ -52,6 +52,7 @@ async fn serve(arguments: UpArguments, manifests: Vec<manifest::Manifest>) -> an
         node: nodes.real,
         cluster_cidrs,
         network,
+        signing_duration: arguments.controllers.cluster_signing_duration,
         autoscaler: arguments.controllers.autoscaler(),
         controllers: arguments.controllers.controllers,
         scheduler: arguments.scheduler.options()?,

@@ -21,9 +21,9 @@ use crate::Options;
 
 const NAME: &str = "certificatesigningrequest-signing-controller";
 
-/// How long certificates are good for that ask for nothing shorter (`--cluster-signing-duration`).
-const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-/// Nothing shorter is given: twice by how much certificates are backdated.
+/// How long certificates are good for that ask for nothing shorter, unless somebody says otherwise.
+pub const SIGNING_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// Who asks for less gets this: twice by how much certificates are backdated.
 const DURATION_MIN: Duration = Duration::from_secs(10 * 60);
 
 pub(crate) fn descriptor() -> ControllerDescriptor<Options> {
@@ -42,7 +42,9 @@ fn start(context: Context<Options>) -> BoxFuture<'static, ()> {
         return boxed(async {});
     };
     let requests = context.informers.of(&CERTIFICATE_SIGNING_REQUESTS);
-    let reconciler = Arc::new(Controller { api: context.api.clone(), requests: requests.clone(), signer });
+    let duration = context.options.signing_duration.unwrap_or(SIGNING_DURATION);
+    let reconciler =
+        Arc::new(Controller { api: context.api.clone(), requests: requests.clone(), signer, duration });
     boxed(controller_runtime::Controller::new(&context, reconciler).for_kind(&requests).run())
 }
 
@@ -50,6 +52,8 @@ struct Controller {
     api: Arc<dyn Api>,
     requests: Arc<Informer>,
     signer: Arc<dyn pki::Signer>,
+    /// The longest that is given.
+    duration: Duration,
 }
 
 #[async_trait]
@@ -89,18 +93,15 @@ impl Controller {
     fn sign(&self, spec: &Spec, request: &SigningRequest) -> Result<String> {
         let usages = Usages::from_names(spec.usages.iter().map(String::as_str));
         let signed = usages.and_then(|usages| {
-            self.signer.sign(request, &usages, validity(spec.expiration_seconds), rt::now().into())
+            let validity = validity(spec.expiration_seconds, self.duration);
+            self.signer.sign(request, &usages, validity, rt::now().into())
         });
         signed.map_err(|error| Error::failed(format!("error auto signing csr: {error}")))
     }
 }
 
-/// As long as was asked for, within bounds.
-pub(super) fn validity(expiration_seconds: Option<i64>) -> Duration {
-    match expiration_seconds {
-        None => DURATION_MAX,
-        Some(seconds) => {
-            Duration::from_secs(seconds.try_into().unwrap_or(0)).clamp(DURATION_MIN, DURATION_MAX)
-        }
-    }
+/// As long as was asked for, within bounds; the upper one counts.
+pub(super) fn validity(expiration_seconds: Option<i64>, longest: Duration) -> Duration {
+    let asked = expiration_seconds.map(|seconds| Duration::from_secs(seconds.try_into().unwrap_or(0)));
+    asked.map_or(longest, |asked| asked.max(DURATION_MIN).min(longest))
 }

@@ -84,7 +84,11 @@ fn certificates_last_as_long_as_was_asked_within_bounds() {
     for (asked, given) in
         [(None, year), (Some(3600), 3600), (Some(10), 600), (Some(-1), 600), (Some(year + 1), year)]
     {
-        assert_eq!(signing::validity(asked).as_secs() as i64, given, "{asked:?}");
+        assert_eq!(signing::validity(asked, signing::SIGNING_DURATION).as_secs() as i64, given, "{asked:?}");
+    }
+    let minute = Duration::from_secs(60);
+    for asked in [None, Some(30), Some(7200)] {
+        assert_eq!(signing::validity(asked, minute), minute, "what the cluster gives at most counts");
     }
 }
 

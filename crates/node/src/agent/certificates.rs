@@ -22,6 +22,9 @@ const NODES: &str = "system:nodes";
 /// A request that nobody has answered after this time is made anew, as the kubelet does.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
+/// However short a certificate's life is, the next one is asked for no sooner.
+const PAUSE_MIN: Duration = Duration::from_secs(10);
+
 /// Between attempts, doubled each time.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(64);
@@ -178,7 +181,7 @@ impl Keeper {
             loop {
                 if let Some(certificate) = &current {
                     let at = renew_at(certificate, rt::jitter());
-                    rt::sleep(at.duration_since(now()).unwrap_or_default()).await;
+                    rt::sleep(at.duration_since(now()).unwrap_or_default().max(PAUSE_MIN)).await;
                 }
                 match self.renew(api).await {
                     Ok(certificate) => {

@@ -19,6 +19,10 @@ pub struct ControllerArguments {
     )]
     pub controllers: Selection,
 
+    /// How long certificates are good for that are signed on request, those of nodes among them; a request may ask for less
+    #[arg(long, value_name = "DURATION", default_value = "8760h", value_parser = duration)]
+    pub cluster_signing_duration: Duration,
+
     /// How often the metrics of a HorizontalPodAutoscaler are looked at
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = duration)]
     pub horizontal_pod_autoscaler_sync_period: Duration,

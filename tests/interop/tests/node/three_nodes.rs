@@ -6,6 +6,7 @@ mod joining;
 mod losses;
 mod machine;
 
+use camino::Utf8Path;
 use interop::Checks;
 use serde_json::json;
 
@@ -26,7 +27,20 @@ struct World<'a> {
 /// The nodes by name, in the order of their machines.
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 
-impl World<'_> {
+impl<'a> World<'a> {
+    /// None of its machines has joined.
+    fn new(inputs: &'a Inputs, busybox: &Utf8Path, flags: &[&str]) -> anyhow::Result<Self> {
+        let listen = format!("0.0.0.0:{PORT}");
+        let cluster = Cluster::start_with(inputs, &[&["--listen", &listen], flags].concat())?;
+        let machines = vec![Machine::new(inputs, "n2", 2)?, Machine::new(inputs, "n3", 3)?];
+        pods::build_image(inputs, &cluster, busybox)?;
+        let root = cluster.folder.path().join("busybox");
+        for machine in &machines {
+            machine.build_image(pods::IMAGE, &root)?;
+        }
+        Ok(Self { inputs, cluster, machines })
+    }
+
     /// The kubeconfig's cluster, as other machines reach it.
     fn server() -> String {
         format!("https://{ADDRESS}:{PORT}")
@@ -44,18 +58,7 @@ pub fn run(inputs: &Inputs, checks: &mut Checks) {
         Ok(busybox) => busybox,
         Err(reason) => return interop::skip(&reason),
     };
-    let made = || {
-        let listen = format!("0.0.0.0:{PORT}");
-        let cluster = Cluster::start_with(inputs, &["--listen", &listen])?;
-        let machines = vec![Machine::new(inputs, "n2", 2)?, Machine::new(inputs, "n3", 3)?];
-        pods::build_image(inputs, &cluster, &busybox)?;
-        let root = cluster.folder.path().join("busybox");
-        for machine in &machines {
-            machine.build_image(pods::IMAGE, &root)?;
-        }
-        Ok(World { inputs, cluster, machines })
-    };
-    let mut world = match made() {
+    let mut world = match World::new(inputs, &busybox, &[]) {
         Ok(world) => world,
         Err(error) => return checks.check("three machines are there", || Err(error)),
     };
@@ -63,6 +66,10 @@ pub fn run(inputs: &Inputs, checks: &mut Checks) {
     joining::joins(&mut world, checks);
     connections::run(&world, checks);
     losses::run(&mut world, checks);
+    drop(world);
+    checks.check("a machine renews its certificates while it runs", || {
+        joining::renews(World::new(inputs, &busybox, &["--cluster-signing-duration", "60s"])?)
+    });
 }
 
 /// A web server on a node, which says where it is.

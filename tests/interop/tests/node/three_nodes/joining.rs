@@ -176,3 +176,33 @@ pub fn joins(world: &mut World<'_>, checks: &mut Checks) {
         Ok(())
     });
 }
+
+/// On a cluster whose certificates end soon.
+pub fn renews(mut world: World<'_>) -> anyhow::Result<()> {
+    let kubectl = world.cluster.kubectl.clone();
+    let arguments = invitation(&world, &[])?;
+    world.machines[0].start(&arguments.iter().map(String::as_str).collect::<Vec<_>>())?;
+    pods::create(&kubectl, "web", super::web_on("n2", "web"))?;
+    pods::until_ready(&kubectl, "web")?;
+    let files =
+        ["client.pem", "serving.pem"].map(|file| world.machines[0].data().join("node/pki").join(file));
+    let read = || files.iter().map(std::fs::read).collect::<Result<Vec<_>, _>>();
+    let mut before = eventually(PATIENCE, || Ok(read()?))?;
+    // Twice, so that one that was renewed has renewed another.
+    for _ in 0..2 {
+        let after = eventually(PATIENCE, || {
+            let now = read()?;
+            ensure!(
+                now.iter().zip(&before).all(|(now, before)| now != before),
+                "a certificate is still the same"
+            );
+            Ok(now)
+        })?;
+        before = after;
+    }
+    ensure!(kubectl.ok(&["exec", "web", "--", "hostname"])?.trim() == "web");
+    pods::create(&kubectl, "later", super::web_on("n2", "later"))?;
+    let pod = pods::until_ready(&kubectl, "later")?;
+    ensure!(pod["spec"]["nodeName"] == "n2", "{}", pod["spec"]);
+    pods::until_node(&kubectl, "n2", "True").map(drop)
+}
