@@ -159,7 +159,7 @@ pub fn descriptors() -> Vec<ControllerDescriptor<Options>> {
 
 /// The roles of controllers that upstream has not, with their bindings.
 pub fn policy() -> Vec<apimachinery::Value> {
-    certificates::serving_approving::policy().into()
+    [certificates::approving::policy(), certificates::serving_approving::policy()].concat()
 }
 
 /// Starts the controllers that are selected. `api_of` gives the API under the identity of a service account of

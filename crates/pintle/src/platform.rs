@@ -295,7 +295,7 @@ impl Platform {
     }
 }
 
-/// Where machines and pods reach the API; `None` where it listens on the loopback only.
+/// Where machines and pods reach the API; `None` where it listens on the loopback only, or the machine has no address.
 fn advertised(config: &Config, address: SocketAddr) -> Option<SocketAddr> {
     let of_machine = || {
         let node = config.node.as_ref().map(|node| node.addresses.clone());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use api::gvr::{CERTIFICATE_SIGNING_REQUESTS, SUBJECT_ACCESS_REVIEWS};
+use api::gvr::{CERTIFICATE_SIGNING_REQUESTS, NODES, SUBJECT_ACCESS_REVIEWS};
 use apimachinery::{Value, json};
 use async_trait::async_trait;
 use client::typed::view;
@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use pki::SigningRequest;
 
 use super::rules::Signer;
-use super::{APPROVED, CertificateSigningRequest, DENIED, Spec, add_condition};
+use super::{APPROVED, CertificateSigningRequest, DENIED, Spec, add_condition, role_of_account};
 use crate::Options;
 
 const NAME: &str = "certificatesigningrequest-approving-controller";
@@ -26,6 +26,12 @@ pub(crate) fn descriptor() -> ControllerDescriptor<Options> {
         workers: 1,
         start,
     }
+}
+
+/// What this controller may beyond upstream's role: to see whether a node is there.
+pub(crate) fn policy() -> [Value; 2] {
+    let nodes = json!([{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}]);
+    role_of_account("certificate-controller-nodes", "certificate-controller", nodes)
 }
 
 fn start(context: Context<Options>) -> BoxFuture<'static, ()> {
@@ -86,6 +92,9 @@ impl Reconcile for Controller {
         for recognizer in recognized(&csr.spec, &request) {
             tried.push(recognizer.subresource);
             if self.may(&csr.spec, recognizer.subresource).await? {
+                if csr.spec.username != request.user && self.is_taken(&request.user).await? {
+                    return Err(Error::failed(format!("{} is a node that is ready", request.user)));
+                }
                 let mut approved = object.to_value();
                 add_condition(&mut approved, APPROVED, "AutoApproved", recognizer.message);
                 let (gvr, options) = (&CERTIFICATE_SIGNING_REQUESTS, WriteOptions::default());
@@ -104,6 +113,22 @@ impl Reconcile for Controller {
 }
 
 impl Controller {
+    /// Whether a user is a node that is there and well: nobody else becomes that node. kubeadm asks the same, but on the
+    /// machine that joins.
+    async fn is_taken(&self, user: &str) -> Result<bool> {
+        let Some(name) = user.strip_prefix("system:node:") else { return Ok(false) };
+        match self.api.get(&NODES, "", name).await {
+            Ok(node) => {
+                let tree = node.to_value();
+                let mut conditions = tree.array_at(&["status", "conditions"]).iter();
+                Ok(conditions
+                    .any(|own| own.str_at(&["type"]) == "Ready" && own.str_at(&["status"]) == "True"))
+            }
+            Err(status) if status.is_not_found() => Ok(false),
+            Err(status) => Err(status.into()),
+        }
+    }
+
     async fn may(&self, spec: &Spec, subresource: &str) -> Result<bool> {
         let review = json!({
             "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",

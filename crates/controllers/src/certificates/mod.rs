@@ -12,7 +12,7 @@ pub(crate) mod signing;
 #[cfg(test)]
 mod tests;
 
-use apimachinery::Value;
+use apimachinery::{Value, json};
 use serde::{Deserialize, Deserializer};
 
 /// As much of a CertificateSigningRequest as the controllers read.
@@ -81,12 +81,28 @@ impl Status {
 /// Adds a condition to a request's tree.
 fn add_condition(request: &mut Value, kind: &str, reason: &str, message: &str) {
     let now = apimachinery::time::format_seconds(rt::now());
-    let condition = apimachinery::json!({
+    let condition = json!({
         "type": kind, "status": "True", "reason": reason, "message": message, "lastUpdateTime": now,
     });
     let mut conditions = request.array_at(&["status", "conditions"]).to_vec();
     conditions.push(condition);
     request.set_at(&["status", "conditions"], Value::from(conditions));
+}
+
+/// A ClusterRole and its binding to a service account of `kube-system`.
+fn role_of_account(name: &str, account: &str, rules: Value) -> [Value; 2] {
+    let name = format!("system:controller:{name}");
+    let group = "rbac.authorization.k8s.io";
+    let mut role = json!({
+        "apiVersion": format!("{group}/v1"), "kind": "ClusterRole", "metadata": {"name": name.as_str()},
+    });
+    role.set_at(&["rules"], rules);
+    let binding = json!({
+        "apiVersion": format!("{group}/v1"), "kind": "ClusterRoleBinding", "metadata": {"name": name.as_str()},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": name.as_str()},
+        "subjects": [{"kind": "ServiceAccount", "namespace": "kube-system", "name": account}],
+    });
+    [role, binding]
 }
 
 fn null_is_default<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(

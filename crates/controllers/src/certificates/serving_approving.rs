@@ -2,14 +2,14 @@
 //! Node object has. Upstream leaves this to a person or an add-on; without it nobody could check who answers at a
 //! kubelet's address.
 //!
-//! A node that was taken over can report another address as its own, and be given a certificate for it. It cannot get
-//! one for the name of another node.
+//! The only host name is the node's own. A node writes its addresses itself, so that one that was taken over can report an
+//! address that nobody else reports; it gets none for another node's address, nor for that of the Service `kubernetes`.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use api::gvr::{CERTIFICATE_SIGNING_REQUESTS, NODES};
+use api::gvr::{CERTIFICATE_SIGNING_REQUESTS, NODES, SERVICES};
 use apimachinery::{Object, Value, json};
 use async_trait::async_trait;
 use client::typed::view;
@@ -20,7 +20,7 @@ use futures::future::BoxFuture;
 use pki::SigningRequest;
 
 use super::rules::Signer;
-use super::{APPROVED, CertificateSigningRequest, DENIED, Spec, add_condition};
+use super::{APPROVED, CertificateSigningRequest, DENIED, Spec, add_condition, role_of_account};
 use crate::Options;
 
 const NAME: &str = "kubelet-serving-certificate-approving-controller";
@@ -41,32 +41,26 @@ pub(crate) fn descriptor() -> ControllerDescriptor<Options> {
 
 /// What this controller may; upstream's roles know nothing of it.
 pub(crate) fn policy() -> [Value; 2] {
-    let name = format!("system:controller:{SERVICE_ACCOUNT}");
-    let group = "rbac.authorization.k8s.io";
-    let rules = json!([
-        {"apiGroups": ["certificates.k8s.io"], "resources": ["certificatesigningrequests"], "verbs": ["get", "list", "watch"]},
-        {"apiGroups": ["certificates.k8s.io"], "resources": ["certificatesigningrequests/approval"], "verbs": ["update"]},
-        {"apiGroups": ["certificates.k8s.io"], "resources": ["signers"],
-            "resourceNames": ["kubernetes.io/kubelet-serving"], "verbs": ["approve"]},
-        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]},
-        {"apiGroups": ["", "events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch", "update"]},
-    ]);
-    let mut role = json!({
-        "apiVersion": format!("{group}/v1"), "kind": "ClusterRole", "metadata": {"name": name.as_str()},
-    });
-    role.set_at(&["rules"], rules);
-    let binding = json!({
-        "apiVersion": format!("{group}/v1"), "kind": "ClusterRoleBinding", "metadata": {"name": name.as_str()},
-        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": name.as_str()},
-        "subjects": [{"kind": "ServiceAccount", "namespace": "kube-system", "name": SERVICE_ACCOUNT}],
-    });
-    [role, binding]
+    role_of_account(
+        SERVICE_ACCOUNT,
+        SERVICE_ACCOUNT,
+        json!([
+            {"apiGroups": ["certificates.k8s.io"], "resources": ["certificatesigningrequests"], "verbs": ["get", "list", "watch"]},
+            {"apiGroups": ["certificates.k8s.io"], "resources": ["certificatesigningrequests/approval"], "verbs": ["update"]},
+            {"apiGroups": ["certificates.k8s.io"], "resources": ["signers"],
+                "resourceNames": ["kubernetes.io/kubelet-serving"], "verbs": ["approve"]},
+            {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]},
+            {"apiGroups": [""], "resources": ["services"], "resourceNames": ["kubernetes"], "verbs": ["get"]},
+            {"apiGroups": ["", "events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch", "update"]},
+        ]),
+    )
 }
 
 fn start(context: Context<Options>) -> BoxFuture<'static, ()> {
     let requests = context.informers.of(&CERTIFICATE_SIGNING_REQUESTS);
     let nodes = context.informers.of(&NODES);
-    let reconciler = Arc::new(Controller { api: context.api.clone(), requests: requests.clone() });
+    let reconciler =
+        Arc::new(Controller { api: context.api.clone(), requests: requests.clone(), nodes: nodes.clone() });
     let waiting = requests.clone();
     let controller = controller_runtime::Controller::new(&context, reconciler).for_kind(&requests);
     // A node often asks before it has reported its addresses.
@@ -90,6 +84,7 @@ fn asks_as(request: &Object, node: &str) -> bool {
 struct Controller {
     api: Arc<dyn Api>,
     requests: Arc<Informer>,
+    nodes: Arc<Informer>,
 }
 
 #[async_trait]
@@ -111,7 +106,8 @@ impl Reconcile for Controller {
             Err(status) if status.is_not_found() => return Ok(Action::await_change()),
             Err(status) => return Err(status.into()),
         };
-        if let Err(problem) = check(&request, &node) {
+        let taken = self.taken(name).await?;
+        if let Err(problem) = check(&request, &node, &taken) {
             tracing::debug!(request = %key.name, node = name, problem, "A serving certificate waits for a person");
             return Ok(Action::await_change());
         }
@@ -120,6 +116,28 @@ impl Reconcile for Controller {
         let (gvr, options) = (&CERTIFICATE_SIGNING_REQUESTS, WriteOptions::default());
         self.api.update(gvr, "", &key.name, Some("approval"), approved, &options).await?;
         Ok(Action::await_change())
+    }
+}
+
+impl Controller {
+    /// Addresses that are somebody else's than this node's.
+    async fn taken(&self, name: &str) -> Result<HashSet<IpAddr>> {
+        let mut taken = HashSet::new();
+        self.nodes.for_each(|node| {
+            if node.name() != name {
+                taken.extend(addresses(&node.to_value()));
+            }
+        });
+        match self.api.get(&SERVICES, "default", "kubernetes").await {
+            Ok(service) => {
+                let ips = service.to_value();
+                let ips = ips.array_at(&["spec", "clusterIPs"]).iter();
+                taken.extend(ips.filter_map(|ip| ip.as_str()?.parse::<IpAddr>().ok()));
+            }
+            Err(status) if status.is_not_found() => {}
+            Err(status) => return Err(status.into()),
+        }
+        Ok(taken)
     }
 }
 
@@ -137,22 +155,23 @@ pub(super) fn node_of<'a>(spec: &'a Spec, request: &SigningRequest) -> Option<&'
     spec.username.strip_prefix(NODE_PREFIX).filter(|name| is_serving && is_node && !name.is_empty())
 }
 
-/// Whether all that the certificate would say is said of the node, too.
-pub(super) fn check(request: &SigningRequest, node: &Value) -> Result<(), String> {
-    let mut names = HashSet::from([node.str_at(&["metadata", "name"]).to_owned()]);
-    let mut ips = HashSet::new();
-    for address in node.array_at(&["status", "addresses"]) {
-        let text = address.str_at(&["address"]);
-        match text.parse::<IpAddr>() {
-            Ok(ip) => _ = ips.insert(ip),
-            Err(_) => _ = names.insert(text.to_owned()),
-        }
+/// Whether all that the certificate would say is said of the node, too, and of nobody else.
+pub(super) fn check(request: &SigningRequest, node: &Value, taken: &HashSet<IpAddr>) -> Result<(), String> {
+    let own: HashSet<IpAddr> = addresses(node).collect();
+    let name = node.str_at(&["metadata", "name"]);
+    if let Some(other) = request.dns_names.iter().find(|own| *own != name) {
+        return Err(format!("the node is not called {other}"));
     }
-    if let Some(name) = request.dns_names.iter().find(|name| !names.contains(name.as_str())) {
-        return Err(format!("the node is not called {name}"));
+    if let Some(ip) = request.ips.iter().find(|ip| !own.contains(ip)) {
+        return Err(format!("the node has no address {ip}"));
     }
-    match request.ips.iter().find(|ip| !ips.contains(ip)) {
-        Some(ip) => Err(format!("the node has no address {ip}")),
+    match request.ips.iter().find(|ip| taken.contains(ip)) {
+        Some(ip) => Err(format!("the address {ip} is somebody else's, too")),
         None => Ok(()),
     }
+}
+
+fn addresses(node: &Value) -> impl Iterator<Item = IpAddr> {
+    let all = node.array_at(&["status", "addresses"]).iter();
+    all.filter_map(|address| address.str_at(&["address"]).parse().ok())
 }

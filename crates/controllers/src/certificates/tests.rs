@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -238,8 +239,10 @@ fn a_node_gets_a_serving_certificate_for_itself_alone() {
 #[test]
 fn a_serving_certificate_names_what_the_node_object_names() {
     let node = json!({"metadata": {"name": "n"}, "status": {"addresses": [
-        {"type": "InternalIP", "address": "192.0.2.7"}, {"type": "Hostname", "address": "n.example"},
+        {"type": "InternalIP", "address": "192.0.2.7"}, {"type": "InternalIP", "address": "192.0.2.9"},
+        {"type": "Hostname", "address": "n.example"},
     ]}});
+    let taken = HashSet::from(["192.0.2.9".parse().expect("an address")]);
     let with = |names: &[&str], ips: &[&str]| {
         let mut request = shape("system:node:n", &["system:nodes"], names);
         request.ips = ips.iter().map(|ip| ip.parse().expect("an address")).collect();
@@ -247,7 +250,9 @@ fn a_serving_certificate_names_what_the_node_object_names() {
     };
     let cases = [
         (with(&["n"], &["192.0.2.7"]), Ok(())),
-        (with(&["n", "n.example"], &[]), Ok(())),
+        // It says so itself, and could say anything.
+        (with(&["n", "n.example"], &[]), Err("the node is not called n.example".to_owned())),
+        (with(&["n"], &["192.0.2.9"]), Err("the address 192.0.2.9 is somebody else's, too".to_owned())),
         (with(&["m"], &["192.0.2.7"]), Err("the node is not called m".to_owned())),
         (with(&["n"], &["192.0.2.8"]), Err("the node has no address 192.0.2.8".to_owned())),
         (
@@ -256,6 +261,6 @@ fn a_serving_certificate_names_what_the_node_object_names() {
         ),
     ];
     for (request, expected) in cases {
-        assert_eq!(serving_approving::check(&request, &node), expected);
+        assert_eq!(serving_approving::check(&request, &node, &taken), expected);
     }
 }

@@ -56,16 +56,18 @@ pub async fn run(informers: &Informers, api: Arc<dyn Api>, cluster_ip: IpAddr, s
     let work = async {
         nodes.synced().await;
         let mut waiting = HashMap::new();
+        let mut resync = rt::instant() + RESYNC;
         loop {
             waiting = publication.publish(waiting).await;
-            let pause = if waiting.is_empty() { RESYNC } else { rt::jittered(RETRY, 0.5) };
             let delta = tokio::select! {
                 delta = changes.recv() => delta,
                 // Written again: somebody may have taken it away.
-                () = rt::sleep(pause) => {
+                () = rt::sleep_until(resync) => {
+                    resync = rt::instant() + RESYNC;
                     publication.forget();
                     Some(Delta::Resync)
                 }
+                () = rt::sleep(rt::jittered(RETRY, 0.5)), if !waiting.is_empty() => continue,
             };
             let mut note = |node: &Object| {
                 let endpoint = Endpoint::of(node).filter(|endpoint| publication.is_news(endpoint));

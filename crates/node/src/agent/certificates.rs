@@ -117,7 +117,15 @@ async fn answer(api: &dyn Api, name: &str) -> Result<String, Error> {
     loop {
         let options =
             WatchOptions { field_selector: format!("metadata.name={name}"), ..WatchOptions::default() };
-        let mut events = api.watch(&CERTIFICATE_SIGNING_REQUESTS, "", &options).await?;
+        let mut events = match api.watch(&CERTIFICATE_SIGNING_REQUESTS, "", &options).await {
+            Ok(events) => events,
+            // A server that starts again still has the request.
+            Err(status) if matches!(status.code, 429 | 500 | 503 | 504) => {
+                rt::sleep(RETRY_MIN).await;
+                continue;
+            }
+            Err(status) => return Err(status.into()),
+        };
         while let Some(event) = events.next().await {
             match event {
                 Ok(WatchEvent::Added(request) | WatchEvent::Modified(request)) => {
@@ -179,8 +187,8 @@ impl Keeper {
             let mut current = current.filter(|own| self.wanted.is_met_by(own, now()));
             let mut retry = RETRY_MIN;
             loop {
-                if let Some(certificate) = &current {
-                    let at = renew_at(certificate, rt::jitter());
+                if let Some(certificate) = current.take() {
+                    let at = renew_at(&certificate, rt::jitter());
                     rt::sleep(at.duration_since(now()).unwrap_or_default().max(PAUSE_MIN)).await;
                 }
                 match self.renew(api).await {

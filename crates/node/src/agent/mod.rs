@@ -381,6 +381,9 @@ impl Node {
         }
         if let Err(message) = self.devices.admit(&pod).await {
             self.reject(&pod, worker, admission::Rejection { reason: devices::REFUSED.into(), message });
+        } else if worker.is_static && self.volumes.layout().pod(&worker.uid).exists() {
+            // A manifest tells of no admission.
+            self.volumes.adopt(&pod);
         }
     }
 

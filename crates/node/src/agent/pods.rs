@@ -115,6 +115,7 @@ pub async fn run(node: Arc<Node>, informer: Arc<Informer>) {
     informer.synced().await;
     read_all(&node, &informer).await;
     end_orphans(&node).await;
+    node.resources.retain(|uid| node.pods.get(uid).is_some());
     rt::spawn("strangers", forget_strangers(node.clone()));
     let mut retry = rt::interval(resize::RETRY);
     loop {
@@ -211,7 +212,6 @@ fn forget(node: &Arc<Node>, uid: &str) {
 /// What is on the disk of pods that are gone, and run no more, goes. What does not go yet waits for a driver that has not
 /// registered yet, most often.
 async fn forget_strangers(node: Arc<Node>) {
-    node.resources.retain(|uid| node.pods.get(uid).is_some());
     let (mut uids, mut pauses) = (node.volumes.pods_on_disk(), Pauses::default());
     loop {
         let mut left = Vec::new();

@@ -31,7 +31,7 @@ pub struct JoinArguments {
     pub data_dir: Utf8PathBuf,
 
     /// The API server of the cluster to join
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = parse_server)]
     pub server: Option<String>,
 
     /// The bootstrap token by which this machine joins
@@ -112,6 +112,18 @@ pub struct TokenCreateArguments {
     pub groups: Vec<String>,
 
     /// Where machines reach the API server [default: as the cluster says of itself]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = parse_server)]
     pub server: Option<String>,
+}
+
+/// Secrets go there, so that nothing but HTTPS will do.
+fn parse_server(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("https://").unwrap_or(text).trim_end_matches('/');
+    let uri: Result<http::Uri, _> = format!("https://{rest}").parse();
+    match uri {
+        Ok(uri) if !text.starts_with("http://") && uri.host().is_some() && uri.path() == "/" => {
+            Ok(format!("https://{rest}"))
+        }
+        _ => Err("it must be an address such as https://192.0.2.1:6443".to_owned()),
+    }
 }

@@ -238,6 +238,8 @@ mod tests {
             (&["pintle", "node", "--token", "abcdef.0123456789abcdef"][..], "--server"),
             (&["pintle", "node", "--server", "https://a", "--token", "abc"][..], "abcdef.0123456789abcdef"),
             (&["pintle", "node", "--discovery-token-ca-cert-hash", "md5:00"][..], "sha256:"),
+            (&["pintle", "node", "--server", "http://192.0.2.1:6443"][..], "https://192.0.2.1:6443"),
+            (&["pintle", "node", "--server", "https://"][..], "--server"),
             (&["pintle", "token", "create", "--usages", "all"][..], "signing"),
             (&["pintle", "token", "create", "--ttl", "soon"][..], "--ttl"),
             (&["pintle", "token", "delete"][..], "TOKEN"),

@@ -55,7 +55,7 @@ impl Credentials {
     ) -> anyhow::Result<Self> {
         let kept = Self::load(folder)?;
         let problem = match kept {
-            Some(kept) => match kept.problem(node_name, arguments.server.as_deref()) {
+            Some(kept) => match kept.problem(node_name, arguments)? {
                 None => return Ok(kept),
                 Some(problem) => problem,
             },
@@ -79,16 +79,19 @@ impl Credentials {
     }
 
     /// Why these will not do.
-    fn problem(&self, node_name: &str, server: Option<&str>) -> Option<String> {
+    fn problem(&self, node_name: &str, arguments: &JoinArguments) -> anyhow::Result<Option<String>> {
         let now = SystemTime::from(rt::now());
-        if let Some(other) = server.filter(|other| other.trim_end_matches('/') != self.server) {
-            return Some(format!("this machine is a node of {}, not of {other}", self.server));
+        if let Some(other) = arguments.server.as_ref().filter(|other| **other != self.server) {
+            return Ok(Some(format!("this machine is a node of {}, not of {other}", self.server)));
+        }
+        if !discovery::are_pinned(&self.authority_pem, &arguments.discovery_token_ca_cert_hash)? {
+            return Ok(Some("this machine is a node of a cluster with another authority".to_owned()));
         }
         if self.client.user != format!("system:node:{node_name}") {
-            return Some(format!("this machine is {} there, not the node {node_name}", self.client.user));
+            return Ok(Some(format!("this machine is {} there, not the node {node_name}", self.client.user)));
         }
-        (!Wanted::client(node_name).is_met_by(&self.client, now))
-            .then(|| "this machine's certificate has ended".to_owned())
+        let is_good = Wanted::client(node_name).is_met_by(&self.client, now);
+        Ok((!is_good).then(|| "this machine's certificate has ended".to_owned()))
     }
 
     async fn join(
@@ -97,7 +100,7 @@ impl Credentials {
         invited: &Invited<'_>,
         patience: std::time::Duration,
     ) -> anyhow::Result<Self> {
-        let server = invited.server.trim_end_matches('/');
+        let server = invited.server;
         let authority_pem = discovery::discover(server, invited.token, invited.pins, patience).await?;
         let api = RemoteApi::new(&ClientConfig {
             ca_bundle: Some(authority_pem.clone().into_bytes()),
@@ -115,12 +118,17 @@ impl Credentials {
     }
 
     fn save(&self) -> anyhow::Result<()> {
-        self.client.save(&self.client_path())?;
-        let serving = self.serving_path();
-        if serving.exists() {
-            // Of another cluster, or another name.
-            std::fs::remove_file(&serving).with_context(|| format!("removing {serving}"))?;
+        // What is of another cluster, or another name, does not stand beside what is new.
+        for file in [KUBECONFIG, SETTINGS, SERVING] {
+            let path = self.folder.join(file);
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("removing {path}"));
+                }
+                _ => {}
+            }
         }
+        self.client.save(&self.client_path())?;
         let authority = self.folder.join(AUTHORITY);
         pki::write_private(&authority, self.authority_pem.as_bytes())?;
         let kubeconfig = pki::Kubeconfig {
@@ -254,6 +262,11 @@ mod tests {
         for (text, name, expected) in [
             ("--server https://192.0.2.9:6443", "n", "is a node of https://192.0.2.1:6443, not of"),
             ("", "m", "this machine is system:node:n there, not the node m"),
+            (
+                &format!("--discovery-token-ca-cert-hash sha256:{}", "0".repeat(64)),
+                "n",
+                "with another authority",
+            ),
         ] {
             let error =
                 Credentials::keep_or_join(folder, name, &arguments(text)).await.expect_err(text).to_string();
@@ -275,7 +288,7 @@ mod tests {
         let ended = kept(folder, std::time::Duration::from_secs(1));
         let mut ended = ended;
         ended.client.not_after = SystemTime::UNIX_EPOCH;
-        let problem = ended.problem("n", None).expect("it has ended");
+        let problem = ended.problem("n", &arguments("")).expect("hashes").expect("it has ended");
         assert!(problem.contains("has ended"), "{problem}");
     }
 }

@@ -1,6 +1,7 @@
 //! `pintle token`: bootstrap tokens of a running cluster, as kubeadm's command of that name.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 
 use anyhow::{Context, bail};
 use api::gvr::{CONFIG_MAPS, SECRETS};
@@ -52,7 +53,7 @@ pub fn run(command: TokenCommand) -> anyhow::Result<()> {
 /// Makes the token and returns what a person is told: the command by which a machine joins.
 async fn create(api: &dyn Api, arguments: TokenCreateArguments) -> anyhow::Result<String> {
     let server = match &arguments.server {
-        Some(server) => server.trim_end_matches('/').to_owned(),
+        Some(server) => server.clone(),
         None => server_for_others(api).await?,
     };
     let authority = api
@@ -88,11 +89,11 @@ async fn create(api: &dyn Api, arguments: TokenCreateArguments) -> anyhow::Resul
 async fn server_for_others(api: &dyn Api) -> anyhow::Result<String> {
     let server = invitation::server(api).await.context("reading where the cluster says that it is")?;
     let host = server.strip_prefix("https://").unwrap_or(&server);
-    let is_loopback = host.parse::<std::net::SocketAddr>().is_ok_and(|address| address.ip().is_loopback());
-    if is_loopback {
+    let leads_nowhere = |at: SocketAddr| at.ip().is_loopback() || at.ip().is_unspecified();
+    if server.is_empty() || host.parse().is_ok_and(leads_nowhere) {
         bail!(
-            "the API listens at {server} only, where no other machine reaches it: start the cluster with --listen \
-             0.0.0.0:6443, or say with --server how others reach it"
+            "the API says that it is at {server:?}, where no other machine reaches it: start the cluster with --listen \
+             0.0.0.0:6443 and, if need be, --advertise-address, or say with --server how others reach it"
         );
     }
     Ok(server)

@@ -20,7 +20,7 @@ mod network;
 pub mod own_image;
 mod roles;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -169,7 +169,7 @@ pub async fn start(
     let version = runtime.version().await.map_err(|error| anyhow!("the container runtime: {error}"))?;
     let facts = machine::facts(&config);
     let port = config.kubelet_port;
-    let listener = TcpListener::bind((IpAddr::from([0, 0, 0, 0]), port)).await.with_context(|| {
+    let listener = listen(port).await.with_context(|| {
         format!("--kubelet-port {port}: choose another one; is another node running on this machine?")
     })?;
     let kubelet_port = listener.local_addr().context("reading the kubelet's address")?.port();
@@ -220,6 +220,16 @@ pub async fn start(
     }));
     tasks.push(rt::spawn("log rotation", rotate_logs(runtime, shutdown)));
     Ok(Started { network, tasks })
+}
+
+/// At all addresses of both families, or of IPv4 where the machine has no other.
+async fn listen(port: u16) -> std::io::Result<TcpListener> {
+    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+        Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await
+        }
+        bound => bound,
+    }
 }
 
 fn taint(taint: &Taint) -> Value {

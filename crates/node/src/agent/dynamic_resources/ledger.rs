@@ -119,6 +119,8 @@ impl Ledger {
                 entry.pods.remove(pod);
             } else {
                 last.push((key.clone(), entry.clone()));
+                // Who takes it from now on has it prepared once more.
+                entry.is_prepared = false;
             }
         }
         last

@@ -20,7 +20,7 @@ impl Worker {
         termination::kill_all(self, pod, &observed, grace).await;
         self.stop_sandboxes(&observed).await;
         let Some(observed) = self.observe().await else { return Next::After(RETRY_SOON) };
-        if self.report(pod, &observed, memory, ended, true).await.is_none() {
+        if self.report(pod, &observed, &memory.waiting, ended, true).await.is_none() {
             return Next::After(RETRY_SOON);
         }
         self.node.devices.release(&self.uid);
@@ -40,7 +40,7 @@ impl Worker {
     /// The pod is deleted: it ends, says how, and then goes from the API.
     pub(super) async fn delete(&self, pod: &Pod, ended: Option<&Ended>, memory: &mut Memory) -> Next {
         let Some(observed) = self.observe().await else { return Next::After(RETRY_SOON) };
-        self.report(pod, &observed, memory, ended, false).await;
+        self.report(pod, &observed, &memory.waiting, ended, false).await;
         self.node.probes.stop_liveness(&self.uid);
         let grace = Grace::of(pod, rt::now());
         tokio::select! {
@@ -53,7 +53,7 @@ impl Worker {
         if observed.running().next().is_some() {
             return Next::After(RETRY_SOON);
         }
-        if self.report(pod, &observed, memory, ended, true).await.is_none() {
+        if self.report(pod, &observed, &memory.waiting, ended, true).await.is_none() {
             return Next::After(RETRY_SOON);
         }
         if let Next::After(wait) = self.remove_everything(pod, &observed).await {

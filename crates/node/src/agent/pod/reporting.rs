@@ -1,5 +1,6 @@
 //! How a pod's status gets into the API, and how what comes back from there is told apart from news.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::gvr::PODS;
@@ -9,8 +10,8 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tracing::warn;
 
 use super::observed::Observed;
-use super::status::{self, Ended, Facts, Phase};
-use super::worker::{Memory, Worker, decode, names};
+use super::status::{self, Ended, Facts, Phase, Waiting};
+use super::worker::{Worker, decode, names};
 
 /// Own writes that may not have come back from the API yet.
 const REPORTED_MAX: usize = 16;
@@ -47,7 +48,7 @@ impl Worker {
         &self,
         pod: &Pod,
         observed: &Observed,
-        memory: &mut Memory,
+        waiting: &BTreeMap<String, Waiting>,
         ended: Option<&Ended>,
         is_over: bool,
     ) -> Option<Phase> {
@@ -58,7 +59,7 @@ impl Worker {
                 course: &course,
                 observed,
                 probes: self.node.probes.results(),
-                waiting: &memory.waiting,
+                waiting,
                 host_addresses: self.node.addresses(),
                 is_over,
                 ended,

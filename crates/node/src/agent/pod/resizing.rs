@@ -57,7 +57,7 @@ impl Worker {
             }
             Err(error) => {
                 if self.note_failure(pod, error) {
-                    self.report(pod, observed, memory, None, false).await;
+                    self.report(pod, observed, &memory.waiting, None, false).await;
                 }
                 Next::After(RETRY)
             }

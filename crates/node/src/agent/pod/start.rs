@@ -1,5 +1,6 @@
 //! How a pod's volumes, sandbox and containers come to be.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use client::events::Severity;
@@ -66,6 +67,8 @@ impl Worker {
                 return Err(left);
             }
             let policy = Some(policy.as_str()).filter(|policy| !policy.is_empty());
+            // Others start meanwhile.
+            memory.turn = None;
             let pulled = tokio::select! {
                 pulled = self.node.images.ensure(pod, &reference, policy, &mut memory.backoff, &about) => pulled,
                 () = self.ending.cancelled() => return Err(Duration::ZERO),
@@ -100,9 +103,15 @@ impl Worker {
             let message =
                 "network is not ready: container runtime network not ready: no addresses for pods yet";
             about.warning("NetworkNotReady", message);
+            // Others start meanwhile, and this one queues again.
+            memory.turn = None;
             return tokio::select! {
-                ready = network_ready.wait_for(|is_ready| *is_ready) => ready.map(drop).map_err(|_| RETRY),
+                ready = network_ready.wait_for(|is_ready| *is_ready) => {
+                    Err(if ready.is_ok() { Duration::ZERO } else { RETRY })
+                }
                 () = self.ending.cancelled() => Err(Duration::ZERO),
+                // A deadline may have passed.
+                () = rt::sleep(RETRY) => Err(Duration::ZERO),
             };
         }
         let prepared = tokio::select! {
@@ -156,9 +165,26 @@ impl Worker {
             return Err(unavailable);
         }
         let policy = container.image_pull_policy.as_deref();
-        let image = tokio::select! {
-            image = self.node.images.ensure(pod, image, policy, &mut memory.backoff, &about) => image?,
+        let mut ensured = pin!(self.node.images.ensure(pod, image, policy, &mut memory.backoff, &about));
+        let at_once = tokio::select! {
+            biased;
+            image = &mut ensured => Some(image?),
             () = self.ending.cancelled() => return Err(interrupted()),
+            () = rt::sleep(LONG_PULL) => None,
+        };
+        let image = match at_once {
+            Some(image) => image,
+            None => {
+                // Others start meanwhile, and everybody sees the sandbox and what runs in it.
+                memory.turn = None;
+                if let Some(observed) = self.observe().await {
+                    self.report(pod, &observed, &memory.waiting, None, false).await;
+                }
+                tokio::select! {
+                    image = &mut ensured => image?,
+                    () = self.ending.cancelled() => return Err(interrupted()),
+                }
+            }
         };
         let made = self.configure(pod, observed, start, &container, &image, mounted).await;
         let config = made.map_err(|refusal| failed(&about, refusal.reason, refusal.message))?;
@@ -292,6 +318,9 @@ impl Worker {
 
 /// Volumes that are not there yet are looked for again after this: what they wait for is no event of the pod's.
 const RETRY_VOLUMES: Duration = Duration::from_secs(2);
+
+/// An image that is not here after this is being pulled.
+const LONG_PULL: Duration = Duration::from_millis(200);
 
 fn find(pod: &Pod, start: &Start) -> Option<Container> {
     let named = |container: &&Container| container.name == start.name;

@@ -93,7 +93,7 @@ pub(super) struct Memory {
     /// The limits that the pod as a whole was given last.
     pub limits: Option<Resources>,
     /// Held while the pod is started.
-    turn: Option<Turn>,
+    pub(super) turn: Option<Turn>,
     /// A sandbox was made and its containers are next: their status tells of both.
     has_new_sandbox: bool,
 }
@@ -329,7 +329,7 @@ impl Worker {
         self.note_resized(pod, &observed);
         let plan = plan::plan(pod, &observed, self.node.probes.results());
         if !std::mem::take(&mut memory.has_new_sandbox) || plan.start.is_empty() {
-            let phase = self.report(pod, &observed, memory, None, false).await;
+            let phase = self.report(pod, &observed, &memory.waiting, None, false).await;
             if phase.is_some_and(Phase::is_terminal) {
                 // The pod comes back with this phase, and is finished then.
                 return Next::Event;
@@ -342,6 +342,14 @@ impl Worker {
         if plan == Plan::default() {
             self.remove_superseded(observed).await;
             return self.resize(pod, observed, memory).await;
+        }
+        if memory.turn.is_none() && (plan.create_sandbox.is_some() || !plan.start.is_empty()) {
+            tokio::select! {
+                turn = self.node.turns.take() => memory.turn = Some(turn),
+                () = self.ending.cancelled() => {}
+            }
+            // Others were first, and much may have changed.
+            return Next::Now;
         }
         if plan.kill_pod {
             let grace = Grace::of(pod, rt::now());
@@ -362,12 +370,6 @@ impl Worker {
             let message = format!("Container {} {why}", kill.name);
             let grace = Grace::of_probe(pod, &kill.name, kill.why);
             termination::kill_one(self, pod, &kill.id, &kill.name, grace, Some(message)).await;
-        }
-        if memory.turn.is_none() && (plan.create_sandbox.is_some() || !plan.start.is_empty()) {
-            tokio::select! {
-                turn = self.node.turns.take() => memory.turn = Some(turn),
-                () = self.ending.cancelled() => return Next::Now,
-            }
         }
         if let Some(attempt) = plan.create_sandbox {
             if let Err(wait) = self.mount(pod, memory).await {
@@ -405,8 +407,14 @@ impl Worker {
                     next = Next::after(failed.retry_after);
                     // The others go on; this one's wait is the pod's next step.
                     let observed = self.observe().await;
-                    self.report(pod, observed.as_ref().unwrap_or(&Observed::default()), memory, None, false)
-                        .await;
+                    self.report(
+                        pod,
+                        observed.as_ref().unwrap_or(&Observed::default()),
+                        &memory.waiting,
+                        None,
+                        false,
+                    )
+                    .await;
                 }
             }
         }

@@ -108,6 +108,7 @@ impl VolumeManager {
             };
             let key = (uid.to_owned(), volume.name.clone(), Asking::Again);
             let retry_at = self.failed.lock().get(&key).map(|own| own.retry_at);
+            let retry_at = retry_at.filter(|at| *at > rt::instant());
             record.due.insert(volume.name.clone(), retry_at.unwrap_or_else(|| rt::instant() + RETRY));
             // Whoever mounts it for the first time says so.
             if record.mounted.get(&volume.name).is_some() {
