@@ -32,7 +32,7 @@ impl<'a> World<'a> {
     fn new(inputs: &'a Inputs, busybox: &Utf8Path, flags: &[&str]) -> anyhow::Result<Self> {
         let listen = format!("0.0.0.0:{PORT}");
         let cluster = Cluster::start_with(inputs, &[&["--listen", &listen], flags].concat())?;
-        let machines = vec![Machine::new(inputs, "n2", 2)?, Machine::new(inputs, "n3", 3)?];
+        let machines = vec![Machine::new(inputs, "n2", 102)?, Machine::new(inputs, "n3", 103)?];
         pods::build_image(inputs, &cluster, busybox)?;
         let root = cluster.folder.path().join("busybox");
         for machine in &machines {

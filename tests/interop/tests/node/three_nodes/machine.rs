@@ -27,7 +27,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// `number` is the last byte of its address.
+    /// `number` is the last byte of its address, which no other part gives the suite's own namespace.
     pub fn new(inputs: &Inputs, name: &'static str, number: u8) -> anyhow::Result<Self> {
         let folder = Folder::new()?;
         let machine = Self {
