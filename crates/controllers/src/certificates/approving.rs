@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use api::gvr::{CERTIFICATE_SIGNING_REQUESTS, NODES, SUBJECT_ACCESS_REVIEWS};
+use api::view::Node;
 use apimachinery::{Value, json};
 use async_trait::async_trait;
 use client::typed::view;
@@ -12,7 +13,7 @@ use controller_runtime::{Action, Context, ControllerDescriptor, Error, Reconcile
 use futures::future::BoxFuture;
 use pki::SigningRequest;
 
-use super::rules::Signer;
+use super::rules::{NODE_PREFIX, Signer};
 use super::{APPROVED, CertificateSigningRequest, DENIED, Spec, add_condition, role_of_account};
 use crate::Options;
 
@@ -116,14 +117,9 @@ impl Controller {
     /// Whether a user is a node that is there and well: nobody else becomes that node. kubeadm asks the same, but on the
     /// machine that joins.
     async fn is_taken(&self, user: &str) -> Result<bool> {
-        let Some(name) = user.strip_prefix("system:node:") else { return Ok(false) };
+        let Some(name) = user.strip_prefix(NODE_PREFIX) else { return Ok(false) };
         match self.api.get(&NODES, "", name).await {
-            Ok(node) => {
-                let tree = node.to_value();
-                let mut conditions = tree.array_at(&["status", "conditions"]).iter();
-                Ok(conditions
-                    .any(|own| own.str_at(&["type"]) == "Ready" && own.str_at(&["status"]) == "True"))
-            }
+            Ok(node) => Ok(view::<Node>(&node)?.is_ready()),
             Err(status) if status.is_not_found() => Ok(false),
             Err(status) => Err(status.into()),
         }

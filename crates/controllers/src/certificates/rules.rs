@@ -53,8 +53,8 @@ const SERVING_USAGES: [&str; 3] = ["digital signature", KEY_ENCIPHERMENT, "serve
 /// Keys that cannot encipher do not ask for it.
 const KEY_ENCIPHERMENT: &str = "key encipherment";
 
-const NODES: &str = "system:nodes";
-const NODE_PREFIX: &str = "system:node:";
+pub(super) const NODES: &str = "system:nodes";
+pub(super) const NODE_PREFIX: &str = "system:node:";
 
 impl Signer {
     pub fn of_name(name: &str) -> Option<Self> {

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::gvr::{CERTIFICATE_SIGNING_REQUESTS, NODES, SERVICES};
+use api::view::Node;
 use apimachinery::{Object, Value, json};
 use async_trait::async_trait;
 use client::typed::view;
@@ -19,14 +20,12 @@ use controller_runtime::{Action, Context, ControllerDescriptor, Error, Reconcile
 use futures::future::BoxFuture;
 use pki::SigningRequest;
 
-use super::rules::Signer;
+use super::rules::{self, NODE_PREFIX, Signer};
 use super::{APPROVED, CertificateSigningRequest, DENIED, Spec, add_condition, role_of_account};
 use crate::Options;
 
 const NAME: &str = "kubelet-serving-certificate-approving-controller";
 const SERVICE_ACCOUNT: &str = "kubelet-serving-certificate-approver";
-const NODE_PREFIX: &str = "system:node:";
-const NODES_GROUP: &str = "system:nodes";
 const MESSAGE: &str = "Auto approving kubelet serving certificate for the addresses of its own node.";
 
 pub(crate) fn descriptor() -> ControllerDescriptor<Options> {
@@ -101,7 +100,7 @@ impl Reconcile for Controller {
             .map_err(|error| Error::Stalled { reason: format!("unable to parse csr: {error}") })?;
         let Some(name) = node_of(&csr.spec, &request) else { return Ok(Action::await_change()) };
         let node = match self.api.get(&NODES, "", name).await {
-            Ok(node) => node.to_value(),
+            Ok(node) => view::<Node>(&node)?,
             // It comes, or the request grows old.
             Err(status) if status.is_not_found() => return Ok(Action::await_change()),
             Err(status) => return Err(status.into()),
@@ -124,8 +123,10 @@ impl Controller {
     async fn taken(&self, name: &str) -> Result<HashSet<IpAddr>> {
         let mut taken = HashSet::new();
         self.nodes.for_each(|node| {
-            if node.name() != name {
-                taken.extend(addresses(&node.to_value()));
+            if node.name() != name
+                && let Ok(node) = node.view::<Node>()
+            {
+                taken.extend(addresses(&node));
             }
         });
         match self.api.get(&SERVICES, "default", "kubernetes").await {
@@ -151,14 +152,14 @@ impl CertificateSigningRequest {
 pub(super) fn node_of<'a>(spec: &'a Spec, request: &SigningRequest) -> Option<&'a str> {
     let is_serving = Signer::of_name(&spec.signer_name) == Some(Signer::KubeletServing)
         && Signer::KubeletServing.check(request, &spec.usages).is_ok();
-    let is_node = spec.username == request.user && spec.groups.iter().any(|group| group == NODES_GROUP);
+    let is_node = spec.username == request.user && spec.groups.iter().any(|group| group == rules::NODES);
     spec.username.strip_prefix(NODE_PREFIX).filter(|name| is_serving && is_node && !name.is_empty())
 }
 
 /// Whether all that the certificate would say is said of the node, too, and of nobody else.
-pub(super) fn check(request: &SigningRequest, node: &Value, taken: &HashSet<IpAddr>) -> Result<(), String> {
+pub(super) fn check(request: &SigningRequest, node: &Node, taken: &HashSet<IpAddr>) -> Result<(), String> {
     let own: HashSet<IpAddr> = addresses(node).collect();
-    let name = node.str_at(&["metadata", "name"]);
+    let name = node.metadata.name.as_str();
     if let Some(other) = request.dns_names.iter().find(|own| *own != name) {
         return Err(format!("the node is not called {other}"));
     }
@@ -171,7 +172,6 @@ pub(super) fn check(request: &SigningRequest, node: &Value, taken: &HashSet<IpAd
     }
 }
 
-fn addresses(node: &Value) -> impl Iterator<Item = IpAddr> {
-    let all = node.array_at(&["status", "addresses"]).iter();
-    all.filter_map(|address| address.str_at(&["address"]).parse().ok())
+fn addresses(node: &Node) -> impl Iterator<Item = IpAddr> {
+    node.status.addresses.iter().filter_map(|address| address.address.parse().ok())
 }

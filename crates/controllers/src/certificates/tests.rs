@@ -3,7 +3,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use api::gvr::CERTIFICATE_SIGNING_REQUESTS;
-use apimachinery::{Value, json};
+use api::view::Node;
+use apimachinery::{Object, Value, json};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use pki::SigningRequest;
@@ -238,10 +239,11 @@ fn a_node_gets_a_serving_certificate_for_itself_alone() {
 
 #[test]
 fn a_serving_certificate_names_what_the_node_object_names() {
-    let node = json!({"metadata": {"name": "n"}, "status": {"addresses": [
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}, "status": {"addresses": [
         {"type": "InternalIP", "address": "192.0.2.7"}, {"type": "InternalIP", "address": "192.0.2.9"},
         {"type": "Hostname", "address": "n.example"},
     ]}});
+    let node = Object::from_value(&node, 1, &[]).expect("a node").view::<Node>().expect("it can be read");
     let taken = HashSet::from(["192.0.2.9".parse().expect("an address")]);
     let with = |names: &[&str], ips: &[&str]| {
         let mut request = shape("system:node:n", &["system:nodes"], names);

@@ -120,7 +120,7 @@ async fn answer(api: &dyn Api, name: &str) -> Result<String, Error> {
         let mut events = match api.watch(&CERTIFICATE_SIGNING_REQUESTS, "", &options).await {
             Ok(events) => events,
             // A server that starts again still has the request.
-            Err(status) if matches!(status.code, 429 | 500 | 503 | 504) => {
+            Err(status) if is_no_answer(&status) => {
                 rt::sleep(RETRY_MIN).await;
                 continue;
             }
@@ -146,6 +146,11 @@ async fn answer(api: &dyn Api, name: &str) -> Result<String, Error> {
         }
         rt::sleep(RETRY_MIN).await;
     }
+}
+
+/// Whether the server is away or busy, rather than answering something else.
+pub fn is_no_answer(status: &Status) -> bool {
+    matches!(status.code, 429 | 500 | 503 | 504)
 }
 
 /// What a request was answered: nothing yet, a certificate, or that there will be none.

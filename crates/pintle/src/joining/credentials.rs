@@ -8,7 +8,8 @@ use std::time::SystemTime;
 
 use anyhow::{Context, anyhow, bail};
 use api::gvr::NODES;
-use apimachinery::{Object, Value};
+use api::view::Node;
+use apimachinery::Value;
 use camino::{Utf8Path, Utf8PathBuf};
 use client::Api;
 use node::agent::certificates::{self, Wanted};
@@ -190,7 +191,7 @@ fn invited(arguments: &JoinArguments) -> Result<Invited<'_>, &'static str> {
 /// Two machines of one name would fight for one Node object.
 async fn check_name(api: &RemoteApi, node_name: &str) -> anyhow::Result<()> {
     match api.get(&NODES, "", node_name).await {
-        Ok(node) if is_ready(&node) => bail!(
+        Ok(object) if object.view::<Node>().is_ok_and(|node| node.is_ready()) => bail!(
             "a node {node_name} is in the cluster already, and ready: choose another name with --node-name, or \
              `kubectl delete node {node_name}` if it is gone"
         ),
@@ -205,12 +206,6 @@ async fn check_name(api: &RemoteApi, node_name: &str) -> anyhow::Result<()> {
         }
         Err(status) => Err(anyhow!(status).context(format!("looking for a node {node_name}"))),
     }
-}
-
-fn is_ready(node: &Object) -> bool {
-    let tree = node.to_value();
-    let mut conditions = tree.array_at(&["status", "conditions"]).iter();
-    conditions.any(|own| own.str_at(&["type"]) == "Ready" && own.str_at(&["status"]) == "True")
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use apimachinery::{Status, Value};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use client::Api;
+use node::agent::certificates::is_no_answer;
 use remote::RemoteApi;
 use webhook::{ClientConfig, Target};
 
@@ -129,11 +130,6 @@ fn config(server: &str) -> ClientConfig {
         user_agent: super::member::USER_AGENT,
         ..ClientConfig::new(Target::Url(server.to_owned()))
     }
-}
-
-/// Whether the server could not be reached, rather than answering something else.
-pub(super) fn is_no_answer(status: &Status) -> bool {
-    matches!(status.code, 429 | 500 | 503 | 504)
 }
 
 async fn read(api: &RemoteApi) -> Result<Value, Status> {

@@ -9,13 +9,12 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow, bail};
 use client::Api;
-use node::agent::certificates::{Keeper, Purpose, Wanted};
+use node::agent::certificates::{Keeper, Purpose, Wanted, is_no_answer};
 use pki::{KeyedCertificate, ServerNames, ShownCertificate};
 use remote::{Connection, RemoteApi};
 use tokio::sync::oneshot;
 
 use super::credentials::Credentials;
-use super::discovery::is_no_answer;
 use super::invitation::Settings;
 use crate::cli::JoinArguments;
 use crate::node::{self as own_node, Cluster, Config};
