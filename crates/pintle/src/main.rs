@@ -13,6 +13,7 @@ mod manifest;
 mod node;
 mod platform;
 mod progress;
+mod rbac;
 mod sim;
 mod stop;
 mod up;

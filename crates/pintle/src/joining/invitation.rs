@@ -14,6 +14,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use client::{Api, Patch, WriteOptions};
 
+use crate::rbac::{binding, role};
+
 pub const CLUSTER_INFO_NAMESPACE: &str = "kube-public";
 pub const CLUSTER_INFO: &str = "cluster-info";
 /// The key of `cluster-info`.
@@ -25,8 +27,6 @@ const SETTINGS: &str = "pintle-node";
 /// The group of those whose token is for joining.
 pub const JOINING_GROUP: &str = "system:bootstrappers:pintle:default-node-token";
 const NODES_GROUP: &str = "system:nodes";
-
-const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// What all nodes of a cluster have in common.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -140,30 +140,6 @@ pub fn policy() -> Vec<Value> {
         objects.push(binding("RoleBinding", namespace, name, ("Role", name), subject));
     }
     objects
-}
-
-fn role(kind: &str, namespace: &str, name: &str, rules: Value) -> Value {
-    let mut object = named(kind, namespace, name);
-    object.set_at(&["rules"], rules);
-    object
-}
-
-fn binding(kind: &str, namespace: &str, name: &str, role: (&str, &str), subject: (&str, &str)) -> Value {
-    let mut object = named(kind, namespace, name);
-    object.set_at(&["roleRef"], json!({"apiGroup": RBAC, "kind": role.0, "name": role.1}));
-    object.set_at(&["subjects"], json!([{"apiGroup": RBAC, "kind": subject.0, "name": subject.1}]));
-    object
-}
-
-fn named(kind: &str, namespace: &str, name: &str) -> Value {
-    let mut object = json!({
-        "apiVersion": format!("{RBAC}/v1"), "kind": kind,
-        "metadata": {"name": name, "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"}},
-    });
-    if !namespace.is_empty() {
-        object.set_at(&["metadata", "namespace"], namespace);
-    }
-    object
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use apimachinery::{Value, json};
 
+use crate::rbac::{binding, role};
+
 /// Serves Services, policies and names on a node: it reads.
 pub const NETWORK: &str = "system:pintle:network";
 
@@ -46,23 +48,15 @@ pub fn policy() -> Vec<Value> {
         {"apiGroups": [""], "resources": ["users"], "resourceNames": [NETWORK, VOLUMES], "verbs": ["impersonate"]},
     ]);
     for (name, rules) in [(NETWORK, network), (CLUSTER_NETWORK, cluster_network), (VOLUMES, volumes)] {
-        objects.extend(role(name, rules, ("User", name)));
+        objects.extend(bound(name, rules, ("User", name)));
     }
-    objects.extend(role(PARTS_OF_NODES, parts, ("Group", "system:nodes")));
+    objects.extend(bound(PARTS_OF_NODES, parts, ("Group", "system:nodes")));
     objects
 }
 
-fn role(name: &str, rules: Value, subject: (&str, &str)) -> [Value; 2] {
-    const GROUP: &str = "rbac.authorization.k8s.io";
-    let object = |kind: &str| {
-        json!({
-            "apiVersion": format!("{GROUP}/v1"), "kind": kind,
-            "metadata": {"name": name, "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"}},
-        })
-    };
-    let (mut role, mut binding) = (object("ClusterRole"), object("ClusterRoleBinding"));
-    role.set_at(&["rules"], rules);
-    binding.set_at(&["roleRef"], json!({"apiGroup": GROUP, "kind": "ClusterRole", "name": name}));
-    binding.set_at(&["subjects"], json!([{"apiGroup": GROUP, "kind": subject.0, "name": subject.1}]));
-    [role, binding]
+fn bound(name: &str, rules: Value, subject: (&str, &str)) -> [Value; 2] {
+    [
+        role("ClusterRole", "", name, rules),
+        binding("ClusterRoleBinding", "", name, ("ClusterRole", name), subject),
+    ]
 }
