@@ -176,7 +176,11 @@ impl StaticPods {
             let read = content.map_err(|error| format!("failed to read: {error}"));
             match read.and_then(|content| manifest::read(&content, &path, node_name, rt::now())) {
                 Ok(object) => {
-                    self.complaints.remove(&path);
+                    // Files come in the order of their names, so that earlier ones are known already.
+                    match self.twin(&path, &object) {
+                        Some(complaint) => self.complain(path.clone(), complaint),
+                        None => _ = self.complaints.remove(&path),
+                    }
                     let is_same = self.known.get(&path).is_some_and(|own| own.uid() == object.uid());
                     if !is_same {
                         self.known.insert(path, Arc::new(object));
@@ -185,6 +189,14 @@ impl StaticPods {
                 Err(complaint) => self.complain(path, complaint),
             }
         }
+    }
+
+    /// Why a file's pod does not run: one before it has the name.
+    fn twin(&self, path: &Utf8Path, object: &Object) -> Option<String> {
+        let name = (object.namespace(), object.name());
+        let mut before = self.known.iter().take_while(|(other, _)| other.as_path() < path);
+        let (first, _) = before.find(|(_, own)| (own.namespace(), own.name()) == name)?;
+        Some(format!("{first} describes the pod {}/{} already", name.0, name.1))
     }
 
     /// Says it once.
@@ -328,6 +340,13 @@ mod tests {
         assert_eq!(pods.complaints.keys().map(|path| path.as_str()).collect::<Vec<_>>(), ["f"]);
         pods.take([("f".into(), manifest("two"))].into(), "n1");
         assert_ne!(uids(&pods), first);
+        assert!(pods.complaints.is_empty());
+        // A second file of one name is said to be idle, until it is alone.
+        pods.take([("f".into(), manifest("two")), ("g".into(), manifest("three"))].into(), "n1");
+        let complaints: Vec<_> =
+            pods.complaints.iter().map(|(path, text)| format!("{path}: {text}")).collect();
+        assert_eq!(complaints, ["g: f describes the pod default/a-n1 already"]);
+        pods.take([("g".into(), manifest("three"))].into(), "n1");
         assert!(pods.complaints.is_empty());
         pods.take(BTreeMap::new(), "n1");
         assert!(pods.known.is_empty());
