@@ -60,14 +60,7 @@ impl Cluster {
         Ok(Self { kubectl: Kubectl::new(program, version, &folder), server, remains, folder })
     }
 
-    /// Starts it again after its server ended, on the same data.
-    #[allow(dead_code)]
-    pub fn restart(self, inputs: &Inputs) -> anyhow::Result<Self> {
-        let server = start_server(inputs, &self.folder, &[])?;
-        Ok(Self { server, ..self })
-    }
-
-    /// The same in its place, with these flags.
+    /// Starts its server again after that ended, on the same data.
     pub fn start_again(&mut self, inputs: &Inputs, flags: &[&str]) -> anyhow::Result<()> {
         self.server = start_server(inputs, &self.folder, flags)?;
         Ok(())

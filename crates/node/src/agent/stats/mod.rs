@@ -65,16 +65,6 @@ pub trait Volumes: Send + Sync + 'static {
     async fn usage(&self, pod_uid: &str) -> Vec<VolumeUsage>;
 }
 
-/// Nobody does.
-pub struct NoVolumes;
-
-#[async_trait]
-impl Volumes for NoVolumes {
-    async fn usage(&self, _: &str) -> Vec<VolumeUsage> {
-        Vec::new()
-    }
-}
-
 /// Where a node's figures come from.
 pub struct Sources {
     pub node_name: String,

@@ -101,9 +101,9 @@ pub fn run(inputs: &Inputs, mut cluster: Cluster, checks: &mut Checks) -> Option
     Some(cluster)
 }
 
-fn restarted(inputs: &Inputs, cluster: Cluster, checks: &mut Checks) -> Option<Cluster> {
-    match cluster.restart(inputs) {
-        Ok(cluster) => {
+fn restarted(inputs: &Inputs, mut cluster: Cluster, checks: &mut Checks) -> Option<Cluster> {
+    match cluster.start_again(inputs, &[]) {
+        Ok(()) => {
             checks.check("postgres: the server is ready again", || {
                 eventually(PATIENCE, || cluster.kubectl.ok(&["get", "--raw", "/readyz"])).map(drop)
             });
