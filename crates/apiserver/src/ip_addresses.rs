@@ -32,7 +32,7 @@ pub async fn run(door: Arc<Door>, shutdown: rt::Shutdown) {
     let api_of = |_: &str| api.clone();
     let started =
         controller_runtime::start_all(vec![descriptor()], &api_of, &informers, &Arc::new(()), &shutdown);
-    futures::future::join_all(started.tasks).await;
+    started.tasks.ended().await;
 }
 
 fn descriptor() -> ControllerDescriptor<()> {

@@ -54,7 +54,7 @@ impl File {
         }
         let (sender, mut lines) = mpsc::channel::<Vec<u8>>(BUFFER_MAX);
         let end = tasks.end.clone();
-        tasks.running.push(rt::spawn("audit log", async move {
+        tasks.running.spawn("audit log", async move {
             // What was taken in before the end is written after it.
             while let Some(line) = tokio::select! {
                 biased;
@@ -63,7 +63,7 @@ impl File {
             } {
                 log.write_line(&line);
             }
-        }));
+        });
         Ok(Self { event_bytes_max, way: Way::Batch(sender) })
     }
 
@@ -254,7 +254,7 @@ mod tests {
             sender.try_send(vec![b'0' + number % 10]).unwrap();
         }
         tasks.end.cancel();
-        tasks.running.pop().unwrap().await.unwrap();
+        tasks.running.ended().await;
         assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 100);
     }
 

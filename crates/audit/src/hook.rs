@@ -49,7 +49,7 @@ impl Hook {
         let (events, waiting) = mpsc::channel(options.buffer_max.max(1));
         let event_bytes_max = options.event_bytes_max;
         let delivery = deliver(client, options, waiting, tasks.end.clone());
-        tasks.running.push(rt::spawn("audit webhook", delivery));
+        tasks.running.spawn("audit webhook", delivery);
         Ok(Self { event_bytes_max, events })
     }
 

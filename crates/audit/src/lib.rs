@@ -61,7 +61,7 @@ pub struct Auditor {
 #[derive(Debug, Default)]
 struct Tasks {
     end: rt::Shutdown,
-    running: Vec<rt::JoinHandle<()>>,
+    running: rt::Tasks,
 }
 
 impl Auditor {
@@ -85,10 +85,7 @@ impl Auditor {
             tasks.end.cancel();
             std::mem::take(&mut tasks.running)
         };
-        for task in running {
-            // One that panicked has said so.
-            let _ = task.await;
-        }
+        running.ended().await;
     }
 
     /// Begins the record of a request; `None` if the policy says so.

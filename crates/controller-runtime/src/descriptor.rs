@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use client::{Api, Informers, Recorder};
 use futures::future::BoxFuture;
-use rt::{JoinHandle, Shutdown};
+use rt::{Shutdown, Tasks};
 use tokio::sync::watch;
 use tracing::info;
 
@@ -40,7 +40,7 @@ pub struct Context<O> {
 
 /// Controllers that were started.
 pub struct Started {
-    pub tasks: Vec<JoinHandle<()>>,
+    pub tasks: Tasks,
     unready: watch::Receiver<usize>,
 }
 
@@ -66,7 +66,8 @@ pub fn start_all<O: Send + Sync + 'static>(
 ) -> Started {
     let (sender, unready) = watch::channel(descriptors.len());
     let sender = Arc::new(sender);
-    let start = |descriptor: ControllerDescriptor<O>| {
+    let mut tasks = Tasks::default();
+    for descriptor in descriptors {
         let api = api_of(descriptor.service_account);
         let context = Context {
             name: descriptor.name,
@@ -79,7 +80,7 @@ pub fn start_all<O: Send + Sync + 'static>(
             unready: sender.clone(),
         };
         info!(controller = descriptor.name, "Started controller");
-        rt::spawn(descriptor.name, (descriptor.start)(context))
-    };
-    Started { tasks: descriptors.into_iter().map(start).collect(), unready }
+        tasks.spawn(descriptor.name, (descriptor.start)(context));
+    }
+    Started { tasks, unready }
 }

@@ -63,7 +63,7 @@ pub struct Config {
 pub struct Platform {
     server: ApiServer,
     store: Arc<dyn Store>,
-    tasks: Vec<rt::JoinHandle<()>>,
+    tasks: rt::Tasks,
     /// Ends the components; the API stays so that they can finish what they are at.
     components: rt::Shutdown,
     /// Ends the API.
@@ -133,23 +133,29 @@ impl Platform {
                 .map_err(|status| anyhow!("the endpoints of the Service kubernetes: {status}"))?;
         }
         server.readiness().set_ready("bootstrap");
-        let mut platform =
-            Self { server, store, tasks: Vec::new(), components, serving, https, address, continued };
+        let mut platform = Self {
+            server,
+            store,
+            tasks: rt::Tasks::default(),
+            components,
+            serving,
+            https,
+            address,
+            continued,
+        };
         let fairness = platform.server.run_fairness(platform.components.clone());
-        platform.tasks.push(rt::spawn("fairness", fairness));
-        platform
-            .tasks
-            .push(rt::spawn("certificate renewal", renew(serving_certificate, platform.components.clone())));
+        platform.tasks.spawn("fairness", fairness);
+        platform.tasks.spawn("certificate renewal", renew(serving_certificate, platform.components.clone()));
         let extensions = platform.server.run_extensions(platform.components.clone());
-        platform.tasks.push(rt::spawn("custom resources", extensions));
+        platform.tasks.spawn("custom resources", extensions);
         let expiry =
             apiserver::event_expiry::run(platform.server.door().clone(), platform.components.clone());
-        platform.tasks.push(rt::spawn("event expiry", expiry));
+        platform.tasks.spawn("event expiry", expiry);
         let addresses =
             apiserver::ip_addresses::run(platform.server.door().clone(), platform.components.clone());
-        platform.tasks.push(rt::spawn("service addresses", addresses));
+        platform.tasks.spawn("service addresses", addresses);
         let aggregation = platform.server.aggregate(platform.components.clone());
-        platform.tasks.push(rt::spawn("aggregation", aggregation));
+        platform.tasks.spawn("aggregation", aggregation);
         platform.start_controllers(authority.clone(), config);
         platform.start_scheduler(scheduling);
         platform.start_nodes(config.sim_nodes);
@@ -179,9 +185,8 @@ impl Platform {
     /// Ends everything in order; what was answered with success is on disk when this returns.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.components.cancel();
-        let tasks = futures::future::join_all(self.tasks);
-        if rt::timeout(STOP_TIMEOUT, tasks).await.is_err() {
-            tracing::warn!("Components did not end in time");
+        if let Err(components) = self.tasks.end_within(STOP_TIMEOUT).await {
+            tracing::warn!(?components, "Components did not end in time");
         }
         self.serving.cancel();
         let _ = rt::timeout(STOP_TIMEOUT * 2, self.https).await;
@@ -216,12 +221,12 @@ impl Platform {
         let (ready, readiness) = (started.ready(), self.server.readiness().clone());
         let shutdown = self.components.clone();
         self.tasks.extend(started.tasks);
-        self.tasks.push(rt::spawn("controllers readiness", async move {
+        self.tasks.spawn("controllers readiness", async move {
             tokio::select! {
                 () = ready => readiness.set_ready("controllers"),
                 () = shutdown.cancelled() => {}
             }
-        }));
+        });
     }
 
     fn serves(&self, resource: &apimachinery::GroupVersionResource) -> bool {
@@ -231,12 +236,12 @@ impl Platform {
     fn start_scheduler(&mut self, scheduling: Scheduling) {
         let (ready, became_ready) = tokio::sync::oneshot::channel();
         let shutdown = self.components.clone();
-        self.tasks.push(rt::spawn("scheduler", async move {
+        self.tasks.spawn("scheduler", async move {
             let Scheduling { profiles, options } = scheduling;
             if let Err(error) = scheduler::run_profiles(profiles, options, ready, shutdown).await {
                 tracing::error!(error = %telemetry::chain(&error), "Scheduler did not start");
             }
-        }));
+        });
         self.mark_ready("scheduler", became_ready);
     }
 
@@ -247,11 +252,11 @@ impl Platform {
         let (ready, became_ready) = tokio::sync::oneshot::channel();
         let shutdown = self.components.clone();
         let options = node::sim::SimOptions::of(count as usize);
-        self.tasks.push(rt::spawn("simulated nodes", async move {
+        self.tasks.spawn("simulated nodes", async move {
             if let Err(error) = node::sim::run(api, &informers, options, ready, shutdown).await {
                 tracing::error!(error = %telemetry::chain(&error), "Simulated nodes did not start");
             }
-        }));
+        });
         self.mark_ready("nodes", became_ready);
     }
 
@@ -262,7 +267,7 @@ impl Platform {
             cluster_dns,
             self.components.clone(),
         );
-        self.tasks.push(rt::spawn("cluster network", work));
+        self.tasks.spawn("cluster network", work);
     }
 
     async fn start_node(
@@ -287,11 +292,11 @@ impl Platform {
 
     fn mark_ready(&mut self, role: &'static str, became_ready: tokio::sync::oneshot::Receiver<()>) {
         let readiness = self.server.readiness().clone();
-        self.tasks.push(rt::spawn("readiness", async move {
+        self.tasks.spawn("readiness", async move {
             if became_ready.await.is_ok() {
                 readiness.set_ready(role);
             }
-        }));
+        });
     }
 }
 

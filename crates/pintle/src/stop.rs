@@ -1,7 +1,19 @@
-//! When a command that stays in the foreground has to end.
+//! Commands that stay in the foreground, and when they have to end.
+
+use std::future::Future;
 
 use anyhow::Context;
+use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Runs such a command. What it leaves on threads of its own when it ends, such as the unpacking of an image, is given up,
+/// as by a crash, and done again by the next start.
+pub fn in_foreground(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+    let outcome = runtime.block_on(command);
+    runtime.shutdown_background();
+    outcome
+}
 
 /// SIGINT and SIGTERM.
 pub struct StopSignals {

@@ -11,7 +11,7 @@ use crate::joining::invitation::Settings;
 use crate::kubeconfig::FILE_NAME;
 use crate::manifest;
 use crate::platform::{Config, Platform};
-use crate::stop::StopSignals;
+use crate::stop::{StopSignals, in_foreground};
 
 /// Under which names of Services are.
 const CLUSTER_DOMAIN: &str = "cluster.local";
@@ -20,9 +20,7 @@ pub fn run(arguments: UpArguments) -> anyhow::Result<()> {
     // Before anything is started: a malformed manifest leaves nothing half done.
     let manifests = manifest::read_all(&arguments.apply)?;
     apply::check_kinds(&manifests, &arguments.apis.options())?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
-    runtime.block_on(serve(arguments, manifests))
+    in_foreground(serve(arguments, manifests))
 }
 
 async fn serve(arguments: UpArguments, manifests: Vec<manifest::Manifest>) -> anyhow::Result<()> {

@@ -3,10 +3,13 @@
 //! Owns: the clock, the random source, named tasks and the shutdown signal. Never touches: files and sockets.
 //! Everything that could make a run differ from its repetition passes here, so that a simulated run can replace it.
 
+mod tasks;
+
 use std::future::Future;
 use std::time::Duration;
 
 use jiff::Timestamp;
+pub use tasks::Tasks;
 pub use tokio::task::JoinHandle;
 pub use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
 /// Cancelled when a component should stop; children are cancelled with their parent.

@@ -24,8 +24,12 @@ impl Checks {
         Self { is_aloud: true, ..self }
     }
 
-    /// Counts one check. A failure is kept, and the suite goes on, so that one run shows all of them.
+    /// Counts one check. A failure is kept, and the suite goes on, so that one run shows all of them; but not for ever
+    /// where each takes long.
     pub fn check(&mut self, what: &str, check: impl FnOnce() -> anyhow::Result<()>) {
+        if self.has_seen_enough() {
+            return self.failures.push(format!("{what}: not run after {FAILURES_MAX} failures"));
+        }
         let began = Instant::now();
         let ended = match check() {
             Ok(()) => {
@@ -40,6 +44,11 @@ impl Checks {
         if self.is_aloud {
             println!("  {}: {what}: {ended} ({:.1} s)", self.run, began.elapsed().as_secs_f64());
         }
+    }
+
+    /// Whether so much fails that the rest would say little more and take long: what fails has mostly waited in vain.
+    pub fn has_seen_enough(&self) -> bool {
+        self.is_aloud && self.failures.len() >= FAILURES_MAX
     }
 
     /// Takes over the checks of a part.
@@ -77,6 +86,9 @@ fn shortened(said: String) -> String {
     format!("{}\n… {} lines …\n{}", first.join("\n"), lines.len() - 2 * FAILURE_LINES_SHOWN, last.join("\n"))
 }
 
+/// Of a suite that takes minutes, after which it ends.
+const FAILURES_MAX: usize = 10;
+
 /// Lines shown of either end.
 const FAILURE_LINES_SHOWN: usize = 15;
 
@@ -111,5 +123,16 @@ mod tests {
         checks.check("passes", || Ok(()));
         assert_eq!((checks.passed(), checks.failed()), (1, 1));
         assert_eq!(checks.summary(), "suite: 1 checks passed, 1 failed\n  FAILED fails: no");
+    }
+
+    #[test]
+    fn after_many_failures_a_long_suite_runs_no_more() {
+        let mut checks = Checks::new("suite").aloud();
+        for _ in 0..FAILURES_MAX {
+            checks.check("fails", || anyhow::bail!("no"));
+        }
+        checks.check("is left", || unreachable!("it runs"));
+        assert_eq!((checks.passed(), checks.failed()), (0, FAILURES_MAX + 1));
+        assert!(checks.summary().ends_with("is left: not run after 10 failures"), "{}", checks.summary());
     }
 }

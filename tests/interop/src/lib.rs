@@ -18,7 +18,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 pub use checks::{Checks, eventually};
 pub use debian::Packages;
 pub use kubectl::{Kubectl, Output, Streaming};
-pub use server::{Folder, Server};
+pub use server::{Folder, GAVE_UP, Server};
 
 /// Says that a test was not run and why, also where the harness captures what tests print.
 pub fn skip(reason: &str) {

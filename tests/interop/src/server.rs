@@ -12,6 +12,8 @@ use crate::checks::eventually;
 
 const START_SECONDS_MAX: u64 = 60;
 const STOP_SECONDS_MAX: u64 = 60;
+/// What a server says that waits for a part of its own no longer.
+pub const GAVE_UP: &str = "did not end in time";
 
 /// Where a server keeps its data between runs; goes with the value.
 pub struct Folder {
@@ -149,7 +151,9 @@ impl Server {
         let status = eventually(Duration::from_secs(STOP_SECONDS_MAX), || {
             self.child.try_wait().context("waiting for the server")?.context("it still runs")
         })?;
-        anyhow::ensure!(status.success(), "the server ended with {status}; it said:\n{}", self.said());
+        let said = self.said();
+        anyhow::ensure!(status.success(), "the server ended with {status}; it said:\n{said}");
+        anyhow::ensure!(!said.contains(GAVE_UP), "parts of the server did not end; it said:\n{said}");
         Ok(())
     }
 }

@@ -120,7 +120,7 @@ impl Aggregator {
             &wiring,
             &shutdown,
         );
-        futures::future::join_all(started.tasks).await;
+        started.tasks.ended().await;
     }
 
     /// What other servers read to know that this one speaks for its users.

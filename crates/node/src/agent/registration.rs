@@ -17,6 +17,7 @@ use tracing::{debug, info, warn};
 use super::Node;
 use super::eviction::Pressures;
 use super::eviction::thresholds::Pressure;
+use super::eviction::thresholds::Signal;
 use super::machine::Machine;
 use crate::lease;
 
@@ -28,12 +29,6 @@ const REPORT: Duration = Duration::from_secs(300);
 
 /// A server that did not answer is asked again after this.
 const RETRY: Duration = Duration::from_secs(1);
-
-/// Below this a node is short of memory, and pods are not promised it (`--eviction-hard`'s default).
-pub const MEMORY_RESERVE: u64 = 100 << 20;
-
-/// This share of the disk is not promised to pods.
-const DISK_RESERVE: f64 = 0.10;
 
 /// What a node says of itself that does not come from the machine.
 #[derive(Clone, Debug)]
@@ -180,7 +175,7 @@ async fn report(
     *node.object.lock() = Some(current.clone());
     let old = current.to_value();
     let verdicts = verdicts(&node.pressures.borrow(), network_ready);
-    let mut status = status(&node.identity, &node.machine, measured);
+    let mut status = status(node, measured);
     status.set_at(&["images"], images);
     // What the runtime does not tell is left as it is.
     if let Ok(abilities) = node.runtime.abilities().await {
@@ -248,7 +243,7 @@ fn measure(node: &Node) -> Measured {
 
 /// What pods may have of this node together, and how many there may be.
 pub fn allocatable(node: &Node) -> Amounts {
-    let status = status(&node.identity, &node.machine, &measure(node));
+    let status = status(node, &measure(node));
     let mut own = Amounts::of(status.get("allocatable"));
     // What others added to the node, such as extended resources.
     let object = node.object.lock().clone();
@@ -338,8 +333,10 @@ fn condition<'a>(node: &'a Value, kind: &str) -> Option<&'a Value> {
 }
 
 /// Everything but conditions and what pods use.
-fn status(identity: &Identity, machine: &Machine, measured: &Measured) -> Value {
-    let reserve = (measured.disk_capacity as f64 * DISK_RESERVE) as u64;
+fn status(node: &Node, measured: &Measured) -> Value {
+    let Node { identity, machine, eviction, .. } = node;
+    let memory = eviction.promised(Signal::MemoryAvailable, machine.memory);
+    let disk = eviction.promised(Signal::NodefsAvailable, measured.disk_capacity);
     let mut capacity = json!({
         "cpu": machine.cpus.to_string(),
         "memory": format!("{}Ki", machine.memory >> 10),
@@ -347,8 +344,8 @@ fn status(identity: &Identity, machine: &Machine, measured: &Measured) -> Value 
         "pods": identity.pods_max.to_string(),
     });
     let mut allocatable = capacity.clone();
-    allocatable.set_at(&["memory"], format!("{}Ki", machine.memory.saturating_sub(MEMORY_RESERVE) >> 10));
-    allocatable.set_at(&["ephemeral-storage"], (measured.disk_capacity - reserve).to_string());
+    allocatable.set_at(&["memory"], format!("{}Ki", memory >> 10));
+    allocatable.set_at(&["ephemeral-storage"], disk.to_string());
     for (size, bytes) in &machine.huge_pages {
         let name = match size >> 20 {
             0 => format!("hugepages-{}Ki", size >> 10),

@@ -7,7 +7,7 @@ use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{anyhow, bail};
 use client::Api;
 use node::agent::certificates::{Keeper, Purpose, Wanted, is_no_answer};
 use pki::{KeyedCertificate, ServerNames, ShownCertificate};
@@ -18,7 +18,7 @@ use super::credentials::Credentials;
 use super::invitation::Settings;
 use crate::cli::JoinArguments;
 use crate::node::{self as own_node, Cluster, Config};
-use crate::stop::StopSignals;
+use crate::stop::{StopSignals, in_foreground};
 
 /// Who calls, in logs and audit events of the server.
 pub const USER_AGENT: &str = concat!("pintle-node/", env!("CARGO_PKG_VERSION"));
@@ -30,9 +30,7 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub fn run(arguments: JoinArguments) -> anyhow::Result<()> {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
-    runtime.block_on(async {
+    in_foreground(async {
         let mut stop = StopSignals::listen()?;
         let shutdown = rt::Shutdown::new();
         let outcome = tokio::select! {
@@ -45,15 +43,15 @@ pub fn run(arguments: JoinArguments) -> anyhow::Result<()> {
             println!("\nStopping; containers go on");
         }
         shutdown.cancel();
-        if rt::timeout(STOP_TIMEOUT, futures::future::join_all(tasks)).await.is_err() {
-            tracing::warn!("Parts of the node did not end in time");
+        if let Err(parts) = tasks.end_within(STOP_TIMEOUT).await {
+            tracing::warn!(?parts, "Parts of the node did not end in time");
         }
         Ok(())
     })
 }
 
 /// Joins, if need be, and starts everything; returns once pods can run.
-async fn serve(arguments: JoinArguments, shutdown: &rt::Shutdown) -> anyhow::Result<Vec<rt::JoinHandle<()>>> {
+async fn serve(arguments: JoinArguments, shutdown: &rt::Shutdown) -> anyhow::Result<rt::Tasks> {
     let began = rt::instant();
     if arguments.data_dir.join("store").exists() {
         bail!(
@@ -150,7 +148,7 @@ fn keep_certificates(
     api: &Arc<dyn Api>,
     (kept, shown): (Option<KeyedCertificate>, Arc<ShownCertificate>),
     shutdown: &rt::Shutdown,
-) -> Vec<rt::JoinHandle<()>> {
+) -> rt::Tasks {
     let (folder, connection) = (config.root.clone(), connection.clone());
     let of_client = Keeper {
         wanted: Wanted::client(&config.name),
@@ -169,8 +167,8 @@ fn keep_certificates(
         let (api, shutdown) = (api.clone(), shutdown.clone());
         async move { keeper.run(&*api, current, shutdown).await }
     };
-    vec![
-        rt::spawn("client certificate", keep(of_client, Some(credentials.client.clone()))),
-        rt::spawn("serving certificate", keep(of_server, kept)),
-    ]
+    let mut tasks = rt::Tasks::default();
+    tasks.spawn("client certificate", keep(of_client, Some(credentials.client.clone())));
+    tasks.spawn("serving certificate", keep(of_server, kept));
+    tasks
 }

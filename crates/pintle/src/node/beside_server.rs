@@ -31,7 +31,7 @@ pub async fn start(
     config: Config,
     parts: Parts<'_>,
     ready: oneshot::Sender<()>,
-) -> anyhow::Result<Vec<rt::JoinHandle<()>>> {
+) -> anyhow::Result<rt::Tasks> {
     let Parts { server, authority, tls, api_address, shutdown } = parts;
     let user =
         UserInfo::new(format!("system:node:{}", config.name)).with_groups(["system:nodes"]).authenticated();
@@ -55,7 +55,7 @@ pub async fn start(
         door: server.door().clone(),
         api_address,
     };
-    tasks.push(rt::spawn("api for pods", async move {
+    tasks.spawn("api for pods", async move {
         if is_node_ready.await.is_err() {
             return;
         }
@@ -63,7 +63,7 @@ pub async fn start(
             tracing::error!(error = %telemetry::chain(error.as_ref()), "Pods cannot reach the API");
         }
         let _ = ready.send(());
-    }));
+    });
     Ok(tasks)
 }
 

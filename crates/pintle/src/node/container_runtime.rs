@@ -38,7 +38,7 @@ pub(super) struct Opened {
     pub runtime: SharedRuntime,
     /// Whether pods can be connected.
     pub ready: watch::Receiver<bool>,
-    pub tasks: Vec<rt::JoinHandle<()>>,
+    pub tasks: rt::Tasks,
 }
 
 /// `is_network_ready` turns true once the node's network has addresses to give.
@@ -52,7 +52,7 @@ pub(super) async fn open(
         Some(cri) => behind_socket(config, cri, network, is_network_ready, shutdown).await,
         None => {
             let runtime = embedded(config, network).await?;
-            Ok(Opened { runtime, ready: is_network_ready, tasks: Vec::new() })
+            Ok(Opened { runtime, ready: is_network_ready, tasks: rt::Tasks::default() })
         }
     }
 }
@@ -108,15 +108,14 @@ async fn behind_socket(
     let (sender, ready) = watch::channel(false);
     let health = follow_health(runtime.clone(), is_network_ready, sender);
     let ending = shutdown.clone();
-    let tasks = vec![
-        rt::spawn("cni server", server.run(shutdown.clone())),
-        rt::spawn("runtime health", async move {
-            tokio::select! {
-                () = health => {}
-                () = ending.cancelled() => {}
-            }
-        }),
-    ];
+    let mut tasks = rt::Tasks::default();
+    tasks.spawn("cni server", server.run(shutdown.clone()));
+    tasks.spawn("runtime health", async move {
+        tokio::select! {
+            () = health => {}
+            () = ending.cancelled() => {}
+        }
+    });
     Ok(Opened { runtime, ready, tasks })
 }
 

@@ -7,8 +7,8 @@ use api::amounts::Amounts;
 use apimachinery::json;
 use camino::{Utf8Path, Utf8PathBuf};
 use node::agent::config::{NodeFacts, dns};
+use node::agent::eviction::thresholds::Signal;
 use node::agent::machine::Machine;
-use node::agent::registration;
 
 use super::Config;
 
@@ -57,7 +57,7 @@ pub(super) fn facts(config: &Config) -> NodeFacts {
     let machine = Machine::read();
     let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     // As the node's status has them.
-    let memory = machine.memory.saturating_sub(registration::MEMORY_RESERVE) >> 10;
+    let memory = config.eviction.promised(Signal::MemoryAvailable, machine.memory) >> 10;
     let allocatable = Amounts::of(Some(&json!({
         "cpu": machine.cpus.to_string(), "memory": format!("{memory}Ki"),
     })));

@@ -146,7 +146,7 @@ pub struct Cluster {
 /// A node that was started.
 pub struct Started {
     pub network: Network,
-    pub tasks: Vec<rt::JoinHandle<()>>,
+    pub tasks: rt::Tasks,
 }
 
 /// Starts the node. Its tasks end with `shutdown`; `ready` is told when pods can run.
@@ -160,7 +160,7 @@ pub async fn start(
     for folder in [&config.root, &config.state] {
         std::fs::create_dir_all(folder).with_context(|| format!("the node's folder {folder}"))?;
     }
-    let mut tasks = Vec::new();
+    let mut tasks = rt::Tasks::default();
     let network = Network::open(&config).await?;
     let (network_ready, is_network_ready) = watch::channel(false);
     let container_runtime::Opened { runtime, ready: is_network_ready, tasks: of_runtime } =
@@ -194,7 +194,7 @@ pub async fn start(
         manifests: config.manifests.clone(),
     };
     let (registered, node) = oneshot::channel();
-    tasks.push(rt::spawn("node agent", agent::run(api.clone(), options, registered, shutdown.clone())));
+    tasks.spawn("node agent", agent::run(api.clone(), options, registered, shutdown.clone()));
     let informers = Informers::new(network_api, shutdown.child_token());
     tasks.extend(network.run(&config, &informers, network_ready, &shutdown));
 
@@ -202,7 +202,7 @@ pub async fn start(
     let names = network.clone().serve_names(config.cluster_domain.clone(), informers, shutdown.clone());
     let serve = Serve { config, api, runtime: runtime.clone(), clients, listener, kubelet_tls, volumes_api };
     let ending = shutdown.clone();
-    tasks.push(rt::spawn("node", async move {
+    tasks.spawn("node", async move {
         let work = async {
             let Ok(node) = node.await else { return };
             let mut ready_network = is_network_ready;
@@ -217,8 +217,8 @@ pub async fn start(
             () = work => {}
             () = ending.cancelled() => {}
         }
-    }));
-    tasks.push(rt::spawn("log rotation", rotate_logs(runtime, shutdown)));
+    });
+    tasks.spawn("log rotation", rotate_logs(runtime, shutdown));
     Ok(Started { network, tasks })
 }
 

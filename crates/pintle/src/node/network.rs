@@ -54,23 +54,23 @@ impl Network {
         informers: &Informers,
         ready: watch::Sender<bool>,
         shutdown: &rt::Shutdown,
-    ) -> Vec<rt::JoinHandle<()>> {
-        let mut tasks = Vec::new();
+    ) -> rt::Tasks {
+        let mut tasks = rt::Tasks::default();
         let peers = PeerOptions {
             node_name: config.name.clone(),
             node_ip: config.addresses[0],
             backend: self.backend,
         };
-        tasks.push(rt::spawn(
+        tasks.spawn(
             "pod network",
             pod_network::run(self.built_in.clone(), informers.clone(), peers, shutdown.clone()),
-        ));
-        tasks.push(rt::spawn("pod network readiness", tell_when_ready(self.built_in.clone(), ready)));
+        );
+        tasks.spawn("pod network readiness", tell_when_ready(self.built_in.clone(), ready, shutdown.clone()));
 
         let mut masquerade = self.built_in.masquerade_rules();
         let host_ports = follow_host_ports(&self.built_in, shutdown);
         let (name, ending, of_services) = (config.name.clone(), shutdown.clone(), informers.clone());
-        tasks.push(rt::spawn("services", async move {
+        tasks.spawn("services", async move {
             // Until this node has pods, nobody's packets need another source.
             let Ok(rules) =
                 masquerade.wait_for(|rules| !rules.sources.is_empty()).await.map(|rules| rules.clone())
@@ -91,7 +91,7 @@ impl Network {
             if let Err(error) = service_proxy::run(&of_services, options, ending).await {
                 tracing::error!(error = %telemetry::chain(&error), "Services are not served on this node");
             }
-        }));
+        });
 
         let options = PolicyOptions {
             node_name: config.name.as_str().into(),
@@ -99,11 +99,11 @@ impl Network {
             attached: self.attached.clone(),
         };
         let (of_policies, ending) = (informers.clone(), shutdown.clone());
-        tasks.push(rt::spawn("network policies", async move {
+        tasks.spawn("network policies", async move {
             if let Err(error) = network_policy::run(&of_policies, options, ending).await {
                 tracing::error!(error = %telemetry::chain(&error), "Network policies are not enforced on this node");
             }
-        }));
+        });
         tasks
     }
 
@@ -137,12 +137,16 @@ impl Network {
     }
 }
 
-async fn tell_when_ready(built_in: Arc<BuiltIn>, ready: watch::Sender<bool>) {
+/// Who listens can do so until `shutdown`.
+async fn tell_when_ready(built_in: Arc<BuiltIn>, ready: watch::Sender<bool>, shutdown: rt::Shutdown) {
     let mut rules = built_in.masquerade_rules();
-    if rules.wait_for(|rules| !rules.sources.is_empty()).await.is_ok() {
-        ready.send_replace(true);
-    }
-    ready.closed().await;
+    let work = async {
+        if rules.wait_for(|rules| !rules.sources.is_empty()).await.is_ok() {
+            ready.send_replace(true);
+        }
+        std::future::pending::<()>().await;
+    };
+    shutdown.run_until_cancelled(work).await;
 }
 
 /// The book of host ports in the words of the service proxy.

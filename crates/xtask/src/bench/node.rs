@@ -20,7 +20,9 @@ use super::websocket;
 
 const NAMESPACE: &str = "bench";
 const PODS: &str = "/api/v1/namespaces/bench/pods";
-pub(super) const FLAGS: [&str; 5] = ["--node=true", "--node-name", "bench", "--kubelet-port", "0"];
+/// A full disk is not what is measured.
+pub(super) const FLAGS: [&str; 7] =
+    ["--node=true", "--node-name", "bench", "--kubelet-port", "0", "--eviction-hard", ""];
 
 /// When for so long nothing happened, nothing will. The first pod waits for the image of the program.
 const PATIENCE: Duration = Duration::from_secs(120);

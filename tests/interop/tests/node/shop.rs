@@ -1,11 +1,11 @@
 //! The example shop, for real: pages made by containers that ask one another over Services.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use camino::Utf8Path;
-use interop::{Checks, Kubectl, eventually};
+use interop::{Checks, Kubectl, Server, eventually};
 
 use crate::http::{self, Load};
 use crate::world::{ADDRESS, Cluster, Inputs};
@@ -13,11 +13,13 @@ use crate::world::{ADDRESS, Cluster, Inputs};
 /// Making the image of an unoptimised program takes most of it.
 const ROLLOUT: &str = "--timeout=170s";
 const PATIENCE: Duration = Duration::from_secs(60);
+/// It takes tens of milliseconds; parts that do not end are waited for longer than this.
+const STOPPED_WITHIN: Duration = Duration::from_secs(3);
 
 const DEPLOYMENTS: [&str; 5] = ["catalog", "cart", "orders", "cache", "storefront"];
 
 pub fn run(inputs: &Inputs, checks: &mut Checks) {
-    let cluster = match Cluster::start(inputs) {
+    let mut cluster = match Cluster::start(inputs) {
         Ok(cluster) => cluster,
         Err(error) => return checks.check("a cluster starts", || Err(error)),
     };
@@ -26,6 +28,9 @@ pub fn run(inputs: &Inputs, checks: &mut Checks) {
     checks.check("the page shows a line of every backend", || page(kubectl));
     checks.check("more replicas all answer", || scale(kubectl));
     checks.check("a rolling update loses no request", || update(kubectl));
+    checks.check("a server that stops does so at once and leaves its pods be", || {
+        stop(kubectl, &mut cluster.server)
+    });
 }
 
 fn deploy(kubectl: &Kubectl) -> anyhow::Result<()> {
@@ -34,6 +39,18 @@ fn deploy(kubectl: &Kubectl) -> anyhow::Result<()> {
     for deployment in DEPLOYMENTS {
         rolled_out(kubectl, deployment)?;
     }
+    Ok(())
+}
+
+fn stop(kubectl: &Kubectl, server: &mut Server) -> anyhow::Result<()> {
+    let address = address(kubectl)?;
+    let began = Instant::now();
+    server.shut_down()?;
+    let took = began.elapsed();
+    ensure!(took < STOPPED_WITHIN, "it took {took:?}");
+    // Names are the server's to answer, so that it knows the others no more.
+    let page = http::get(address).unwrap_or_else(|error| error.to_string());
+    ensure!(page.contains("storefront on storefront-"), "{page}");
     Ok(())
 }
 

@@ -1,15 +1,19 @@
 //! What every part begins with, and the machine around it.
 
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
-use interop::{Folder, Kubectl, Server};
+use interop::{Folder, Kubectl, Server, eventually};
 
 use crate::remains::Remains;
 
 /// The machine's address in the suite's namespace; every packet that leaves it is lost.
 pub const ADDRESS: &str = "192.0.2.1";
+
+/// For a node to say that it is ready.
+const NODE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a part makes its clusters from.
 pub struct Inputs {
@@ -57,7 +61,20 @@ impl Cluster {
         let server = start_server(inputs, &folder, flags)?;
         let (program, version) = inputs.kubectls.last().context("there is a kubectl")?;
         let remains = Remains::of(folder.path().join("data"));
-        Ok(Self { kubectl: Kubectl::new(program, version, &folder), server, remains, folder })
+        let cluster = Self { kubectl: Kubectl::new(program, version, &folder), server, remains, folder };
+        if !keeping(flags).is_empty() {
+            cluster.takes_pods()?;
+        }
+        Ok(cluster)
+    }
+
+    /// On a node that takes none every check would wait for its whole patience.
+    fn takes_pods(&self) -> anyhow::Result<()> {
+        eventually(NODE_PATIENCE, || {
+            let node = self.kubectl.json(&["get", "node", "n1"])?;
+            ensure!(node["spec"]["taints"].is_null(), "the node takes no pods: {}", node["spec"]["taints"]);
+            Ok(())
+        })
     }
 
     /// Starts its server again after that ended, on the same data.
@@ -93,8 +110,19 @@ impl Crashed {
 
 fn start_server(inputs: &Inputs, folder: &Folder, flags: &[&str]) -> anyhow::Result<Server> {
     let mut all = vec!["--node=true", "--node-name", "n1"];
+    all.extend(keeping(flags));
     all.extend(flags);
     Server::start_with(&inputs.binary, folder, 0, &all)
+}
+
+/// Flags with which a machine whose disk is nearly full, as a builder's may be, runs pods and keeps its images, except
+/// where a part says when not.
+pub fn keeping(flags: &[&str]) -> &'static [&'static str] {
+    if flags.contains(&"--eviction-hard") {
+        &[]
+    } else {
+        &["--eviction-hard", "memory.available<100Mi", "--image-gc-high-threshold", "100"]
+    }
 }
 
 /// Why the suite cannot run here.

@@ -73,6 +73,15 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// What pods may have of a capacity: all but what a hard threshold keeps free.
+    pub fn promised(&self, signal: Signal, capacity: u64) -> u64 {
+        let hard = self.thresholds.iter().filter(|own| own.signal == signal && own.grace.is_zero());
+        let kept = hard.map(|own| own.below.of(capacity)).max().unwrap_or_default();
+        capacity.saturating_sub(kept)
+    }
+}
+
 /// What the node is short of.
 pub type Pressures = BTreeSet<Pressure>;
 

@@ -100,7 +100,7 @@ impl Machine {
         let file = File::create(&log).with_context(|| format!("making {log}"))?;
         let own = ["node", "--data-dir", data.as_str(), "--node-name", self.name];
         let mut child = self
-            .command(&[&own, arguments].concat())
+            .command(&[&own, crate::world::keeping(arguments), arguments].concat())
             .stdout(file.try_clone().context("sharing the log")?)
             .stderr(file)
             .spawn()
@@ -125,7 +125,9 @@ impl Machine {
         let mut child = self.running.take().context("the node runs")?;
         run("kill", &["-TERM", &child.id().to_string()])?;
         let status = eventually(PATIENCE, || child.try_wait()?.context("it still runs"))?;
-        ensure!(status.success(), "the node ended with {status}; it said {}", self.said());
+        let said = self.said();
+        ensure!(status.success(), "the node ended with {status}; it said {said}");
+        ensure!(!said.contains(interop::GAVE_UP), "parts of the node did not end; it said {said}");
         Ok(())
     }
 
