@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods, reason = "a suite looks at another process, in real time")]
 
 mod conformance;
+mod containerd;
 mod fail_static;
 mod http;
 mod leaks;
@@ -48,6 +49,7 @@ const ALL: &[(&str, Part)] = &[
     ("plugins", plugins::run),
     ("third party", third_party::run),
     ("three nodes", three_nodes::run),
+    ("containerd", containerd::run),
 ];
 
 fn main() -> ExitCode {

@@ -27,7 +27,11 @@ impl Remains {
     }
 
     fn take_away(&self) -> anyhow::Result<()> {
-        let Some(state) = state(&self.data) else { return Ok(()) };
+        let Some(state) = state(&self.data) else {
+            // With another runtime the volumes are there all the same.
+            unmount_below(&[&self.data]);
+            return Ok(());
+        };
         let ids = entries(&state.join("runtime/containers"));
         let groups = cgroups(|name| ids.iter().any(|id| id == name));
         eventually(PATIENCE, || {
@@ -37,11 +41,7 @@ impl Remains {
             ensure!(left.is_empty(), "processes {left:?} do not end");
             Ok(())
         })?;
-        let mut mounts = mounts_below(&[&state, &self.data])?;
-        mounts.reverse();
-        for point in mounts {
-            let _ = Command::new("umount").args(["-l", &point]).stderr(Stdio::null()).status();
-        }
+        unmount_below(&[&state, &self.data]);
         for group in &groups {
             let _ = fs::remove_dir(group);
             // The pod's, if this was its last container.
@@ -90,6 +90,13 @@ pub fn mounts_below(folders: &[&Utf8Path]) -> anyhow::Result<Vec<String>> {
         .filter(|point| folders.iter().any(|folder| Utf8Path::new(point).starts_with(folder)))
         .map(str::to_owned)
         .collect())
+}
+
+/// Takes away what is mounted in these folders, as far as that can be done.
+pub fn unmount_below(folders: &[&Utf8Path]) {
+    for point in mounts_below(folders).unwrap_or_default().iter().rev() {
+        let _ = Command::new("umount").args(["-l", point]).stderr(Stdio::null()).status();
+    }
 }
 
 /// Processes that name a folder on their command line.

@@ -1,12 +1,14 @@
 //! What every part begins with, and the machine around it.
 
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 use interop::{Folder, Kubectl, Server, eventually};
 
+use crate::containerd::Containerd;
 use crate::remains::Remains;
 
 /// The machine's address in the suite's namespace; every packet that leaves it is lost.
@@ -20,6 +22,8 @@ pub struct Inputs {
     pub binary: Utf8PathBuf,
     /// Every kubectl there is, with its version, the oldest first.
     pub kubectls: Vec<(Utf8PathBuf, String)>,
+    /// What runs the pods of its clusters, where that is not the embedded runtime.
+    pub containerd: Option<Arc<Containerd>>,
 }
 
 impl Inputs {
@@ -30,7 +34,7 @@ impl Inputs {
             interop::skip("there is no kubectl on this machine");
             return None;
         }
-        Some(Self { binary, kubectls })
+        Some(Self { binary, kubectls, containerd: None })
     }
 }
 
@@ -111,6 +115,8 @@ impl Crashed {
 fn start_server(inputs: &Inputs, folder: &Folder, flags: &[&str]) -> anyhow::Result<Server> {
     let mut all = vec!["--node=true", "--node-name", "n1"];
     all.extend(keeping(flags));
+    let of_runtime = inputs.containerd.as_ref().map(|containerd| containerd.flags());
+    all.extend(of_runtime.iter().flatten().map(String::as_str));
     all.extend(flags);
     Server::start_with(&inputs.binary, folder, 0, &all)
 }
@@ -164,7 +170,7 @@ pub fn run(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Makes an image of a folder, in the store of a cluster.
+/// Makes an image of a folder, where a cluster's node finds it.
 pub fn build_image(
     inputs: &Inputs,
     cluster: &Cluster,
@@ -173,10 +179,24 @@ pub fn build_image(
     cmd: &[&str],
 ) -> anyhow::Result<()> {
     let data = cluster.data();
+    run(inputs.binary.as_str(), &building(name, &data, folder, cmd))?;
+    match &inputs.containerd {
+        Some(containerd) => containerd.import(&inputs.binary, &data, name),
+        None => Ok(()),
+    }
+}
+
+/// The command that makes an image of a folder, in the store of a data directory.
+pub fn building<'a>(
+    name: &'a str,
+    data: &'a Utf8Path,
+    folder: &'a Utf8Path,
+    cmd: &[&'a str],
+) -> Vec<&'a str> {
     let mut arguments =
         vec!["image", "build", name, "--data-dir", data.as_str(), "--from-dir", folder.as_str()];
     for word in cmd {
         arguments.extend(["--cmd", word]);
     }
-    run(inputs.binary.as_str(), &arguments).map(drop)
+    arguments
 }

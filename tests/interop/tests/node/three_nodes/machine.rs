@@ -9,7 +9,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use interop::{Folder, eventually};
 
 use crate::remains::Remains;
-use crate::world::{Inputs, run};
+use crate::world::{self, Inputs, run};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -62,18 +62,7 @@ impl Machine {
 
     pub fn build_image(&self, name: &str, folder: &Utf8Path) -> anyhow::Result<()> {
         let data = self.data();
-        let arguments = [
-            "image",
-            "build",
-            name,
-            "--data-dir",
-            data.as_str(),
-            "--from-dir",
-            folder.as_str(),
-            "--cmd",
-            "sh",
-        ];
-        run(self.binary.as_str(), &arguments).map(drop)
+        run(self.binary.as_str(), &world::building(name, &data, folder, &["sh"])).map(drop)
     }
 
     /// A command of the program, in the machine.
@@ -100,7 +89,7 @@ impl Machine {
         let file = File::create(&log).with_context(|| format!("making {log}"))?;
         let own = ["node", "--data-dir", data.as_str(), "--node-name", self.name];
         let mut child = self
-            .command(&[&own, crate::world::keeping(arguments), arguments].concat())
+            .command(&[&own, world::keeping(arguments), arguments].concat())
             .stdout(file.try_clone().context("sharing the log")?)
             .stderr(file)
             .spawn()
