@@ -82,6 +82,8 @@ pub struct Options {
     pub image_collection: images::collection::Settings,
     /// A folder of static pods' manifests, or one manifest.
     pub manifests: Option<Utf8PathBuf>,
+    /// As [`volumes::Options::secrets_in_memory`].
+    pub secrets_in_memory: bool,
 }
 
 /// What all pods of the node share.
@@ -136,6 +138,7 @@ pub async fn run(api: Arc<dyn Api>, options: Options, ready: oneshot::Sender<Arc
         node_name: options.identity.name.clone(),
         root: options.root.clone(),
         allocatable: options.facts.allocatable.clone(),
+        secrets_in_memory: options.secrets_in_memory,
     };
     let drivers = Registry::new(api.clone(), &options.identity.name);
     let resources = resize::record::Records::open(&options.root);

@@ -83,6 +83,7 @@ impl World {
             identity,
             facts,
             manifests: Some(root.join("manifests")),
+            secrets_in_memory: false,
             root,
             runtime: self.runtime.clone(),
             network_ready: self.network.subscribe(),

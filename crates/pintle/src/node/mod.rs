@@ -192,6 +192,7 @@ pub async fn start(
         eviction: config.eviction.clone(),
         image_collection: config.image_collection,
         manifests: config.manifests.clone(),
+        secrets_in_memory: true,
     };
     let (registered, node) = oneshot::channel();
     tasks.spawn("node agent", agent::run(api.clone(), options, registered, shutdown.clone()));

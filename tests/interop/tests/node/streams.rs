@@ -192,7 +192,8 @@ fn terminal(kubectl: &Kubectl) -> anyhow::Result<()> {
         "--",
         "sh",
         "-c",
-        "'test -t 0 && test -t 1 && echo yes; stty size; exit 5'",
+        // Its size comes after its program was started.
+        "'test -t 0 && test -t 1 && echo yes; until stty size | grep 99; do sleep 0.1; done; exit 5'",
     ]);
     let command = format!("stty rows 33 cols 99; {inner}");
     let output = Command::new("timeout")

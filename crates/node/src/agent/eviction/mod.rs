@@ -237,3 +237,23 @@ async fn gone(worker: &Worker) {
         rt::sleep(CLEANUP_LOOK).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_are_promised_all_but_what_hard_thresholds_keep_free() {
+        let of = |hard, soft, soft_grace| Settings {
+            thresholds: thresholds::parse(Flags { hard, soft, soft_grace, reclaim: "" })
+                .expect("well formed"),
+            ..Settings::default()
+        };
+        for (hard, want) in [("memory.available<100", 900), ("memory.available<25%", 750), ("", 1_000)] {
+            let settings = of(hard, "memory.available<50%", "memory.available=1m");
+            assert_eq!(settings.promised(Signal::MemoryAvailable, 1_000), want, "{hard}");
+            assert_eq!(settings.promised(Signal::NodefsAvailable, 1_000), 1_000, "{hard}");
+        }
+        assert_eq!(of("memory.available<2k", "", "").promised(Signal::MemoryAvailable, 1_000), 0);
+    }
+}

@@ -226,7 +226,7 @@ mod tests {
         let all = parse(flags(HARD_DEFAULT, "", "", "")).unwrap();
         assert_eq!(all.len(), 5);
         assert_eq!(all[0].below, Amount::Quantity(100 << 20));
-        assert_eq!(all[1].below.of(1_000), 100);
+        assert_eq!(all[1].below.of(1_000), 50);
         let all = parse(flags(
             "memory.available<0%",
             "memory.available<1Gi",

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use api::gvr::SECRETS;
 use apimachinery::Value;
+use image::Reference;
 use k8s_openapi::api::core::v1::Pod;
 use runtime::spec::{ImageStatus, PullRequest, RegistryCredential};
 use runtime::{Error, SharedRuntime};
@@ -56,10 +57,15 @@ impl Images {
         backoff: &mut Backoff,
         say: &About<'_>,
     ) -> Result<ImageStatus, Unavailable> {
-        let present = match self.runtime.image_status(image).await {
-            Ok(present) => present,
-            Err(error) => return Err(inspect_failed(image, &error, say)),
-        };
+        // Runtimes say it in words of their own, if at all.
+        if let Err(error) = image.parse::<Reference>() {
+            let message = format!("Failed to apply default image tag \"{image}\": {error}");
+            return Err(not_inspected("InvalidImageName", message, say));
+        }
+        let present = self.runtime.image_status(image).await.map_err(|error| {
+            let message = format!("Failed to inspect image \"{image}\": {error}");
+            not_inspected("ImageInspectError", message, say)
+        })?;
         match (policy, present) {
             (Some("Never") | Some("IfNotPresent") | None, Some(present)) => {
                 say.normal("Pulled", format!("Container image \"{image}\" already present on machine"));
@@ -169,13 +175,7 @@ pub fn backs_off(image: &str, failure: &Waiting, backoff: &Backoff) -> Option<Un
     })
 }
 
-fn inspect_failed(image: &str, error: &Error, say: &About<'_>) -> Unavailable {
-    let (reason, message) = match error {
-        Error::Refused { message, .. } => {
-            ("InvalidImageName", format!("Failed to apply default image tag \"{image}\": {message}"))
-        }
-        error => ("ImageInspectError", format!("Failed to inspect image \"{image}\": {error}")),
-    };
+fn not_inspected(reason: &str, message: String, say: &About<'_>) -> Unavailable {
     say.warning(if reason == "InvalidImageName" { "InspectFailed" } else { "Failed" }, message.clone());
     say.warning("Failed", format!("Error: {reason}"));
     Unavailable {

@@ -40,6 +40,8 @@ pub struct Options {
     pub root: Utf8PathBuf,
     /// `status.allocatable`.
     pub allocatable: Amounts,
+    /// Whether Secrets, tokens and what stands beside them are kept in memory; not so where nothing may be mounted.
+    pub secrets_in_memory: bool,
 }
 
 /// Why a volume of a pod is not there, as an event says it.

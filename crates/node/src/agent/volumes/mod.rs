@@ -17,6 +17,7 @@ pub mod empty_dir;
 pub mod host_path;
 pub mod layout;
 mod manager;
+mod memory;
 pub mod mount;
 mod mounted;
 pub mod ownership;

@@ -27,6 +27,11 @@ impl Kind {
     pub fn is_data(self) -> bool {
         matches!(self, Self::ConfigMap | Self::Secret | Self::DownwardApi | Self::Projected)
     }
+
+    /// Whether no disk may hold its files, as the kubelet has it.
+    pub fn is_secret(self) -> bool {
+        self.is_data() && self != Self::ConfigMap
+    }
 }
 
 pub struct Plugin {

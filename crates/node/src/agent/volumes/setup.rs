@@ -17,7 +17,7 @@ use super::ownership::{self, ChangePolicy};
 use super::payload::{self, MODE_DEFAULT};
 use super::plugins::{Kind, LOCAL, NFS, Plugin, plugin};
 use super::usage::Measure;
-use super::{MountedVolume, Source, VolumeManager, claims, empty_dir, host_path, manager, mount};
+use super::{MountedVolume, Source, VolumeManager, claims, empty_dir, host_path, manager, memory, mount};
 use crate::agent::config::objects::Objects;
 use crate::agent::config::{resources, uid};
 
@@ -189,7 +189,14 @@ impl VolumeManager {
         };
         let group = group_of(pod).map(|(group, _)| group);
         let path = folder.clone();
-        blocking(move || atomic::write(&folder, &payload, group).map_err(|error| error.to_string())).await?;
+        let is_in_memory = plugin.kind.is_secret() && self.options.secrets_in_memory;
+        let write = move || {
+            if is_in_memory {
+                memory::set_up(&folder)?;
+            }
+            atomic::write(&folder, &payload, group)
+        };
+        blocking(move || write().map_err(|error: std::io::Error| error.to_string())).await?;
         Ok(Done { again_at, ..Done::at(path, true, Measure::Files) })
     }
 

@@ -62,6 +62,7 @@ impl World {
             node_name: "n1".into(),
             root: root.join("kubelet"),
             allocatable: Amounts::of(Some(&json!({"cpu": "4", "memory": "1Gi"}))),
+            secrets_in_memory: mount::is_permitted(),
         };
         let recorder = Recorder::new(fake.clone(), "kubelet", shutdown.clone());
         let drivers = Arc::new(NoDrivers);

@@ -65,10 +65,10 @@ impl Lines {
         }
     }
 
-    /// What the stream left behind without a line's end is a line too.
+    /// What the stream left behind without a line's end is part of a line that never ends, as with other runtimes.
     fn finish(&mut self, mut entry: impl FnMut(&[u8], bool)) {
         if !self.pending.is_empty() {
-            entry(&std::mem::take(&mut self.pending), true);
+            entry(&std::mem::take(&mut self.pending), false);
         }
     }
 }
@@ -158,9 +158,9 @@ mod tests {
 
     #[test]
     fn lines_are_found_wherever_the_pieces_were_cut() {
-        let want = vec![(b"one".to_vec(), true), (Vec::new(), true), (b"two".to_vec(), true)];
-        assert_eq!(entries(&[b"one\n\ntwo"]), want);
-        assert_eq!(entries(&[b"on", b"e", b"\n", b"\ntw", b"o\n"]), want);
+        let want = |ended| [(b"one".to_vec(), true), (Vec::new(), true), (b"two".to_vec(), ended)];
+        assert_eq!(entries(&[b"one\n\ntwo"]), want(false));
+        assert_eq!(entries(&[b"on", b"e", b"\n", b"\ntw", b"o\n"]), want(true));
         assert_eq!(entries(&[]), []);
     }
 
@@ -173,7 +173,7 @@ mod tests {
         let longer = vec![b'x'; 2 * LINE_BYTES_MAX + 2];
         assert_eq!(
             entries(&[&longer[..100], &longer[100..]]),
-            [(fits.clone(), false), (fits, false), (b"xx".to_vec(), true)]
+            [(fits.clone(), false), (fits, false), (b"xx".to_vec(), false)]
         );
     }
 
@@ -196,6 +196,6 @@ mod tests {
         assert!(time.parse::<Timestamp>().is_ok());
         assert_eq!(old.lines().map(rest).collect::<Vec<_>>(), ["stdout F hello"]);
         let new = std::fs::read_to_string(&path).unwrap();
-        assert_eq!(new.lines().map(rest).collect::<Vec<_>>(), ["stderr F oops", "stdout F wor"]);
+        assert_eq!(new.lines().map(rest).collect::<Vec<_>>(), ["stderr F oops", "stdout P wor"]);
     }
 }

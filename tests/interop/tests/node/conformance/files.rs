@@ -141,7 +141,7 @@ fn keys(kubectl: &Kubectl, name: &str, source: impl Fn(Value) -> Value) -> anyho
         "volumes": [volumes[0], volumes[3]],
     });
     let said = pods::output(kubectl, &format!("{name}-groupless"), spec)?;
-    ensure!(said == "talltall\n", "without a group: {said}");
+    ensure!(said == "talltall", "without a group: {said}");
     Ok(())
 }
 
@@ -152,7 +152,7 @@ fn other_namespace(kubectl: &Kubectl) -> anyhow::Result<()> {
         shell_with("c", "cat /s/mast", json!({"volumeMounts": [{"name": "s", "mountPath": "/s"}]}));
     let volumes = json!([{"name": "s", "secret": {"secretName": "ship"}}]);
     let said = pods::output(kubectl, "own-secret", json!({"containers": [container], "volumes": volumes}))?;
-    ensure!(said == "tall\n", "{said}");
+    ensure!(said == "tall", "{said}");
     Ok(())
 }
 

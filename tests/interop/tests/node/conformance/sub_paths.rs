@@ -39,7 +39,7 @@ fn files(kubectl: &Kubectl) -> anyhow::Result<()> {
             ],
         }),
     )?;
-    ensure!(said == "talldeeptallpartsparts\n", "{said}");
+    ensure!(said == "talldeeptallpartsparts", "{said}");
     Ok(())
 }
 

@@ -72,6 +72,7 @@ fn environment(kubectl: &Kubectl) -> anyhow::Result<()> {
 
 fn files(kubectl: &Kubectl) -> anyhow::Result<()> {
     let script = "cat /all/colour /all/key /all/labels /all/namespace /one; echo; stat -L -c %a /secret/key; \
+                  grep -c -e ' /secret tmpfs ' -e ' /all tmpfs ' -e '/serviceaccount tmpfs ' /proc/mounts; \
                   cut -d . -f 2 /all/token | tr _- /+ | base64 -d 2>/dev/null; echo; \
                   cat /var/run/secrets/kubernetes.io/serviceaccount/namespace";
     let mounts = json!({"volumeMounts": [
@@ -103,13 +104,15 @@ fn files(kubectl: &Kubectl) -> anyhow::Result<()> {
     ensure!(files == "reds3cretapp=\"files\"defaultbig", "{said}");
     let (mode, rest) = rest.split_once('\n').context("two lines alone")?;
     ensure!(mode == "400", "{said}");
+    let (in_memory, rest) = rest.split_once('\n').context("three lines alone")?;
+    ensure!(in_memory == "3", "of three volumes with secrets {in_memory} are in memory: {said}");
     for claim in
         ["\"aud\":[\"harbour\"]", "\"sub\":\"system:serviceaccount:default:default\"", "\"name\":\"files\""]
     {
         ensure!(rest.contains(claim), "no {claim} in {rest}");
     }
-    // A last line without its end is a line of the log all the same.
-    ensure!(rest.ends_with("\ndefault\n"), "{rest}");
+    // A last line without its end stays without.
+    ensure!(rest.ends_with("\ndefault"), "{rest}");
     Ok(())
 }
 
