@@ -35,7 +35,7 @@ async fn a_container_runs_logs_and_its_end_is_told() {
     assert!(status.started_at.unwrap() <= status.finished_at.unwrap());
     let mut log = world.log(&id).await;
     log.sort();
-    assert_eq!(log, ["stderr F err", "stdout F 0022", "stdout F out", "stdout F tail", "stdout F web-0"]);
+    assert_eq!(log, ["stderr F err", "stdout F 0022", "stdout F out", "stdout F web-0", "stdout P tail"]);
     let kinds = [events.recv().await.unwrap().kind, events.recv().await.unwrap().kind];
     assert_eq!(kinds, [ContainerEventKind::Started, ContainerEventKind::Exited]);
     world.runtime.start_container(&id).await.unwrap_err();

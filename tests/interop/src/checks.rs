@@ -47,7 +47,7 @@ impl Checks {
     }
 
     /// Whether so much fails that the rest would say little more and take long: what fails has mostly waited in vain.
-    pub fn has_seen_enough(&self) -> bool {
+    fn has_seen_enough(&self) -> bool {
         self.is_aloud && self.failures.len() >= FAILURES_MAX
     }
 
@@ -87,7 +87,7 @@ fn shortened(said: String) -> String {
 }
 
 /// Of a suite that takes minutes, after which it ends.
-const FAILURES_MAX: usize = 10;
+pub const FAILURES_MAX: usize = 10;
 
 /// Lines shown of either end.
 const FAILURE_LINES_SHOWN: usize = 15;

@@ -15,7 +15,7 @@ mod server;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
-pub use checks::{Checks, eventually};
+pub use checks::{Checks, FAILURES_MAX, eventually};
 pub use debian::Packages;
 pub use kubectl::{Kubectl, Output, Streaming};
 pub use server::{Folder, GAVE_UP, Server};
