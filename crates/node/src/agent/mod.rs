@@ -31,6 +31,7 @@ mod retry;
 pub mod server;
 pub mod static_pods;
 pub mod stats;
+pub mod user_namespaces;
 pub mod volumes;
 
 use std::net::IpAddr;
@@ -63,6 +64,7 @@ use probes::Prober;
 use registration::Identity;
 use report::Reporter;
 use static_pods::{StaticPods, mirror};
+use user_namespaces::UserNamespaces;
 use volumes::VolumeManager;
 use volumes::csi::registry::Registry;
 
@@ -99,6 +101,7 @@ pub struct Node {
     pub volumes: Arc<VolumeManager>,
     pub devices: Arc<Devices>,
     pub dynamic_resources: Arc<DynamicResources>,
+    pub user_namespaces: UserNamespaces,
     pub probes: Prober,
     pub images: Images,
     pub pods: Pods,
@@ -147,6 +150,7 @@ pub async fn run(api: Arc<dyn Api>, options: Options, ready: oneshot::Sender<Arc
     let node = Arc::new(Node {
         volumes: VolumeManager::new(volumes, api.clone(), drivers, recorder, shutdown.child_token()),
         devices: Devices::open(&options.root),
+        user_namespaces: UserNamespaces::open(&options.root),
         dynamic_resources,
         images: Images::new(runtime.clone(), api.clone()),
         probes: Prober::new(runtime.clone(), Arc::new(warn), shutdown.child_token()),
@@ -270,9 +274,18 @@ impl Node {
     }
 
     /// The host's IDs that are set aside for the users of this pod; `None` where it uses the host's.
-    fn user_mapping(&self, _pod: &Pod) -> Option<UserMapping> {
-        // `hostUsers: false` is refused where the sandbox is configured.
-        None
+    fn user_mapping(&self, pod: &Pod) -> Result<Option<UserMapping>, String> {
+        let has_own = pod.spec.as_ref().is_some_and(|spec| spec.host_users == Some(false));
+        has_own.then(|| self.user_namespaces.range(config::uid(pod))).transpose()
+    }
+
+    /// As [`Node::user_mapping`], of a pod that is to have a sandbox of this handler.
+    async fn new_user_mapping(&self, pod: &Pod, handler: &str) -> Result<Option<UserMapping>, String> {
+        if pod.spec.as_ref().is_some_and(|spec| spec.host_users == Some(false)) {
+            let abilities = self.runtime.abilities().await.map_err(|error| error.to_string())?;
+            user_namespaces::check(&abilities, handler)?;
+        }
+        self.user_mapping(pod)
     }
 
     /// The container with what it said at its end, if it has ended.
@@ -309,7 +322,10 @@ impl Node {
         let logs = config::log_directory(pod, &self.facts);
         match tokio::fs::remove_dir_all(&logs).await {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!("{logs}: {error}")),
-            _ => Ok(()),
+            _ => {
+                self.user_namespaces.release(uid);
+                Ok(())
+            }
         }
     }
 

@@ -255,4 +255,6 @@ async fn end_orphans(node: &Arc<Node>) {
         begin(node, Worker::new(node.clone(), Arc::new(pod)));
         forget(node, &sandbox.uid);
     }
+    // Not before it is known what still runs: users of a pod that does are nobody else's.
+    node.user_namespaces.retain(|uid| node.pods.get(uid).is_some());
 }

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use camino::Utf8Path;
 use image::Reference;
 use image::build::Build;
-use runtime::embedded::{ImageConfig, Images};
+use runtime::embedded::{ImageConfig, Images, Owner};
 use runtime::spec::{FilesystemUsage, ImageStatus, PullRequest};
 use runtime::{Error, Result};
 use tokio::sync::Mutex;
@@ -74,12 +74,18 @@ impl Images for OwnImage {
         Images::config(&self.store, image).await
     }
 
-    async fn mount(&self, image: &str, key: &str, target: &Utf8Path) -> Result<()> {
-        Images::mount(&self.store, image, key, target).await
+    async fn mount(&self, image: &str, key: &str, target: &Utf8Path, owner: Option<&Owner>) -> Result<()> {
+        Images::mount(&self.store, image, key, target, owner).await
     }
 
-    async fn mount_read_only(&self, image: &str, key: &str, target: &Utf8Path) -> Result<()> {
-        self.store.mount_read_only(image, key, target).await
+    async fn mount_read_only(
+        &self,
+        image: &str,
+        key: &str,
+        target: &Utf8Path,
+        owner: Option<&Owner>,
+    ) -> Result<()> {
+        self.store.mount_read_only(image, key, target, owner).await
     }
 
     async fn remove_layer(&self, key: &str) -> Result<()> {

@@ -307,15 +307,26 @@ fn add_device(config: &mut Value, node: &DeviceNode) -> std::result::Result<(), 
             file[key] = json!(id);
         }
     }
-    let files = list(config, &["linux", "devices"]);
-    files.retain(|known| known["path"].as_str() != Some(&node.path));
-    files.push(file);
+    if has_own_users(config) {
+        // There no file of a device can be made.
+        let host = if node.host_path.is_empty() { &node.path } else { &node.host_path };
+        list(config, &["mounts"]).push(super::oci::devices::bind(host, &node.path));
+    } else {
+        let files = list(config, &["linux", "devices"]);
+        files.retain(|known| known["path"].as_str() != Some(&node.path));
+        files.push(file);
+    }
     if !is_fifo {
         let access = if node.permissions.is_empty() { "rwm" } else { node.permissions.as_str() };
         list(config, &["linux", "resources", "devices"]).push(json!({"allow": true, "type": node.r#type,
             "major": node.major, "minor": node.minor, "access": access}));
     }
     Ok(())
+}
+
+fn has_own_users(config: &Value) -> bool {
+    let namespaces = config["linux"]["namespaces"].as_array();
+    namespaces.is_some_and(|all| all.iter().any(|namespace| namespace["type"] == "user"))
 }
 
 /// With what the file does not say of a device, as the host has it.

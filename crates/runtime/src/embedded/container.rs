@@ -61,6 +61,10 @@ impl Container {
         self.record.lock().id.clone()
     }
 
+    pub(super) fn sandbox_id(&self) -> String {
+        self.record.lock().sandbox_id.clone()
+    }
+
     /// Makes a container whose program is not started yet.
     pub(super) async fn create(
         shared: &Arc<Shared>,

@@ -16,10 +16,11 @@ use tokio::sync::mpsc;
 
 use super::container::Container;
 use super::shim::protocol::{
-    self, BUNDLE_FILE, CONFIG_FILE, CONSOLE_SOCKET, ERROR_FILE, ExecConfig, PID_FILE, PROCESS_FILE,
+    self, BUNDLE_FILE, CONFIG_FILE, CONSOLE_SOCKET, ERROR_FILE, ExecConfig, Inside, PID_FILE, PROCESS_FILE,
     ShimConfig,
 };
 use super::terminal::Terminal;
+use super::user_namespace::Owner;
 use super::{Shared, blocking, failed, new_id, oci, shim};
 use crate::{Attached, Error, ExecOutput, Reader, Result, Streams, TerminalSize, Writer};
 
@@ -83,7 +84,15 @@ fn spawn(
     let bundle = container.running_dir(shared)?;
     let id = container.id();
     let dir = shared.exec_dir(&new_id());
-    let console = write_files(&bundle, &dir, &id, command, streams.tty).map_err(|error| {
+    let owner = shared.find_sandbox(&container.sandbox_id()).and_then(|sandbox| sandbox.owner(shared));
+    let inside = owner.as_ref().map(|owner| Inside {
+        user_namespace: owner.namespace().to_owned(),
+        cgroups: shared.cgroups.clone(),
+        cgroup: container.record.lock().cgroup.clone(),
+    });
+    let written = write_files(&bundle, &dir, &id, command, streams.tty, inside)
+        .and_then(|console| owner.map_or(Ok(()), |owner| give(&owner, &dir, &id)).map(|()| console));
+    let console = written.map_err(|error| {
         // It may not have been made.
         let _ = std::fs::remove_dir_all(&dir);
         failed("cannot prepare the command", error)
@@ -118,6 +127,7 @@ fn write_files(
     id: &str,
     command: &[String],
     tty: bool,
+    inside: Option<Inside>,
 ) -> io::Result<Option<UnixListener>> {
     std::fs::create_dir_all(dir.join(id))?;
     std::fs::copy(bundle.join(id).join(STATE_FILE), dir.join(id).join(STATE_FILE))?;
@@ -125,8 +135,13 @@ fn write_files(
     let spec: serde_json::Value = protocol::load(&bundle.join(BUNDLE_FILE))?.ok_or_else(missing)?;
     let shim: ShimConfig = protocol::load(&bundle.join(CONFIG_FILE))?.ok_or_else(missing)?;
     protocol::save(&dir.join(PROCESS_FILE), &oci::exec_process(&spec["process"], command, tty))?;
-    let config =
-        ExecConfig { id: id.to_owned(), tty, oom_score_adj: shim.oom_score_adj, seccomp: shim.seccomp };
+    let config = ExecConfig {
+        id: id.to_owned(),
+        tty,
+        oom_score_adj: shim.oom_score_adj,
+        seccomp: shim.seccomp,
+        inside,
+    };
     protocol::save(&dir.join(CONFIG_FILE), &config)?;
     if !tty {
         return Ok(None);
@@ -135,6 +150,18 @@ fn write_files(
     use std::os::fd::AsRawFd;
     let folder = std::fs::File::open(dir)?;
     UnixListener::bind(format!("/proc/self/fd/{}/{CONSOLE_SOCKET}", folder.as_raw_fd())).map(Some)
+}
+
+/// Gives the command's folder to the pod's root, who starts it.
+fn give(owner: &Owner, dir: &Utf8Path, id: &str) -> io::Result<()> {
+    let own = dir.join(id);
+    for folder in [dir, &own] {
+        owner.give(folder)?;
+        for entry in folder.read_dir_utf8()? {
+            owner.give(entry?.path())?;
+        }
+    }
+    Ok(())
 }
 
 pub(super) async fn to_its_end(

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use camino::Utf8Path;
 
+use super::user_namespace::Owner;
 use crate::Result;
 use crate::spec::{FilesystemUsage, ImageStatus, PullRequest};
 
@@ -26,10 +27,18 @@ pub trait Images: Send + Sync + 'static {
     async fn config(&self, image: &str) -> Result<ImageConfig>;
 
     /// Mounts the image's files at `target`, an empty folder, with a writable layer of the container `key` above them.
-    async fn mount(&self, image: &str, key: &str, target: &Utf8Path) -> Result<()>;
+    /// `owner` has the files, if it is given, and not the host's users of the same numbers.
+    async fn mount(&self, image: &str, key: &str, target: &Utf8Path, owner: Option<&Owner>) -> Result<()>;
 
-    /// Mounts the image's files at `target` for reading only, as one of `key`'s mounts.
-    async fn mount_read_only(&self, image: &str, key: &str, target: &Utf8Path) -> Result<()>;
+    /// Mounts the image's files at `target` for reading only, as one of `key`'s mounts; whose they are as in
+    /// [`Images::mount`].
+    async fn mount_read_only(
+        &self,
+        image: &str,
+        key: &str,
+        target: &Utf8Path,
+        owner: Option<&Owner>,
+    ) -> Result<()>;
 
     /// Deletes the writable layer of `key`, whose mounts are gone, and lets go of its images.
     async fn remove_layer(&self, key: &str) -> Result<()>;

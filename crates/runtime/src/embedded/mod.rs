@@ -36,6 +36,7 @@ mod signals;
 mod store;
 mod terminal;
 mod user;
+mod user_namespace;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -49,6 +50,7 @@ use tokio::sync::broadcast;
 
 pub use images::{ImageConfig, Images};
 pub use shim::{is_shim, shim_main};
+pub use user_namespace::Owner;
 
 use crate::spec::{
     ContainerConfig, ContainerStats, ContainerStatus, FilesystemUsage, ImageStatus, PullRequest, Resources,
@@ -296,7 +298,7 @@ impl Runtime for EmbeddedRuntime {
         let handlers = ["", HANDLER].map(|name| Handler {
             name: name.to_owned(),
             recursive_read_only_mounts: true,
-            user_namespaces: false,
+            user_namespaces: user_namespace::is_supported(),
         });
         Ok(Abilities { handlers: handlers.into(), supplemental_groups_policy: true })
     }

@@ -1,32 +1,37 @@
 //! Namespaces of a pod, held open by mounts on files: they need no process.
 //!
 //! A thread of its own leaves the host's namespaces, mounts the new ones on files and ends. Only a process namespace
-//! that containers share needs a first process; the thread starts it.
+//! that containers share needs a first process; the thread starts it. Where the pod has users of its own, it is a process
+//! that does this: see [`super::user_namespace`].
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+use serde::{Deserialize, Serialize};
+
+use super::user_namespace;
+use crate::spec::UserMapping;
 
 pub(super) const NETWORK: &str = "net";
 pub(super) const IPC: &str = "ipc";
 pub(super) const UTS: &str = "uts";
 pub(super) const PID: &str = "pid";
-const ALL: [&str; 4] = [NETWORK, IPC, UTS, PID];
+const ALL: [&str; 5] = [NETWORK, IPC, UTS, PID, user_namespace::USER];
 
 /// A pod's program has this long to take a forwarded connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Which namespaces a pod has of its own.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Wanted {
     pub network: bool,
     pub ipc: bool,
@@ -37,8 +42,24 @@ pub(super) struct Wanted {
     pub sysctls: BTreeMap<String, String>,
 }
 
-/// Makes them and holds them in `dir`; returns the first process of the process namespace.
-pub(super) fn pin(dir: &Utf8Path, wanted: &Wanted) -> io::Result<Option<u32>> {
+impl Wanted {
+    /// Which namespaces are held from their making, by their names in `/proc`.
+    pub(super) fn kinds(&self) -> [(&'static str, bool); 3] {
+        [(NETWORK, self.network), (IPC, self.ipc), (UTS, self.uts.is_some())]
+    }
+}
+
+/// Makes them and holds them in `dir`, within a user namespace if the pod has `users`; returns the first process of the
+/// process namespace.
+pub(super) fn pin(
+    dir: &Utf8Path,
+    wanted: &Wanted,
+    users: Option<UserMapping>,
+    shim: &[String],
+) -> io::Result<Option<u32>> {
+    if let Some(ids) = users {
+        return user_namespace::pin(dir, wanted, ids, shim);
+    }
     let (dir, wanted) = (dir.to_owned(), wanted.clone());
     std::thread::Builder::new()
         .name("pod-namespaces".to_owned())
@@ -48,6 +69,23 @@ pub(super) fn pin(dir: &Utf8Path, wanted: &Wanted) -> io::Result<Option<u32>> {
 }
 
 fn make(dir: &Utf8Path, wanted: &Wanted) -> io::Result<Option<u32>> {
+    enter_new(wanted)?;
+    for (kind, _) in wanted.kinds().into_iter().filter(|(_, made)| *made) {
+        hold(&format!("/proc/thread-self/ns/{kind}"), &dir.join(kind))?;
+    }
+    let Some(program) = &wanted.pid else { return Ok(None) };
+    let mut child = start_first(program)?;
+    if let Err(error) = hold(&format!("/proc/{}/ns/pid", child.id()), &dir.join(PID)) {
+        // It may have ended by itself.
+        let _ = child.kill();
+        let _ = child.wait();
+        return Err(error);
+    }
+    Ok(Some(child.id()))
+}
+
+/// Makes and enters the namespaces that need no process, and puts them into the state that a pod begins with.
+pub(super) fn enter_new(wanted: &Wanted) -> io::Result<()> {
     let mut flags = UnshareFlags::empty();
     flags.set(UnshareFlags::NEWNET, wanted.network);
     flags.set(UnshareFlags::NEWIPC, wanted.ipc);
@@ -66,29 +104,21 @@ fn make(dir: &Utf8Path, wanted: &Wanted) -> io::Result<Option<u32>> {
         std::fs::write(&path, value)
             .map_err(|error| explain(error, &format!("cannot set the kernel parameter {name} to {value}")))?;
     }
-    for (kind, made) in [(NETWORK, wanted.network), (IPC, wanted.ipc), (UTS, wanted.uts.is_some())] {
-        if made {
-            hold(&format!("/proc/thread-self/ns/{kind}"), &dir.join(kind))?;
-        }
-    }
-    let Some(program) = &wanted.pid else { return Ok(None) };
+    Ok(())
+}
+
+/// Starts the first process of a new process namespace.
+pub(super) fn start_first(program: &[String]) -> io::Result<Child> {
     leave(UnshareFlags::NEWPID).map_err(|error| explain(error, "cannot make a process namespace"))?;
     let (name, arguments) = program.split_first().ok_or_else(|| io::Error::other("no program to start"))?;
-    let mut child = Command::new(name)
+    Command::new(name)
         .args(arguments)
         .env_clear()
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .map_err(|error| explain(error, "cannot start the pod's first process"))?;
-    if let Err(error) = hold(&format!("/proc/{}/ns/pid", child.id()), &dir.join(PID)) {
-        // It may have ended by itself.
-        let _ = child.kill();
-        let _ = child.wait();
-        return Err(error);
-    }
-    Ok(Some(child.id()))
+        .map_err(|error| explain(error, "cannot start the pod's first process"))
 }
 
 #[expect(
@@ -102,7 +132,7 @@ pub(super) fn leave(flags: UnshareFlags) -> io::Result<()> {
     Ok(rustix::thread::unshare(flags)?)
 }
 
-fn hold(namespace: &str, file: &Utf8Path) -> io::Result<()> {
+pub(super) fn hold(namespace: &str, file: &Utf8Path) -> io::Result<()> {
     File::create(file)?;
     mount_bind(namespace, file.as_std_path())
         .map_err(|error| explain(error.into(), &format!("cannot hold {namespace}")))
@@ -198,6 +228,6 @@ fn bring_up_loopback() -> io::Result<()> {
     }
 }
 
-fn explain(error: io::Error, what: &str) -> io::Error {
+pub(super) fn explain(error: io::Error, what: &str) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
 }

@@ -13,14 +13,17 @@ use super::record::{ContainerRecord, SandboxRecord};
 use super::sandbox::Sandbox;
 use super::shim::protocol::{self, BUNDLE_FILE, CONFIG_FILE, Enclosed, ShimConfig};
 use super::user::Accounts;
-use super::{Shared, cdi, failed, image_names, namespaces, sandbox, seccomp, user};
-use crate::spec::{ContainerConfig, ContainerState, Seccomp};
+use super::user_namespace::{self, Owner};
+use super::{Shared, blocking, cdi, failed, image_names, namespaces, sandbox, seccomp, user};
+use crate::spec::{ContainerConfig, ContainerState, RunningUser, Seccomp};
 use crate::{Error, Result};
 
 /// Where the container's root is mounted, in its folder.
 const ROOTFS: &str = "rootfs";
 /// Where images that are mounted as volumes lie, by the number of the mount.
 const VOLUMES: &str = "volumes";
+/// Where other mounts lie with the pod's own users, by the number of the mount.
+const MOUNTS: &str = "mounts";
 
 /// Makes everything that a container needs before it starts.
 pub(super) async fn prepare(
@@ -39,11 +42,15 @@ pub(super) async fn prepare(
     let dir = shared.container_dir(id);
     let root = dir.join(ROOTFS);
     std::fs::create_dir_all(&root).map_err(|error| failed(format!("cannot make {root}"), error))?;
-    shared.images.mount(&config.image, id, &root).await?;
-    let sources = sources(shared, config, id, &dir).await?;
+    let owner = sandbox.owner(shared);
+    shared.images.mount(&config.image, id, &root, owner.as_ref()).await?;
+    let sources = sources(shared, config, id, &dir, owner.as_ref()).await?;
 
     let accounts = Accounts::read(&root).map_err(|error| failed("cannot read the image's users", error))?;
     let user = user::resolve(&config.security, &image.user, &accounts)?;
+    if let Some(owner) = &owner {
+        check_user(&user.user, owner)?;
+    }
     let confines_devices = shared.cgroups.confines_devices();
     let capabilities = oci::capabilities::decide(&config.security, &shared.capabilities, confines_devices)?;
     let filters = match &config.security.seccomp {
@@ -72,10 +79,11 @@ pub(super) async fn prepare(
         capabilities: &capabilities,
         namespaces: &namespaces,
         files: &files,
-        sources: &sources,
+        sources: &sources.mounted,
         read_only: &read_only,
         cgroup_folders: &cgroup_folders,
         limits_hugepages: shared.cgroups.has("hugetlb"),
+        binds_devices: pod.config.namespaces.user.is_some(),
     };
     let hostname = if pod.config.namespaces.host_network {
         rustix::system::uname().nodename().to_string_lossy().into_owned()
@@ -84,7 +92,7 @@ pub(super) async fn prepare(
     };
     let mut spec = oci::container(config, &image, &facts, &hostname)?;
     cdi::inject(&mut spec, &config.cdi_devices, &cdi::FOLDERS.map(Utf8Path::new))?;
-    make_working_dir(&root, oci::working_dir(config, &image), config, &sources)
+    make_working_dir(&root, oci::working_dir(config, &image), config, &sources.own, owner.as_ref())
         .map_err(|error| refused(format!("failed to make the working directory: {error}")))?;
 
     let log = pod.config.log_directory.join(&config.log_path);
@@ -106,6 +114,8 @@ pub(super) async fn prepare(
     };
     protocol::save(&dir.join(BUNDLE_FILE), &spec)
         .and_then(|()| protocol::save(&dir.join(CONFIG_FILE), &shim))
+        // Commands in the container are started by its own root.
+        .and_then(|()| owner.map_or(Ok(()), |owner| owner.give(&dir.join(BUNDLE_FILE))))
         .map_err(|error| failed("cannot write the container's configuration", error))?;
     let stop_signal = if config.stop_signal.is_empty() { &image.stop_signal } else { &config.stop_signal };
     let record = ContainerRecord {
@@ -139,34 +149,90 @@ fn refused(message: String) -> Error {
     Error::Refused { reason: "CreateContainerError", message }
 }
 
-/// Where the container's mounts lie on the host, in their order; images among them are mounted.
-async fn sources(shared: &Shared, config: &ContainerConfig, id: &str, dir: &Utf8Path) -> Result<Vec<String>> {
-    let mut sources = Vec::with_capacity(config.mounts.len());
+/// A user that the pod does not have cannot run anything in it.
+fn check_user(user: &RunningUser, owner: &Owner) -> Result<()> {
+    let groups = user.supplemental_groups.iter().map(|group| ("supplemental group", *group));
+    let mut all = [("user", user.uid), ("group", user.gid)].into_iter().chain(groups);
+    match all.find(|(_, id)| owner.host_id(*id).is_none()) {
+        None => Ok(()),
+        Some((what, id)) => Err(refused(format!(
+            "{what} {id} is none of the pod's own (hostUsers: false), of which there are {}",
+            owner.count()
+        ))),
+    }
+}
+
+/// Where the container's mounts lie on the host, in their order.
+#[derive(Default)]
+struct Sources {
+    /// As they were given; images among them are mounted.
+    own: Vec<String>,
+    /// What the container sees: the same, or mounts of it with the pod's users.
+    mounted: Vec<String>,
+}
+
+async fn sources(
+    shared: &Shared,
+    config: &ContainerConfig,
+    id: &str,
+    dir: &Utf8Path,
+    owner: Option<&Owner>,
+) -> Result<Sources> {
+    let mut sources = Sources::default();
     for (index, mount) in config.mounts.iter().enumerate() {
-        let Some((image, path)) = &mount.image else {
-            // As containerd has it: what is missing becomes a folder.
-            if !mount.source.exists() {
-                std::fs::create_dir_all(&mount.source)
-                    .map_err(|error| refused(format!("failed to mkdir \"{}\": {error}", mount.source)))?;
+        let own = match &mount.image {
+            Some((image, path)) => image_source(shared, image, path, id, dir, index, owner).await?,
+            None => {
+                // As containerd has it: what is missing becomes a folder.
+                if !mount.source.exists() {
+                    std::fs::create_dir_all(&mount.source)
+                        .map_err(|error| refused(format!("failed to mkdir \"{}\": {error}", mount.source)))?;
+                }
+                mount.source.to_string()
             }
-            sources.push(mount.source.to_string());
-            continue;
         };
-        let target = dir.join(VOLUMES).join(index.to_string());
-        std::fs::create_dir_all(&target).map_err(|error| failed(format!("cannot make {target}"), error))?;
-        shared.images.mount_read_only(image, id, &target).await?;
-        let inside = path.as_str().trim_start_matches('/');
-        if inside.is_empty() {
-            sources.push(target.to_string());
-            continue;
-        }
-        // Opened as the container would, so that no link leads out of the image; then named by where that is.
-        let found = user::open_in_root(&target, inside, rustix::fs::OFlags::PATH)
-            .and_then(|fd| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())))
-            .map_err(|error| refused(format!("failed to find \"{path}\" in image {image}: {error}")))?;
-        sources.push(found.to_string_lossy().into_owned());
+        let mounted = match owner.filter(|_| mount.image.is_none()) {
+            Some(owner) => {
+                let (source, target) = (mount.source.clone(), dir.join(MOUNTS).join(index.to_string()));
+                let (owner, at) = (owner.clone(), target.clone());
+                blocking(move || {
+                    std::fs::create_dir_all(at.parent().unwrap_or(&at))?;
+                    owner.mount(&source, &at)
+                })
+                .await
+                .map_err(|error| refused(format!("failed to mount \"{}\": {error}", mount.target)))?;
+                target.into_string()
+            }
+            None => own.clone(),
+        };
+        sources.own.push(own);
+        sources.mounted.push(mounted);
     }
     Ok(sources)
+}
+
+/// Mounts an image that a container has as its mount of this number, and finds the path in it.
+async fn image_source(
+    shared: &Shared,
+    image: &str,
+    path: &Utf8Path,
+    id: &str,
+    dir: &Utf8Path,
+    index: usize,
+    owner: Option<&Owner>,
+) -> Result<String> {
+    let target = dir.join(VOLUMES).join(index.to_string());
+    std::fs::create_dir_all(&target).map_err(|error| failed(format!("cannot make {target}"), error))?;
+    shared.images.mount_read_only(image, id, &target, owner).await?;
+    let inside = path.as_str().trim_start_matches('/');
+    if inside.is_empty() {
+        return Ok(target.to_string());
+    }
+    // Opened as the container would, so that no link leads out of the image; then named by where that is.
+    let found = user::open_in_root(&target, inside, rustix::fs::OFlags::PATH)
+        .and_then(|fd| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())))
+        .map_err(|error| refused(format!("failed to find \"{path}\" in image {image}: {error}")))?;
+    Ok(found.to_string_lossy().into_owned())
 }
 
 /// Namespaces of the container, and whether its processes outlive the first one.
@@ -180,7 +246,10 @@ fn namespaces_of(
     let held = |kind: &str| Some(dir.join(kind).to_string());
     let wanted = &pod.config.namespaces;
     let mut namespaces = vec![("mount", None)];
-    if !config.security.privileged {
+    if wanted.user.is_some() {
+        namespaces.push(("user", held(user_namespace::USER)));
+    }
+    if !config.security.privileged || wanted.user.is_some() {
         namespaces.push(("cgroup", None));
     }
     if !wanted.host_network {
@@ -237,8 +306,9 @@ fn make_working_dir(
     dir: &str,
     config: &ContainerConfig,
     sources: &[String],
+    owner: Option<&Owner>,
 ) -> io::Result<()> {
-    use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, openat2};
+    use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, mkdirat, openat2};
     let dir = Utf8Path::new(dir);
     let below = config
         .mounts
@@ -246,12 +316,13 @@ fn make_working_dir(
         .zip(sources)
         .filter(|(mount, _)| dir.starts_with(&mount.target))
         .max_by_key(|(mount, _)| mount.target.components().count());
-    let (root, dir) = match below {
+    // What is made in a mount is root's on the disk, and so the pod's root's where it is mounted.
+    let (root, dir, owner) = match below {
         Some((mount, _)) if mount.read_only || mount.image.is_some() => return Ok(()),
         Some((mount, source)) => {
-            (Utf8Path::new(source), dir.strip_prefix(&mount.target).map_err(io::Error::other)?)
+            (Utf8Path::new(source), dir.strip_prefix(&mount.target).map_err(io::Error::other)?, None)
         }
-        None => (root, dir),
+        None => (root, dir, owner.and_then(|owner| owner.host_id(0))),
     };
     if !root.is_dir() {
         return Ok(());
@@ -265,7 +336,13 @@ fn make_working_dir(
         let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::DIRECTORY;
         let parent = openat2(&root, path.as_std_path(), flags, Mode::empty(), ResolveFlags::IN_ROOT)?;
         match mkdirat(&parent, part, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Ok(()) => {
+                if let Some(owner) = owner {
+                    let (user, group) = (Uid::from_raw(owner), Gid::from_raw(owner));
+                    chownat(&parent, part, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
+                }
+            }
+            Err(rustix::io::Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
         path.push(part);

@@ -13,6 +13,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::namespaces::{self, Wanted};
 use super::record::SandboxRecord;
+use super::user_namespace::{self, Owner};
 use super::{Shared, blocking, clear, failed, new_id, shim};
 use crate::spec::{Dns, Resources, SandboxConfig, SandboxState};
 use crate::{Duplex, Error, Result};
@@ -34,11 +35,14 @@ impl Sandbox {
     }
 
     pub(super) async fn run(shared: &Arc<Shared>, config: &SandboxConfig) -> Result<String> {
-        if config.namespaces.user.is_some() {
+        if config.namespaces.user.is_some()
+            && let Some(closed) = user_namespace::closed_on_the_way(&shared.state)
+        {
             return Err(Error::Refused {
                 reason: "FailedCreatePodSandBox",
-                message: "the embedded runtime does not support user namespaces (hostUsers: false)"
-                    .to_owned(),
+                message: format!(
+                    "the pod's own users (hostUsers: false) cannot pass through {closed}: let others do so (chmod o+x)"
+                ),
             });
         }
         if !["", super::HANDLER].contains(&config.handler.as_str()) {
@@ -98,10 +102,10 @@ impl Sandbox {
         }
         let wanted = wanted(&config, &shared.shim);
         let holder = {
-            let (dir, config) = (dir.clone(), config.clone());
+            let (dir, config, shim) = (dir.clone(), config.clone(), shared.shim.clone());
             blocking(move || {
                 write_files(&dir, &config)?;
-                namespaces::pin(&dir, &wanted)
+                namespaces::pin(&dir, &wanted, config.namespaces.user, &shim)
             })
             .await
             .map_err(|error| failed("cannot make the pod's namespaces", error))?
@@ -251,6 +255,12 @@ impl Sandbox {
         Ok(())
     }
 
+    /// Whose its files are, if it has users of its own.
+    pub(super) fn owner(&self, shared: &Shared) -> Option<Owner> {
+        let record = self.record.lock();
+        record.config.namespaces.user.map(|ids| Owner::new(&shared.sandbox_dir(&record.id), ids))
+    }
+
     /// Held while a container is made in it: it must be ready, and stay so.
     pub(super) async fn hold_ready(&self) -> Result<tokio::sync::MutexGuard<'_, ()>> {
         let operation = self.operation.lock().await;
@@ -303,7 +313,8 @@ fn wanted(config: &SandboxConfig, shim: &[String]) -> Wanted {
     if !namespaces.host_network {
         // As containerd has it: no capability is needed for low ports and for ping.
         sysctls.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
-        sysctls.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned());
+        let last_group = namespaces.user.map_or(2_147_483_647, |users| users.length.saturating_sub(1));
+        sysctls.insert("net.ipv4.ping_group_range".to_owned(), format!("0 {last_group}"));
     }
     sysctls.extend(config.sysctls.clone());
     Wanted {
@@ -337,7 +348,9 @@ fn write_files(dir: &Utf8Path, config: &SandboxConfig) -> io::Result<()> {
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         mount("shm", shm.as_std_path(), "tmpfs", flags, Some(options.as_c_str()))?;
     }
-    Ok(())
+    let Some(owner) = config.namespaces.user.map(|ids| Owner::new(dir, ids)) else { return Ok(()) };
+    let files = [HOSTNAME, RESOLV_CONF, SHM].map(|name| dir.join(name));
+    files.iter().filter(|path| path.exists()).try_for_each(|path| owner.give(path))
 }
 
 fn resolv_conf(dns: &Dns) -> String {
@@ -374,6 +387,7 @@ fn is_whole(dir: &Utf8Path, config: &SandboxConfig) -> bool {
         (namespaces::UTS, !own.host_network),
         (namespaces::IPC, !own.host_ipc),
         (namespaces::PID, own.shared_pid),
+        (user_namespace::USER, own.user.is_some()),
     ];
     dir.exists() && expected.into_iter().all(|(kind, wanted)| !wanted || namespaces::is_held(dir, kind))
 }
@@ -406,7 +420,7 @@ fn same_namespace(a: &Utf8PathBuf, b: &Utf8PathBuf) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::Namespaces;
+    use crate::spec::{Namespaces, UserMapping};
 
     #[test]
     fn resolver_files_are_written_as_the_kubelet_writes_them() {
@@ -438,5 +452,8 @@ mod tests {
             wanted(&config(Namespaces { host_network: true, host_ipc: true, ..Namespaces::default() }), &[]);
         assert!(!host.network && !host.ipc && host.uts.is_none() && host.pid.is_none());
         assert!(!host.sysctls.contains_key("net.ipv4.ping_group_range"));
+        let users = UserMapping { container: 0, host: 65_536, length: 65_536 };
+        let mapped = wanted(&config(Namespaces { user: Some(users), ..Namespaces::default() }), &[]);
+        assert_eq!(mapped.sysctls["net.ipv4.ping_group_range"], "0 65535", "no group beyond is the pod's");
     }
 }

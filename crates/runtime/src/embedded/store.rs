@@ -5,19 +5,24 @@
 
 use std::collections::HashSet;
 use std::error::Error as _;
+use std::io;
+use std::os::unix::fs::{MetadataExt, chown};
 
 use async_trait::async_trait;
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use image::registry::Credential;
 use image::{ImageRecord, Pull, Rootfs, Store};
 
 use super::blocking;
 use super::images::{ImageConfig, Images};
+use super::user_namespace::Owner;
 use crate::spec::{FilesystemUsage, ImageStatus, PullRequest};
 use crate::{Error, Result};
 
 /// Between the ID of a container and what tells its mounts apart.
 const SEPARATOR: char = '.';
+/// What the name of the folder ends with in which layers are mounted while a root is put together.
+const LAYERS: &str = ".layers";
 
 #[async_trait]
 impl Images for Store {
@@ -35,14 +40,20 @@ impl Images for Store {
         })
     }
 
-    async fn mount(&self, image: &str, key: &str, target: &Utf8Path) -> Result<()> {
-        mount(self.prepare(image, key).await.map_err(translate)?, target, false).await
+    async fn mount(&self, image: &str, key: &str, target: &Utf8Path, owner: Option<&Owner>) -> Result<()> {
+        mount(self.prepare(image, key).await.map_err(translate)?, target, false, owner).await
     }
 
-    async fn mount_read_only(&self, image: &str, key: &str, target: &Utf8Path) -> Result<()> {
+    async fn mount_read_only(
+        &self,
+        image: &str,
+        key: &str,
+        target: &Utf8Path,
+        owner: Option<&Owner>,
+    ) -> Result<()> {
         let name = target.file_name().unwrap_or_default();
         let view = self.view(image, &format!("{key}{SEPARATOR}{name}")).await.map_err(translate)?;
-        mount(view, target, true).await
+        mount(view, target, true, owner).await
     }
 
     async fn remove_layer(&self, key: &str) -> Result<()> {
@@ -124,10 +135,47 @@ impl Images for Store {
     }
 }
 
-async fn mount(root: Rootfs, target: &Utf8Path, read_only: bool) -> Result<()> {
-    let target = target.to_owned();
-    let mounted = blocking(move || Ok(root.mount(&target, read_only))).await;
-    mounted.map_err(|error| Error::Failed(error.to_string()))?.map_err(translate)
+async fn mount(root: Rootfs, target: &Utf8Path, read_only: bool, owner: Option<&Owner>) -> Result<()> {
+    let (target, owner) = (target.to_owned(), owner.cloned());
+    let mounted = blocking(move || match owner {
+        Some(owner) => mount_owned(root, &target, read_only, &owner),
+        None => Ok(root.mount(&target, read_only)),
+    });
+    mounted.await.map_err(|error| Error::Failed(error.to_string()))?.map_err(translate)
+}
+
+/// Overlayfs cannot show owners as others itself, but the layers below it can; they are mounted so until it is.
+fn mount_owned(
+    mut root: Rootfs,
+    target: &Utf8Path,
+    read_only: bool,
+    owner: &Owner,
+) -> io::Result<image::Result<()>> {
+    let layers = Utf8PathBuf::from(format!("{target}{LAYERS}"));
+    std::fs::create_dir_all(&layers)?;
+    let mounted: io::Result<_> = (|| {
+        if let (Some(upper), Some(top)) = (&root.upper, root.lower.first()) {
+            give_like(top, upper, owner)?;
+        }
+        for (index, lower) in root.lower.iter_mut().enumerate() {
+            let own = layers.join(index.to_string());
+            owner.mount(lower, &own)?;
+            *lower = own;
+        }
+        Ok(root.mount(target, read_only))
+    })();
+    let cleared = super::clear(&layers);
+    let mounted = mounted?;
+    cleared.map(|()| mounted)
+}
+
+/// Gives the folder on top to whom the topmost of the image is: it is the root that a container sees.
+fn give_like(top: &Utf8Path, upper: &Utf8Path, owner: &Owner) -> io::Result<()> {
+    let metadata = std::fs::metadata(top)?;
+    match (owner.host_id(metadata.uid()), owner.host_id(metadata.gid())) {
+        (Some(uid), Some(gid)) => chown(upper, Some(uid), Some(gid)),
+        _ => owner.give(upper),
+    }
 }
 
 /// The container that a snapshot belongs to.
@@ -178,7 +226,7 @@ mod tests {
         let name = translate(image::Error::InvalidName { name: "A".into(), problem: "x".into() });
         assert!(matches!(name, Error::Refused { reason: "InvalidImageName", .. }));
         assert!(matches!(translate(image::Error::Stalled("s".into())), Error::Timeout(_)));
-        let source = std::io::ErrorKind::NotFound.into();
+        let source = io::ErrorKind::NotFound.into();
         let io = translate(image::Error::Io { operation: "read x".into(), source });
         assert_eq!(io.to_string(), "read x: entity not found");
     }

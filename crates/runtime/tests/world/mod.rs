@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
-use runtime::embedded::{EmbeddedRuntime, ImageConfig, Images, Options};
+use runtime::embedded::{EmbeddedRuntime, ImageConfig, Images, Options, Owner};
 use runtime::spec::{
     ContainerConfig, ContainerState, ContainerStatus, FilesystemUsage, ImageStatus, Namespaces, PullRequest,
     SandboxConfig, SandboxState,
@@ -63,22 +63,41 @@ impl Images for Folders {
         Ok(ImageConfig { cmd: vec!["sh".into()], env: vec!["PATH=/bin".into()], ..ImageConfig::default() })
     }
 
-    async fn mount(&self, _: &str, key: &str, target: &Utf8Path) -> Result<()> {
+    async fn mount(&self, _: &str, key: &str, target: &Utf8Path, owner: Option<&Owner>) -> Result<()> {
+        let mut image = self.root.join("image");
         let (upper, work) = (self.layer(key).join("upper"), self.layer(key).join("work"));
         std::fs::create_dir_all(&upper).unwrap();
         std::fs::create_dir_all(&work).unwrap();
-        let options = format!("lowerdir={}/image,upperdir={upper},workdir={work}", self.root);
+        if let Some(owner) = owner {
+            let mapped = self.layer(key).join("image");
+            owner.mount(&image, &mapped).map_err(|error| Error::Failed(error.to_string()))?;
+            owner.give(&upper).unwrap();
+            image = mapped;
+        }
+        let options = format!("lowerdir={image},upperdir={upper},workdir={work}");
         let options = std::ffi::CString::new(options).unwrap();
         mount("overlay", target.as_std_path(), "overlay", MountFlags::empty(), Some(options.as_c_str()))
             .map_err(|error| Error::Failed(format!("cannot mount: {error}")))
     }
 
-    async fn mount_read_only(&self, _: &str, _: &str, target: &Utf8Path) -> Result<()> {
-        rustix::mount::mount_bind(self.root.join("image").as_std_path(), target.as_std_path())
+    async fn mount_read_only(
+        &self,
+        _: &str,
+        _: &str,
+        target: &Utf8Path,
+        owner: Option<&Owner>,
+    ) -> Result<()> {
+        let image = self.root.join("image");
+        if let Some(owner) = owner {
+            return owner.mount(&image, target).map_err(|error| Error::Failed(error.to_string()));
+        }
+        rustix::mount::mount_bind(image.as_std_path(), target.as_std_path())
             .map_err(|error| Error::Failed(format!("cannot mount: {error}")))
     }
 
     async fn remove_layer(&self, key: &str) -> Result<()> {
+        let mapped = self.layer(key).join("image");
+        let _ = rustix::mount::unmount(mapped.as_str(), rustix::mount::UnmountFlags::DETACH);
         let _ = std::fs::remove_dir_all(self.layer(key));
         Ok(())
     }

@@ -10,6 +10,7 @@ use interop::{Checks, Kubectl, eventually};
 use serde_json::{Value, json};
 
 use crate::http::Load;
+use crate::pods::first_id;
 use crate::world::{Cluster, Inputs};
 use crate::{pods, remains};
 
@@ -31,6 +32,35 @@ pub fn run(inputs: &Inputs, checks: &mut Checks) {
         pods::build_image(inputs, &cluster, &busybox)?;
         crash(inputs, cluster)
     });
+    checks.check("users of a pod stay its own over a crash of the server", || {
+        let cluster = Cluster::start(inputs)?;
+        pods::build_image(inputs, &cluster, &busybox)?;
+        keep_users(inputs, cluster)
+    });
+}
+
+fn keep_users(inputs: &Inputs, cluster: Cluster) -> anyhow::Result<()> {
+    let pod = |kubectl: &Kubectl, name| {
+        let spec = json!({"hostUsers": false, "containers": [pods::shell("c", "exec sleep 10000")]});
+        pods::create(kubectl, name, spec)?;
+        pods::until_ready(kubectl, name)?;
+        first_id(kubectl, name)
+    };
+    let before = pod(&cluster.kubectl, "before")?;
+    let cluster = cluster.crash()?.restart(inputs)?;
+    let kubectl = &cluster.kubectl;
+    let after = pod(kubectl, "after")?;
+    ensure!(first_id(kubectl, "before")? == before, "other users after the server is back");
+    ensure!(after != before, "both pods have the users from {before}");
+    let restarts = kubectl.ok(&[
+        "get",
+        "pod",
+        "before",
+        "-o",
+        "jsonpath={.status.containerStatuses[0].restartCount}",
+    ])?;
+    ensure!(restarts == "0", "{restarts} restarts");
+    Ok(())
 }
 
 fn crash(inputs: &Inputs, cluster: Cluster) -> anyhow::Result<()> {

@@ -6,6 +6,7 @@ mod failures;
 mod network;
 mod probes;
 mod security;
+mod users;
 
 use interop::{Checks, Kubectl};
 
@@ -16,6 +17,7 @@ use crate::world::{Cluster, Inputs};
 struct World<'a> {
     kubectl: &'a Kubectl,
     cluster: &'a Cluster,
+    has_containerd: bool,
 }
 
 pub fn run(inputs: &Inputs, checks: &mut Checks) {
@@ -31,8 +33,11 @@ pub fn run(inputs: &Inputs, checks: &mut Checks) {
         Ok(cluster) => cluster,
         Err(error) => return checks.check("a cluster starts", || Err(error)),
     };
-    let world = World { kubectl: &cluster.kubectl, cluster: &cluster };
-    for group in [course::run, probes::run, contents::run, security::run, network::run, failures::run] {
+    let world =
+        World { kubectl: &cluster.kubectl, cluster: &cluster, has_containerd: inputs.containerd.is_some() };
+    for group in
+        [course::run, probes::run, contents::run, security::run, users::run, network::run, failures::run]
+    {
         group(&world, checks);
     }
 }

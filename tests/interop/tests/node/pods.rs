@@ -10,6 +10,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use interop::{Kubectl, eventually};
 use serde_json::{Value, json};
 
+use crate::remains;
 use crate::world::{self, Cluster, Inputs};
 
 /// The image of [`build_image`].
@@ -147,4 +148,28 @@ pub fn event(kubectl: &Kubectl, object: &str, reason: &str, message: &str) -> an
         ensure!(events.contains(message), "events with {reason}: {events}");
         Ok(())
     })
+}
+
+/// How many users a pod has that has its own, and how many the host keeps for itself.
+pub const IDS: u32 = 65_536;
+
+/// Where the IDs of a pod begin on the host, as the pod itself and its first process tell.
+pub fn first_id(kubectl: &Kubectl, name: &str) -> anyhow::Result<u32> {
+    let map = kubectl.ok(&["exec", name, "--", "cat", "/proc/self/uid_map", "/proc/self/gid_map"])?;
+    let numbers: Vec<u32> = map.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+    let [0, first, IDS, ..] = numbers[..] else { anyhow::bail!("{map}") };
+    ensure!(numbers == [0, first, IDS, 0, first, IDS] && first >= IDS, "{map}");
+    let pod = kubectl.json(&["get", "pod", name])?;
+    let pid = container(&pod)
+        .and_then(|id| remains::processes_of_container(id).into_iter().min())
+        .context("the container has no process")?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    ensure!(status.contains(&format!("\nUid:\t{first}\t{first}\t{first}\t{first}\n")), "{status}");
+    Ok(first)
+}
+
+/// The ID of a pod's first container.
+pub fn container(pod: &Value) -> Option<&str> {
+    let id = pod["status"]["containerStatuses"][0]["containerID"].as_str()?;
+    Some(id.split_once("://")?.1)
 }

@@ -126,7 +126,8 @@ impl Worker {
             return Err(RETRY);
         }
         let handler = node.handler(pod).await.map_err(&failed)?;
-        let (sandbox, notices) = config::sandbox(pod, &node.facts, attempt, node.user_mapping(pod), &handler)
+        let users = node.new_user_mapping(pod, &handler).await.map_err(&failed)?;
+        let (sandbox, notices) = config::sandbox(pod, &node.facts, attempt, users, &handler)
             .map_err(|refusal| failed(refusal.message))?;
         tell(&about, &notices);
         let of_pod = pod.spec.as_ref().and_then(|spec| spec.resources.clone());
@@ -259,7 +260,7 @@ impl Worker {
             objects: &objects,
             addresses,
             volumes: mounted,
-            user_mapping: node.user_mapping(pod),
+            user_mapping: node.user_mapping(pod).map_err(Refusal::config)?,
         };
         let start = ContainerFacts {
             container,

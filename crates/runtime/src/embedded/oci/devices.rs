@@ -31,19 +31,42 @@ const COMMON: [(u32, Option<u32>); 10] = [
     (10, Some(200)),
 ];
 
+/// What libcontainer gives to every container, and opens to do so.
+const ALWAYS: [&str; 6] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/urandom", "/dev/random"];
+
 #[derive(Debug, PartialEq)]
 pub(super) struct Devices {
     /// `linux.devices`.
     pub files: Vec<Value>,
+    /// Where each of them is on the host, in their order.
+    pub hosts: Vec<String>,
     /// `linux.resources.devices`.
     pub rules: Vec<Value>,
 }
 
+impl Devices {
+    /// The files as mounts of the host's, in place of new ones.
+    pub(super) fn binds(&self) -> impl Iterator<Item = Value> {
+        let path = |file: &Value| file["path"].as_str().unwrap_or_default().to_owned();
+        let all = self.files.iter().map(path).zip(&self.hosts);
+        all.filter(|(path, host)| path != *host || !ALWAYS.contains(&path.as_str()))
+            .map(|(path, host)| bind(host, &path))
+    }
+}
+
+/// A device of the host as a mount.
+pub(in crate::embedded) fn bind(host: &str, container: &str) -> Value {
+    json!({"source": host, "destination": container, "type": "bind", "options": ["bind", "nosuid", "noexec"]})
+}
+
 pub(super) fn decide(config: &ContainerConfig) -> Result<Devices> {
     if config.security.privileged {
-        return Ok(Devices { files: every_device(), rules: vec![json!({"allow": true, "access": "rwm"})] });
+        let files = every_device();
+        let path = |file: &Value| file["path"].as_str().unwrap_or_default().to_owned();
+        let hosts = files.iter().map(path).collect();
+        return Ok(Devices { files, hosts, rules: vec![json!({"allow": true, "access": "rwm"})] });
     }
-    let mut devices = Devices { files: Vec::new(), rules: denied() };
+    let mut devices = Devices { files: Vec::new(), hosts: Vec::new(), rules: denied() };
     for (major, minor) in COMMON {
         let mut rule = json!({"allow": true, "type": "c", "major": major, "access": "rwm"});
         if let Some(minor) = minor {
@@ -60,7 +83,8 @@ pub(super) fn decide(config: &ContainerConfig) -> Result<Devices> {
             ),
         })?;
         let found = entries(device.host.as_str(), device.container.as_str(), &metadata)?;
-        for file in found {
+        for (host, file) in found {
+            devices.hosts.push(host);
             devices.rules.push(json!({
                 "allow": true, "type": file["type"], "major": file["major"], "minor": file["minor"],
                 "access": device.permissions,
@@ -72,9 +96,9 @@ pub(super) fn decide(config: &ContainerConfig) -> Result<Devices> {
 }
 
 /// The device itself, or all devices in a folder, as containerd has it.
-fn entries(host: &str, container: &str, metadata: &std::fs::Metadata) -> Result<Vec<Value>> {
+fn entries(host: &str, container: &str, metadata: &std::fs::Metadata) -> Result<Vec<(String, Value)>> {
     if let Some(file) = device(container, metadata) {
-        return Ok(vec![file]);
+        return Ok(vec![(host.to_owned(), file)]);
     }
     if !metadata.is_dir() {
         return Err(Error::Refused {
@@ -89,7 +113,8 @@ fn entries(host: &str, container: &str, metadata: &std::fs::Metadata) -> Result<
         .flatten()
         .filter_map(|child| {
             let name = child.file_name().into_string().ok()?;
-            device(&format!("{container}/{name}"), &child.metadata().ok()?)
+            let file = device(&format!("{container}/{name}"), &child.metadata().ok()?)?;
+            Some((format!("{host}/{name}"), file))
         })
         .collect())
 }
@@ -169,6 +194,8 @@ mod tests {
         let last = devices.rules.last().unwrap();
         assert_eq!(last, &json!({"allow": true, "type": "c", "major": 1, "minor": 3, "access": "rw"}));
         assert_eq!(devices.rules[0], json!({"allow": false, "access": "rwm"}));
+        let binds: Vec<Value> = devices.binds().collect();
+        assert_eq!(binds, [bind("/dev/null", "/dev/nothing")]);
         for host in ["/etc/passwd", "/dev/absent"] {
             assert!(matches!(decide(&with(host)), Err(Error::Refused { .. })), "{host}");
         }
@@ -180,6 +207,8 @@ mod tests {
         let devices = decide(&ContainerConfig { security, ..ContainerConfig::default() }).unwrap();
         assert!(devices.files.iter().any(|file| file["path"] == "/dev/null"));
         assert!(devices.files.iter().all(|file| file["path"] != "/dev/ptmx"));
+        assert_eq!(devices.files.len(), devices.hosts.len());
+        assert!(devices.binds().all(|mount| mount["destination"] != "/dev/null"), "it is there in any case");
         assert_eq!(devices.rules, [json!({"allow": true, "access": "rwm"})]);
     }
 }

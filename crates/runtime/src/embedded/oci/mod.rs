@@ -4,7 +4,7 @@
 //! place; the defaults are containerd's. Never touches: files, but for the numbers of devices.
 
 pub(super) mod capabilities;
-mod devices;
+pub(super) mod devices;
 mod mounts;
 
 use std::collections::BTreeSet;
@@ -40,6 +40,8 @@ pub(super) struct Facts<'a> {
     pub cgroup_folders: &'a [(String, String)],
     /// Whether this machine limits huge pages.
     pub limits_hugepages: bool,
+    /// Whether devices are the host's files, mounted: a user namespace may not make any.
+    pub binds_devices: bool,
 }
 
 /// What the container runs: the image's entry point and command, as the pod has replaced them.
@@ -128,6 +130,13 @@ pub(super) fn container(
     if !unmasked {
         read_only.extend(mounts::READ_ONLY);
     }
+    let mut mounts = mounts::decide(config, facts);
+    let files = if facts.binds_devices {
+        mounts.extend(devices.binds());
+        Vec::new()
+    } else {
+        devices.files
+    };
     let mut resources = resources(&config.resources, facts.limits_hugepages);
     resources["devices"] = json!(devices.rules);
     let namespaces: Vec<Value> = facts
@@ -142,13 +151,13 @@ pub(super) fn container(
         "ociVersion": "1.0.2",
         "process": process(config, image, facts, hostname),
         "root": {"path": facts.root, "readonly": config.security.read_only_root},
-        "mounts": mounts::decide(config, facts),
+        "mounts": mounts,
         "annotations": config.annotations,
         "linux": {
             "namespaces": namespaces,
             "cgroupsPath": facts.cgroup,
             "resources": resources,
-            "devices": devices.files,
+            "devices": files,
             "rootfsPropagation": propagation(config),
             "maskedPaths": if unmasked { json!([]) } else { json!(mounts::MASKED) },
             "readonlyPaths": read_only,

@@ -35,6 +35,7 @@ fn made_with(config: &ContainerConfig, cgroup_folders: &[(String, String)]) -> V
         sources: &sources,
         read_only: &[],
         limits_hugepages: false,
+        binds_devices: false,
     };
     container(config, &image(), &facts, "web-0").unwrap()
 }

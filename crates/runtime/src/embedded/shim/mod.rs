@@ -1,7 +1,7 @@
 //! The program beside each container: the same binary, started again as one of [`Role`].
 //!
 //! Owns: a container's first process and its streams, from start to exit; commands run in a container; the first
-//! process of a process namespace that several containers share. It survives whoever started it, and what it knows of
+//! process of a process namespace that several containers share; the namespaces of a pod with its own users. It survives whoever started it, and what it knows of
 //! an end it writes to a file. Never touches: images, networks, other containers.
 //!
 //! Why a process each: libcontainer changes the working directory and the OOM score of the process it is called in and
@@ -14,6 +14,7 @@ mod console;
 mod container;
 mod executor;
 mod log;
+mod namespaces;
 mod pause;
 pub(super) mod protocol;
 mod streams;
@@ -30,11 +31,13 @@ pub(super) enum Role {
     Container(Utf8PathBuf),
     Exec(Utf8PathBuf),
     Pause,
+    Namespaces,
 }
 
 pub(super) const CONTAINER: &str = "container-shim";
 pub(super) const EXEC: &str = "container-exec";
 pub(super) const PAUSE: &str = "container-pause";
+pub(super) const NAMESPACES: &str = "pod-namespaces";
 
 impl Role {
     /// What the arguments after the program's name ask for; `None` if they are of somebody else.
@@ -43,6 +46,7 @@ impl Role {
             CONTAINER => Some(Self::Container(arguments.next()?.into())),
             EXEC => Some(Self::Exec(arguments.next()?.into())),
             PAUSE => Some(Self::Pause),
+            NAMESPACES => Some(Self::Namespaces),
             _ => None,
         }
     }
@@ -59,8 +63,11 @@ pub fn shim_main(arguments: impl Iterator<Item = String>) -> ExitCode {
         Some(Role::Container(dir)) => container::run(&dir),
         Some(Role::Exec(dir)) => tenant::run(&dir),
         Some(Role::Pause) => pause::run(),
+        Some(Role::Namespaces) => namespaces::run(),
         None => {
-            eprintln!("this program is started by the runtime: {CONTAINER} DIR, {EXEC} DIR or {PAUSE}");
+            eprintln!(
+                "this program is started by the runtime: {CONTAINER} DIR, {EXEC} DIR, {PAUSE} or {NAMESPACES}"
+            );
             ExitCode::from(2)
         }
     }

@@ -67,6 +67,17 @@ pub struct ExecConfig {
     pub tty: bool,
     pub oom_score_adj: i32,
     pub seccomp: Vec<Program>,
+    /// Where the pod has users of its own.
+    pub inside: Option<Inside>,
+}
+
+/// What a command enters that libcontainer, once it is there, could not enter itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Inside {
+    pub user_namespace: Utf8PathBuf,
+    pub cgroups: Cgroups,
+    /// Relative to the root of each hierarchy.
+    pub cgroup: String,
 }
 
 /// It runs.

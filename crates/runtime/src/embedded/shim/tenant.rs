@@ -9,12 +9,17 @@ use std::process::ExitCode;
 use camino::Utf8Path;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 use rustix::process::{Pid, WaitOptions, waitpid};
+use rustix::thread::UnshareFlags;
 
 use super::container::{exit_code, innermost, set_oom_score};
 use super::executor::ContainerExecutor;
-use super::protocol::{self, CONFIG_FILE, CONSOLE_SOCKET, ERROR_FILE, ExecConfig, PID_FILE, PROCESS_FILE};
-use crate::embedded::seccomp;
+use super::protocol::{
+    self, CONFIG_FILE, CONSOLE_SOCKET, ERROR_FILE, ExecConfig, Inside, PID_FILE, PROCESS_FILE,
+};
+use crate::embedded::namespaces::leave;
+use crate::embedded::{seccomp, user_namespace};
 
 pub(super) fn run(dir: &Utf8Path) -> ExitCode {
     match execute(dir) {
@@ -33,6 +38,9 @@ fn execute(dir: &Utf8Path) -> Result<i32, String> {
         .map_err(|error| format!("cannot read {dir}/{CONFIG_FILE}: {error}"))?
         .ok_or_else(|| format!("there is no {dir}/{CONFIG_FILE}"))?;
     set_oom_score("self", config.oom_score_adj);
+    if let Some(inside) = &config.inside {
+        enter(inside).map_err(|error| format!("cannot enter the pod's user namespace: {error}"))?;
+    }
     let (mut failure, report) = std::io::pipe().map_err(|error| format!("cannot make a pipe: {error}"))?;
     let executor = ContainerExecutor::new(seccomp::decode(&config.seccomp), report);
     let mut builder = ContainerBuilder::new(config.id.clone(), SyscallType::default())
@@ -64,6 +72,19 @@ fn execute(dir: &Utf8Path) -> Result<i32, String> {
             Err(error) => return Err(format!("cannot wait for the command: {error}")),
         }
     }
+}
+
+/// Enters the pod's user namespace, which libcontainer does not do for commands. Nobody in there may move a process into a
+/// group, so this is in the container's before, and libcontainer finds no hierarchies of groups any more.
+fn enter(inside: &Inside) -> std::io::Result<()> {
+    const GROUPS: &str = "/sys/fs/cgroup";
+    inside.cgroups.enter(&inside.cgroup, std::process::id())?;
+    leave(UnshareFlags::NEWNS)?;
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
+    // It goes by what is mounted, not by what can be reached.
+    while unmount(GROUPS, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).is_ok() {}
+    mount("none", GROUPS, "tmpfs", MountFlags::RDONLY, None)?;
+    user_namespace::enter(&inside.user_namespace)
 }
 
 /// The command alone holds its streams from now on: whoever reads them sees their end with it.
