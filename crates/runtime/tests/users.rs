@@ -21,11 +21,12 @@ async fn users_of_a_pod_are_root_in_it_and_nobody_on_the_host() {
     let users = UserMapping { container: 0, host: 327_680, length: 65_536 };
     let mut config = world.sandbox_config();
     config.namespaces = Namespaces { user: Some(users), shared_pid: true, ..Namespaces::default() };
+    let mode = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
+    std::fs::set_permissions(&world.dir, mode(0o700)).unwrap();
     let error = world.runtime.run_sandbox(&config).await.unwrap_err();
     assert!(error.to_string().contains(&format!("cannot pass through {}:", world.dir)), "{error}");
 
-    let pass = std::os::unix::fs::PermissionsExt::from_mode(0o711);
-    std::fs::set_permissions(&world.dir, pass).unwrap();
+    std::fs::set_permissions(&world.dir, mode(0o711)).unwrap();
     let sandbox = world.runtime.run_sandbox(&config).await.unwrap();
     let volume = world.dir.join("volume");
     std::fs::create_dir(&volume).unwrap();

@@ -504,4 +504,19 @@ devices:
         let other = DeviceNode { path: "/dev/null".into(), r#type: "b".into(), ..DeviceNode::default() };
         completed(&other).unwrap_err();
     }
+
+    #[test]
+    fn devices_of_a_pod_with_its_own_users_are_the_hosts_files() {
+        let world = World::new(&[("etc/gpu.yaml", WHOLE)]);
+        let mut config = config();
+        config["linux"]["namespaces"] = json!([{"type": "user", "path": "/state/user"}]);
+        world.inject(&mut config, &["example.com/gpu=0", "example.com/gpu=1"]).unwrap();
+        assert_eq!(config["linux"]["devices"], json!([]));
+        let mounts = config["mounts"].as_array().unwrap();
+        let bound = |path: &str| mounts.iter().find(|own| own["destination"] == path).unwrap();
+        assert_eq!(bound("/dev/gpu0")["source"], "/dev/null");
+        assert_eq!(bound("/dev/gpu1")["source"], "/dev/gpu1");
+        let rules = config["linux"]["resources"]["devices"].as_array().unwrap();
+        assert_eq!(rules.len(), 3, "what may be used is told all the same");
+    }
 }
