@@ -23,6 +23,7 @@ mod cgroup;
 mod container;
 mod enclosure;
 mod exec;
+mod holder;
 mod image_names;
 mod images;
 mod namespaces;

@@ -8,13 +8,12 @@ use std::time::Duration;
 use camino::{Utf8Path, Utf8PathBuf};
 use parking_lot::Mutex;
 use rustix::mount::{MountFlags, mount};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
-use tokio::io::unix::AsyncFd;
+use rustix::process::Pid;
 
 use super::namespaces::{self, Wanted};
 use super::record::SandboxRecord;
 use super::user_namespace::{self, Owner};
-use super::{Shared, blocking, clear, failed, new_id, shim};
+use super::{Shared, blocking, clear, failed, holder, new_id, shim};
 use crate::spec::{Dns, Resources, SandboxConfig, SandboxState};
 use crate::{Duplex, Error, Result};
 
@@ -166,7 +165,7 @@ impl Sandbox {
         let (sandbox, shared) = (Arc::clone(self), Arc::clone(shared));
         rt::spawn("sandbox-watch", async move {
             // Gone already is an end as well.
-            let _ = ended(holder).await;
+            let _ = holder::ended(holder).await;
             let unasked = {
                 let mut record = sandbox.record.lock();
                 let unasked = record.state == SandboxState::Ready && record.holder.is_some();
@@ -195,7 +194,7 @@ impl Sandbox {
             network.detach(&dir.join(namespaces::NETWORK), &record.config, &record.id).await?;
         }
         if let Some(holder) = record.holder {
-            end_holder(&dir, holder).map_err(|error| failed("cannot end the pod's first process", error))?;
+            holder::end(&dir, holder).map_err(|error| failed("cannot end the pod's first process", error))?;
         }
         let cgroup = record.cgroup();
         shared
@@ -367,18 +366,6 @@ fn resolv_conf(dns: &Dns) -> String {
     text
 }
 
-/// Waits for the end of a process, and takes it from the list of our children if it is one.
-async fn ended(process: Pid) -> io::Result<()> {
-    #[expect(
-        deprecated,
-        reason = "its successor is unsafe for types that close early, which this one does not"
-    )]
-    let end = AsyncFd::new(pidfd_open(process, PidfdFlags::NONBLOCK)?)?;
-    end.readable().await?.retain_ready();
-    waitpid(Some(process), WaitOptions::NOHANG)?;
-    Ok(())
-}
-
 /// Whether all that the pod has of its own is still there.
 fn is_whole(dir: &Utf8Path, config: &SandboxConfig) -> bool {
     let own = &config.namespaces;
@@ -390,31 +377,6 @@ fn is_whole(dir: &Utf8Path, config: &SandboxConfig) -> bool {
         (user_namespace::USER, own.user.is_some()),
     ];
     dir.exists() && expected.into_iter().all(|(kind, wanted)| !wanted || namespaces::is_held(dir, kind))
-}
-
-/// Kills the first process of the pod's process namespace, and so all in it.
-fn end_holder(dir: &Utf8Path, holder: u32) -> io::Result<()> {
-    let Some(pid) = i32::try_from(holder).ok().and_then(Pid::from_raw) else { return Ok(()) };
-    // Another process may have its number by now.
-    let same = same_namespace(&dir.join(namespaces::PID), &format!("/proc/{holder}/ns/pid").into());
-    if !same {
-        return Ok(());
-    }
-    match kill_process(pid, Signal::KILL) {
-        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-        Err(error) => return Err(error.into()),
-    }
-    // It is a child of this process only if this process started it.
-    match waitpid(Some(pid), WaitOptions::empty()) {
-        Ok(_) | Err(rustix::io::Errno::CHILD) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn same_namespace(a: &Utf8PathBuf, b: &Utf8PathBuf) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let inode = |path: &Utf8PathBuf| std::fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()));
-    matches!((inode(a), inode(b)), (Ok(a), Ok(b)) if a == b)
 }
 
 #[cfg(test)]
