@@ -234,6 +234,11 @@ pub trait PodNetwork: Send + Sync + 'static {
     /// Gives addresses, links and host ports back; also when `netns` is gone or was never attached.
     async fn detach(&self, netns: &Utf8Path, config: &SandboxConfig, sandbox: &str) -> Result<()>;
 
+    /// As [`PodNetwork::detach`], for a sandbox of which nobody will ask again. What takes long, or fails, is done later.
+    async fn abandon(&self, netns: &Utf8Path, config: &SandboxConfig, sandbox: &str) -> Result<()> {
+        self.detach(netns, config, sandbox).await
+    }
+
     /// Only these sandboxes exist: everything that belongs to others is given back. Called once at the start.
     async fn retain(&self, sandboxes: &[String]) -> Result<()>;
 }

@@ -11,7 +11,7 @@ use super::plugin::{LOOPBACK, PLUGIN};
 const CONFIGURATION: &str = "10-pintle.conflist";
 
 /// Endings of files that runtimes take for a network's.
-const ENDINGS: [&str; 3] = ["conf", "conflist", "json"];
+pub(super) const ENDINGS: [&str; 3] = ["conf", "conflist", "json"];
 
 /// Where things go.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 
 use super::wire::{self, Answer, Call, DOCUMENT_BYTES_MAX, Failure, Wish, code};
+use crate::pod_network::Readiness;
 
 /// Calls that are worked on at a time; others wait.
 const CALLS_MAX: usize = 64;
@@ -27,8 +28,7 @@ pub struct Server {
     listener: UnixListener,
     path: Utf8PathBuf,
     network: Arc<dyn PodNetwork>,
-    /// Turns true once pods can be attached.
-    ready: watch::Receiver<bool>,
+    ready: watch::Receiver<Readiness>,
 }
 
 impl Server {
@@ -39,7 +39,7 @@ impl Server {
     pub fn bind(
         path: &Utf8Path,
         network: Arc<dyn PodNetwork>,
-        ready: watch::Receiver<bool>,
+        ready: watch::Receiver<Readiness>,
     ) -> io::Result<Self> {
         use std::os::unix::fs::PermissionsExt;
         if let Some(folder) = path.parent() {
@@ -94,7 +94,7 @@ impl Server {
 async fn serve(
     mut stream: UnixStream,
     network: &dyn PodNetwork,
-    ready: watch::Receiver<bool>,
+    ready: watch::Receiver<Readiness>,
     shutdown: &rt::Shutdown,
 ) -> io::Result<()> {
     let mut bytes = Vec::new();
@@ -104,9 +104,9 @@ async fn serve(
         () = shutdown.cancelled() => return Ok(()),
     };
     read.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "it did not say what it wants"))??;
-    let is_ready = *ready.borrow();
+    let readiness = ready.borrow().clone();
     let answer = match serde_json::from_slice::<Call>(&bytes) {
-        Ok(call) => answer(&call, network, is_ready).await,
+        Ok(call) => answer(&call, network, readiness).await,
         Err(error) => failed("", &Failure::new(code::DECODING, error.to_string())),
     };
     let answer = serde_json::to_vec(&answer)?;
@@ -114,8 +114,8 @@ async fn serve(
     stream.shutdown().await
 }
 
-async fn answer(call: &Call, network: &dyn PodNetwork, ready: bool) -> Answer {
-    match fulfil(call, network, ready).await {
+async fn answer(call: &Call, network: &dyn PodNetwork, readiness: Readiness) -> Answer {
+    match fulfil(call, network, readiness).await {
         Ok(document) => Answer { is_error: false, document },
         Err(failure) => {
             let (command, sandbox) = (&call.command, &call.container_id);
@@ -130,12 +130,12 @@ fn failed(version: &str, failure: &Failure) -> Answer {
     Answer { is_error: true, document: failure.document(version) }
 }
 
-async fn fulfil(call: &Call, network: &dyn PodNetwork, ready: bool) -> Result<Value, Failure> {
+async fn fulfil(call: &Call, network: &dyn PodNetwork, readiness: Readiness) -> Result<Value, Failure> {
     let wish = wire::wish(call)?;
     let (netns, sandbox) = (Utf8Path::new(&call.netns), call.container_id.as_str());
     let failure = |error: runtime::Error| Failure::new(code::FAILED, error.to_string());
-    if !ready && !matches!(wish, Wish::Detach(_)) {
-        return Err(Failure::new(code::TRY_AGAIN_LATER, "the node has no pod range yet"));
+    if !matches!(wish, Wish::Detach(_)) {
+        readiness.map_err(|why| Failure::new(code::TRY_AGAIN_LATER, why))?;
     }
     match wish {
         Wish::Status => Ok(Value::Null),

@@ -135,7 +135,7 @@ async fn a_plugin_is_answered_once_the_node_has_addresses() {
     let dir = tempfile::tempdir().unwrap();
     let socket = Utf8PathBuf::from_path_buf(dir.path().join("run/cni.sock")).unwrap();
     let network = Arc::new(OneAddress::default());
-    let (ready, is_ready) = watch::channel(false);
+    let (ready, is_ready) = watch::channel(Err("nothing yet".to_owned()));
     let shutdown = rt::Shutdown::new();
     // A socket that a killed process left is no hindrance.
     drop(Server::bind(&socket, network.clone(), is_ready.clone()).unwrap());
@@ -147,7 +147,7 @@ async fn a_plugin_is_answered_once_the_node_has_addresses() {
     let early = ask(&socket, &call("ADD")).await;
     assert!(early.is_error && early.document["code"] == code::TRY_AGAIN_LATER, "{early:?}");
     assert!(ask(&socket, &call("STATUS")).await.is_error);
-    ready.send_replace(true);
+    ready.send(Ok(())).unwrap();
     assert!(!ask(&socket, &call("STATUS")).await.is_error);
     let added = ask(&socket, &call("ADD")).await;
     assert_eq!(added.document["ips"][0]["address"], "10.244.0.5/32");

@@ -183,8 +183,12 @@ fn port_mapping(port: &WirePort) -> Result<PortMapping, Failure> {
 /// The addresses in an earlier result.
 fn told(result: Option<&Value>) -> Vec<IpAddr> {
     let ips = result.and_then(|result| result["ips"].as_array());
-    let address = |ip: &Value| ip["address"].as_str()?.split('/').next()?.parse().ok();
-    ips.into_iter().flatten().filter_map(address).collect()
+    ips.into_iter().flatten().filter_map(|ip| address(&ip["address"])).collect()
+}
+
+/// The address of an address with its prefix.
+pub(super) fn address(text: &Value) -> Option<IpAddr> {
+    text.as_str()?.split('/').next()?.parse().ok()
 }
 
 /// What a pod was given, in the words of the version that was asked in.

@@ -23,7 +23,7 @@ use super::ipam::Pool;
 use super::link::{Mac, Route};
 use super::namespace::Namespace;
 use super::records::{Record, Records};
-use super::{Backend, Cidr, Error, Result};
+use super::{Backend, Cidr, Error, Readiness, Result};
 
 /// The pod's end of its link.
 const POD_LINK: &str = "eth0";
@@ -34,6 +34,7 @@ const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 const HOST_MAC: Mac = [0xee; 6];
 /// Where the host has no way to the world.
 const MTU_DEFAULT: u32 = 1500;
+const NO_ADDRESSES: &str = "no addresses for pods yet: the node's spec.podCIDRs is empty";
 /// Every link of IPv6 carries this.
 const MTU_MIN: u32 = 1280;
 /// Calls for one sandbox come one after the other; those for others hardly ever wait.
@@ -73,7 +74,7 @@ pub struct BuiltIn {
     host: Namespace,
     mtu: u32,
     cluster_cidrs: Vec<Cidr>,
-    records: Records,
+    records: Records<Record>,
     host_ports: Arc<HostPorts>,
     addresses: Mutex<Addresses>,
     masquerade: watch::Sender<MasqueradeRules>,
@@ -103,7 +104,7 @@ impl BuiltIn {
                 room.saturating_sub(options.backend.overhead(options.node_ip)).max(MTU_MIN)
             }
         };
-        let records = Records::open(&options.state_directory)?;
+        let records = Records::<Record>::open(&options.state_directory)?;
         let (host_ports, mut addresses) = (HostPorts::default(), Addresses::default());
         for (sandbox, record) in records.load()? {
             if let Err(message) = host_ports.claim(&sandbox, record.host_ports) {
@@ -150,10 +151,10 @@ impl BuiltIn {
         Ok(addresses)
     }
 
-    /// Whether pods can be attached, or why not: for the node's `Ready` condition.
-    pub fn ready(&self) -> std::result::Result<(), String> {
+    /// Whether pods can be attached.
+    pub fn ready(&self) -> Readiness {
         if self.addresses.lock().pools.is_empty() {
-            return Err("no addresses for pods yet: the node's spec.podCIDRs is empty".to_owned());
+            return Err(NO_ADDRESSES.to_owned());
         }
         Ok(())
     }
@@ -291,7 +292,7 @@ impl BuiltIn {
     async fn records(
         &self,
         sandbox: &str,
-        work: impl FnOnce(&Records, &str) -> Result<()> + Send + 'static,
+        work: impl FnOnce(&Records<Record>, &str) -> Result<()> + Send + 'static,
     ) -> Result<()> {
         let (records, sandbox) = (self.records.clone(), sandbox.to_owned());
         tokio::task::spawn_blocking(move || work(&records, &sandbox)).await.map_err(|error| {
@@ -351,9 +352,7 @@ impl Addresses {
             return Ok((held.clone(), false));
         }
         if self.pools.is_empty() {
-            return Err(Error::Refused(
-                "no addresses for pods yet: the node's spec.podCIDRs is empty".to_owned(),
-            ));
+            return Err(Error::Refused(NO_ADDRESSES.to_owned()));
         }
         let (now, mut given) = (rt::instant(), Vec::with_capacity(self.pools.len()));
         let mut full = None;

@@ -23,7 +23,7 @@ mod ipam;
 mod link;
 mod namespace;
 mod peers;
-mod records;
+pub(crate) mod records;
 
 pub use built_in::{BuiltIn, MasqueradeRules, Options};
 pub use cidr::Cidr;
@@ -39,6 +39,9 @@ pub(crate) async fn bring_loopback_up(netns: &camino::Utf8Path) -> Result<()> {
 pub fn address_of_node(block: &Cidr) -> Option<std::net::IpAddr> {
     (block.size() > 4).then(|| block.nth(1)).flatten()
 }
+
+/// Whether pods can be connected, or why not: for the node's condition `Ready`.
+pub type Readiness = std::result::Result<(), String>;
 
 /// How packets reach pods of other nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

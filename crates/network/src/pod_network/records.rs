@@ -1,14 +1,16 @@
 //! [`Records`]: what each sandbox was given, on disk.
 //!
 //! A file per sandbox, written before anything is made for it and removed after all of it is gone, so that whatever a
-//! crash leaves behind is known. A file appears whole or not at all. It is not flushed: what it tells of ends with the
-//! kernel, as the file may.
+//! crash leaves behind is known. A file appears whole or not at all. It is flushed only where what it tells of outlives
+//! the kernel ([`Records::durable`]); otherwise the file may end with it, too.
 
 use std::io::{ErrorKind, Write};
+use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
 use camino::{Utf8Path, Utf8PathBuf};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, HostPort, Result};
@@ -27,23 +29,36 @@ pub(super) struct Record {
     pub host_ports: Vec<HostPort>,
 }
 
-/// A folder of [`Record`]s. Its functions block for as long as small files take.
-#[derive(Clone, Debug)]
-pub(super) struct Records {
+/// A folder of records. Its functions block for as long as small files take.
+#[derive(Debug)]
+pub(crate) struct Records<T> {
     folder: Utf8PathBuf,
+    is_durable: bool,
+    kind: PhantomData<fn() -> T>,
 }
 
-impl Records {
+impl<T> Clone for Records<T> {
+    fn clone(&self) -> Self {
+        Self { folder: self.folder.clone(), is_durable: self.is_durable, kind: PhantomData }
+    }
+}
+
+impl<T: Serialize + DeserializeOwned> Records<T> {
     /// Opens the folder, and makes it.
     pub fn open(folder: &Utf8Path) -> Result<Self> {
         std::fs::create_dir_all(folder).map_err(|error| Error::system(format!("making {folder}"), error))?;
-        Ok(Self { folder: folder.to_owned() })
+        Ok(Self { folder: folder.to_owned(), is_durable: false, kind: PhantomData })
+    }
+
+    /// As [`Records::open`], for what has to be known after the machine was started anew.
+    pub fn durable(folder: &Utf8Path) -> Result<Self> {
+        Ok(Self { is_durable: true, ..Self::open(folder)? })
     }
 
     /// All sandboxes', the oldest first. What cannot be read tells of nothing that still is, and is removed.
-    pub fn load(&self) -> Result<Vec<(String, Record)>> {
+    pub fn load(&self) -> Result<Vec<(String, T)>> {
         let reading = |error| Error::system(format!("reading {}", self.folder), error);
-        let mut found: Vec<(SystemTime, String, Record)> = Vec::new();
+        let mut found: Vec<(SystemTime, String, T)> = Vec::new();
         for entry in self.folder.read_dir_utf8().map_err(reading)? {
             let entry = entry.map_err(reading)?;
             let record =
@@ -65,12 +80,15 @@ impl Records {
         Ok(found.into_iter().map(|(_, sandbox, record)| (sandbox, record)).collect())
     }
 
-    pub fn write(&self, sandbox: &str, record: &Record) -> Result<()> {
+    pub fn write(&self, sandbox: &str, record: &T) -> Result<()> {
         let path = self.path(sandbox)?;
         let temporary = path.with_extension(&TEMPORARY[1..]);
-        let bytes = serde_json::to_vec(record).expect("a record has only addresses and numbers");
+        let bytes = serde_json::to_vec(record).expect("the keys of a record are text");
         std::fs::File::create(&temporary)
-            .and_then(|mut file| file.write_all(&bytes))
+            .and_then(|mut file| {
+                file.write_all(&bytes)?;
+                if self.is_durable { file.sync_all() } else { Ok(()) }
+            })
             .and_then(|()| std::fs::rename(&temporary, &path))
             .map_err(|error| Error::system(format!("writing {path}"), error))
     }
@@ -120,7 +138,7 @@ mod tests {
     #[test]
     fn a_name_that_leaves_the_folder_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let records = Records::open(Utf8Path::from_path(folder.path()).unwrap()).unwrap();
+        let records = Records::<Record>::open(Utf8Path::from_path(folder.path()).unwrap()).unwrap();
         for name in ["", "..", "../a", "a/b", "a.b"] {
             assert!(records.write(name, &Record::default()).is_err(), "{name:?}");
         }

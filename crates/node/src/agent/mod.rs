@@ -71,6 +71,16 @@ use volumes::csi::registry::Registry;
 /// Who this agent is in events.
 const COMPONENT: &str = "kubelet";
 
+/// Whether pods can be connected to the network; if not, why, in the kubelet's words ([`network_not_ready`]).
+pub type NetworkReadiness = Result<(), String>;
+
+/// What a kubelet says of a network that cannot connect pods, for a reason of its own.
+pub fn network_not_ready(message: &str) -> String {
+    format!(
+        "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:{message}"
+    )
+}
+
 /// What an agent is made from.
 pub struct Options {
     pub identity: Identity,
@@ -78,8 +88,7 @@ pub struct Options {
     /// Where the agent keeps what outlives it.
     pub root: Utf8PathBuf,
     pub runtime: SharedRuntime,
-    /// Turns true once pods can be connected to the network.
-    pub network_ready: watch::Receiver<bool>,
+    pub network_ready: watch::Receiver<NetworkReadiness>,
     pub eviction: eviction::Settings,
     pub image_collection: images::collection::Settings,
     /// A folder of static pods' manifests, or one manifest.
@@ -108,8 +117,7 @@ pub struct Node {
     pub resources: resize::record::Records,
     /// Told when there may be room that there was not before.
     pub room: Notify,
-    /// True once pods can be connected to the network.
-    network_ready: watch::Receiver<bool>,
+    network_ready: watch::Receiver<NetworkReadiness>,
     /// Told when a static pod or a mirror of one changed.
     pub mirrors: Notify,
     pub turns: Turns,

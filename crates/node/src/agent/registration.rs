@@ -3,6 +3,7 @@
 //! Owns: the `Node`'s labels of its own, its status and its lease. Never touches: taints and labels that others gave
 //! it.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +15,11 @@ use client::{Patch, WriteOptions};
 use runtime::{Abilities, Handler};
 use tracing::{debug, info, warn};
 
-use super::Node;
 use super::eviction::Pressures;
 use super::eviction::thresholds::Pressure;
 use super::eviction::thresholds::Signal;
 use super::machine::Machine;
+use super::{NetworkReadiness, Node};
 use crate::lease;
 
 /// How often the node looks at itself; it writes what it sees when that is news.
@@ -58,7 +59,7 @@ struct Verdict {
     kind: &'static str,
     status: bool,
     reason: &'static str,
-    message: &'static str,
+    message: Cow<'static, str>,
 }
 
 /// Makes the node, or takes over the one of its name. Returns when it is there, with its uid.
@@ -125,8 +126,12 @@ fn labels(identity: &Identity, machine: &Machine) -> Value {
     labels
 }
 
-/// Says how the node is, for as long as it runs. `network_ready` turns true once pods can be connected.
-pub async fn keep(node: Arc<Node>, uid: String, mut network_ready: tokio::sync::watch::Receiver<bool>) {
+/// Says how the node is, for as long as it runs.
+pub async fn keep(
+    node: Arc<Node>,
+    uid: String,
+    mut network_ready: tokio::sync::watch::Receiver<NetworkReadiness>,
+) {
     let heartbeat = async {
         loop {
             if let Err(status) = lease::renew(&*node.api, &node.identity.name, &uid).await {
@@ -142,9 +147,9 @@ pub async fn keep(node: Arc<Node>, uid: String, mut network_ready: tokio::sync::
         let mut pressures = node.pressures.subscribe();
         loop {
             let measured = measure(&node);
-            let is_ready = *network_ready.borrow_and_update();
+            let readiness = network_ready.borrow_and_update().clone();
             pressures.mark_unchanged();
-            match report(&node, &measured, is_ready, &mut said).await {
+            match report(&node, &measured, &readiness, &mut said).await {
                 Ok(()) => tokio::select! {
                     () = rt::sleep(LOOK) => {}
                     _ = network_ready.changed() => {}
@@ -167,7 +172,7 @@ pub async fn keep(node: Arc<Node>, uid: String, mut network_ready: tokio::sync::
 async fn report(
     node: &Node,
     measured: &Measured,
-    network_ready: bool,
+    network_ready: &NetworkReadiness,
     said: &mut Option<(Value, rt::Instant)>,
 ) -> Result<(), Status> {
     let images = images(node).await;
@@ -191,7 +196,10 @@ async fn report(
     let mut news = status.clone();
     news.set_at(
         &["verdicts"],
-        verdicts.iter().map(|verdict| Value::from(verdict.status)).collect::<Vec<_>>(),
+        verdicts
+            .iter()
+            .map(|verdict| json!({"status": verdict.status, "message": verdict.message.as_ref()}))
+            .collect::<Vec<_>>(),
     );
     let is_old = said.as_ref().is_some_and(|(before, at)| *before == news && at.elapsed() < REPORT);
     if is_old && condition(&old, "Ready").is_some_and(|ready| ready.str_at(&["status"]) != "Unknown") {
@@ -262,13 +270,13 @@ pub fn allocatable(node: &Node) -> Amounts {
     own
 }
 
-fn verdicts(pressures: &Pressures, network_ready: bool) -> [Verdict; 4] {
+fn verdicts(pressures: &Pressures, network_ready: &NetworkReadiness) -> [Verdict; 4] {
     let is = |pressure| pressures.contains(&pressure);
     let pressure = |kind, is, [yes, yes_text, no, no_text]: [&'static str; 4]| Verdict {
         kind,
         status: is,
         reason: if is { yes } else { no },
-        message: if is { yes_text } else { no_text },
+        message: if is { yes_text } else { no_text }.into(),
     };
     [
         pressure(
@@ -301,17 +309,20 @@ fn verdicts(pressures: &Pressures, network_ready: bool) -> [Verdict; 4] {
                 "kubelet has sufficient PID available",
             ],
         ),
-        pressure(
-            "Ready",
-            network_ready,
-            [
-                "KubeletReady",
-                "kubelet is posting ready status",
-                "KubeletNotReady",
-                "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:the node \
-             has no pod range yet",
-            ],
-        ),
+        match network_ready {
+            Ok(()) => Verdict {
+                kind: "Ready",
+                status: true,
+                reason: "KubeletReady",
+                message: "kubelet is posting ready status".into(),
+            },
+            Err(why) => Verdict {
+                kind: "Ready",
+                status: false,
+                reason: "KubeletNotReady",
+                message: why.clone().into(),
+            },
+        },
     ]
 }
 
@@ -322,7 +333,7 @@ impl Verdict {
             .filter(|before| before.str_at(&["status"]) == status)
             .map_or(now, |before| before.str_at(&["lastTransitionTime"]));
         json!({
-            "type": self.kind, "status": status, "reason": self.reason, "message": self.message,
+            "type": self.kind, "status": status, "reason": self.reason, "message": self.message.as_ref(),
             "lastHeartbeatTime": now, "lastTransitionTime": since,
         })
     }
@@ -393,12 +404,12 @@ mod tests {
     #[test]
     fn conditions_say_what_the_node_is_short_of() {
         let of = |pressures: &[Pressure]| {
-            verdicts(&pressures.iter().copied().collect(), true).map(|verdict| verdict.status)
+            verdicts(&pressures.iter().copied().collect(), &Ok(())).map(|verdict| verdict.status)
         };
         assert_eq!(of(&[]), [false, false, false, true]);
         assert_eq!(of(&[Pressure::Memory]), [true, false, false, true]);
         assert_eq!(of(&[Pressure::Disk, Pressure::Pid]), [false, true, true, true]);
-        assert!(!verdicts(&Pressures::new(), false)[3].status);
+        assert!(!verdicts(&Pressures::new(), &Err("no plugin".to_owned()))[3].status);
     }
 
     #[test]
@@ -422,9 +433,9 @@ mod tests {
         let node = json!({"status": {"conditions": [
             {"type": "Ready", "status": "True", "lastTransitionTime": "then"},
         ]}});
-        let [.., ready] = verdicts(&Pressures::new(), true);
+        let [.., ready] = verdicts(&Pressures::new(), &Ok(()));
         assert_eq!(ready.condition(&node, "now").str_at(&["lastTransitionTime"]), "then");
-        let [.., unready] = verdicts(&Pressures::new(), false);
+        let [.., unready] = verdicts(&Pressures::new(), &Err("no plugin".to_owned()));
         assert_eq!(unready.condition(&node, "now").str_at(&["lastTransitionTime"]), "now");
     }
 }

@@ -18,8 +18,7 @@ struct World {
     shutdown: Shutdown,
     folder: tempfile::TempDir,
     eviction: eviction::Settings,
-    /// Whether pods can be connected.
-    network: watch::Sender<bool>,
+    network: watch::Sender<NetworkReadiness>,
 }
 
 impl World {
@@ -31,7 +30,7 @@ impl World {
             shutdown: Shutdown::new(),
             folder: tempfile::tempdir().expect("a folder"),
             eviction: eviction::Settings { thresholds: Vec::new(), ..eviction::Settings::default() },
-            network: watch::Sender::new(true),
+            network: watch::Sender::new(Ok(())),
         };
         world.runtime.add_image("i");
         world
@@ -197,15 +196,17 @@ async fn a_pod_runs_is_ready_and_leaves_nothing_when_it_is_deleted() {
 #[tokio::test]
 async fn a_pod_waits_for_the_network_unless_it_is_on_the_hosts() {
     let world = World::new();
-    world.network.send_replace(false);
+    world.network.send_modify(|network| *network = Err(network_not_ready("no plugin")));
     world.api.seed(pod("p", json!({})));
     world.api.seed(pod("host", json!({"hostNetwork": true})));
     world.run().await;
     world.until_state("host", "Running running").await;
     world.until("it is said", |world| world.events("NetworkNotReady").len() == 1).await;
+    let said = world.events("NetworkNotReady").remove(0);
+    assert!(said.ends_with("NetworkReady=false reason:NetworkPluginNotReady message:no plugin"), "{said}");
     let calls = world.runtime.take_calls();
     assert!(!calls.contains(&"sandbox p".to_owned()), "{calls:?}");
-    world.network.send_replace(true);
+    world.network.send_modify(|network| *network = Ok(()));
     world.until_state("p", "Running running").await;
     assert!(world.events("FailedCreatePodSandBox").is_empty());
 }

@@ -2,13 +2,13 @@
 
 use std::net::IpAddr;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::Args;
 
 use super::eviction::EvictionArguments;
 use super::label::{Taint, parse_label, parse_taint};
-use crate::node::{Config, Cri, KUBELET_PORT};
+use crate::node::{CniFolders, Config, Cri, KUBELET_PORT, NetworkPlugin};
 
 #[derive(Args)]
 pub struct MachineArguments {
@@ -41,18 +41,19 @@ pub struct MachineArguments {
     #[arg(long, value_name = "ENDPOINT", requires = "container_runtime_endpoint")]
     image_service_endpoint: Option<String>,
 
-    /// Where that runtime reads the configurations of pods' networks; this node's is written there
-    #[arg(
-        long,
-        value_name = "DIR",
-        default_value = "/etc/cni/net.d",
-        requires = "container_runtime_endpoint"
-    )]
-    cni_conf_dir: Utf8PathBuf,
+    /// What connects this machine's pods: pintle's own network, or CNI plugins as they are configured here
+    #[arg(long, value_name = "PLUGIN", value_enum, default_value_t = NetworkPlugin::Pintle)]
+    network_plugin: NetworkPlugin,
 
-    /// Where that runtime finds CNI plugins; this node's is put there
-    #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin", requires = "container_runtime_endpoint")]
-    cni_bin_dir: Utf8PathBuf,
+    /// Where the configurations of CNI networks are, of which the first is used [default: /etc/cni/net.d]; with
+    /// --container-runtime-endpoint where that runtime looks for them, and this node's is written there
+    #[arg(long, value_name = "DIR")]
+    cni_conf_dir: Option<Utf8PathBuf>,
+
+    /// Where CNI plugins are [default: /opt/cni/bin]; with --container-runtime-endpoint where that runtime looks for them,
+    /// and this node's is put into the first
+    #[arg(long, value_name = "DIR,...", value_delimiter = ',')]
+    cni_bin_dir: Vec<Utf8PathBuf>,
 
     /// A folder of manifests whose pods this machine runs by itself (static pods), or one manifest
     #[arg(long, value_name = "PATH")]
@@ -78,6 +79,8 @@ impl MachineArguments {
         config.taints = self.register_with_taints.clone();
         config.kubelet_port = self.kubelet_port;
         config.cri = self.cri();
+        config.network_plugin = self.network_plugin;
+        config.cni = self.cni()?;
         config.manifests = self.manifests()?;
         config.eviction = self.eviction.eviction()?;
         config.image_collection = self.eviction.image_collection()?;
@@ -93,8 +96,34 @@ impl MachineArguments {
         Some(Cri {
             endpoint: self.container_runtime_endpoint.clone()?,
             image_endpoint: self.image_service_endpoint.clone().filter(|endpoint| !endpoint.is_empty()),
-            cni_configurations: self.cni_conf_dir.clone(),
-            cni_programs: self.cni_bin_dir.clone(),
         })
+    }
+
+    fn cni(&self) -> anyhow::Result<CniFolders> {
+        let why_not = match (self.network_plugin, &self.container_runtime_endpoint) {
+            (NetworkPlugin::Pintle, None) => {
+                Some("it is for --network-plugin=cni and for --container-runtime-endpoint")
+            }
+            (NetworkPlugin::Cni, Some(_)) => {
+                Some("the runtime of --container-runtime-endpoint finds its CNI plugins by itself")
+            }
+            _ => None,
+        };
+        let flags = [
+            ("--cni-conf-dir", self.cni_conf_dir.is_some()),
+            ("--cni-bin-dir", !self.cni_bin_dir.is_empty()),
+        ];
+        if let (Some(why), Some((flag, _))) = (why_not, flags.iter().find(|(_, is_given)| *is_given)) {
+            bail!("{flag}: {why}");
+        }
+        let mut folders = CniFolders::default();
+        if let Some(given) = &self.cni_conf_dir {
+            folders.configurations = camino::absolute_utf8(given).context("--cni-conf-dir")?;
+        }
+        if !self.cni_bin_dir.is_empty() {
+            let absolute = self.cni_bin_dir.iter().map(camino::absolute_utf8).collect::<Result<_, _>>();
+            folders.programs = absolute.context("--cni-bin-dir")?;
+        }
+        Ok(folders)
     }
 }

@@ -1,7 +1,7 @@
 //! Who runs the containers of this node: the embedded runtime, or one behind a CRI socket.
 //!
 //! Either connects pods to the same network: the embedded one asks it in this process, the other one through a CNI
-//! plugin.
+//! plugin, unless it is to have a network of its own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +9,11 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use camino::Utf8PathBuf;
 use network::cni::{install, server::Server};
+use network::pod_network::Readiness;
+use node::agent::{self, NetworkReadiness};
 use runtime::cri::{CgroupDriver, CriRuntime};
 use runtime::embedded::{self, EmbeddedRuntime};
-use runtime::{Runtime, SharedRuntime};
+use runtime::{PodNetwork, Runtime, SharedRuntime};
 use tokio::sync::watch;
 
 use super::network::Network;
@@ -23,36 +25,41 @@ const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 /// The same until it is for the first time: it reads its network's configuration a moment after that is written.
 const FIRST_HEALTH_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The runtime behind a socket, and where it finds its network.
+/// The runtime behind a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cri {
     pub endpoint: String,
     /// `None` where images are at the same endpoint.
     pub image_endpoint: Option<String>,
-    pub cni_configurations: Utf8PathBuf,
-    pub cni_programs: Utf8PathBuf,
 }
 
 /// A runtime that is there.
 pub(super) struct Opened {
     pub runtime: SharedRuntime,
-    /// Whether pods can be connected.
-    pub ready: watch::Receiver<bool>,
+    /// Whether pods can be connected, in the kubelet's words.
+    pub ready: watch::Receiver<NetworkReadiness>,
     pub tasks: rt::Tasks,
 }
 
-/// `is_network_ready` turns true once the node's network has addresses to give.
+/// `is_network_ready` tells whether the node's network can connect pods.
 pub(super) async fn open(
     config: &Config,
     network: &Network,
-    is_network_ready: watch::Receiver<bool>,
+    is_network_ready: watch::Receiver<Readiness>,
     shutdown: &rt::Shutdown,
 ) -> anyhow::Result<Opened> {
     match &config.cri {
         Some(cri) => behind_socket(config, cri, network, is_network_ready, shutdown).await,
         None => {
             let runtime = embedded(config, network).await?;
-            Ok(Opened { runtime, ready: is_network_ready, tasks: rt::Tasks::default() })
+            let (sender, ready) = watch::channel(in_words(&is_network_ready.borrow()));
+            let mut tasks = rt::Tasks::default();
+            let telling = tell_network(is_network_ready, sender);
+            let ending = shutdown.clone();
+            tasks.spawn("network readiness", async move {
+                ending.run_until_cancelled(telling).await;
+            });
+            Ok(Opened { runtime, ready, tasks })
         }
     }
 }
@@ -65,7 +72,7 @@ async fn embedded(config: &Config, network: &Network) -> anyhow::Result<SharedRu
         state: config.state.join("runtime"),
         shim: Vec::new(),
         images: Arc::new(own_image::OwnImage::new(store)),
-        network: Some(network.for_pods()),
+        network: network.for_pods(),
     })
     .await
     .map_err(|error| anyhow!("starting the container runtime: {error}"))?;
@@ -76,7 +83,7 @@ async fn behind_socket(
     config: &Config,
     cri: &Cri,
     network: &Network,
-    is_network_ready: watch::Receiver<bool>,
+    is_network_ready: watch::Receiver<Readiness>,
     shutdown: &rt::Shutdown,
 ) -> anyhow::Result<Opened> {
     let images = cri.image_endpoint.as_deref();
@@ -84,32 +91,14 @@ async fn behind_socket(
         .await
         .map_err(|error| anyhow!("--container-runtime-endpoint: {error}"))?;
     let runtime = Arc::new(runtime);
-    let sandboxes = runtime.sandboxes().await.map_err(|error| anyhow!("the container runtime: {error}"))?;
-    let sandboxes: Vec<String> = sandboxes.into_iter().map(|sandbox| sandbox.id).collect();
-    let for_pods = network.for_pods();
-    for_pods.retain(&sandboxes).await.map_err(|error| anyhow!("taking up the pod network: {error}"))?;
-
-    let socket = config.state.join("cni").join("cni.sock");
-    let server = Server::bind(&socket, for_pods, is_network_ready.clone())
-        .with_context(|| format!("listening for the CNI plugin on {socket}"))?;
-    let executable = std::env::current_exe().context("finding this program's file")?;
-    let executable = Utf8PathBuf::from_path_buf(executable)
-        .map_err(|path| anyhow!("the path of this program, {}, is not text", path.display()))?;
-    let warning = install::install(&install::Places {
-        configurations: cri.cni_configurations.clone(),
-        programs: cri.cni_programs.clone(),
-        socket,
-        executable,
-    })
-    .context("making this node's network known to the container runtime (--cni-conf-dir, --cni-bin-dir)")?;
-    if let Some(warning) = warning {
-        tracing::warn!("Pods are not connected by this node: {warning}");
+    let mut tasks = rt::Tasks::default();
+    if let Some(for_pods) = network.for_pods() {
+        let server = offer(config, &runtime, for_pods, is_network_ready.clone()).await?;
+        tasks.spawn("cni server", server.run(shutdown.clone()));
     }
-    let (sender, ready) = watch::channel(false);
+    let (sender, ready) = watch::channel(in_words(&is_network_ready.borrow()));
     let health = follow_health(runtime.clone(), is_network_ready, sender);
     let ending = shutdown.clone();
-    let mut tasks = rt::Tasks::default();
-    tasks.spawn("cni server", server.run(shutdown.clone()));
     tasks.spawn("runtime health", async move {
         tokio::select! {
             () = health => {}
@@ -119,11 +108,58 @@ async fn behind_socket(
     Ok(Opened { runtime, ready, tasks })
 }
 
+/// Makes this node's network known to the runtime as a CNI plugin, and what answers that plugin.
+async fn offer(
+    config: &Config,
+    runtime: &CriRuntime,
+    for_pods: Arc<dyn PodNetwork>,
+    is_network_ready: watch::Receiver<Readiness>,
+) -> anyhow::Result<Server> {
+    let sandboxes = runtime.sandboxes().await.map_err(|error| anyhow!("the container runtime: {error}"))?;
+    let sandboxes: Vec<String> = sandboxes.into_iter().map(|sandbox| sandbox.id).collect();
+    for_pods.retain(&sandboxes).await.map_err(|error| anyhow!("taking up the pod network: {error}"))?;
+
+    let socket = config.state.join("cni").join("cni.sock");
+    let server = Server::bind(&socket, for_pods, is_network_ready)
+        .with_context(|| format!("listening for the CNI plugin on {socket}"))?;
+    let executable = std::env::current_exe().context("finding this program's file")?;
+    let executable = Utf8PathBuf::from_path_buf(executable)
+        .map_err(|path| anyhow!("the path of this program, {}, is not text", path.display()))?;
+    let first = config.cni.programs.first().context("--cni-bin-dir: one folder at least")?;
+    let warning = install::install(&install::Places {
+        configurations: config.cni.configurations.clone(),
+        programs: first.clone(),
+        socket,
+        executable,
+    })
+    .context("making this node's network known to the container runtime (--cni-conf-dir, --cni-bin-dir)")?;
+    if let Some(warning) = warning {
+        tracing::warn!("Pods are not connected by this node: {warning}");
+    }
+    Ok(server)
+}
+
+/// A network's readiness in the kubelet's words.
+fn in_words(readiness: &Readiness) -> NetworkReadiness {
+    readiness.clone().map_err(|why| agent::network_not_ready(&why))
+}
+
+/// Tells how the network is, for as long as there are news.
+async fn tell_network(mut network: watch::Receiver<Readiness>, told: watch::Sender<NetworkReadiness>) {
+    loop {
+        let readiness = in_words(&network.borrow_and_update());
+        told.send_modify(|before| *before = readiness);
+        if network.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
 /// Tells whether both the node's network and the runtime can connect pods, for as long as somebody listens.
 async fn follow_health(
     runtime: Arc<CriRuntime>,
-    mut is_network_ready: watch::Receiver<bool>,
-    ready: watch::Sender<bool>,
+    mut is_network_ready: watch::Receiver<Readiness>,
+    ready: watch::Sender<NetworkReadiness>,
 ) {
     let mut said = String::new();
     let mut interval = FIRST_HEALTH_INTERVAL;
@@ -136,8 +172,14 @@ async fn follow_health(
             tracing::warn!(complaint, "The container runtime is not ready");
         }
         said = complaint;
-        let is_ready = said.is_empty() && *is_network_ready.borrow_and_update();
-        ready.send_if_modified(|before| std::mem::replace(before, is_ready) != is_ready);
+        let of_network = in_words(&is_network_ready.borrow_and_update());
+        let readiness = if said.is_empty() { of_network } else { Err(said.clone()) };
+        let is_ready = readiness.is_ok();
+        ready.send_if_modified(|before| {
+            let changed = *before != readiness;
+            *before = readiness;
+            changed
+        });
         if is_ready {
             interval = HEALTH_INTERVAL;
         }

@@ -40,7 +40,7 @@ use crate::cli::Taint;
 use crate::joining::invitation::Settings;
 pub use container_runtime::Cri;
 pub use machine::addresses;
-pub use network::Network;
+pub use network::{CniFolders, Network, NetworkPlugin};
 pub use roles::{CLUSTER_NETWORK, NETWORK, VOLUMES, policy};
 
 /// The kubelet's well-known port.
@@ -48,6 +48,9 @@ pub const KUBELET_PORT: u16 = 10_250;
 
 /// An idle stream of exec, attach or port-forward ends after this, as the kubelet's.
 const STREAMING_IDLE_TIMEOUT: Duration = Duration::from_secs(4 * 3600);
+
+/// Why a node that is new connects no pods.
+const NO_RANGE: &str = "the node has no pod range yet";
 
 /// What a node is made with.
 #[derive(Clone, Debug)]
@@ -74,6 +77,8 @@ pub struct Config {
     pub kubelet_port: u16,
     /// The container runtime behind a socket; `None` for the embedded one.
     pub cri: Option<Cri>,
+    pub network_plugin: NetworkPlugin,
+    pub cni: CniFolders,
     pub eviction: agent::eviction::Settings,
     pub image_collection: agent::images::collection::Settings,
     /// Where manifests of static pods lie.
@@ -114,6 +119,8 @@ impl Config {
             cluster_cidrs: Vec::new(),
             kubelet_port: KUBELET_PORT,
             cri: None,
+            network_plugin: NetworkPlugin::default(),
+            cni: CniFolders::default(),
             eviction: agent::eviction::Settings::default(),
             image_collection: agent::images::collection::Settings::default(),
             manifests: None,
@@ -162,8 +169,8 @@ pub async fn start(
     }
     let mut tasks = rt::Tasks::default();
     let network = Network::open(&config).await?;
-    let (network_ready, is_network_ready) = watch::channel(false);
-    let container_runtime::Opened { runtime, ready: is_network_ready, tasks: of_runtime } =
+    let (network_ready, is_network_ready) = watch::channel(Err(NO_RANGE.to_owned()));
+    let container_runtime::Opened { runtime, ready: mut is_network_ready, tasks: of_runtime } =
         container_runtime::open(&config, &network, is_network_ready, &shutdown).await?;
     tasks.extend(of_runtime);
     let version = runtime.version().await.map_err(|error| anyhow!("the container runtime: {error}"))?;
@@ -202,17 +209,20 @@ pub async fn start(
     let kubelet_tls = Arc::new(pki::server_config(certificate, &clients)?);
     let names = network.clone().serve_names(config.cluster_domain.clone(), informers, shutdown.clone());
     let serve = Serve { config, api, runtime: runtime.clone(), clients, listener, kubelet_tls, volumes_api };
-    let ending = shutdown.clone();
+    let (of_pods, ending) = (network.clone(), shutdown.clone());
     tasks.spawn("node", async move {
         let work = async {
             let Ok(node) = node.await else { return };
-            let mut ready_network = is_network_ready;
-            if ready_network.wait_for(|ready| *ready).await.is_err() {
-                return;
-            }
-            tokio::join!(serve.run(node, ending.clone()), names, async {
+            let pods_can_run = async {
+                if network.is_brought_by_pods() {
+                    network.has_addresses().await;
+                } else if is_network_ready.wait_for(Result::is_ok).await.is_err() {
+                    return;
+                }
+                // Who is not interested has left.
                 let _ = ready.send(());
-            });
+            };
+            tokio::join!(serve.run(node, ending.clone()), names, pods_can_run);
         };
         tokio::select! {
             () = work => {}
@@ -220,7 +230,7 @@ pub async fn start(
         }
     });
     tasks.spawn("log rotation", rotate_logs(runtime, shutdown));
-    Ok(Started { network, tasks })
+    Ok(Started { network: of_pods, tasks })
 }
 
 /// At all addresses of both families, or of IPv4 where the machine has no other.

@@ -1,97 +1,143 @@
 //! The network of this node: pods' links, the way to other nodes, Services, policies, and cluster DNS at an address of
 //! the node's own.
+//!
+//! Pods are connected by the built-in network, by CNI plugins of others, or by a runtime behind a socket that has its own
+//! ([`NetworkPlugin`]). The rest is the same for all: Services and policies are rules that packets of all pods pass, and
+//! the node's own address is one of its range of pods, on its loopback.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use async_trait::async_trait;
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use client::{Informers, ObjectKey};
+use network::cni::foreign::{self, ForeignNetwork};
 use network::dns;
 use network::network_policy::{self, AttachedPods, PolicyOptions};
-use network::pod_network::{self, Backend, BuiltIn, Cidr, Options, PeerOptions};
+use network::pod_network::{self, Backend, BuiltIn, Cidr, MasqueradeRules, Options, PeerOptions, Readiness};
 use network::service_proxy::{self, ProxyOptions};
 use runtime::{PodNetwork, SandboxConfig};
 use tokio::sync::{oneshot, watch};
 
 use super::Config;
 
+/// Who connects this node's pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum NetworkPlugin {
+    /// The built-in network.
+    #[default]
+    Pintle,
+    /// CNI plugins, as they are configured on this machine.
+    Cni,
+}
+
+/// Where CNI has its files on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CniFolders {
+    pub configurations: Utf8PathBuf,
+    pub programs: Vec<Utf8PathBuf>,
+}
+
+impl Default for CniFolders {
+    fn default() -> Self {
+        Self { configurations: "/etc/cni/net.d".into(), programs: vec!["/opt/cni/bin".into()] }
+    }
+}
+
 /// What connects pods; cloning shares it.
 #[derive(Clone)]
 pub struct Network {
     built_in: Arc<BuiltIn>,
+    connector: Connector,
     attached: Arc<AttachedPods>,
-    backend: Backend,
+}
+
+/// Who connects pods.
+#[derive(Clone)]
+enum Connector {
+    BuiltIn,
+    Plugins(Arc<ForeignNetwork>),
+    /// A runtime behind a socket, which asks nobody here.
+    Runtime,
 }
 
 impl Network {
     pub(super) async fn open(config: &Config) -> anyhow::Result<Self> {
-        let backend = Backend::Vxlan;
+        let connector = match (config.network_plugin, &config.cri) {
+            (NetworkPlugin::Pintle, _) => Connector::BuiltIn,
+            (NetworkPlugin::Cni, Some(_)) => Connector::Runtime,
+            (NetworkPlugin::Cni, None) => Connector::Plugins(Arc::new(plugins(config).await?)),
+        };
         let cluster_cidrs = config.cluster_cidrs.iter().map(|text| {
             Cidr::parse(text).ok_or_else(|| anyhow!("--cluster-cidr {text}: it is not a range of addresses"))
         });
         let options = Options {
             state_directory: config.state.join("network"),
-            backend,
+            backend: connector.backend(),
             node_ip: config.addresses.first().copied(),
             cluster_cidrs: cluster_cidrs.collect::<anyhow::Result<_>>()?,
             ..Options::default()
         };
         let built_in = BuiltIn::open(options).await.context("preparing the pod network")?;
-        Ok(Self { built_in: Arc::new(built_in), attached: Arc::default(), backend })
+        if !connector.is_built_in() && !bridges_pass_rules() {
+            tracing::warn!(
+                "Packets between pods on one bridge pass no rules of Services and NetworkPolicies: br_netfilter is not \
+                 there, or net.bridge.bridge-nf-call-iptables is not 1"
+            );
+        }
+        Ok(Self { built_in: Arc::new(built_in), connector, attached: Arc::default() })
     }
 
-    /// What the runtime asks for pods' addresses.
-    pub(super) fn for_pods(&self) -> Arc<dyn PodNetwork> {
-        Arc::new(Guarded { built_in: self.built_in.clone(), attached: self.attached.clone() })
+    /// What a runtime asks for pods' addresses; `None` where it has a network of its own.
+    pub(super) fn for_pods(&self) -> Option<Arc<dyn PodNetwork>> {
+        let network: Arc<dyn PodNetwork> = match &self.connector {
+            Connector::BuiltIn => self.built_in.clone(),
+            Connector::Plugins(plugins) => plugins.clone(),
+            Connector::Runtime => return None,
+        };
+        Some(Arc::new(Guarded { network, attached: self.attached.clone() }))
     }
 
-    /// Keeps all of it true until `shutdown`. `ready` turns true once pods can be connected.
+    /// Whether pods on the host's network, which may be what brings the plugins, run before others can be connected.
+    pub(super) fn is_brought_by_pods(&self) -> bool {
+        !self.connector.is_built_in()
+    }
+
+    /// Returns when the node knows its range of pods.
+    pub(super) async fn has_addresses(&self) {
+        let mut rules = self.built_in.masquerade_rules();
+        // The sender is in `self`: the wait cannot fail.
+        let _ = rules.wait_for(is_known).await;
+    }
+
+    /// Keeps all of it true until `shutdown`. `ready` is told whether pods can be connected.
     pub(super) fn run(
         &self,
         config: &Config,
         informers: &Informers,
-        ready: watch::Sender<bool>,
+        ready: watch::Sender<Readiness>,
         shutdown: &rt::Shutdown,
     ) -> rt::Tasks {
         let mut tasks = rt::Tasks::default();
         let peers = PeerOptions {
             node_name: config.name.clone(),
             node_ip: config.addresses[0],
-            backend: self.backend,
+            backend: self.connector.backend(),
         };
         tasks.spawn(
             "pod network",
             pod_network::run(self.built_in.clone(), informers.clone(), peers, shutdown.clone()),
         );
-        tasks.spawn("pod network readiness", tell_when_ready(self.built_in.clone(), ready, shutdown.clone()));
-
-        let mut masquerade = self.built_in.masquerade_rules();
-        let host_ports = follow_host_ports(&self.built_in, shutdown);
-        let (name, ending, of_services) = (config.name.clone(), shutdown.clone(), informers.clone());
-        tasks.spawn("services", async move {
-            // Until this node has pods, nobody's packets need another source.
-            let Ok(rules) =
-                masquerade.wait_for(|rules| !rules.sources.is_empty()).await.map(|rules| rules.clone())
-            else {
-                return;
-            };
-            let cidr = |own: &Cidr| service_proxy::Cidr::parse(&own.to_string());
-            let options = ProxyOptions {
-                node_name: name.into(),
-                policy: service_proxy::Policy {
-                    cluster_cidrs: rules.except.iter().filter_map(cidr).collect(),
-                    masquerade_all: false,
-                    masquerade_egress_of: rules.sources.iter().filter_map(cidr).collect(),
-                },
-                host_ports: Some(host_ports),
-                ..ProxyOptions::default()
-            };
-            if let Err(error) = service_proxy::run(&of_services, options, ending).await {
-                tracing::error!(error = %telemetry::chain(&error), "Services are not served on this node");
-            }
+        if let Connector::Plugins(plugins) = &self.connector {
+            let (plugins, ending) = (plugins.clone(), shutdown.clone());
+            tasks.spawn("cni plugins", async move { plugins.run(ending).await });
+        }
+        let (network, ending) = (self.clone(), shutdown.clone());
+        tasks.spawn("pod network readiness", async move {
+            ending.run_until_cancelled(network.tell_readiness(ready)).await;
         });
+        self.serve_services(&mut tasks, config, informers, shutdown);
 
         let options = PolicyOptions {
             node_name: config.name.as_str().into(),
@@ -105,6 +151,67 @@ impl Network {
             }
         });
         tasks
+    }
+
+    fn serve_services(
+        &self,
+        tasks: &mut rt::Tasks,
+        config: &Config,
+        informers: &Informers,
+        shutdown: &rt::Shutdown,
+    ) {
+        let is_built_in = self.connector.is_built_in();
+        // Elsewhere they are a plugin's.
+        let host_ports = is_built_in.then(|| follow_host_ports(&self.built_in, shutdown));
+        let mut masquerade = self.built_in.masquerade_rules();
+        let (name, ending, informers) = (config.name.clone(), shutdown.clone(), informers.clone());
+        tasks.spawn("services", async move {
+            // Until this node has pods, nobody's packets need another source.
+            let Ok(rules) = masquerade.wait_for(is_known).await.map(|rules| rules.clone()) else {
+                return;
+            };
+            let cidr = |own: &Cidr| service_proxy::Cidr::parse(&own.to_string());
+            // What leaves the cluster is masqueraded by whoever knows the addresses of its pods.
+            let leaving = rules.sources.iter().filter(|_| is_built_in);
+            let options = ProxyOptions {
+                node_name: name.into(),
+                policy: service_proxy::Policy {
+                    cluster_cidrs: rules.except.iter().filter_map(cidr).collect(),
+                    masquerade_all: false,
+                    masquerade_egress_of: leaving.filter_map(cidr).collect(),
+                },
+                host_ports,
+                ..ProxyOptions::default()
+            };
+            if let Err(error) = service_proxy::run(&informers, options, ending).await {
+                tracing::error!(error = %telemetry::chain(&error), "Services are not served on this node");
+            }
+        });
+    }
+
+    /// Tells for ever whether pods can be connected.
+    async fn tell_readiness(&self, ready: watch::Sender<Readiness>) {
+        let mut rules = self.built_in.masquerade_rules();
+        if rules.wait_for(is_known).await.is_err() {
+            return;
+        }
+        let Connector::Plugins(plugins) = &self.connector else {
+            ready.send_modify(|readiness| *readiness = Ok(()));
+            return std::future::pending().await;
+        };
+        let mut readiness = plugins.readiness();
+        loop {
+            plugins.set_pod_cidrs(&rules.borrow_and_update().sources);
+            let present = readiness.borrow_and_update().clone();
+            ready.send_modify(|before| *before = present);
+            let changed = tokio::select! {
+                changed = readiness.changed() => changed,
+                changed = rules.changed() => changed,
+            };
+            if changed.is_err() {
+                return;
+            }
+        }
     }
 
     /// The address of this node that its own pods reach, once it has addresses for them.
@@ -121,6 +228,7 @@ impl Network {
         shutdown: rt::Shutdown,
     ) {
         let serve = async {
+            self.has_addresses().await;
             let own = self.own_address().await?;
             let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
             let options = dns::DnsOptions {
@@ -137,16 +245,36 @@ impl Network {
     }
 }
 
-/// Who listens can do so until `shutdown`.
-async fn tell_when_ready(built_in: Arc<BuiltIn>, ready: watch::Sender<bool>, shutdown: rt::Shutdown) {
-    let mut rules = built_in.masquerade_rules();
-    let work = async {
-        if rules.wait_for(|rules| !rules.sources.is_empty()).await.is_ok() {
-            ready.send_replace(true);
-        }
-        std::future::pending::<()>().await;
+impl Connector {
+    fn is_built_in(&self) -> bool {
+        matches!(self, Self::BuiltIn)
+    }
+
+    /// How packets reach pods of other nodes: a matter of who connects them.
+    fn backend(&self) -> Backend {
+        if self.is_built_in() { Backend::Vxlan } else { Backend::None }
+    }
+}
+
+async fn plugins(config: &Config) -> anyhow::Result<ForeignNetwork> {
+    let options = foreign::Options {
+        configurations: config.cni.configurations.clone(),
+        programs: config.cni.programs.clone(),
+        root: config.root.join("cni"),
+        prefers_ipv4: config.addresses.first().is_none_or(IpAddr::is_ipv4),
+        call_limit: foreign::CALL_LIMIT,
     };
-    shutdown.run_until_cancelled(work).await;
+    ForeignNetwork::open(options).await.context("preparing CNI plugins (--cni-conf-dir)")
+}
+
+fn is_known(rules: &MasqueradeRules) -> bool {
+    !rules.sources.is_empty()
+}
+
+/// Whether what a bridge hands on passes the rules of IP, too.
+fn bridges_pass_rules() -> bool {
+    let setting = std::fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables");
+    setting.is_ok_and(|setting| setting.trim() == "1")
 }
 
 /// The book of host ports in the words of the service proxy.
@@ -179,9 +307,9 @@ fn follow_host_ports(
     receiver
 }
 
-/// The built-in network, whose pods are told apart by policies before they can speak.
+/// A network whose pods are told apart by policies before they can speak.
 struct Guarded {
-    built_in: Arc<BuiltIn>,
+    network: Arc<dyn PodNetwork>,
     attached: Arc<AttachedPods>,
 }
 
@@ -202,7 +330,7 @@ impl PodNetwork for Guarded {
         config: &SandboxConfig,
         sandbox: &str,
     ) -> runtime::Result<Vec<IpAddr>> {
-        let addresses = self.built_in.attach(netns, config, sandbox).await?;
+        let addresses = self.network.attach(netns, config, sandbox).await?;
         let enforced = self.attached.attach(Self::key(config), addresses.clone());
         if rt::timeout(POLICY_WAIT, enforced).await.is_err() {
             tracing::warn!(namespace = %config.namespace, name = %config.name, "A pod starts before its policies hold");
@@ -212,10 +340,15 @@ impl PodNetwork for Guarded {
 
     async fn detach(&self, netns: &Utf8Path, config: &SandboxConfig, sandbox: &str) -> runtime::Result<()> {
         self.attached.detach(&Self::key(config));
-        self.built_in.detach(netns, config, sandbox).await
+        self.network.detach(netns, config, sandbox).await
+    }
+
+    async fn abandon(&self, netns: &Utf8Path, config: &SandboxConfig, sandbox: &str) -> runtime::Result<()> {
+        self.attached.detach(&Self::key(config));
+        self.network.abandon(netns, config, sandbox).await
     }
 
     async fn retain(&self, sandboxes: &[String]) -> runtime::Result<()> {
-        self.built_in.retain(sandboxes).await
+        self.network.retain(sandboxes).await
     }
 }

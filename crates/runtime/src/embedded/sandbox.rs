@@ -15,7 +15,7 @@ use super::record::SandboxRecord;
 use super::user_namespace::{self, Owner};
 use super::{Shared, blocking, clear, failed, holder, new_id, shim};
 use crate::spec::{Dns, Resources, SandboxConfig, SandboxState};
-use crate::{Duplex, Error, Result};
+use crate::{Duplex, Error, PodNetwork, Result};
 
 /// As large as everybody's.
 const SHM_BYTES: u64 = 64 << 20;
@@ -73,8 +73,12 @@ impl Sandbox {
         .await
         .map_err(|error| failed("cannot make room for the sandbox", error))?;
         if let Err(error) = sandbox.make(shared).await {
+            let unmade = match sandbox.detach(shared).await {
+                Ok(()) => sandbox.take_back(shared).await,
+                Err(_) => sandbox.abandon(shared).await,
+            };
             // The first error is the one to tell.
-            if let Err(error) = sandbox.unmake(shared).await {
+            if let Err(error) = unmade {
                 tracing::warn!(sandbox = id, %error, "A sandbox that could not be made leaves something behind");
             }
             if let Err(error) = shared.sandbox_records.remove(&id) {
@@ -141,7 +145,7 @@ impl Sandbox {
             sandbox.watch_holder(shared);
         } else {
             // Its end, or its beginning, was cut short, or the machine was started anew.
-            sandbox.unmake(shared).await?;
+            sandbox.abandon(shared).await?;
             sandbox.note_stopped(shared)?;
         }
         shared.sandboxes.lock().insert(id, sandbox);
@@ -186,13 +190,37 @@ impl Sandbox {
             .map_err(|error| failed("cannot remember the sandbox", error))
     }
 
-    /// Takes back everything that [`Self::make`] made, as far as it came.
+    /// Takes back everything that [`Self::make`] made, as far as it came; where the network does not let go, nothing.
     async fn unmake(&self, shared: &Shared) -> Result<()> {
+        self.detach(shared).await?;
+        self.take_back(shared).await
+    }
+
+    /// As [`Self::unmake`], where nobody would try it again: what the network keeps is left to it.
+    async fn abandon(&self, shared: &Shared) -> Result<()> {
+        if let Some((network, netns, record)) = self.network(shared) {
+            network.abandon(&netns, &record.config, &record.id).await?;
+        }
+        self.take_back(shared).await
+    }
+
+    async fn detach(&self, shared: &Shared) -> Result<()> {
+        match self.network(shared) {
+            Some((network, netns, record)) => network.detach(&netns, &record.config, &record.id).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Who connected it, and what it is known by there; `None` where it has the host's network.
+    fn network<'a>(&self, shared: &'a Shared) -> Option<(&'a dyn PodNetwork, Utf8PathBuf, SandboxRecord)> {
+        let record = self.record.lock().clone();
+        let network = shared.network.as_deref().filter(|_| !record.config.namespaces.host_network)?;
+        Some((network, shared.sandbox_dir(&record.id).join(namespaces::NETWORK), record))
+    }
+
+    async fn take_back(&self, shared: &Shared) -> Result<()> {
         let record = self.record.lock().clone();
         let dir = shared.sandbox_dir(&record.id);
-        if let Some(network) = shared.network.as_ref().filter(|_| !record.config.namespaces.host_network) {
-            network.detach(&dir.join(namespaces::NETWORK), &record.config, &record.id).await?;
-        }
         if let Some(holder) = record.holder {
             holder::end(&dir, holder).map_err(|error| failed("cannot end the pod's first process", error))?;
         }

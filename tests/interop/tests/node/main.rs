@@ -6,6 +6,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "a suite looks at another process, in real time")]
 
+mod cni;
 mod conformance;
 mod containerd;
 mod fail_static;
@@ -52,6 +53,7 @@ const ALONE: &[(&str, Part)] =
 const TOGETHER: &[(&str, Part)] = &[
     ("containerd", containerd::run),
     ("conformance", conformance::run),
+    ("cni", cni::run),
     ("streams", streams::run),
     ("three nodes", three_nodes::run),
     ("lifecycle", lifecycle::run),

@@ -99,14 +99,15 @@ impl Worker {
         };
         let is_on_host = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
         let mut network_ready = node.network_ready.clone();
-        if !is_on_host && !*network_ready.borrow() {
-            let message =
-                "network is not ready: container runtime network not ready: no addresses for pods yet";
-            about.warning("NetworkNotReady", message);
+        let readiness = network_ready.borrow_and_update().clone();
+        if let Err(why) = readiness
+            && !is_on_host
+        {
+            about.warning("NetworkNotReady", format!("network is not ready: {why}"));
             // Others start meanwhile, and this one queues again.
             memory.turn = None;
             return tokio::select! {
-                ready = network_ready.wait_for(|is_ready| *is_ready) => {
+                ready = network_ready.wait_for(Result::is_ok) => {
                     Err(if ready.is_ok() { Duration::ZERO } else { RETRY })
                 }
                 () = self.ending.cancelled() => Err(Duration::ZERO),
