@@ -45,6 +45,7 @@ pub enum PayloadBase {
 pub enum MetaKey {
     Mark = 3,
     InputInterface = 4,
+    OutputInterface = 5,
     OutputInterfaceName = 7,
     Family = 15,
     Protocol = 16,

@@ -55,6 +55,9 @@ pub struct Options {
     pub node_ip: Option<IpAddr>,
     /// Where packets go with the pod's own address: all pods of the cluster. Empty: the blocks of all Nodes.
     pub cluster_cidrs: Vec<Cidr>,
+    /// Whether connections of the host's loopback may go to pods with ports of it. Only where something keeps pods from
+    /// the loopback itself.
+    pub routes_loopback: bool,
     /// The namespace that stands for the host; `None` for the one this process is in.
     pub network_namespace: Option<Utf8PathBuf>,
 }
@@ -73,6 +76,7 @@ pub struct MasqueradeRules {
 pub struct BuiltIn {
     host: Namespace,
     mtu: u32,
+    routes_loopback: bool,
     cluster_cidrs: Vec<Cidr>,
     records: Records<Record>,
     host_ports: Arc<HostPorts>,
@@ -116,6 +120,7 @@ impl BuiltIn {
         Ok(Self {
             host,
             mtu,
+            routes_loopback: options.routes_loopback,
             cluster_cidrs: options.cluster_cidrs,
             records,
             host_ports: Arc::new(host_ports),
@@ -225,6 +230,7 @@ impl BuiltIn {
     ) -> Result<()> {
         let host_ports = HostPort::of(mappings, addresses);
         self.host_ports.claim(sandbox, host_ports.clone()).map_err(Error::Refused)?;
+        let routes_loopback = self.routes_loopback && host_ports.iter().any(HostPort::is_of_loopback);
         let record = Record { addresses: addresses.to_vec(), host_ports };
         self.records(sandbox, move |records, sandbox| records.write(sandbox, &record)).await?;
 
@@ -233,6 +239,9 @@ impl BuiltIn {
         self.add_pair(&name, mac, &pod).await?;
         configure_pod(&pod, addresses).await?;
         self.configure_host(&name, mac, addresses).await?;
+        if routes_loopback {
+            self.host.set_parameters(vec![(format!("ipv4/conf/{name}/route_localnet"), "1")]).await?;
+        }
         // The first packet of the pod, and the first to it, shall not be lost.
         pod.carried(POD_LINK).await?;
         let link = self.host.carried(&name).await?;

@@ -94,6 +94,11 @@ impl HostPort {
         ports
     }
 
+    /// Whether it is a port of the host's loopback; that of IPv6 has none.
+    pub(super) fn is_of_loopback(&self) -> bool {
+        self.pod_ip.is_ipv4() && self.host_ip.is_none_or(|ip| ip.is_loopback())
+    }
+
     fn collides(&self, other: &Self) -> bool {
         self.protocol == other.protocol
             && self.host_port == other.host_port

@@ -1,6 +1,6 @@
 //! Services on a node: traffic to their addresses goes to their endpoints, by rules in the kernel.
 //!
-//! Owns: the tables `pintle-services` of nf_tables, the health checks of load balancers, and the addresses of
+//! Owns: the tables `pintle-services` and `pintle-loopback` of nf_tables, the health checks of load balancers, and the addresses of
 //! Services of type LoadBalancer that nobody else takes care of ([`load_balancer`]). Never touches: pods' links and
 //! routes ([`super::pod_network`]), policies ([`super::network_policy`]).
 //!
@@ -23,6 +23,7 @@ mod conntrack;
 mod endpoints;
 mod health;
 pub mod load_balancer;
+pub mod loopback;
 mod mirror;
 mod objects;
 mod plan;

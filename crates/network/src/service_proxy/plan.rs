@@ -3,7 +3,7 @@
 //! Owns: the pure decision [`plan`]. Never touches: numbers of groups, elements, the kernel.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use apimachinery::Str;
 
@@ -230,12 +230,17 @@ pub struct HostPort {
     pub pod: SocketAddr,
 }
 
-/// The port of a pod as if it were a Service.
+/// The port of a pod as if it were a Service. One that is on every address of the node is on its loopback, too, in IPv4;
+/// the kernel does not let packets of `::1` leave.
 pub fn plan_host_port(host_port: &HostPort, facts: &Facts) -> PortPlan {
     let family = family_of(host_port.pod.ip());
     let addresses = match host_port.host_ip.filter(|ip| !ip.is_unspecified()) {
         Some(address) => vec![address],
-        None => facts.node_addresses.clone(),
+        None => {
+            let mut addresses = facts.node_addresses.clone();
+            addresses.push(Ipv4Addr::LOCALHOST.into());
+            addresses
+        }
     };
     let frontend = |address| Frontend { address, port: host_port.host_port, kind: Kind::HostPort };
     let frontends =

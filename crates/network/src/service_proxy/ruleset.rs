@@ -14,10 +14,11 @@
 //!     prerouting, output ─▶ services ── kind ─▶ cluster-ip | external | … (mark for masquerade, allowed clients)
 //!                               │                    └─▶ balance-cluster | balance-local ── number of endpoints ─▶
 //!                               └─ unknown port of a cluster IP: reject           pick-cluster-3-0: dnat to one of 3
-//!     postrouting ─▶ masquerade what was marked, and what comes back to its own sender
+//!     postrouting ─▶ masquerade what was marked, what comes back to its own sender, and what leaves the loopback
 //! ```
 
 use super::cidr::{Cidr, interval_elements, merged};
+use super::loopback;
 use super::mirror::Mirror;
 use super::plan::Kind;
 use super::tables::{Pick, Scope, Tables, mark};
@@ -206,6 +207,9 @@ impl Pick {
 /// Makes the table anew, whatever was in it before; clients that were remembered stay so.
 pub fn write_all(tables: &Tables, policy: &Policy, clients: &[Element], batch: &mut Batch) {
     let shape = Shape::of(tables.family());
+    if shape.family == Family::Ipv4 {
+        loopback::write(batch);
+    }
     let mut writer = Writer { shape: &shape, batch };
     writer.write_empty();
     writer.write_sets(policy, tables.family());
@@ -448,6 +452,9 @@ impl Writer<'_> {
             Expression::Masquerade,
         ];
         self.rule("postrouting", hairpin);
+        if self.shape.family == Family::Ipv4 {
+            self.rule("postrouting", loopback::masquerade());
+        }
         if policy.masquerade_egress_of.iter().any(|cidr| cidr.family() == self.shape.family) {
             let leaves = [
                 self.shape.source(KEY),

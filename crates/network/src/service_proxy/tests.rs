@@ -331,6 +331,53 @@ fn a_port_of_the_node_leads_to_its_pod() {
 }
 
 #[test]
+fn a_port_of_the_loopback_leads_to_its_pod() {
+    let Some((world, mut proxy)) = world() else { return };
+    let port = |host_ip: Option<&str>, host_port| HostPort {
+        protocol: Protocol::Tcp,
+        host_ip: host_ip.map(|ip| ip.parse().unwrap()),
+        host_port,
+        pod: SocketAddr::new(World::pod_v4(0), PORT),
+    };
+    proxy.set_host_ports(&[port(None, 8081), port(Some("127.0.0.1"), 8082)], &facts());
+    proxy.commit().unwrap();
+    // As the pod network has it for the links of such pods.
+    world.host.sysctl("ipv4/conf/all/route_localnet", "1");
+    for to in ["127.0.0.1:8081", "127.0.0.1:8082"] {
+        let (name, seen) = ask(&world.host, to).unwrap();
+        assert_eq!(name, "a", "{to}");
+        assert!(!seen.starts_with("127."), "{to}: the pod would answer itself instead of {seen}");
+    }
+    assert!(ask(&world.outside, &format!("{}:8082", World::NODE_V4)).is_err());
+}
+
+#[test]
+fn nobody_else_reaches_the_loopback_of_a_node_that_routes_it() {
+    let Some((world, mut proxy)) = world() else { return };
+    proxy.commit().unwrap();
+    world.host.sysctl("ipv4/conf/all/route_localnet", "1");
+    let listener = world.host.run(|| TcpListener::bind("127.0.0.1:9000").unwrap());
+    let stranger = &world.pods[0];
+    stranger.sysctl("ipv4/conf/all/route_localnet", "1");
+    stranger.ip("addr del 127.0.0.1/8 dev lo");
+    stranger.ip("route add 127.0.0.0/8 via 169.254.1.1 dev eth0");
+    let reaches = || {
+        let to = "127.0.0.1:9000".parse().unwrap();
+        stranger.run(|| TcpStream::connect_timeout(&to, TIMEOUT).is_ok())
+    };
+    assert!(!reaches());
+    if world.host.ruleset().is_none() {
+        return;
+    }
+    // Nothing but the rules keeps it out.
+    world.host.command("nft", &["delete", "table", "ip", "pintle-loopback"]);
+    assert!(reaches());
+    world.host.run(super::loopback::guard).unwrap();
+    assert!(!reaches());
+    drop(listener);
+}
+
+#[test]
 fn after_somebody_removed_the_rules_the_next_but_one_commit_has_them_again() {
     let Some((world, mut proxy)) = world() else { return };
     let web = service(json!({}));

@@ -77,6 +77,7 @@ impl Network {
             backend: connector.backend(),
             node_ip: config.addresses.first().copied(),
             cluster_cidrs: cluster_cidrs.collect::<anyhow::Result<_>>()?,
+            routes_loopback: connector.is_built_in() && guards_loopback(),
             ..Options::default()
         };
         let built_in = BuiltIn::open(options).await.context("preparing the pod network")?;
@@ -269,6 +270,15 @@ async fn plugins(config: &Config) -> anyhow::Result<ForeignNetwork> {
 
 fn is_known(rules: &MasqueradeRules) -> bool {
     !rules.sources.is_empty()
+}
+
+/// Keeps pods from the node's loopback, and says whether that is so.
+fn guards_loopback() -> bool {
+    service_proxy::loopback::guard()
+        .inspect_err(|error| {
+            tracing::warn!(error = %telemetry::chain(error), "Host ports are not on the node's loopback");
+        })
+        .is_ok()
 }
 
 /// Whether what a bridge hands on passes the rules of IP, too.

@@ -5,12 +5,18 @@ use interop::{Checks, Kubectl, eventually};
 use serde_json::{Value, json};
 
 use super::World;
+use crate::http;
 use crate::pods::{self, PATIENCE, shell, shell_with};
+use crate::world::ADDRESS;
+
+/// The next one is taken, too.
+const HOST_PORT: u16 = 18_090;
 
 pub fn run(world: &World<'_>, checks: &mut Checks) {
     let kubectl = &world.kubectl.within("net");
     checks.check("a server and a client are there", || parties(kubectl));
     checks.check("names of a Service, its pods and the cluster are known", || names(kubectl));
+    checks.check("a port of the host leads to its pod, also on the loopback", || host_port(kubectl));
     checks.check("a pod's hostname and search list are its own", || own_name(kubectl));
     checks.check("a policy closes a pod, another opens it to some", || policies(kubectl));
 }
@@ -75,6 +81,26 @@ fn names(kubectl: &Kubectl) -> anyhow::Result<()> {
         kubectl.refused(&["exec", "client", "--", "nslookup", "-type=a", "nobody.net.svc.cluster.local"])?;
     ensure!(unknown.contains("exit code 1"), "{unknown}");
     Ok(())
+}
+
+fn host_port(kubectl: &Kubectl) -> anyhow::Result<()> {
+    let ports = json!({"ports": [
+        {"containerPort": 8080, "hostPort": HOST_PORT},
+        {"containerPort": 8080, "hostPort": HOST_PORT + 1, "hostIP": "127.0.0.1"},
+    ]});
+    let web = shell_with("c", "exec httpd -f -p 8080 -h /www", ports);
+    pods::create(kubectl, "ported", json!({"containers": [web]}))?;
+    pods::until_ready(kubectl, "ported")?;
+    let page = |address: &str, port: u16| http::get(format!("{address}:{port}").parse()?);
+    for (address, port) in [(ADDRESS, HOST_PORT), ("127.0.0.1", HOST_PORT), ("127.0.0.1", HOST_PORT + 1)] {
+        eventually(PATIENCE, || {
+            let page = page(address, port).with_context(|| format!("{address}:{port}"))?;
+            ensure!(page == "page\n", "{address}:{port}: {page}");
+            Ok(())
+        })?;
+    }
+    ensure!(page(ADDRESS, HOST_PORT + 1).is_err(), "the port of the loopback is elsewhere, too");
+    kubectl.ok(&["delete", "pod", "ported"]).map(drop)
 }
 
 fn own_name(kubectl: &Kubectl) -> anyhow::Result<()> {
