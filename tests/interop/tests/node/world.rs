@@ -57,19 +57,18 @@ pub struct Crashed {
 
 impl Cluster {
     pub fn start(inputs: &Inputs) -> anyhow::Result<Self> {
-        Self::start_with(inputs, &[])
+        let cluster = Self::start_with(inputs, &[])?;
+        cluster.takes_pods()?;
+        Ok(cluster)
     }
 
+    /// With flags by which the node may take no pods.
     pub fn start_with(inputs: &Inputs, flags: &[&str]) -> anyhow::Result<Self> {
         let folder = Folder::new()?;
         let server = start_server(inputs, &folder, flags)?;
         let (program, version) = inputs.kubectls.last().context("there is a kubectl")?;
         let remains = Remains::of(folder.path().join("data"));
-        let cluster = Self { kubectl: Kubectl::new(program, version, &folder), server, remains, folder };
-        if !keeping(flags).is_empty() {
-            cluster.takes_pods()?;
-        }
-        Ok(cluster)
+        Ok(Self { kubectl: Kubectl::new(program, version, &folder), server, remains, folder })
     }
 
     /// On a node that takes none every check would wait for its whole patience.
