@@ -47,6 +47,14 @@ pub enum Error {
 
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// Whether a text can name an image, of whatever runtime.
+///
+/// # Errors
+/// In the words of the library that the kubelet reads names with.
+pub fn check_image_name(name: &str) -> std::result::Result<(), String> {
+    name.parse::<image::Reference>().map(drop).map_err(|error| error.to_string())
+}
+
 /// Who it is, for `status.nodeInfo.containerRuntimeVersion` (`<name>://<version>`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use api::gvr::SECRETS;
 use apimachinery::Value;
-use image::Reference;
 use k8s_openapi::api::core::v1::Pod;
 use runtime::spec::{ImageStatus, PullRequest, RegistryCredential};
 use runtime::{Error, SharedRuntime};
@@ -58,7 +57,7 @@ impl Images {
         say: &About<'_>,
     ) -> Result<ImageStatus, Unavailable> {
         // Runtimes say it in words of their own, if at all.
-        if let Err(error) = image.parse::<Reference>() {
+        if let Err(error) = runtime::check_image_name(image) {
             let message = format!("Failed to apply default image tag \"{image}\": {error}");
             return Err(not_inspected("InvalidImageName", message, say));
         }
