@@ -16,8 +16,7 @@ use runtime::{Abilities, Handler};
 use tracing::{debug, info, warn};
 
 use super::eviction::Pressures;
-use super::eviction::thresholds::Pressure;
-use super::eviction::thresholds::Signal;
+use super::eviction::thresholds::{Pressure, Signal};
 use super::machine::Machine;
 use super::{NetworkReadiness, Node};
 use crate::lease;
@@ -152,7 +151,8 @@ pub async fn keep(
             match report(&node, &measured, &readiness, &mut said).await {
                 Ok(()) => tokio::select! {
                     () = rt::sleep(LOOK) => {}
-                    _ = network_ready.changed() => {}
+                    // Nobody tells any more once the process ends; that is no news.
+                    Ok(()) = network_ready.changed() => {}
                     _ = pressures.changed() => {}
                 },
                 Err(status) => {

@@ -50,6 +50,7 @@ use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
 pub use images::{ImageConfig, Images};
+pub use namespaces::is_namespace;
 pub use shim::{is_shim, shim_main};
 pub use user_namespace::Owner;
 

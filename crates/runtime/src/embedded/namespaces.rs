@@ -166,8 +166,13 @@ pub(super) fn unmount_all(path: &Utf8Path) -> io::Result<()> {
 
 /// Whether the namespace of this kind is still held.
 pub(super) fn is_held(dir: &Utf8Path, kind: &str) -> bool {
+    is_namespace(&dir.join(kind))
+}
+
+/// Whether something holds a namespace open at this path, and not only its name is left.
+pub fn is_namespace(path: &Utf8Path) -> bool {
     const NSFS_MAGIC: u64 = 0x6e73_6673;
-    let statfs = rustix::fs::statfs(dir.join(kind).as_std_path());
+    let statfs = rustix::fs::statfs(path.as_std_path());
     statfs.is_ok_and(|statfs| u64::try_from(statfs.f_type).ok() == Some(NSFS_MAGIC))
 }
 

@@ -31,19 +31,20 @@ pub fn run(inputs: &Inputs, checks: &mut Checks) {
     };
     for (program, version) in &inputs.kubectls {
         let mut own = Checks::new(version.clone());
-        with(&Kubectl::new(program, version, &cluster.folder), &cluster, &mut own);
+        let kubectl = Kubectl::new(program, version, &cluster.folder);
+        with(&kubectl, &cluster, inputs.containerd.is_some(), &mut own);
         checks.add(own);
     }
 }
 
-fn with(kubectl: &Kubectl, cluster: &Cluster, checks: &mut Checks) {
+fn with(kubectl: &Kubectl, cluster: &Cluster, is_containerd: bool, checks: &mut Checks) {
     checks.check("logs end, begin and are dated as asked", || log_ranges(kubectl));
     checks.check("logs of the container before", || log_before(kubectl));
     checks.check("logs are followed until the container's end", || log_followed(kubectl));
     checks.check("logs of several containers and pods", || log_of_several(kubectl));
     checks.check("exec passes standard input, output, error and the exit code", || exec(kubectl));
     checks.check("exec of what is not there", || exec_nothing(kubectl));
-    checks.check("exec on a terminal", || terminal(kubectl));
+    checks.check("exec on a terminal", || terminal(kubectl, is_containerd));
     checks.check("cp there and back", || copy(kubectl, cluster));
     checks.check("port-forward to a pod and to a Service", || port_forward(kubectl));
     checks.check("attach shows what is printed", || attach(kubectl));
@@ -178,23 +179,21 @@ fn exec_nothing(kubectl: &Kubectl) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn terminal(kubectl: &Kubectl) -> anyhow::Result<()> {
+/// containerd sets the size after it has started the program, the embedded runtime before.
+fn terminal(kubectl: &Kubectl, size_comes_later: bool) -> anyhow::Result<()> {
     let has_script =
         Command::new("script").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     if !has_script.is_ok_and(|status| status.success()) {
         interop::skip("there is no script on this machine to make a terminal");
         return Ok(());
     }
-    let inner = kubectl.line(&[
-        "exec",
-        "-it",
-        "web",
-        "--",
-        "sh",
-        "-c",
-        // Its size comes after its program was started.
-        "'test -t 0 && test -t 1 && echo yes; until stty size 2>/dev/null | grep 99; do sleep 0.1; done; exit 5'",
-    ]);
+    let size = if size_comes_later {
+        "until stty size 2>/dev/null | grep 99; do sleep 0.1; done"
+    } else {
+        "stty size"
+    };
+    let script = format!("'test -t 0 && test -t 1 && echo yes; {size}; exit 5'");
+    let inner = kubectl.line(&["exec", "-it", "web", "--", "sh", "-c", &script]);
     let command = format!("stty rows 33 cols 99; {inner}");
     let output = Command::new("timeout")
         .args(["60", "script", "-qec", &command, "/dev/null"])
@@ -203,6 +202,7 @@ fn terminal(kubectl: &Kubectl) -> anyhow::Result<()> {
         .context("running script")?;
     let said = String::from_utf8_lossy(&output.stdout).replace('\r', "");
     ensure!(said.contains("yes\n") && said.contains("33 99\n"), "{said}");
+    ensure!(size_comes_later || said.contains("yes\n33 99\n"), "{said}");
     ensure!(output.status.code() == Some(5), "{:?}: {said}", output.status);
     Ok(())
 }

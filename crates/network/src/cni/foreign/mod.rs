@@ -37,6 +37,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
 use parking_lot::Mutex;
+use runtime::embedded::is_namespace;
 use runtime::{PodNetwork, SandboxConfig};
 use serde_json::{Map, Value};
 use tokio::sync::{Notify, OwnedMutexGuard, RwLock};
@@ -301,12 +302,6 @@ impl PodNetwork for ForeignNetwork {
 /// The network that a folder configures, or why there is none.
 fn configured(folder: &Utf8Path) -> std::result::Result<NetworkList, String> {
     NetworkList::first(folder)?.ok_or_else(String::new)
-}
-
-/// Whether something holds a namespace open here, and not only its name is left.
-fn is_namespace(path: &Utf8Path) -> bool {
-    const NSFS_MAGIC: u64 = 0x6e73_6673;
-    rustix::fs::statfs(path.as_std_path()).is_ok_and(|found| u64::try_from(found.f_type) == Ok(NSFS_MAGIC))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
